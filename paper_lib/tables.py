@@ -1,0 +1,134 @@
+"""The tidy tables: one schema, one row a value, the same bytes for the same rows."""
+
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from paper_lib import __version__
+from paper_lib.errors import CompanionError
+from paper_lib.files import whole_file
+
+CURVE_COLUMNS = ("profile", "run", "seed", "step", "metric", "value")
+RESULT_COLUMNS = ("profile", "run", "seed", "step", "layer", "module", "metric", "k", "value")
+NULL_COLUMNS = ("null", *RESULT_COLUMNS)
+TRAJECTORY_COLUMNS = ("profile", "run", "seed", "step", "metric", "k", "value")
+MASK_COLUMNS = (
+    *("profile", "run", "seed", "layer", "module", "row", "column"),
+    *("update", "principal", "low_magnitude"),
+)
+TABLES = {
+    "matrices": RESULT_COLUMNS,
+    "nulls": NULL_COLUMNS,
+    "trajectories": TRAJECTORY_COLUMNS,
+    "curves": CURVE_COLUMNS,
+    "masks": MASK_COLUMNS,
+}
+
+_TYPES = {
+    **dict.fromkeys(("profile", "run", "module", "metric", "null"), pa.string()),
+    **dict.fromkeys(("seed", "step", "layer", "row", "column"), pa.int64()),
+    **dict.fromkeys(("k", "value"), pa.float64()),
+    **dict.fromkeys(("update", "principal", "low_magnitude"), pa.bool_()),
+}
+_MEASURED = ("value", "update", "principal", "low_magnitude")
+_MAY_BE_NAN = ("k", "value")
+_PACKAGES = ("torch", "transformers", "numpy", "pandas", "pyarrow", "scikit-learn")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a table's numbers, read without importing them."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+def write_table(
+    frame: pd.DataFrame,
+    path: str | Path,
+    *,
+    columns: Sequence[str],
+    fingerprint: str,
+    seed: int | None = None,
+) -> None:
+    """Write `frame` to `path` as parquet, sorted by its keys: the same rows in any order give the same bytes.
+
+    columns: one of the tuples above; `frame` holds exactly these, in any order. fingerprint: of the
+    configuration the rows were computed from; it, `seed` and the versions go into the file's metadata.
+    Raises ValueError where a column is missing, unknown or of the wrong type, where a key (all but `k`) is
+    empty, and where two rows share all keys. The file appears whole or not at all.
+    """
+    path = Path(path)
+    _check_columns(frame, columns, path.name)
+    keys = [name for name in columns if name not in _MEASURED]
+    frame = frame.loc[:, list(columns)].sort_values(keys, kind="stable", ignore_index=True)
+    if (twice := frame.duplicated(keys)).any():
+        row = frame.loc[twice, keys].iloc[0].to_dict()
+        raise ValueError(f"{path.name}: {int(twice.sum())} rows repeat the keys of another, the first {row}")
+    schema = pa.schema([pa.field(name, _TYPES[name], nullable=name in _MAY_BE_NAN) for name in columns])
+    try:
+        table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    about = {
+        "paper_lib": json.dumps(
+            {
+                "version": __version__,
+                "fingerprint": fingerprint,
+                "seed": seed,
+                "libraries": library_versions(),
+            },
+            sort_keys=True,
+        )
+    }
+    with whole_file(path) as part:
+        pq.write_table(table.replace_schema_metadata(about), part, compression="zstd")
+
+
+def _check_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    missing = [column for column in columns if column not in frame]
+    unknown = [column for column in frame if column not in columns]
+    if missing or unknown:
+        raise ValueError(f"{name}: missing columns {missing}, unknown columns {unknown}")
+    for column in columns:
+        if column not in _MAY_BE_NAN and frame[column].isna().any():
+            raise ValueError(f"{name}: column {column!r} has {int(frame[column].isna().sum())} empty entries")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table written by `write_table`, rows in their stored order.
+
+    Raises CompanionError where the file is missing (it names the command that makes it), truncated or not
+    parquet.
+    """
+    with _readable(Path(path)):
+        return pq.ParquetFile(path).read().to_pandas()
+
+
+def table_metadata(path: str | Path) -> dict[str, object]:
+    """What a table says of itself: `version`, `fingerprint`, `seed`, `libraries`; raises as `read_table`."""
+    with _readable(Path(path)):
+        about = pq.read_metadata(path).metadata or {}
+    if b"paper_lib" not in about:
+        raise CompanionError(
+            f"{path} was not written by this project, so nothing says what made it: rebuild it"
+        )
+    return json.loads(about[b"paper_lib"])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    remake = f"`make figures PROFILE={path.parent.name}` makes it (notebooks 01_train and 02_extract)"
+    if not path.is_file():
+        raise CompanionError(f"{path} does not exist: {remake}")
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CompanionError(
+            f"{path} is not a readable parquet file ({reason}): delete it, {remake}"
+        ) from error
