@@ -1,0 +1,159 @@
+"""Trajectories and any safetensors checkpoint, one matrix at a time; nothing is ever unpickled."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from paper_lib.errors import CompanionError
+from paper_lib.files import whole_file
+
+MODULES = ("q", "k", "v", "o", "gate", "up", "down")
+_PROJECTION = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight$")
+
+
+class MatrixName(NamedTuple):
+    """A projection matrix: its layer from 0, its module (one of `MODULES`) and its name in the file."""
+
+    layer: int
+    module: str
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """A finished run on disk: the snapshots W_0, …, W_T of one training, and the configuration behind it."""
+
+    directory: Path
+    steps: tuple[int, ...]
+    config: dict[str, Any]
+    fingerprint: str
+
+    def path(self, step: int) -> Path:
+        """The file of the snapshot after `step` optimizer steps."""
+        return step_path(self.directory, step)
+
+
+def step_path(directory: str | Path, step: int) -> Path:
+    """Where a run directory keeps the snapshot after `step` optimizer steps."""
+    return Path(directory) / f"step_{step:06d}.safetensors"
+
+
+def open_trajectory(directory: str | Path, *, fingerprint: str | None = None) -> Trajectory:
+    """Open a finished run directory: `run.json` and one `step_*.safetensors` for each of its steps.
+
+    Only headers are read. fingerprint: the configuration that the caller expects, unchecked where None.
+    Raises CompanionError where the run is missing, unfinished or made by another configuration, and where a
+    snapshot is missing or truncated.
+    """
+    directory = Path(directory)
+    marker = directory / "run.json"
+    again = "train this run again (notebook 01_train, or `python -m paper_lib train`)"
+    afresh = f"delete the folder {directory}, then {again}"
+    try:
+        run = json.loads(marker.read_text(encoding="utf-8"))
+        trajectory = Trajectory(
+            directory=directory,
+            steps=tuple(sorted(int(step) for step in run["steps"])),
+            config=dict(run["config"]),
+            fingerprint=str(run["fingerprint"]),
+        )
+        finished = run["finished"] is True
+    except FileNotFoundError:
+        raise CompanionError(f"{marker} does not exist: the run has not finished; {again}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CompanionError(f"{marker} is damaged ({error!r}): {afresh}") from error
+    if not finished:
+        raise CompanionError(f"{marker} says that the run has not finished: {again}")
+    if fingerprint is not None and trajectory.fingerprint != fingerprint:
+        found = trajectory.fingerprint
+        raise CompanionError(
+            f"{directory} holds a run of another configuration ({found}, not {fingerprint}): {again}"
+        )
+    if trajectory.steps[:1] != (0,) or len(trajectory.steps) < 2:
+        raise CompanionError(
+            f"{marker} lists the steps {list(trajectory.steps)}, but W_0 and a later step are needed: {again}"
+        )
+    for step in trajectory.steps:
+        with _opened(trajectory.path(step), afresh):
+            pass
+    return trajectory
+
+
+def matrix_names(path: str | Path) -> list[MatrixName]:
+    """The projection matrices of a checkpoint (Qwen3's and Llama's names) in layer order, then q … down."""
+    with _opened(path) as file:
+        stored = file.keys()
+    found = [(match, name) for name in stored if (match := _PROJECTION.search(name))]
+    names = [MatrixName(int(match[1]), match[2], name) for match, name in found]
+    if not names:
+        wanted = "model.layers.0.self_attn.q_proj.weight"
+        raise CompanionError(f"{path} holds no projection matrix, none of its tensors is named like {wanted}")
+    return sorted(names, key=lambda matrix: (matrix.layer, MODULES.index(matrix.module)))
+
+
+def matrix_shape(path: str | Path, name: MatrixName | str) -> tuple[int, ...]:
+    """Shape of one stored tensor, from the header alone."""
+    with _opened(path) as file:
+        return tuple(file.get_slice(_stored(file, path, name)).get_shape())
+
+
+def read_matrix(path: str | Path, name: MatrixName | str) -> Tensor:
+    """One tensor in its stored dtype, mapped from the file: only the pages that are touched are read.
+
+    Raises CompanionError where the file is missing or truncated or holds no tensor of that name.
+    """
+    with _opened(path) as file:
+        return file.get_tensor(_stored(file, path, name))
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint by name, in its stored dtype. Raises as `read_matrix` does."""
+    with _opened(path) as file:
+        names = file.keys()
+        return {name: file.get_tensor(name) for name in names}
+
+
+def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write tensors (any device, any strides) to a safetensors file that appears whole or not at all.
+
+    Tensors that share memory, as tied embeddings do, are stored once under each of their names.
+    """
+    stored: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu").contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        stored[name] = tensor.clone() if storage in storages else tensor
+        storages.add(storage)
+    with whole_file(path) as part:
+        save_file(stored, part, metadata={"format": "pt"})
+
+
+@contextmanager
+def _opened(path: str | Path, remedy: str = "make it again") -> Iterator[Any]:
+    """A safetensors file whose length agrees with its header, or a CompanionError that says what to do."""
+    try:
+        file = safe_open(path, framework="pt", device="cpu")
+    except FileNotFoundError:
+        raise CompanionError(f"{path} does not exist: {remedy}") from None
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CompanionError(f"{path} is truncated or not a safetensors file ({reason}): {remedy}") from error
+    with file as opened:
+        yield opened
+
+
+def _stored(file: Any, path: str | Path, name: MatrixName | str) -> str:
+    name = name.name if isinstance(name, MatrixName) else name
+    names = file.keys()
+    if name not in names:
+        raise CompanionError(f"{path} holds no tensor named {name!r}")
+    return name
