@@ -1,0 +1,62 @@
+# The study from the command line. Every target that needs Python makes .venv and installs what is missing first.
+
+PROFILE ?= laptop
+ARGS ?=
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.installed
+VIEWERS := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
+
+.DEFAULT_GOAL := help
+.PHONY: help figures test lab reference pretrain bench clean distclean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "PROFILE=$(PROFILE) says how large; ARGS='…' goes to the command, as in: make figures ARGS='--only 03'"
+
+figures: $(READY) ## Train what is missing, measure it and redraw every figure (PROFILE=laptop)
+	$(RUN) -m paper_lib figures --profile $(PROFILE) $(ARGS)
+
+test: $(READY) ## Lint, check types and run the tests
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy paper_lib
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
+
+lab: $(READY) $(VIEWERS) ## Open JupyterLab on the notebooks
+	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)" $(ARGS)
+
+reference: $(READY) ## Rebuild the committed results and figures (hours)
+	$(RUN) -m paper_lib figures --profile reference $(ARGS)
+
+pretrain: $(READY) ## Rebuild the shipped student and teacher
+	$(RUN) -m paper_lib pretrain --profile $(PROFILE) $(ARGS)
+
+bench: $(READY) ## Time our training steps against TRL's
+	$(RUN) -m paper_lib bench train $(ARGS)
+
+REBUILT = $(filter-out data/models data/results,$(wildcard data/*)) \
+	$(filter-out %/reference,$(wildcard data/results/* figures/*))
+
+clean: ## Remove runs, tables, figures and executed notebooks, except the reference ones
+	@for path in $(REBUILT); do echo "removing $$path"; rm -rf "$$path"; done
+
+distclean: clean ## Remove .venv as well
+	rm -rf $(VENV)
+
+# The stamp is written last, so an installation that failed or was stopped is taken up again by the next call.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no python3 found: install Python 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: $(PYTHON) is Python %d.%d: \
+	install 3.11 or newer, or name one: make PYTHON=python3.12" % sys.version_info[:2])'
+	@rm -f $@
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(RUN) -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+# A double click on notebooks/*.py opens a notebook; the setting stays inside .venv.
+$(VIEWERS): $(READY)
+	@$(RUN) -m jupytext_config --settings-file $@ set-default-viewer python
+	@touch $@
