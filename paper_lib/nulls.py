@@ -1,0 +1,146 @@
+"""What an update would look like by chance, and how far a mean can be trusted.
+
+The paper shows neither; each null keeps one property of ΔW and randomises the rest. All randomness comes from
+the `torch.Generator` passed in, which must live on the tensor's device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+
+def same_norm_gaussian(delta_w: Tensor, generator: torch.Generator) -> Tensor:
+    """Independent normal entries, rescaled to ‖ΔW‖_F: keeps the size, forgets shape, spectrum and place.
+
+    delta_w: (..., m, n). Returns its shape, dtype and device, each matrix with its own norm; 0 where ΔW = 0.
+    Raises ValueError for anything but a non-empty, finite, real matrix, as every null here does.
+    """
+    _require_matrix("delta_w", delta_w)
+    norms = torch.linalg.vector_norm(delta_w.double(), dim=(-2, -1), keepdim=True)
+    return (_directions(delta_w.shape, generator) * norms).to(delta_w.dtype)
+
+
+def permuted(delta_w: Tensor, generator: torch.Generator) -> Tensor:
+    """ΔW with its entries in random places: keeps every magnitude, forgets where it fell.
+
+    delta_w: (..., m, n). Returns its shape, dtype and device; each matrix of a batch is permuted by itself.
+    """
+    _require_matrix("delta_w", delta_w)
+    matrices = delta_w.reshape(-1, delta_w.shape[-2:].numel())
+    device = delta_w.device
+    rows = [row[torch.randperm(row.numel(), generator=generator, device=device)] for row in matrices]
+    return torch.stack(rows).view(delta_w.shape)
+
+
+def rescaled(delta_w: Tensor, norm: float | Tensor) -> Tensor:
+    """ΔW · norm / ‖ΔW‖_F: keeps direction and spectrum, changes the size (SFT's update at OPD's norm).
+
+    delta_w: (..., m, n); norm: a number or (...,). Returns delta_w's shape, dtype and device. Raises
+    ValueError where ΔW = 0, which has no direction, or for a norm that is negative, not finite or of another
+    batch shape.
+    """
+    _require_matrix("delta_w", delta_w)
+    target = torch.as_tensor(norm, dtype=torch.float64, device=delta_w.device)
+    shape = tuple(delta_w.shape)
+    if target.shape not in ((), delta_w.shape[:-2]) or not torch.isfinite(target).all() or (target < 0).any():
+        raise ValueError(f"norm must be finite, >= 0, one a matrix, got {norm} for delta_w of shape {shape}")
+    norms = torch.linalg.vector_norm(delta_w.double(), dim=(-2, -1))
+    if not (norms > 0).all():
+        raise ValueError(f"delta_w of shape {shape} is zero and has no direction to rescale to norm {norm}")
+    return (delta_w.double() * (target / norms)[..., None, None]).to(delta_w.dtype)
+
+
+def random_walk(
+    increment_norms: Sequence[float] | Tensor, shape: tuple[int, int], generator: torch.Generator
+) -> Tensor:
+    """Σ_{s≤t} n_s G_s / ‖G_s‖_F, G_s standard normal: a path that only shares its step lengths with a run's.
+
+    increment_norms: T Frobenius norms ≥ 0; shape: (m, n). Returns (T, m, n), float64, on the generator's
+    device: the cumulative updates after each increment, the starting point 0 not included. Raises ValueError
+    for norms that are none, negative or not finite, or a shape without entries.
+    """
+    norms = torch.as_tensor(increment_norms, dtype=torch.float64, device=generator.device)
+    if norms.ndim != 1 or norms.numel() == 0 or not torch.isfinite(norms).all() or (norms < 0).any():
+        raise ValueError(f"increment_norms must be finite, >= 0, got {norms.tolist()!s:.60} for {shape}")
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"shape must be (m, n) with m, n >= 1, got {tuple(shape)}")
+    return (_directions(torch.Size((norms.numel(), *shape)), generator) * norms[:, None, None]).cumsum(0)
+
+
+def random_walk_explained_variance(k: int) -> float:
+    """6 / (π² k²): the share of variance on PCA component k of a long, high-dimensional random walk.
+
+    Antognini & Sohl-Dickstein 2018, arXiv 1806.08805: 61 % on the first, 15 % on the second. Needs k ≥ 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    return 6 / (math.pi * k) ** 2
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray | Tensor,
+    generator: torch.Generator,
+    level: float = 0.95,
+    draws: int = 10_000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean: quantiles of the means of `draws` resamples.
+
+    values: (N,), independent units (seeds, not the matrices of one run). Returns (low, high); both NaN where
+    N is 1. Below about N = 10 it is too narrow: use `t_interval`. Raises ValueError for N = 0, non-finite
+    values, a level outside (0, 1) or draws < 1.
+    """
+    sample = _sample(values, level).to(generator.device)
+    size = sample.numel()
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws} for {size} values")
+    if size == 1:
+        return math.nan, math.nan
+    picks = torch.randint(size, (draws, size), generator=generator, device=generator.device)
+    tails = sample.new_tensor([(1 - level) / 2, (1 + level) / 2])
+    low, high = sample[picks].mean(-1).quantile(tails).tolist()
+    return low, high
+
+
+def t_interval(values: Sequence[float] | np.ndarray | Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean: x̄ ± t_{(1+level)/2, N−1} s / √N, for a few roughly normal values.
+
+    values: (N,). Returns (low, high); both NaN for N = 1, where nothing is known of the spread. Raises
+    ValueError for N = 0, non-finite values or a level outside (0, 1).
+    """
+    sample = _sample(values, level)
+    size, mean = sample.numel(), sample.mean().item()
+    if size == 1:
+        return math.nan, math.nan
+    reach = float(stats.t.ppf((1 + level) / 2, size - 1)) * sample.std().item() / math.sqrt(size)
+    return mean - reach, mean + reach
+
+
+def _directions(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Isotropic (..., m, n) in float64, each matrix of Frobenius norm 1."""
+    noise = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return noise / torch.linalg.vector_norm(noise, dim=(-2, -1), keepdim=True)
+
+
+def _sample(values: Sequence[float] | np.ndarray | Tensor, level: float) -> Tensor:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    sample = torch.from_numpy(array.astype(np.float64))
+    if sample.ndim != 1 or sample.numel() == 0 or not torch.isfinite(sample).all():
+        raise ValueError(f"values must be (N,), finite, N >= 1, got {array!s:.80} of shape {array.shape}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level} for {sample.numel()} values")
+    return sample
+
+
+def _require_matrix(name: str, w: Tensor) -> None:
+    if w.ndim < 2 or w.numel() == 0 or not w.is_floating_point():
+        raise ValueError(f"{name} must be a real (..., m, n), got {w.dtype} of shape {tuple(w.shape)}")
+    bad = ~torch.isfinite(w)
+    if bad.any():
+        first, count = w[bad][0].item(), int(bad.sum())
+        raise ValueError(f"{name} must be finite, got {first} ({count} such) in shape {tuple(w.shape)}")
