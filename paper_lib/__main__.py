@@ -1,0 +1,185 @@
+"""The command line: python -m paper_lib figures | train | extract | pretrain | bench."""
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from paper_lib import __version__
+from paper_lib.errors import CompanionError
+
+# Commands import their work when they run: --help must not wait for torch.
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser that complains in one line, as every other error here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def _figures(options: argparse.Namespace) -> None:
+    from paper_lib.execute import run_notebooks
+
+    run_notebooks(
+        options.profile,
+        seed=options.seed,
+        data_dir=options.data_dir,
+        figures_dir=options.figures_dir,
+        notebooks=options.only,
+        force=options.force,
+        workers=options.workers,
+        parameters=dict(options.parameter),
+    )
+    print(f"figures in {options.figures_dir}/{options.profile}/")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from paper_lib.study import train_study
+
+    train_study(
+        options.profile,
+        data_dir=options.data_dir,
+        runs=options.runs,
+        seeds=options.seeds,
+        workers=options.workers,
+        force=options.force,
+    )
+
+
+def _extract(options: argparse.Namespace) -> None:
+    from paper_lib.extract import extract_study
+
+    extract_study(options.profile, data_dir=options.data_dir, workers=options.workers, force=options.force)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from paper_lib.pretrain import build_pair
+
+    build_pair(options.profile, data_dir=options.data_dir, force=options.force)
+
+
+def _bench_train(options: argparse.Namespace) -> None:
+    from paper_lib.bench import bench_train
+
+    bench_train(options.profile, data_dir=options.data_dir)
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.replace(",", " ").split() if name]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if (workers := _count(text)) == 0:
+        raise argparse.ArgumentTypeError("at least 1 worker")
+    return workers
+
+
+def _counts(text: str) -> list[int]:
+    return [_count(name) for name in _names(text)]
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m paper_lib", description="Train, measure and redraw the study.")
+    parser.add_argument("--version", action="version", version=f"paper_lib {__version__}")
+    commands = parser.add_subparsers(metavar="command", required=True)
+
+    def command(name: str, work: Any, summary: str, example: str, *, within: Any = commands) -> _Parser:
+        added: _Parser = within.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}.",
+            epilog=f"example:\n  python -m paper_lib {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(work=work)
+        added.add_argument(
+            "--profile", default="laptop", metavar="NAME", help="which study (default: laptop)"
+        )
+        added.add_argument(
+            "--data-dir", default="data", metavar="DIR", help="runs and tables (default: data)"
+        )
+        return added
+
+    def add_force(to: _Parser) -> None:
+        to.add_argument("--force", action="store_true", help="recompute what is already there")
+
+    def add_workers(to: _Parser) -> None:
+        to.add_argument("--workers", type=_workers, metavar="N", help="processes (default: one a core)")
+
+    figures = command(
+        "figures", _figures, "Run the notebooks: train, measure, draw", "figures --profile smoke --only 03,04"
+    )
+    figures.add_argument("--figures-dir", default="figures", metavar="DIR", help="default: figures")
+    figures.add_argument("--only", type=_names, metavar="03,04", help="these notebooks, by number or name")
+    figures.add_argument("--seed", type=_count, default=0, metavar="N", help="default: 0")
+    figures.add_argument(
+        *("-p", "--parameter"),
+        type=_parameter,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a parameter of every notebook chosen; may be repeated",
+    )
+    add_workers(figures)
+    add_force(figures)
+
+    train = command(
+        "train", _train, "Train the runs that are missing", "train --profile smoke --runs opd,rlvr --seeds 0"
+    )
+    train.add_argument("--runs", type=_names, metavar="NAMES", help="default: every run of the profile")
+    train.add_argument("--seeds", type=_counts, metavar="0,1", help="default: the seeds of the profile")
+    add_workers(train)
+    add_force(train)
+
+    extract = command("extract", _extract, "Measure the trained runs", "extract --profile smoke --workers 2")
+    add_workers(extract)
+    add_force(extract)
+
+    pretrain = command(
+        "pretrain", _pretrain, "Build the student and the teacher", "pretrain --profile laptop"
+    )
+    add_force(pretrain)
+
+    bench = commands.add_parser("bench", help="Time our code against others'")
+    targets = bench.add_subparsers(metavar="what", required=True)
+    command(
+        *("train", _bench_train, "Time our training steps against TRL's", "bench train --profile laptop"),
+        within=targets,
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for an error told in one line, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.work(options)
+    except CompanionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

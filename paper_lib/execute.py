@@ -1,0 +1,176 @@
+"""Run the notebooks without a browser: checked parameters, output as it comes, whole executed copies."""
+
+import ast
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from paper_lib.errors import CompanionError
+from paper_lib.files import write_text
+from paper_lib.profiles import get_profile
+
+_KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
+
+
+class _ThisInterpreter(AsyncKernelManager):
+    """Starts kernels of the running interpreter, whatever kernels are registered on the machine."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        # The kernel's own log (loopback is not encrypted, its parent is gone) is no news to a reader.
+        launch = [
+            sys.executable,
+            "-m",
+            "ipykernel_launcher",
+            "--log-level=CRITICAL",
+            "-f",
+            "{connection_file}",
+        ]
+        return KernelSpec(argv=launch, **_KERNEL)
+
+
+def run_notebooks(
+    profile: str,
+    *,
+    seed: int = 0,
+    data_dir: str | Path = "data",
+    figures_dir: str | Path = "figures",
+    notebooks: Sequence[str] | None = None,
+    force: bool = False,
+    workers: int | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    notebooks_dir: str | Path = "notebooks",
+) -> list[Path]:
+    """Execute the notebooks in order; returns the executed copies, data_dir/executed/profile/NN_name.ipynb.
+
+    notebooks: numbers or names ("03", "sparsity", "03_sparsity"); None is all. The arguments up to `workers`
+    reach each notebook that declares them; every notebook chosen must declare `parameters`, by name and type.
+    All is checked before the first cell runs. Kernels start in the current directory; what cells print is
+    shown as it comes. Raises CompanionError for an unknown profile, notebook or parameter, and where a cell
+    fails; the copy as far as it came is then kept as NN_name.failed.ipynb.
+    """
+    get_profile(profile)
+    settings = {
+        "profile": profile,
+        "seed": seed,
+        "data_dir": str(data_dir),
+        "figures_dir": str(figures_dir),
+        "force": force,
+        "workers": workers,
+    }
+    sources = _choose(Path(notebooks_dir), notebooks)
+    executed = []
+    with tempfile.TemporaryDirectory(prefix="paper_lib-") as folder:
+        plan = [(source, *_prepare(source, Path(folder), settings, parameters or {})) for source in sources]
+        for number, (source, notebook, values) in enumerate(plan, 1):
+            print(f"[{number}/{len(plan)}] {source}", flush=True)
+            start = time.perf_counter()
+            copy = Path(data_dir) / "executed" / profile / f"{source.stem}.ipynb"
+            _execute(source, notebook, values, copy)
+            executed.append(copy)
+            print(f"[{number}/{len(plan)}] {source}: {time.perf_counter() - start:.1f} s", flush=True)
+    return executed
+
+
+def _choose(folder: Path, wanted: Sequence[str] | None) -> list[Path]:
+    known = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.py"))}
+    if not known:
+        raise CompanionError(f"no notebooks in {folder}/: run this from the project's own folder")
+    if wanted is None:
+        return list(known.values())
+    chosen = set()
+    for name in wanted:
+        plain = Path(name).name.removesuffix(".py")
+        matches = [
+            stem for stem in known if plain in (stem, stem[:2], stem[3:]) or plain.zfill(2) == stem[:2]
+        ]
+        if not matches:
+            raise CompanionError(f"no notebook {name!r} in {folder}/: there are {', '.join(known)}")
+        chosen.update(matches)
+    return [path for stem, path in known.items() if stem in chosen]
+
+
+def _prepare(
+    source: Path, folder: Path, settings: Mapping[str, Any], extra: Mapping[str, Any]
+) -> tuple[Path, dict[str, Any]]:
+    """Convert one py:percent source into `folder` and say which values its parameters cell takes."""
+    notebook = jupytext.read(source)
+    notebook.metadata["kernelspec"] = _KERNEL
+    path = folder / f"{source.stem}.ipynb"
+    nbformat.write(notebook, path)
+    declared = papermill.inspect_notebook(str(path))
+    if missing := [name for name in ("profile", "data_dir") if name not in declared]:
+        raise CompanionError(f"{source} has no parameter {missing[0]!r} in a cell tagged 'parameters'")
+    for name, value in extra.items():
+        if name not in declared:
+            raise CompanionError(
+                f"{source} has no parameter {name!r}; it has {', '.join(declared)} (--only chooses notebooks)"
+            )
+        _check_type(source, name, value, declared[name]["default"])
+    values = {name: value for name, value in settings.items() if name in declared and value is not None}
+    return path, {**values, **extra}
+
+
+def _check_type(source: Path, name: str, value: Any, default: str) -> None:
+    """Refuse a value of another type than the default's; where that is None, any goes."""
+    try:
+        example = ast.literal_eval(default)
+    except (SyntaxError, ValueError):
+        return
+    fits = type(value) is type(example) or (isinstance(example, float) and type(value) is int)
+    if example is not None and not fits:
+        raise CompanionError(
+            f"{source}: parameter {name} is {value!r}, expected {type(example).__name__} such as {default}"
+        )
+
+
+def _execute(source: Path, notebook: Path, values: Mapping[str, Any], copy: Path) -> None:
+    output = notebook.with_suffix(".out.ipynb")
+    failed = copy.with_suffix(".failed.ipynb")
+    try:
+        papermill.execute_notebook(
+            notebook,
+            output,
+            parameters=values,
+            kernel_name=_KERNEL["name"],
+            kernel_manager_class=_ThisInterpreter,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+        )
+    except PapermillExecutionError as error:
+        _publish(output, source, failed)
+        reason = " ".join(error.evalue.split())
+        if error.ename != CompanionError.__name__:
+            reason = f"{error.ename}: {reason}"
+        raise CompanionError(
+            f"{source}, cell {error.exec_count}: {reason} (as far as it came: {failed})"
+        ) from None
+    except DeadKernelError:
+        _publish(output, source, failed)
+        raise CompanionError(f"{source}: its kernel died, perhaps out of memory (see {failed})") from None
+    except KeyboardInterrupt:
+        # The cell's task is abandoned on purpose; asyncio would print its traceback on the way out.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
+    _publish(output, source, copy)
+    failed.unlink(missing_ok=True)
+
+
+def _publish(output: Path, source: Path, copy: Path) -> None:
+    """Move an executed notebook to its place, naming its source instead of the temporary folder."""
+    notebook = nbformat.read(output, as_version=4)
+    notebook.metadata.papermill.update(input_path=source.as_posix(), output_path=copy.as_posix())
+    write_text(copy, nbformat.writes(notebook) + "\n")

@@ -1,0 +1,245 @@
+"""The notebook runner and the command line: checked first, shown live, errors told in one line."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from paper_lib.__main__ import main
+from paper_lib.errors import CompanionError
+from paper_lib.execute import run_notebooks
+
+PARAMETERS = """\
+# %% tags=["parameters"]
+profile: str = "laptop"  # which study
+data_dir: str = "data"  # runs and tables
+seed: int = 0  # of the bootstrap
+level: float = 0.95  # of the intervals
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+def notebook(folder: Path, name: str, cells: str, parameters: str = PARAMETERS) -> None:
+    text = "# %% [markdown]\n# # A title\n\n" + parameters + textwrap.dedent(cells)
+    (folder / "notebooks" / name).write_text(text)
+
+
+def run(folder: Path, profile: str = "smoke", **options):
+    return run_notebooks(profile, data_dir=folder / "data", notebooks_dir=folder / "notebooks", **options)
+
+
+def outputs(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
+
+
+def test_notebooks_run_in_order_here_and_in_this_interpreter(folder, capsys):
+    notebook(folder, "04_second.py", "# %%\nprint('second')\n")
+    cells = """
+        # %%
+        import os, sys
+        print(profile, seed, level, data_dir, sys.executable, os.getcwd())
+    """
+    notebook(folder, "03_first.py", cells)
+    first, second = run(folder, seed=3)
+    assert first == folder / "data" / "executed" / "smoke" / "03_first.ipynb"
+    assert f"smoke 3 0.95 {folder / 'data'} {sys.executable} {os.getcwd()}" in outputs(first)
+    assert "second" in outputs(second)
+    shown = capsys.readouterr().out
+    assert shown.index("smoke 3 0.95") < shown.index("second\n")
+    assert "[2/2]" in shown
+    assert " s\n" in shown
+
+
+def test_a_kernel_registered_on_the_machine_is_not_used(folder, monkeypatch):
+    foreign = folder / "jupyter" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text(
+        '{"argv": ["/bin/false", "{connection_file}"], "language": "python", "display_name": "not ours"}'
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(folder / "jupyter"))
+    notebook(folder, "01_a.py", "# %%\nprint('ran')\n")
+    assert "ran" in outputs(run(folder)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"profile": "huge"}, "huge"),
+        (
+            {"parameters": {"seeds": 1}},
+            r"01_a\.py has no parameter 'seeds'; it has profile, data_dir, seed, level",
+        ),
+        ({"parameters": {"seed": "one"}}, "parameter seed is 'one', expected int such as 0"),
+        ({"parameters": {"level": True}}, "parameter level is True, expected float such as 0.95"),
+        ({"notebooks": ["07"]}, "no notebook '07' in .*: there are 01_a"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(folder, options, message):
+    notebook(folder, "01_a.py", "# %%\nopen('ran', 'w')\n")
+    with pytest.raises(CompanionError, match=message) as caught:
+        run(folder, **options)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "data").exists()
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused(folder):
+    notebook(folder, "01_a.py", "# %%\nprint('ran')\n", parameters="")
+    with pytest.raises(CompanionError, match="has no parameter 'profile' in a cell tagged 'parameters'"):
+        run(folder)
+
+
+def test_a_folder_without_notebooks_is_refused(tmp_path):
+    with pytest.raises(CompanionError, match=r"no notebooks in .*: run this from the project's own folder"):
+        run_notebooks("smoke", notebooks_dir=tmp_path)
+
+
+def test_a_parameter_reaches_the_notebook(folder):
+    notebook(folder, "01_a.py", "# %%\nprint(level + seed)\n")
+    assert "3" in outputs(run(folder, seed=2, parameters={"level": 1})[0])
+
+
+@pytest.mark.parametrize("wanted", ["2", "02", "b", "02_b", "notebooks/02_b.py"])
+def test_a_notebook_is_chosen_by_number_or_name(folder, wanted):
+    notebook(folder, "01_a.py", "")
+    notebook(folder, "02_b.py", "")
+    with pytest.raises(CompanionError, match=r"02_b\.py has no parameter 'x'"):
+        run(folder, notebooks=[wanted], parameters={"x": 1})
+
+
+def test_a_failing_cell_is_one_line_and_the_copy_so_far_is_kept(folder):
+    cells = """
+        # %%
+        print("before")
+
+        # %%
+        from paper_lib.errors import CompanionError
+        if level == 0.95:
+            raise {error}
+    """
+    executed = folder / "data" / "executed" / "smoke"
+    notebook(folder, "01_a.py", cells.format(error="CompanionError('teacher has 30 tokens, student 25')"))
+    with pytest.raises(CompanionError) as caught:
+        run(folder)
+    assert "01_a.py, cell 4: teacher has 30 tokens, student 25 (" in str(caught.value)
+    assert [path.name for path in executed.iterdir()] == ["01_a.failed.ipynb"]
+    assert "before" in outputs(executed / "01_a.failed.ipynb")
+
+    notebook(folder, "01_a.py", cells.format(error="ValueError('one\\n  two')"))
+    with pytest.raises(CompanionError, match=r"cell 4: ValueError: one two \(as far as it came: "):
+        run(folder)
+
+    run(folder, parameters={"level": 0.5})
+    assert [path.name for path in executed.iterdir()] == ["01_a.ipynb"]
+
+
+def test_a_kernel_that_dies_is_one_line(folder):
+    notebook(folder, "01_a.py", "# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(CompanionError, match=r"01_a\.py: its kernel died, perhaps out of memory"):
+        run(folder)
+
+
+def start(folder: Path, cells: str) -> subprocess.Popen:
+    """The command line in its own process group, on one notebook; its output is a pipe."""
+    notebook(folder, "01_a.py", cells)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "paper_lib", "figures", "--profile", "smoke"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+WAITING = """
+    # %%
+    import os, time
+    print("kernel", os.getpid(), flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc for processes")
+@pytest.mark.parametrize(("with_signal", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_output_is_live_and_a_stopped_runner_leaves_no_kernel(folder, with_signal, status):
+    runner = start(folder, WAITING)
+    assert runner.stdout is not None
+    line = ""
+    while not line.startswith("kernel"):
+        line = runner.stdout.readline()
+        assert line, "the runner ended before its notebook printed"
+    kernel = int(line.split()[1])
+    assert alive(kernel)
+    os.kill(runner.pid, with_signal)
+    rest, _ = runner.communicate(timeout=30)
+    assert runner.returncode == status
+    assert rest == ("" if with_signal == signal.SIGKILL else "stopped; the same command goes on from here\n")
+    deadline = time.monotonic() + 10
+    while alive(kernel) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(kernel)
+    assert not list(folder.glob("data/executed/**/01_a.ipynb"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["figures", "--profile", "huge"], "huge"),
+        (["figures", "-p", "alpha"], "'alpha' is not of the form name=value"),
+        (["figures", "--seed", "-1"], "--seed"),
+        (["figures", "--workers", "0"], "at least 1 worker"),
+        (["draw"], "draw"),
+        ([], "command"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, capsys):
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    told = capsys.readouterr()
+    assert status == 2
+    assert told.err.startswith("error: ")
+    assert message in told.err
+    assert told.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command", [["figures"], ["train"], ["extract"], ["pretrain"], ["bench", "train"]], ids=" ".join
+)
+def test_every_command_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    assert f"python -m paper_lib {' '.join(command)} --" in capsys.readouterr().out
+
+
+def test_help_waits_for_no_heavy_import():
+    script = (
+        "import sys; from paper_lib.__main__ import main\n"
+        "try: main(['figures', '--help'])\n"
+        "finally: print({'torch', 'transformers', 'pandas', 'papermill', 'matplotlib'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("set()\n")
