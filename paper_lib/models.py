@@ -1,0 +1,119 @@
+"""Students and teachers: built from a config, saved and loaded as local Hugging Face directories."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.utils import logging as transformers_logging
+
+from paper_lib.config import ModelConfig
+from paper_lib.errors import CompanionError
+from paper_lib.files import write_json, write_text
+
+
+def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Qwen3ForCausalLM:
+    """A randomly initialised Qwen3 decoder in float32; the seed fixes its weights."""
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate_size,
+        initializer_range=1 / math.sqrt(5 * shape.hidden_size),
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen3ForCausalLM(config).float().eval()
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    *,
+    card: str,
+    recipe: dict[str, Any],
+) -> None:
+    """Weights as bf16 safetensors, config, tokenizer, card and recipe; the directory appears when whole."""
+    staging = directory.with_name(directory.name + ".part")
+    rmtree(staging, ignore_errors=True)
+    stored = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    model.save_pretrained(staging, state_dict=stored)
+    tokenizer.save_pretrained(staging)
+    write_text(staging / "README.md", card)
+    write_json(staging / "recipe.json", recipe)
+    rmtree(directory, ignore_errors=True)
+    staging.rename(directory)
+
+
+def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model in float32 and tokenizer from a local directory; raises CompanionError where it is missing or
+    broken."""
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise CompanionError(f"no model in {directory}; `make pretrain` builds the shipped pair")
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, SafetensorError, json.JSONDecodeError) as reason:
+        raise CompanionError(
+            f"cannot read the model in {directory}: {reason}; restore it or rebuild it"
+        ) from reason
+    finally:
+        if bar:
+            transformers_logging.enable_progress_bar()
+    return model.eval(), tokenizer
+
+
+def require_same_vocabulary(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, name: str
+) -> None:
+    """OPD compares distributions token by token, so the two must number their tokens alike."""
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs:
+        different = sorted(set(ours.items()) ^ set(theirs.items()))[0][0]
+        raise CompanionError(
+            f"{name} has another vocabulary than the student ({len(theirs)} against {len(ours)} tokens, "
+            f"first difference at {different!r}); distillation needs the same tokenizer"
+        )
+
+
+def weights_fingerprint(state: dict[str, Tensor]) -> str:
+    """16 hexadecimal digits of the names, dtypes, shapes and bytes of a state dict."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def as_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as a bf16 checkpoint holds them, in float32 again: what the next stage starts from."""
+    return {
+        name: t.to(torch.bfloat16).to(torch.float32) if t.is_floating_point() else t
+        for name, t in state.items()
+    }

@@ -1,0 +1,77 @@
+"""Independent jobs over worker processes, one thread each, with progress and every failure told at the
+end."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import torch
+from joblib import Parallel, delayed
+from threadpoolctl import threadpool_limits
+
+from paper_lib.errors import CompanionError
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch and BLAS, so that a job's floating-point sums do not depend on how many share
+    the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_parallel(
+    function: Callable[..., Any],
+    jobs: Sequence[tuple],
+    *,
+    labels: Sequence[str],
+    what: str,
+    workers: int | None = None,
+    report: Callable[[str], None] = print,
+) -> list[Any]:
+    """function(*job) for every job, results in the order of the jobs.
+
+    workers: processes (the number of cores where None); 1 stays in this process. joblib's active backend
+    decides where they run, so `joblib.parallel_config("dask")` takes them to a cluster. Raises
+    CompanionError, when all other jobs are done, if a job raised one; any other exception ends the work.
+    """
+    if not jobs:
+        return []
+    count = max(1, min(workers or os.cpu_count() or 1, len(jobs)))
+    began, results = monotonic(), [None] * len(jobs)
+    failures: list[CompanionError] = []
+    tasks = (delayed(_guarded)(function, index, job) for index, job in enumerate(jobs))
+    for done, (index, result, seconds) in enumerate(
+        Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=count)(tasks),
+        start=1,
+    ):
+        left = (monotonic() - began) / done * (len(jobs) - done)
+        outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
+        if isinstance(result, CompanionError):
+            failures.append(result)
+        results[index] = result
+        report(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, about {_clock(left)} left")
+    if failures:
+        raise CompanionError("; ".join(str(f) for f in failures))
+    return results
+
+
+def _guarded(function: Callable[..., Any], index: int, job: tuple) -> tuple[int, Any, float]:
+    began = monotonic()
+    with one_thread():
+        try:
+            result = function(*job)
+        except CompanionError as error:
+            result = error
+    return index, result, monotonic() - began
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

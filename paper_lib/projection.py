@@ -1,0 +1,79 @@
+"""The subspace V_K, and training confined to it: the gradient, the applied update, or both (Shen et al.
+2026, §4.2)."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+PROJECTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def is_projected(name: str) -> bool:
+    """Whether a parameter is one of the seven projection matrices of a decoder layer, the ones that are
+    tracked."""
+    return name.endswith(".weight") and name.split(".")[-2] in PROJECTED
+
+
+def project_right(matrix: Tensor, v_k: Tensor) -> Tensor:
+    """G V_K V_Kᵀ: rows of G (m, n) projected on the span of V_K (n, K) with orthonormal columns. Returns
+    (m, n)."""
+    if matrix.shape[-1] != v_k.shape[0]:
+        raise ValueError(
+            f"matrix {tuple(matrix.shape)} has {matrix.shape[-1]} columns, V_K is {tuple(v_k.shape)}"
+        )
+    return (matrix @ v_k) @ v_k.T
+
+
+def random_subspace(dimension: int, K: int, generator: Generator) -> Tensor:
+    """K orthonormal columns (dimension, K) in float64, uniform on the Grassmannian."""
+    if not 1 <= K <= dimension:
+        raise ValueError(f"K is {K}, expected 1 <= K <= {dimension}, the dimension")
+    return torch.linalg.qr(torch.randn(dimension, K, generator=generator, dtype=torch.float64))[0]
+
+
+class SubspaceConstraint:
+    """Confines named parameters to their V_K. Other parameters train on unconstrained.
+
+    bases: parameter name to V_K (n, K). constrain "gradient" is the paper's g ← g V_K V_Kᵀ before the
+    optimizer, whose elementwise scaling and weight decay leave the subspace again; "update" projects what
+    the optimizer applied; "both" does both. Call `on_gradient` after the backward pass, `on_update` after
+    the optimizer's step.
+    """
+
+    def __init__(
+        self, model: nn.Module, bases: Mapping[str, Tensor], constrain: Literal["gradient", "update", "both"]
+    ) -> None:
+        parameters = dict(model.named_parameters())
+        unknown = sorted(set(bases) - set(parameters))
+        if unknown:
+            raise ValueError(
+                f"no parameter named {unknown[0]!r} in the model; bases must use its parameter names"
+            )
+        self._pairs = [
+            (parameters[n], v.to(parameters[n].device, parameters[n].dtype)) for n, v in bases.items()
+        ]
+        self._gradient, self._update = constrain in ("gradient", "both"), constrain in ("update", "both")
+        self._before: list[Tensor] = []
+        self.share_inside = float("nan")
+
+    def on_gradient(self) -> None:
+        """Project the gradients, where asked, and remember the weights."""
+        for parameter, v_k in self._pairs:
+            if self._gradient and parameter.grad is not None:
+                parameter.grad.copy_(project_right(parameter.grad, v_k))
+        self._before = [parameter.detach().clone() for parameter, _ in self._pairs]
+
+    @torch.no_grad()
+    def on_update(self) -> None:
+        """Project the applied update, where asked; `share_inside` is ‖ΔV Vᵀ‖² / ‖Δ‖² of what the optimizer
+        proposed."""
+        inside = total = 0.0
+        for (parameter, v_k), before in zip(self._pairs, self._before, strict=True):
+            step = parameter - before
+            kept = project_right(step, v_k)
+            inside, total = inside + float(kept.square().sum()), total + float(step.square().sum())
+            if self._update:
+                parameter.copy_(before + kept)
+        self.share_inside = inside / total if total else float("nan")

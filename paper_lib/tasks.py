@@ -1,0 +1,180 @@
+"""Verifiable tasks: problems with a reasoning trace, disjoint splits, a verifier and a character
+tokenizer."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import count, islice
+from typing import Literal
+
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as tokenizer_models
+from torch import Generator, randint
+from torch import rand as torch_rand
+from transformers import PreTrainedTokenizerFast
+
+from paper_lib.errors import CompanionError
+
+Split = Literal["train", "validation", "test"]
+PAD, END = "_", "$"
+CHARACTERS = PAD + END + "?=+-,<>" + "0123456789"
+UNSEEN_ORDER = ("-", "+")  # three-term problems with these operators in this order are never trained on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """prompt: what the model reads; demonstration: a correct completion without its end mark; answer: its
+    last part."""
+
+    prompt: str
+    demonstration: str
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One distribution of problems.
+
+    domain: "chain_sum" (add and subtract from left to right, one operation a line of the trace) or
+    "number_sorting". terms: least and most numbers in a problem; digits: least and most digits of a number.
+    order: whether chain sums whose operators come in UNSEEN_ORDER are left out ("seen") or are the only ones.
+    """
+
+    name: str
+    domain: Literal["chain_sum", "number_sorting"] = "chain_sum"
+    terms: tuple[int, int] = (2, 3)
+    digits: tuple[int, int] = (2, 2)
+    order: Literal["seen", "unseen"] = "seen"
+
+    def __post_init__(self) -> None:
+        if self.domain not in ("chain_sum", "number_sorting"):
+            raise ValueError(f"domain is {self.domain!r}, expected chain_sum or number_sorting")
+        if not 2 <= self.terms[0] <= self.terms[1]:
+            raise ValueError(f"terms is {self.terms}, expected 2 <= least <= most")
+        if not 1 <= self.digits[0] <= self.digits[1]:
+            raise ValueError(f"digits is {self.digits}, expected 1 <= least <= most")
+
+
+CHAIN_SUM = Task(name="chain_sum")
+NUMBER_SORTING = Task(name="number_sorting", domain="number_sorting", terms=(3, 5), digits=(1, 2))
+MORE_TERMS = Task(name="more_terms", terms=(4, 4))
+LARGER_NUMBERS = Task(name="larger_numbers", digits=(3, 3))
+UNSEEN_OPERATORS = Task(name="unseen_operators", terms=(3, 3), order="unseen")
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed that depends on every part and on nothing else (not on the process or the platform)."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def seeded_generator(*parts: object) -> Generator:
+    """An own generator for every purpose and step, so that a resumed run draws what the unbroken one drew."""
+    return Generator().manual_seed(stable_seed(*parts))
+
+
+def split_of(prompt: str) -> Split:
+    """The split a prompt belongs to, by its hash: a tenth each for validation and test, whatever the seed."""
+    bucket = hashlib.sha256(prompt.encode()).digest()[0] % 10
+    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+
+
+def problems(task: Task, *, split: Split, number: int, seed: object) -> list[Problem]:
+    """The first `number` problems of a split in the order that the seed gives."""
+    if number < 1:
+        raise CompanionError(f"task {task.name}: {number} {split} problems asked for; at least one is needed")
+    return list(islice((p for p in _stream(task, split, seed) if split_of(p.prompt) == split), number))
+
+
+def _stream(task: Task, split: Split, seed: object) -> Iterator[Problem]:
+    # reasoning-gym seeds item i with seed + i, so neighbouring seeds would give nearly the same problems.
+    first = stable_seed(task.name, split, seed)
+    dataset = _dataset(task, first)
+    limit = 100_000
+    for index in count():
+        if index == limit:
+            raise CompanionError(
+                f"task {task.name}: no {split} problem among {limit} candidates; widen its ranges"
+            )
+        item = dataset[index]["metadata"]
+        if task.domain == "number_sorting":
+            yield _sorting_problem(item)
+            continue
+        tokens = item["expression"].split()
+        if (tuple(tokens[1::2]) == UNSEEN_ORDER) == (task.order == "unseen"):
+            yield _chain_problem(tokens)
+
+
+def _dataset(task: Task, seed: int):  # type: ignore[no-untyped-def]
+    from reasoning_gym import create_dataset  # takes seconds to import, and reading tables needs none of it
+
+    if task.domain == "number_sorting":
+        low, high = 10 ** (task.digits[0] - 1) * (task.digits[0] > 1), 10 ** task.digits[1] - 1
+        ranges = {"min_value": low, "max_value": high, "min_decimals": 0, "max_decimals": 0}
+        return create_dataset(
+            task.domain, min_numbers=task.terms[0], max_numbers=task.terms[1], size=10**9, seed=seed, **ranges
+        )
+    return create_dataset(
+        task.domain,
+        min_terms=task.terms[0],
+        max_terms=task.terms[1],
+        min_digits=task.digits[0],
+        max_digits=task.digits[1],
+        size=10**9,
+        seed=seed,
+    )
+
+
+def _chain_problem(tokens: list[str]) -> Problem:
+    """37 + 45 - 12 becomes the prompt ?37+45-12= and the trace 82-12=70."""
+    total, lines = int(tokens[0]), []
+    for position in range(1, len(tokens), 2):
+        term = int(tokens[position + 1])
+        total += term if tokens[position] == "+" else -term
+        lines.append(str(total) + "".join(tokens[position + 2 :]))
+    return Problem(prompt="?" + "".join(tokens) + "=", demonstration="=".join(lines), answer=str(total))
+
+
+def _sorting_problem(item: dict) -> Problem:
+    numbers = [str(int(float(x))) for x in item["original_numbers"]]
+    ordered = ",".join(str(int(float(x))) for x in item["sorted_numbers"])
+    sign = "<" if item["direction"] == "ascending" else ">"
+    return Problem(prompt="?" + sign + ",".join(numbers) + "=", demonstration=ordered, answer=ordered)
+
+
+def verify(completion: str, problem: Problem) -> bool:
+    """Whether the completion's last line is the answer. A completion that never ended is to be passed with
+    no end mark and counts by its text; `rollouts.rewards` refuses those."""
+    return completion.rsplit("=", 1)[-1] == problem.answer
+
+
+def corrupt(text: str, probability: float, generator: Generator) -> str:
+    """Each digit replaced, with the given probability, by another one: a trace as sloppy text would have
+    it."""
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability is {probability}, expected a value in [0, 1]")
+    if probability == 0:
+        return text
+    hit = torch_rand(len(text), generator=generator) < probability
+    shift = randint(1, 10, (len(text),), generator=generator)
+    return "".join(
+        str((int(c) + int(s)) % 10) if c.isdigit() and h else c
+        for c, h, s in zip(text, hit, shift, strict=True)
+    )
+
+
+@cache
+def character_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character; `_` pads and `$` ends. Saved and loaded like any Hugging Face tokenizer."""
+    vocabulary = {character: index for index, character in enumerate(CHARACTERS)}
+    tokenizer = Tokenizer(tokenizer_models.WordLevel(vocabulary, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
