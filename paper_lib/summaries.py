@@ -1,0 +1,96 @@
+"""From one value a matrix to one value a run: over matrices first, then over seeds."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from paper_lib.nulls import t_interval
+
+ATTENTION = ("q", "k", "v", "o")  # what the paper tracks along the run
+MLP = ("gate", "up", "down")
+WEIGHTED = (
+    "update_sparsity",
+    "update_density",
+    "absolute_sparsity",
+)  # by parameters; all else counts matrices
+
+
+def over_matrices(
+    table: pd.DataFrame,
+    metric: str,
+    *,
+    k: float | None = None,
+    modules: Iterable[str] | None = None,
+    sizes: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Mean of `metric` over matrices for each run, seed and step (and null), as the paper averages (App. C).
+
+    table: `matrices`, `nulls` or `curves`. k: which, where the metric has several. modules: these alone, such
+    as ATTENTION. sizes: for WEIGHTED metrics, the table with the `parameters` rows where `table` has none.
+    Returns columns run, seed, step, value, and null where `table` has it; a matrix without a value (NaN) is
+    left out of the mean. Raises ValueError for a metric, k or module that is not there and an ambiguous k.
+    """
+    rows = table[table["metric"] == metric]
+    if rows.empty:
+        raise ValueError(f"no metric {metric!r} in the table; it has {sorted(table['metric'].unique())}")
+    if "k" in rows:
+        rows = _choose_k(rows, metric, k)
+    if modules is not None:
+        wanted = list(modules)
+        rows = rows[rows["module"].isin(wanted)]
+        if rows.empty:
+            raise ValueError(f"no {metric} of modules {wanted} in the table")
+    keys = [name for name in ("null", "run", "seed", "step") if name in rows]
+    if metric not in WEIGHTED:
+        return rows.groupby(keys)["value"].mean().reset_index()
+    weighted = _with_sizes(rows, table if sizes is None else sizes)
+    weighted["sum"] = weighted["value"] * weighted["size"]
+    totals = weighted.dropna(subset="value").groupby(keys, as_index=False)[["sum", "size"]].sum()
+    return totals.assign(value=totals["sum"] / totals["size"]).drop(columns=["sum", "size"])
+
+
+def over_seeds(summary: pd.DataFrame, *, level: float | None = None) -> pd.DataFrame:
+    """Mean and spread over seeds for each run and step (and null) of what `over_matrices` returns.
+
+    Returns columns run, step, mean, low, high, seeds (how many have a value), and null where there. low and
+    high are the extremes; with `level`, Student's interval of the mean at that level, NaN for one seed.
+    """
+    keys = [name for name in ("null", "run", "step") if name in summary]
+    records = []
+    for key, group in summary.groupby(keys, sort=False):
+        values = group["value"].dropna().to_numpy()
+        low, high = (np.nan, np.nan)
+        if len(values):
+            low, high = (values.min(), values.max()) if level is None else t_interval(values, level)
+        mean = values.mean() if len(values) else np.nan
+        place = dict(zip(keys, key, strict=True))
+        records.append(place | {"mean": mean, "low": low, "high": high, "seeds": len(values)})
+    return pd.DataFrame(records, columns=[*keys, "mean", "low", "high", "seeds"])
+
+
+def at_end(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows at each run's last step."""
+    return summary[summary["step"] == summary.groupby("run")["step"].transform("max")]
+
+
+def _choose_k(rows: pd.DataFrame, metric: str, k: float | None) -> pd.DataFrame:
+    known = sorted(rows["k"].dropna().unique())
+    if k is None:
+        if len(known) > 1:
+            raise ValueError(f"{metric} is there for k in {known}: name one")
+        return rows
+    chosen = rows[np.isclose(rows["k"], k)]
+    if chosen.empty:
+        raise ValueError(f"no {metric} at k = {k}; k is in {known}")
+    return chosen
+
+
+def _with_sizes(rows: pd.DataFrame, source: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with the number of parameters of each matrix in column `size`."""
+    place = ["run", "seed", "layer", "module"]
+    sizes = source[source["metric"] == "parameters"].drop_duplicates(place)
+    sized = rows.merge(sizes[[*place, "value"]].rename(columns={"value": "size"}), on=place, how="left")
+    if sized["size"].isna().any():
+        raise ValueError("this mean counts parameters: pass sizes=, a table with the metric 'parameters'")
+    return sized

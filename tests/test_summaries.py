@@ -1,0 +1,87 @@
+"""Averages: matrices count equally, sparsity counts parameters, seeds come last."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from paper_lib.summaries import ATTENTION, at_end, over_matrices, over_seeds
+
+
+def table(metric: str, values: dict[tuple, float], k: float = np.nan) -> pd.DataFrame:
+    """Rows from {(run, seed, step, module): value}, all in layer 0."""
+    keys = pd.DataFrame(list(values), columns=["run", "seed", "step", "module"])
+    return keys.assign(layer=0, metric=metric, k=k, value=list(values.values()))
+
+
+SIZES = table("parameters", {("opd", 0, 12, "q"): 100, ("opd", 0, 12, "up"): 300})
+
+
+def test_matrices_count_equally_whatever_their_size():
+    ranks = table("stable_rank", {("opd", 0, 12, "q"): 2.0, ("opd", 0, 12, "up"): 4.0})
+    mean = over_matrices(pd.concat([ranks, SIZES]), "stable_rank")
+    assert mean.to_dict("records") == [{"run": "opd", "seed": 0, "step": 12, "value": 3.0}]
+
+
+def test_sparsity_is_the_unchanged_share_of_all_weights_together():
+    sparsity = table("update_sparsity", {("opd", 0, 12, "q"): 0.5, ("opd", 0, 12, "up"): 0.9})
+    mean = over_matrices(pd.concat([sparsity, SIZES]), "update_sparsity")
+    assert mean["value"].item() == pytest.approx((50 + 270) / 400)
+
+
+def test_nulls_stay_apart_and_borrow_the_sizes():
+    sparsity = table("update_sparsity", {("opd", 0, 12, "q"): 0.5, ("opd", 0, 12, "up"): 0.9})
+    nulls = pd.concat(
+        [sparsity.assign(null="permuted"), sparsity.assign(null="same_norm_gaussian", value=0.2)]
+    )
+    means = over_matrices(nulls, "update_sparsity", sizes=SIZES).set_index("null")["value"]
+    assert means.to_dict() == pytest.approx({"permuted": 0.8, "same_norm_gaussian": 0.2})
+    with pytest.raises(ValueError, match="pass sizes="):
+        over_matrices(nulls, "update_sparsity")
+
+
+def test_a_matrix_without_a_value_is_left_out():
+    overlap = table("principal_overlap", {("opd", 0, 12, "q"): np.nan, ("opd", 0, 12, "up"): 0.25}, k=0.3)
+    assert over_matrices(overlap, "principal_overlap")["value"].item() == 0.25
+
+
+def test_modules_and_k_choose_rows():
+    values = {("opd", 0, 12, "q"): 1.0, ("opd", 0, 12, "up"): 3.0}
+    both = pd.concat([table("overlap", values, k=0.3), table("overlap", values, k=0.5).assign(value=7.0)])
+    assert over_matrices(both, "overlap", k=0.3, modules=ATTENTION)["value"].item() == 1.0
+    with pytest.raises(ValueError, match=r"overlap is there for k in \[.*0\.3.*0\.5.*\]: name one"):
+        over_matrices(both, "overlap")
+    with pytest.raises(ValueError, match=r"no overlap at k = 0\.4"):
+        over_matrices(both, "overlap", k=0.4)
+    with pytest.raises(ValueError, match=r"no overlap of modules \['gate'\]"):
+        over_matrices(both, "overlap", k=0.3, modules=["gate"])
+    with pytest.raises(ValueError, match="no metric 'rank' in the table; it has"):
+        over_matrices(both, "rank")
+
+
+def test_curves_need_no_matrices():
+    curve = pd.DataFrame(
+        {"run": "opd", "seed": [0, 0], "step": [0, 12], "metric": "loss", "value": [2.0, 1.0]}
+    )
+    assert over_matrices(curve, "loss")["value"].tolist() == [2.0, 1.0]
+
+
+def test_seeds_give_mean_extremes_and_interval():
+    summary = pd.DataFrame({"run": "opd", "seed": [0, 1, 2], "step": 12, "value": [1.0, 2.0, 3.0]})
+    spread = over_seeds(summary).iloc[0]
+    assert (spread["mean"], spread["low"], spread["high"], spread["seeds"]) == (2.0, 1.0, 3.0, 3)
+    reach = 4.302652729911275 / np.sqrt(3)
+    interval = over_seeds(summary, level=0.95).iloc[0]
+    assert (interval["low"], interval["high"]) == pytest.approx((2 - reach, 2 + reach))
+
+
+def test_one_seed_has_no_interval_and_no_value_has_no_mean():
+    one = pd.DataFrame({"run": "opd", "seed": [0, 1], "step": 12, "value": [1.0, np.nan]})
+    assert over_seeds(one, level=0.95)[["low", "high"]].isna().all(axis=None)
+    assert over_seeds(one)["seeds"].item() == 1
+    none = over_seeds(one.assign(value=np.nan))
+    assert none[["mean", "low", "high"]].isna().all(axis=None)
+
+
+def test_the_end_is_each_runs_own_last_step():
+    summary = pd.DataFrame({"run": ["sft", "sft", "opd"], "seed": 0, "step": [120, 240, 120], "value": 1.0})
+    assert at_end(summary)["step"].tolist() == [240, 120]
