@@ -1,0 +1,42 @@
+"""PCA of paths through all weights at once, from inner products that are summed matrix by matrix."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from paper_lib.measure import Row
+from paper_lib.subspaces import trajectory_pca
+
+COMPONENTS = 5
+
+
+def path_gram(updates: Sequence[Tensor]) -> Tensor:
+    """⟨ΔW_s, ΔW_t⟩ of T updates of one matrix: (T, T), float64. `path_pca` takes the sum over matrices."""
+    flat = torch.stack(list(updates)).flatten(1).double()
+    return flat @ flat.mT
+
+
+def path_pca(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """PCA of a path known by its inner products, so that no (T, P) table of all weights is ever built.
+
+    gram: (T, T), float64. PCA depends on a path through these alone, so any path that has them will do: U √Λ
+    of their eigendecomposition. Returns coordinates (T, c) and explained variance ratios (c,), with
+    c = min(5, T − 1); each component's sign is the one that makes the last point's coordinate positive.
+    """
+    values, vectors = torch.linalg.eigh(gram)
+    path = vectors * values.clamp(min=0).sqrt()
+    coordinates, ratios = trajectory_pca(path, min(COMPONENTS, len(gram) - 1))
+    return coordinates * torch.where(coordinates[-1] < 0, -1.0, 1.0), ratios
+
+
+def path_rows(gram: Tensor, steps: Sequence[int]) -> list[Row]:
+    """One path's `pca_coordinate` at every step, `explained_variance_ratio` at the last; k counts from 1."""
+    coordinates, ratios = path_pca(gram)
+    rows = [row for step, point in zip(steps, coordinates, strict=True) for row in point_rows(step, point)]
+    return [*rows, *point_rows(steps[-1], ratios, "explained_variance_ratio")]
+
+
+def point_rows(step: int, point: Tensor, metric: str = "pca_coordinate") -> list[Row]:
+    """One row for each component of a point; k counts from 1."""
+    return [Row(step, metric, value, k) for k, value in enumerate(point.tolist(), start=1)]
