@@ -46,9 +46,13 @@ RUN_STYLE = {
     "opd_teacher_rollouts": Style(label="teacher rollouts", color=ORANGE, linestyle="--", marker="P"),
     "opd_sibling": Style(label="OPD, other rollouts", color=SKY, linestyle=":"),
     "opd_projected_early": Style(label="OPD, own early V", color=OPD, linestyle="--", marker="v"),
-    "opd_projected_early_update": Style(label="OPD, update in early V", color=SKY, linestyle="--", marker="v"),
+    "opd_projected_early_update": Style(
+        label="OPD, update in early V", color=SKY, linestyle="--", marker="v"
+    ),
     "opd_projected_early_both": Style(label="OPD, both in early V", color=SKY, linestyle=":", marker="v"),
-    "opd_projected_other_seed": Style(label="OPD, V of other rollouts", color=PURPLE, linestyle="--", marker="D"),
+    "opd_projected_other_seed": Style(
+        label="OPD, V of other rollouts", color=PURPLE, linestyle="--", marker="D"
+    ),
     "opd_projected_principal": Style(label=r"OPD, top of $W_0$", color=ORANGE, linestyle="--", marker="X"),
     "opd_projected_random": Style(label="OPD, random V", color=NULL, linestyle="--", marker="x"),
     "sft_projected_early": Style(label="SFT, own early V", color=SFT, linestyle="--", marker="v"),
