@@ -58,14 +58,21 @@ def _study_runs(
     rlvr = replace(opd, name="rlvr", objective="rlvr")
     matched = replace(opd, name="sft_matched", objective="sft", prompts_per_step=batch, samples_per_prompt=1)
     kept = [
-        replace(opd, name=f"opd_{selection}_{round(100 * rho)}", token_selection=selection, keep_fraction=rho)
+        replace(
+            opd,
+            name=f"opd_tokens_{selection}_{round(100 * rho)}",
+            token_selection=selection,
+            keep_fraction=rho,
+        )
         for selection in ("top_gap", "random")
         for rho in (0.5, 0.25)
     ]
     mixes = [replace(opd, name=f"mix_{alpha:g}", objective="mix", alpha=alpha) for alpha in MIX_ALPHAS]
 
     def projected(parent: RunConfig, label: str, at: int, projection: Projection) -> RunConfig:
-        return replace(parent, name=f"{parent.name}_{label}", branch=(parent.name, at), projection=projection)
+        return replace(
+            parent, name=f"{parent.name}_projected_{label}", branch=(parent.name, at), projection=projection
+        )
 
     early = Projection(basis="early", K=K)
     return (
@@ -115,7 +122,7 @@ LAPTOP = Profile(
         task=CHAIN_SUM,
         second_task=NUMBER_SORTING,
         sft={
-            "steps": 240,
+            "steps": 200,
             "prompts_per_step": 256,
             "samples_per_prompt": 1,
             "learning_rate": 1e-4,
@@ -123,9 +130,9 @@ LAPTOP = Profile(
             "warmup_fraction": 0.1,
             "betas": (0.9, 0.95),
             "demonstration_noise": 0.04,
-            "snapshot_every": 24,
+            "snapshot_every": 20,
         },
-        policy={"steps": 120, "learning_rate": 1e-5, "snapshot_every": 12},
+        policy={"steps": 100, "learning_rate": 1e-5, "snapshot_every": 10},
         K=3,
     ),
     main_runs=MAIN_RUNS,

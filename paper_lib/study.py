@@ -15,6 +15,7 @@ from paper_lib.parallel import run_parallel
 from paper_lib.pretrain import build_models, missing_models, models_directory
 from paper_lib.profiles import get_profile
 from paper_lib.projection import is_projected, random_subspace
+from paper_lib.reuse import reuse_finished
 from paper_lib.runs import RunPlace, train_run
 from paper_lib.subspaces import top_right_singular_vectors
 from paper_lib.tasks import seeded_generator
@@ -89,13 +90,38 @@ def train_study(
     if force:
         for place in places.values():
             rmtree(place.directory, ignore_errors=True)
+    failures = []
     for wave in _waves(study, wanted):
-        todo = [(r, s) for r, s in wave if not places[r.name, s].finished(kept_states=study.kept_states(r))]
+        todo = _to_train(study, wave, places, reuse=not force)
         jobs = [(study, run, seed, models) for run, seed in todo]
-        run_parallel(
-            train_planned, jobs, labels=[f"{r.name} seed {s}" for r, s in todo], what="train", workers=workers
-        )
+        labels = [f"{run.name} seed {seed}" for run, seed in todo]
+        try:
+            run_parallel(train_planned, jobs, labels=labels, what="train", workers=workers)
+        except CompanionError as error:
+            failures.append(str(error))
+    if failures:
+        raise CompanionError("; ".join(failures) + " (all other runs are finished)")
     return [place.directory for place in places.values()]
+
+
+def _to_train(
+    study: Study, wave: list[tuple[RunConfig, int]], places: dict[tuple[str, int], RunPlace], *, reuse: bool
+) -> list[tuple[RunConfig, int]]:
+    """Runs of a wave that are not finished, not to be had from another profile, and whose parents are there."""
+    todo, shared = [], []
+    for run, seed in wave:
+        place, kept = places[run.name, seed], study.kept_states(run)
+        if place.finished(kept_states=kept):
+            continue
+        if reuse and reuse_finished(run, place, study.data_dir / "runs", kept_states=kept):
+            shared.append(f"{run.name} seed {seed}")
+            continue
+        parents = [(places[p.name, seed], study.kept_states(p)) for p in study.parents(run)]
+        if all(parent.finished(kept_states=kept) for parent, kept in parents):
+            todo.append((run, seed))
+    if shared:
+        print(f"[train] taken over from another profile: {', '.join(shared)}", flush=True)
+    return todo
 
 
 def prepare_models(study: Study, *, workers: int | None = None) -> None:

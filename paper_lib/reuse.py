@@ -1,0 +1,54 @@
+"""A run that another profile has already trained: its files are shared instead of trained again."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from paper_lib.config import RunConfig
+from paper_lib.files import write_json
+from paper_lib.runs import RunPlace
+from paper_lib.tables import CURVE_COLUMNS, write_table
+
+
+def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path, *, kept_states: tuple[int, ...]) -> bool:
+    """Take over a finished run of the same fingerprint from another profile's folder; True where there was one.
+
+    Snapshots and kept states become hard links (copies across file systems), the curve gets this profile's name,
+    and `run.json` comes last, so a copy that was stopped is not mistaken for a whole one.
+    """
+    for folder in sorted(runs_dir.glob(f"*/{run.name}/seed_{place.seed}")):
+        other = RunPlace(
+            directory=folder,
+            profile=folder.parents[1].name,
+            seed=place.seed,
+            fingerprint=place.fingerprint,
+        )
+        if folder != place.directory and other.finished(kept_states=kept_states):
+            _share(other, place)
+            return True
+    return False
+
+
+def _share(source: RunPlace, place: RunPlace) -> None:
+    shutil.rmtree(place.directory, ignore_errors=True)
+    place.directory.mkdir(parents=True)
+    for path in sorted(source.directory.glob("*.safetensors")):
+        try:
+            os.link(path, place.directory / path.name)
+        except OSError:
+            shutil.copyfile(path, place.directory / path.name)
+    rows = json.loads((source.directory / "curve.json").read_text())
+    rows = [{**row, "profile": place.profile} for row in rows]
+    write_json(place.directory / "curve.json", rows)
+    write_table(
+        pd.DataFrame(rows, columns=list(CURVE_COLUMNS)),
+        place.directory / "curve.parquet",
+        columns=CURVE_COLUMNS,
+        fingerprint=place.fingerprint,
+        seed=place.seed,
+    )
+    write_json(place.directory / "config.json", {"fingerprint": place.fingerprint})
+    write_json(place.directory / "run.json", json.loads((source.directory / "run.json").read_text()))
