@@ -1,14 +1,16 @@
 """From one value a matrix to one value a run: over matrices first, then over seeds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
 from paper_lib.nulls import t_interval
+from paper_lib.sparsity import overlap_bounds
 
 ATTENTION = ("q", "k", "v", "o")  # what the paper tracks along the run
 MLP = ("gate", "up", "down")
+MODULE_GROUPS = {"all": (*ATTENTION, *MLP), "attention": ATTENTION, "mlp": MLP}
 WEIGHTED = (
     "update_sparsity",
     "update_density",
@@ -67,6 +69,48 @@ def over_seeds(summary: pd.DataFrame, *, level: float | None = None) -> pd.DataF
         place = dict(zip(keys, key, strict=True))
         records.append(place | {"mean": mean, "low": low, "high": high, "seeds": len(values)})
     return pd.DataFrame(records, columns=[*keys, "mean", "low", "high", "seeds"])
+
+
+def side_by_side(
+    table: pd.DataFrame,
+    columns: Mapping[str, str | tuple[str, float]],
+    *,
+    modules: Iterable[str] | None = None,
+    sizes: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Several metrics of `over_matrices` beside each other, to be divided or drawn against one another.
+
+    columns: name of each new column, and its metric or (metric, k). Returns columns run, seed, step (and
+    null), then these, with the rows that all of them have.
+    """
+    joined = pd.DataFrame()
+    for name, wanted in columns.items():
+        metric, k = (wanted, None) if isinstance(wanted, str) else wanted
+        means = over_matrices(table, metric, k=k, modules=modules, sizes=sizes).rename(
+            columns={"value": name}
+        )
+        joined = means if joined.empty else joined.merge(means)
+    return joined
+
+
+def overlap_range(table: pd.DataFrame, *, alpha: float, modules: Iterable[str] | None = None) -> pd.DataFrame:
+    """Mean over matrices of what any α-mask could reach at their densities (`sparsity.overlap_bounds`).
+
+    table: `matrices` or `nulls`. Returns columns run, seed, step (and null), low, high; a matrix without a
+    visible entry is left out, as in the mean of the overlaps themselves.
+    """
+    rows = table[table["metric"] == "update_density"]
+    if modules is not None:
+        rows = rows[rows["module"].isin(list(modules))]
+    if rows.empty:
+        raise ValueError("no update_density of these modules in the table")
+    bounds = [overlap_bounds(alpha, density) for density in rows["value"]]
+    keys = [name for name in ("null", "run", "seed", "step") if name in rows]
+    return (
+        rows.assign(low=[low for low, _ in bounds], high=[high for _, high in bounds])
+        .groupby(keys, as_index=False)[["low", "high"]]
+        .mean()
+    )
 
 
 def at_end(summary: pd.DataFrame) -> pd.DataFrame:

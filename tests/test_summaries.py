@@ -4,7 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paper_lib.summaries import ATTENTION, at_end, over_matrices, over_seeds
+from paper_lib.sparsity import overlap_bounds
+from paper_lib.summaries import (
+    ATTENTION,
+    MODULE_GROUPS,
+    at_end,
+    over_matrices,
+    over_seeds,
+    overlap_range,
+    side_by_side,
+)
 
 
 def table(metric: str, values: dict[tuple, float], k: float = np.nan) -> pd.DataFrame:
@@ -85,3 +94,32 @@ def test_one_seed_has_no_interval_and_no_value_has_no_mean():
 def test_the_end_is_each_runs_own_last_step():
     summary = pd.DataFrame({"run": ["sft", "sft", "opd"], "seed": 0, "step": [120, 240, 120], "value": 1.0})
     assert at_end(summary)["step"].tolist() == [240, 120]
+
+
+def test_metrics_stand_side_by_side_where_all_are_known():
+    places = [("opd", 0, 12, "q"), ("opd", 0, 24, "q"), ("rlvr", 0, 24, "q")]
+    density = table("update_density", dict(zip(places, (0.2, 0.4, 0.3), strict=True)))
+    overlap = table("overlap", dict(zip(places[1:], (0.6, 0.9), strict=True)), k=0.3)
+    sizes = table("parameters", dict.fromkeys(places, 100))
+    columns = {"density": "update_density", "overlap": ("overlap", 0.3)}
+    joined = side_by_side(pd.concat([density, overlap, sizes]), columns)
+    assert joined.to_dict("records") == [
+        {"run": "opd", "seed": 0, "step": 24, "density": 0.4, "overlap": 0.6},
+        {"run": "rlvr", "seed": 0, "step": 24, "density": 0.3, "overlap": 0.9},
+    ]
+
+
+def test_the_range_of_an_overlap_is_averaged_over_matrices_as_the_overlap_is():
+    densities = {("sft", 0, 12, "q"): 0.95, ("sft", 0, 12, "up"): 0.85, ("sft", 0, 12, "down"): 0.0}
+    found = overlap_range(table("update_density", densities), alpha=0.3).iloc[0]
+    bounds = np.array([overlap_bounds(0.3, 0.95), overlap_bounds(0.3, 0.85)])
+    assert (found["low"], found["high"]) == pytest.approx(tuple(bounds.mean(0)))
+    attention = overlap_range(table("update_density", densities), alpha=0.3, modules=ATTENTION).iloc[0]
+    assert attention["low"] == pytest.approx(0.25 / 0.95)
+    with pytest.raises(ValueError, match="no update_density of these modules"):
+        overlap_range(table("update_density", densities), alpha=0.3, modules=["gate"])
+
+
+def test_attention_and_mlp_make_up_all_modules():
+    assert set(MODULE_GROUPS["all"]) == set(MODULE_GROUPS["attention"]) | set(MODULE_GROUPS["mlp"])
+    assert not set(MODULE_GROUPS["attention"]) & set(MODULE_GROUPS["mlp"])
