@@ -12,6 +12,7 @@ import pytest
 from paper_lib.drawing import draw_chance, draw_legend, draw_points, draw_trajectory
 from paper_lib.errors import CompanionError
 from paper_lib.figures import save_figure
+from paper_lib.profiles import get_profile
 from paper_lib.styles import COLUMN, NULL, OPD, PAGE, RLVR, RUN_STYLE, SFT, in_order, run_style, use_style
 from paper_lib.summaries import at_end, over_matrices
 from paper_lib.tables import NULL_COLUMNS, RESULT_COLUMNS, write_table
@@ -174,6 +175,12 @@ def test_the_objectives_keep_their_colours():
     looks = [(style.color, style.linestyle, style.marker) for style in RUN_STYLE.values()]
     assert len(set(looks)) == len(looks)
     assert len({style.label for style in RUN_STYLE.values()}) == len(RUN_STYLE)
+
+
+def test_every_run_of_the_study_has_a_look_of_its_own():
+    looks = {run.name: run_style(run.name) for run in get_profile("laptop").runs}
+    assert [name for name, look in looks.items() if look.color == "black"] == []
+    assert len(set(looks.values())) == len(looks)
 
 
 def test_runs_are_listed_in_one_order_everywhere():
