@@ -57,7 +57,7 @@ def _extract(options: argparse.Namespace) -> None:
 def _pretrain(options: argparse.Namespace) -> None:
     from paper_lib.pretrain import build_pair
 
-    build_pair(options.profile, data_dir=options.data_dir, force=options.force)
+    build_pair(options.profile, data_dir=options.data_dir, workers=options.workers, force=options.force)
 
 
 def _bench_train(options: argparse.Namespace) -> None:
@@ -156,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     pretrain = command(
         "pretrain", _pretrain, "Build the student and the teacher", "pretrain --profile laptop"
     )
+    add_workers(pretrain)
     add_force(pretrain)
 
     bench = commands.add_parser("bench", help="Time our code against others'")
