@@ -35,7 +35,7 @@ pretrain: $(READY) ## Rebuild the shipped student and teacher
 	$(RUN) -m paper_lib pretrain --profile $(PROFILE) $(ARGS)
 
 bench: $(READY) ## Time our training steps against TRL's
-	$(RUN) -m paper_lib bench train $(ARGS)
+	$(RUN) -m paper_lib bench train --profile $(PROFILE) $(ARGS)
 
 REBUILT = $(filter-out data/models data/results,$(wildcard data/*)) \
 	$(filter-out %/reference,$(wildcard data/results/* figures/*))

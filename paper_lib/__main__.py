@@ -63,7 +63,14 @@ def _pretrain(options: argparse.Namespace) -> None:
 def _bench_train(options: argparse.Namespace) -> None:
     from paper_lib.bench import bench_train
 
-    bench_train(options.profile, data_dir=options.data_dir)
+    bench_train(
+        options.profile,
+        data_dir=options.data_dir,
+        rounds=options.rounds,
+        steps=options.steps,
+        threads=options.threads,
+        out=options.out,
+    )
 
 
 def _names(text: str) -> list[str]:
@@ -76,10 +83,10 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _workers(text: str) -> int:
-    if (workers := _count(text)) == 0:
-        raise argparse.ArgumentTypeError("at least 1 worker")
-    return workers
+def _positive(text: str) -> int:
+    if (count := _count(text)) == 0:
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return count
 
 
 def _counts(text: str) -> list[int]:
@@ -122,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         to.add_argument("--force", action="store_true", help="recompute what is already there")
 
     def add_workers(to: _Parser) -> None:
-        to.add_argument("--workers", type=_workers, metavar="N", help="processes (default: one a core)")
+        to.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
 
     figures = command(
         "figures", _figures, "Run the notebooks: train, measure, draw", "figures --profile smoke --only 03,04"
@@ -161,10 +168,14 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="Time our code against others'")
     targets = bench.add_subparsers(metavar="what", required=True)
-    command(
+    bench_train = command(
         *("train", _bench_train, "Time our training steps against TRL's", "bench train --profile laptop"),
         within=targets,
     )
+    bench_train.add_argument("--rounds", type=_positive, default=3, metavar="N", help="default: 3")
+    bench_train.add_argument("--steps", type=_positive, default=5, metavar="N", help="a round (default: 5)")
+    bench_train.add_argument("--threads", type=_positive, metavar="N", help="default: one a core")
+    bench_train.add_argument("--out", metavar="FILE", help="write the table and its settings there as JSON")
     return parser
 
 

@@ -208,7 +208,7 @@ def test_output_is_live_and_a_stopped_runner_leaves_no_kernel(folder, with_signa
         (["figures", "--profile", "huge"], "huge"),
         (["figures", "-p", "alpha"], "'alpha' is not of the form name=value"),
         (["figures", "--seed", "-1"], "--seed"),
-        (["figures", "--workers", "0"], "at least 1 worker"),
+        (["figures", "--workers", "0"], "it must be at least 1"),
         (["draw"], "draw"),
         ([], "command"),
     ],
