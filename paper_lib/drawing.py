@@ -64,7 +64,7 @@ def draw_trajectory(
                 x = walk["step"] / (last[name] if against == "progress" else 1)
                 ax.plot(x, scale * walk["mean"], color=style.color, linestyle=":", linewidth=1, gid=BACKDROP)
     for kind in [] if nulls is None else nulls["null"].unique():
-        _label_once(ax, _NULL_LABELS.get(kind, kind), color=NULL, linestyle=":")
+        label_once(ax, _NULL_LABELS.get(kind, kind), color=NULL, linestyle=":")
     ax.set_xlabel("training progress" if against == "progress" else "step")
 
 
@@ -100,10 +100,9 @@ def draw_points(
         ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)
         if nulls is not None:
             for kind, group in nulls[nulls["run"] == name].groupby("null"):
-                marker = _NULL_MARKERS.get(str(kind), "|")
-                look: dict[str, Any] = {"color": NULL, "marker": marker, "linestyle": "none"}
+                label, look = null_look(str(kind))
                 ax.plot(scale * group["value"].mean(), row, markersize=6, gid=BACKDROP, **look)
-                _label_once(ax, _NULL_LABELS.get(str(kind), str(kind)), **look)
+                label_once(ax, label, **look)
     ax.set_yticks(range(len(names)), [run_style(name).label for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
@@ -115,7 +114,7 @@ def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: str = "y
         raise ValueError(f"axis is {axis!r}, expected 'x' or 'y'")
     line = ax.axhline if axis == "y" else ax.axvline
     line(value, color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP)
-    _label_once(ax, label, color=NULL, linestyle="--")
+    label_once(ax, label, color=NULL, linestyle="--")
 
 
 def draw_legend(fig: Figure, *, columns: int = 4) -> Legend:
@@ -127,7 +126,13 @@ def draw_legend(fig: Figure, *, columns: int = 4) -> Legend:
     return fig.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
-def _label_once(ax: Axes, label: str, **look: Any) -> None:
+def null_look(null: str) -> tuple[str, dict[str, Any]]:
+    """The label of a null, and how one value of it is drawn: in grey, with a marker of its own."""
+    look = {"color": NULL, "marker": _NULL_MARKERS.get(null, "|"), "linestyle": "none"}
+    return _NULL_LABELS.get(null, null), look
+
+
+def label_once(ax: Axes, label: str, **look: Any) -> None:
     """Give a panel's legend one entry for what is drawn many times."""
     if label not in ax.get_legend_handles_labels()[1]:
         ax.plot([], [], label=label, linewidth=1, **look)
