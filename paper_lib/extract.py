@@ -56,7 +56,8 @@ def _trained(profile: Profile, data_dir: Path) -> Trajectories:
         raise CompanionError(f"no trained run in {data_dir / 'runs' / profile.name}: {train}")
     if missing:
         names = ", ".join(f"{name} (seed {' '.join(map(str, seeds))})" for name, seeds in missing.items())
-        print(f"[extract] not trained yet and left out: {names}; {train}", flush=True)
+        count = f"{sum(map(len, missing.values()))} of {len(profile.planned())} planned runs"
+        print(f"[extract] {count} are not trained yet and left out: {names}; {train}", flush=True)
     return found
 
 

@@ -78,7 +78,10 @@ def test_only_what_is_missing_or_stale_is_computed(
     assert measured == ["opd seed 0"] * MATRICES + ["rlvr seed 0"] * MATRICES
     assert tables(study) == before
     printed = capsys.readouterr().out
-    assert "[extract] not trained yet and left out: opd (seed 1), opd_random (seed 0)" in printed
+    assert (
+        "[extract] 2 of 6 planned runs are not trained yet and left out: opd (seed 1), opd_random (seed 0)"
+        in printed
+    )
     assert "[extract] 3 of 5 parts are up to date" in printed
     assert "[extract 4/5] opd seed 0: 8 matrices, " in printed
 
