@@ -53,7 +53,8 @@ $(READY): pyproject.toml constraints.txt
 	install 3.11 or newer, or name one: make PYTHON=python3.12" % sys.version_info[:2])'
 	@rm -f $@
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(RUN) -m pip install --quiet -c constraints.txt -e '.[test]'
+	@echo "installing into $(VENV): a few minutes the first time"
+	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $@
 
 # A double click on notebooks/*.py opens a notebook; the setting stays inside .venv.
