@@ -19,6 +19,7 @@ from paper_lib.errors import CompanionError
 Split = Literal["train", "validation", "test"]
 PAD, END = "_", "$"
 CHARACTERS = PAD + END + "?=+-,<>" + "0123456789"
+CANDIDATES = 100_000  # tried in vain before a task is said to lack problems of a split
 UNSEEN_ORDER = ("-", "+")  # three-term problems with these operators in this order are never trained on
 
 
@@ -84,26 +85,31 @@ def problems(task: Task, *, split: Split, number: int, seed: object) -> list[Pro
     """The first `number` problems of a split in the order that the seed gives."""
     if number < 1:
         raise CompanionError(f"task {task.name}: {number} {split} problems asked for; at least one is needed")
-    return list(islice((p for p in _stream(task, split, seed) if split_of(p.prompt) == split), number))
+    return list(islice(_stream(task, split, seed), number))
 
 
 def _stream(task: Task, split: Split, seed: object) -> Iterator[Problem]:
     # reasoning-gym seeds item i with seed + i, so neighbouring seeds would give nearly the same problems.
     first = stable_seed(task.name, split, seed)
     dataset = _dataset(task, first)
-    limit = 100_000
+    in_vain = 0
     for index in count():
-        if index == limit:
+        if in_vain == CANDIDATES:
             raise CompanionError(
-                f"task {task.name}: no {split} problem among {limit} candidates; widen its ranges"
+                f"task {task.name}: no {split} problem among {CANDIDATES} candidates; widen its ranges"
             )
+        in_vain += 1
         item = dataset[index]["metadata"]
         if task.domain == "number_sorting":
-            yield _sorting_problem(item)
-            continue
-        tokens = item["expression"].split()
-        if (tuple(tokens[1::2]) == UNSEEN_ORDER) == (task.order == "unseen"):
-            yield _chain_problem(tokens)
+            problem = _sorting_problem(item)
+        else:
+            tokens = item["expression"].split()
+            if (tuple(tokens[1::2]) == UNSEEN_ORDER) != (task.order == "unseen"):
+                continue
+            problem = _chain_problem(tokens)
+        if split_of(problem.prompt) == split:
+            in_vain = 0
+            yield problem
 
 
 def _dataset(task: Task, seed: int):  # type: ignore[no-untyped-def]

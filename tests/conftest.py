@@ -1,0 +1,61 @@
+"""Shared fixtures: one thread, tiny models, and a tiny study in a folder of its own."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import SHAPE, TEACHER_SHAPE, TINY, save_models
+
+from paper_lib import profiles
+from paper_lib.models import build_model, load_model
+from paper_lib.tasks import character_tokenizer
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return character_tokenizer()
+
+
+@pytest.fixture
+def student(tokenizer):
+    """A random Qwen3 student, fresh for every test."""
+    return build_model(SHAPE, tokenizer, seed=0)
+
+
+@pytest.fixture
+def teacher(tokenizer):
+    """A random teacher of another shape with the student's vocabulary."""
+    return build_model(TEACHER_SHAPE, tokenizer, seed=1).requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory) -> Path:
+    """The folder of the tiny study's models; read it, do not write to it."""
+    directory = tmp_path_factory.mktemp("tiny") / "models"
+    save_models(directory)
+    return directory
+
+
+@pytest.fixture
+def base(tiny_models):
+    """The tiny base: it ends its completions, and some of its answers are right."""
+    return load_model(tiny_models / "base")[0]
+
+
+@pytest.fixture
+def tiny_data(tiny_models, tmp_path, monkeypatch) -> Path:
+    """A data folder with the models of the profile "tiny", which is known for the length of the test."""
+    monkeypatch.setitem(profiles.PROFILES, TINY.name, TINY)
+    data = tmp_path / "data"
+    shutil.copytree(tiny_models, data / TINY.models)
+    return data
