@@ -1,14 +1,14 @@
 """Students and teachers: built from a config, saved and loaded as local Hugging Face directories."""
 
 import hashlib
-import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -59,8 +59,9 @@ def save_model(
     staging = directory.with_name(directory.name + ".part")
     rmtree(staging, ignore_errors=True)
     stored = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
-    model.save_pretrained(staging, state_dict=stored)
-    tokenizer.save_pretrained(staging)
+    with _quiet():
+        model.save_pretrained(staging, state_dict=stored)
+        tokenizer.save_pretrained(staging)
     write_text(staging / "README.md", card)
     write_json(staging / "recipe.json", recipe)
     rmtree(directory, ignore_errors=True)
@@ -73,19 +74,37 @@ def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokeni
     directory = Path(directory)
     if not (directory / "config.json").is_file():
         raise CompanionError(f"no model in {directory}; `make pretrain` builds the shipped pair")
-    bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, SafetensorError, json.JSONDecodeError) as reason:
+        with _quiet():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as reason:  # tokenizers raises the base class
+        line = str(reason).strip().split("\n")[0]
         raise CompanionError(
-            f"cannot read the model in {directory}: {reason}; restore it or rebuild it"
+            f"cannot read the model in {directory} ({line}); restore it or rebuild it"
         ) from reason
+    if found["missing_keys"]:
+        lacking = sorted(found["missing_keys"])[0]
+        raise CompanionError(
+            f"cannot read the model in {directory}: it lacks {lacking}; restore it or rebuild it"
+        )
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and its report of what a file lacks, which is told as an error."""
+    bar, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
     finally:
+        transformers_logging.set_verbosity(level)
         if bar:
             transformers_logging.enable_progress_bar()
-    return model.eval(), tokenizer
 
 
 def require_same_vocabulary(
