@@ -232,7 +232,8 @@ def _invert(log_p: Tensor, uniform: Tensor) -> Tensor:
 def rewards(tokenizer: PreTrainedTokenizerBase, batch: Batch, problems: Sequence[Problem]) -> Tensor:
     """1 where the completion ended and its answer is right, else 0: (P * G,), float32."""
     ended = (batch.completion_ids == tokenizer.eos_token_id).any(1).tolist()
-    texts = tokenizer.batch_decode(batch.completion_ids, skip_special_tokens=True)
+    # Padding that a model wrote itself stays in the text: it is no part of a right answer.
+    texts = [text.split(tokenizer.eos_token)[0] for text in tokenizer.batch_decode(batch.completion_ids)]
     group = batch.group_size
     right = [
         e and verify(text, problems[row // group])
