@@ -153,7 +153,7 @@ def test_a_kernel_that_dies_is_one_line(folder):
 def start(folder: Path, cells: str) -> subprocess.Popen:
     """The command line in its own process group, on one notebook; its output is a pipe."""
     notebook(folder, "01_a.py", cells)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(folder)}
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "paper_lib", "figures", "--profile", "smoke"],
         cwd=folder,
