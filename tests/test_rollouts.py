@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 from scipy.stats import chisquare
-from tiny import SUMS
+from tiny import PROMPTS, SUMS, draw, full_logits
 
 from paper_lib.rollouts import (
     Batch,
@@ -13,38 +13,9 @@ from paper_lib.rollouts import (
     encode_demonstrations,
     encode_prompts,
     rewards,
-    sample,
     token_log_probs,
 )
 from paper_lib.tasks import END, PAD, Problem, problems, seeded_generator
-
-PROMPTS = ("?3+4=", "?12-5+88=", "?<7,1=", "?9-9=")
-
-
-def draw(model, tokenizer, prompts=PROMPTS, *, samples=4, length=8, seed=0, **options):
-    ids, mask = encode_prompts(tokenizer, prompts)
-    generator = None if seed is None else seeded_generator("draw", seed)
-    return sample(
-        model,
-        ids,
-        mask,
-        samples=samples,
-        max_new_tokens=length,
-        pad_id=tokenizer.pad_token_id,
-        end_id=tokenizer.eos_token_id,
-        generator=generator,
-        **options,
-    )
-
-
-def full_logits(model, batch):
-    """Logits that predict each completion token, from whole rows with no cache and nothing shared."""
-    group, width = batch.group_size, batch.prompt_ids.shape[1]
-    ids = torch.cat([batch.prompt_ids.repeat_interleave(group, 0), batch.completion_ids], 1)
-    mask = torch.cat([batch.prompt_mask.repeat_interleave(group, 0), batch.completion_mask], 1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
-    return logits[:, width - 1 : -1]
 
 
 def texts(tokenizer, batch):

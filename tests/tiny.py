@@ -1,7 +1,9 @@
 """A study that trains in seconds: very small random models, runs of 4 steps of 8 completions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,13 +20,15 @@ from paper_lib.config import (
 )
 from paper_lib.models import build_model, save_model
 from paper_lib.profiles import PROFILES
-from paper_lib.tasks import Task, character_tokenizer
+from paper_lib.rollouts import Batch, encode_prompts, sample
+from paper_lib.tasks import Task, character_tokenizer, seeded_generator
 from paper_lib.train import Optimization, Policy, train_steps
 
 SUMS = Task(name="tiny_sums", terms=(2, 2), digits=(1, 1))
 LONGER = Task(name="tiny_longer", terms=(3, 3), digits=(1, 1))
 SORTING = Task(name="tiny_sorting", domain="number_sorting", terms=(2, 3), digits=(1, 1))
 SHAPE = ModelConfig(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=48, head_dim=16)
+PROMPTS = ("?3+4=", "?12-5+88=", "?<7,1=", "?9-9=")
 TEACHER_SHAPE = replace(SHAPE, hidden_size=48, layers=1)
 
 SFT = RunConfig(
@@ -92,7 +96,7 @@ def trained_base() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     tokenizer = character_tokenizer()
     policy = Policy(student=build_model(SHAPE, tokenizer, seed=0), tokenizer=tokenizer)
     run = replace(SFT, steps=40, prompts_per_step=16, learning_rate=1e-2, demonstration_noise=0.0)
-    optimization = Optimization(policy, run, Accelerator(cpu=True))
+    optimization = Optimization(policy, run, Accelerator())
     train_steps(optimization, 0, 0, run.steps, record=lambda step, values: None)
     return policy.student, tokenizer
 
@@ -103,6 +107,42 @@ def save_models(directory: Path) -> None:
     save_model(base, tokenizer, directory / "base", card="# base", recipe={})
     teacher = build_model(TEACHER_SHAPE, tokenizer, seed=1)
     save_model(teacher, tokenizer, directory / "teacher", card="# teacher", recipe={})
+
+
+def draw(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str] = PROMPTS,
+    *,
+    samples: int = 4,
+    length: int = 8,
+    seed: int | None = 0,
+    **options: Any,
+) -> Batch:
+    """Completions of the prompts, greedy where the seed is None."""
+    ids, mask = encode_prompts(tokenizer, prompts)
+    generator = None if seed is None else seeded_generator("draw", seed)
+    return sample(
+        model,
+        ids,
+        mask,
+        samples=samples,
+        max_new_tokens=length,
+        pad_id=tokenizer.pad_token_id,
+        end_id=tokenizer.eos_token_id,
+        generator=generator,
+        **options,
+    )
+
+
+def full_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Logits that predict each completion token, from whole rows with no cache and nothing shared."""
+    group, width = batch.group_size, batch.prompt_ids.shape[1]
+    ids = torch.cat([batch.prompt_ids.repeat_interleave(group, 0), batch.completion_ids], 1)
+    mask = torch.cat([batch.prompt_mask.repeat_interleave(group, 0), batch.completion_mask], 1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    return logits[:, width - 1 : -1]
 
 
 def snapshots(directory: Path) -> dict[str, dict[str, torch.Tensor]]:
