@@ -4,7 +4,10 @@ end."""
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from time import monotonic
+from functools import cache
+from multiprocessing import current_process
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
 import torch
@@ -65,12 +68,26 @@ def run_parallel(
 
 def _guarded(function: Callable[..., Any], index: int, job: tuple) -> tuple[int, Any, float]:
     began = monotonic()
+    if current_process().name != "MainProcess":
+        _follow_parent(os.getppid())
     with one_thread():
         try:
             result = function(*job)
         except CompanionError as error:
             result = error
     return index, result, monotonic() - began
+
+
+@cache
+def _follow_parent(parent: int) -> None:
+    """End this worker soon after its parent did, however that ended: nobody waits for its result any more."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            sleep(1)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True, name="follow-parent").start()
 
 
 def _clock(seconds: float) -> str:

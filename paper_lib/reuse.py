@@ -14,10 +14,10 @@ from paper_lib.tables import CURVE_COLUMNS, write_table
 
 
 def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path, *, kept_states: tuple[int, ...]) -> bool:
-    """Take over a finished run of the same fingerprint from another profile's folder; True where there was one.
+    """Take over a finished run of the same fingerprint from another profile; True where there was one.
 
-    Snapshots and kept states become hard links (copies across file systems), the curve gets this profile's name,
-    and `run.json` comes last, so a copy that was stopped is not mistaken for a whole one.
+    Snapshots and kept states become hard links (copies across file systems), the curve gets this profile's
+    name, and `run.json` comes last, so a copy that was stopped is not mistaken for a whole one.
     """
     for folder in sorted(runs_dir.glob(f"*/{run.name}/seed_{place.seed}")):
         other = RunPlace(

@@ -83,9 +83,9 @@ def train_study(
     failed.
     """
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
+    wanted = _selected(study, runs, seeds)
     prepare_models(study, workers=workers)
     models = study.models()
-    wanted = _selected(study, runs, seeds)
     places = {(run.name, seed): study.place(run, seed, models) for run, seed in wanted}
     if force:
         for place in places.values():
@@ -107,7 +107,7 @@ def train_study(
 def _to_train(
     study: Study, wave: list[tuple[RunConfig, int]], places: dict[tuple[str, int], RunPlace], *, reuse: bool
 ) -> list[tuple[RunConfig, int]]:
-    """Runs of a wave that are not finished, not to be had from another profile, and whose parents are there."""
+    """Runs of a wave that are neither finished nor to be had from another profile, their parents there."""
     todo, shared = [], []
     for run, seed in wave:
         place, kept = places[run.name, seed], study.kept_states(run)

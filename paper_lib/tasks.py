@@ -1,20 +1,19 @@
-"""Verifiable tasks: problems with a reasoning trace, disjoint splits, a verifier and a character
-tokenizer."""
+"""Verifiable tasks: problems with a reasoning trace, disjoint splits, a verifier, a character tokenizer."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import count, islice
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
-from tokenizers import models as tokenizer_models
 from torch import Generator, randint
 from torch import rand as torch_rand
-from transformers import PreTrainedTokenizerFast
 
 from paper_lib.errors import CompanionError
+
+if TYPE_CHECKING:  # it takes seconds to import, and whoever reads profiles or tables needs none of it
+    from transformers import PreTrainedTokenizerFast
 
 Split = Literal["train", "validation", "test"]
 PAD, END = "_", "$"
@@ -112,7 +111,7 @@ def _stream(task: Task, split: Split, seed: object) -> Iterator[Problem]:
             yield problem
 
 
-def _dataset(task: Task, seed: int):  # type: ignore[no-untyped-def]
+def _dataset(task: Task, seed: int) -> Any:
     from reasoning_gym import create_dataset  # takes seconds to import, and reading tables needs none of it
 
     if task.domain == "number_sorting":
@@ -171,10 +170,13 @@ def corrupt(text: str, probability: float, generator: Generator) -> str:
 
 
 @cache
-def character_tokenizer() -> PreTrainedTokenizerFast:
+def character_tokenizer() -> "PreTrainedTokenizerFast":
     """One token a character; `_` pads and `$` ends. Saved and loaded like any Hugging Face tokenizer."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     vocabulary = {character: index for index, character in enumerate(CHARACTERS)}
-    tokenizer = Tokenizer(tokenizer_models.WordLevel(vocabulary, unk_token="<unknown>"))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
