@@ -20,7 +20,8 @@ _NULL_LABELS = {
     "rescaled_sft": "SFT's at this norm",
     "rescaled_sft_matched": "matched SFT's at this norm",
 }
-_NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "1", "2"), strict=True))
+_NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "s", "v"), strict=True))
+_BELOW = 0.3  # of a line's height, where its nulls stand: on top of the run nobody would see either
 
 
 def draw_trajectory(
@@ -80,7 +81,7 @@ def draw_points(
     """Draw one value a run, top to bottom: each seed a ring, their mean a marker, a bar from low to high.
 
     summary: rows of one step a run (`at_end(over_matrices(…))`). nulls: the same of the table `nulls`, drawn
-    grey on the line of the run they belong to. level: of the interval; None draws the extremes of the seeds.
+    grey just below the run they belong to. level: of the interval; None draws the extremes of the seeds.
     """
     names = in_order(summary["run"]) if runs is None else list(runs)
     means = over_seeds(summary, level=level)
@@ -101,7 +102,7 @@ def draw_points(
         if nulls is not None:
             for kind, group in nulls[nulls["run"] == name].groupby("null"):
                 label, look = null_look(str(kind))
-                ax.plot(scale * group["value"].mean(), row, markersize=6, gid=BACKDROP, **look)
+                ax.plot(scale * group["value"].mean(), row + _BELOW, gid=BACKDROP, **look)
                 label_once(ax, label, **look)
     ax.set_yticks(range(len(names)), [run_style(name).label for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
@@ -129,13 +130,13 @@ def draw_legend(fig: Figure, *, columns: int = 4) -> Legend:
 def null_look(null: str) -> tuple[str, dict[str, Any]]:
     """The label of a null, and how one value of it is drawn: in grey, with a marker of its own."""
     look = {"color": NULL, "marker": _NULL_MARKERS.get(null, "|"), "linestyle": "none"}
-    return _NULL_LABELS.get(null, null), look
+    return _NULL_LABELS.get(null, null), look | {"markerfacecolor": "none", "markersize": 5}
 
 
 def label_once(ax: Axes, label: str, **look: Any) -> None:
     """Give a panel's legend one entry for what is drawn many times."""
     if label not in ax.get_legend_handles_labels()[1]:
-        ax.plot([], [], label=label, linewidth=1, **look)
+        ax.plot([], [], label=label, **{"linewidth": 1, **look})
 
 
 def _of_run(rows: pd.DataFrame, name: str, metric: str) -> pd.DataFrame:

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from paper_lib.drawing import label_once, null_look
+from paper_lib.drawing import draw_chance, draw_points, label_once, null_look
 from paper_lib.sparsity import overlap_bounds
 from paper_lib.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, run_style
-from paper_lib.summaries import over_seeds
+from paper_lib.summaries import at_end, over_matrices, over_seeds, overlap_range
 
 DEGREES = 180 / math.pi
 _REACH = "#EBEBEB"
@@ -55,6 +55,8 @@ def draw_mask(ax: Axes, masks: pd.DataFrame, run: str, *, window: int, of: str =
     else:
         shade = rows["principal"] + 2 * rows["low_magnitude"].astype(int)
         colors = ["white", PURPLE, ORANGE, "black"]
+        for label, color in zip(("principal", "low magnitude", "both"), colors[1:], strict=True):
+            label_once(ax, label, color=color, marker="s", linestyle="none", markersize=5)
     picture = rows.assign(shade=shade).pivot(index="row", columns="column", values="shade").to_numpy()
     look: dict[str, Any] = {"vmin": 0, "vmax": len(colors) - 1, "interpolation": "nearest"}
     ax.imshow(picture, cmap=ListedColormap(colors), **look)
@@ -63,10 +65,35 @@ def draw_mask(ax: Axes, masks: pd.DataFrame, run: str, *, window: int, of: str =
     ax.grid(visible=False)
 
 
-def draw_reach_curve(ax: Axes, *, alpha: float, share: bool = True) -> None:
-    """Shade what any α-mask can reach at each update density; share=False divides by α, giving the lift."""
+def draw_overlap(
+    ax: Axes,
+    matrices: pd.DataFrame,
+    nulls: pd.DataFrame,
+    mask: str,
+    *,
+    alpha: float,
+    runs: Sequence[str],
+    modules: Sequence[str],
+    level: float,
+) -> None:
+    """The overlap of one α-mask ("principal", "low_magnitude") with each run's visible update at its end,
+    with chance, nulls and what the update's density allows. Other arguments as for `draw_points`."""
+    ends, null = (
+        at_end(over_matrices(table, f"{mask}_overlap", k=alpha, modules=modules))
+        for table in (matrices, nulls)
+    )
+    draw_reach(ax, at_end(overlap_range(matrices, alpha=alpha, modules=modules)), runs=runs)
+    draw_chance(ax, alpha, axis="x")
+    draw_points(ax, ends, runs=runs, nulls=null, level=level)
+    ax.set(
+        title=f"{mask.replace('_', ' ')}\n" + rf"$\alpha$ = {alpha:g}", xlabel="overlap", xlim=(-0.03, 1.03)
+    )
+
+
+def draw_reach_curve(ax: Axes, *, alpha: float) -> None:
+    """Shade the overlaps that any α-mask can reach at each update density."""
     density = np.linspace(0.005, 1, 400)
-    low, high = np.array([overlap_bounds(alpha, d) for d in density]).T / (1 if share else alpha)
+    low, high = np.array([overlap_bounds(alpha, d) for d in density]).T
     ax.fill_between(density, low, high, color=_REACH, linewidth=0, zorder=0, gid=BACKDROP)
     label_once(ax, "within reach", color=_REACH, linewidth=6)
 
@@ -95,7 +122,7 @@ def draw_plane(
     if nulls is not None:
         for (null, _), points in nulls.groupby(["null", "run"]):
             label, look = null_look(str(null))
-            ax.plot(points[x].mean(), points[y].mean(), markersize=6, gid=BACKDROP, **look)
+            ax.plot(points[x].mean(), points[y].mean(), gid=BACKDROP, **look)
             label_once(ax, label, **look)
 
 

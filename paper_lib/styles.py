@@ -54,9 +54,9 @@ RUN_STYLE = {
         label="OPD, V of other rollouts", color=PURPLE, linestyle="--", marker="D"
     ),
     "opd_projected_principal": Style(label=r"OPD, top of $W_0$", color=ORANGE, linestyle="--", marker="X"),
-    "opd_projected_random": Style(label="OPD, random V", color=NULL, linestyle="--", marker="x"),
+    "opd_projected_random": Style(label="OPD, random V", color=NULL, linestyle="--", marker="h"),
     "sft_projected_early": Style(label="SFT, own early V", color=SFT, linestyle="--", marker="v"),
-    "sft_projected_random": Style(label="SFT, random V", color=NULL, linestyle=":", marker="x"),
+    "sft_projected_random": Style(label="SFT, random V", color=NULL, linestyle=":", marker="p"),
 }
 
 
@@ -66,7 +66,7 @@ def run_style(run: str) -> Style:
     if run.startswith("mix_"):
         alpha = float(run.removeprefix("mix_"))
         return Style(
-            label=rf"$\alpha$ = {alpha:g}", color=blend(RLVR, OPD, alpha), linestyle="--", marker="d"
+            label=rf"mix, $\alpha$ = {alpha:g}", color=blend(RLVR, OPD, alpha), linestyle="--", marker="d"
         )
     return RUN_STYLE.get(run, Style(label=run.replace("_", " "), color="black", linestyle="-."))
 

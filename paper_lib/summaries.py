@@ -113,6 +113,19 @@ def overlap_range(table: pd.DataFrame, *, alpha: float, modules: Iterable[str] |
     )
 
 
+def mask_recall(table: pd.DataFrame, mask: str, *, alpha: float) -> pd.DataFrame:
+    """|mask ∩ update| / |mask| of every matrix, overlap · density / α: the visible share of the weights in
+    an α-mask, to be read against the density. mask: "principal" or "low_magnitude".
+
+    table: `matrices` or `nulls`. Returns such rows, of metric "<mask>_recall"; 0 where nothing is visible.
+    """
+    keys = [name for name in table if name not in ("metric", "k", "value")]
+    overlap = _choose_k(table[table["metric"] == f"{mask}_overlap"], f"{mask}_overlap", alpha)
+    density = table[table["metric"] == "update_density"].set_index(keys)["value"]
+    share = (overlap.set_index(keys)["value"] * density / alpha).where(density > 0, 0.0)
+    return share.reset_index().assign(metric=f"{mask}_recall", k=alpha)
+
+
 def at_end(summary: pd.DataFrame) -> pd.DataFrame:
     """The rows at each run's last step."""
     return summary[summary["step"] == summary.groupby("run")["step"].transform("max")]

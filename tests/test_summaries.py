@@ -9,6 +9,7 @@ from paper_lib.summaries import (
     ATTENTION,
     MODULE_GROUPS,
     at_end,
+    mask_recall,
     over_matrices,
     over_seeds,
     overlap_range,
@@ -118,6 +119,20 @@ def test_the_range_of_an_overlap_is_averaged_over_matrices_as_the_overlap_is():
     assert attention["low"] == pytest.approx(0.25 / 0.95)
     with pytest.raises(ValueError, match="no update_density of these modules"):
         overlap_range(table("update_density", densities), alpha=0.3, modules=["gate"])
+
+
+def test_recall_is_the_visible_share_of_a_masks_weights():
+    update = np.array([1, 1, 1, 0, 0, 0, 0, 0, 0, 0], dtype=bool)
+    mask = np.array([0, 1, 1, 1, 1, 0, 0, 0, 0, 0], dtype=bool)
+    both, place = (mask & update).sum(), ("opd", 0, 12, "q")
+    rows = [
+        table(
+            "low_magnitude_overlap", {place: both / update.sum(), (*place[:3], "k"): np.nan}, k=mask.mean()
+        ),
+        table("update_density", {place: update.mean(), (*place[:3], "k"): 0.0}),
+    ]
+    recall = mask_recall(pd.concat(rows), "low_magnitude", alpha=mask.mean()).set_index("module")["value"]
+    assert recall.to_dict() == pytest.approx({"q": both / mask.sum(), "k": 0.0})
 
 
 def test_attention_and_mlp_make_up_all_modules():
