@@ -84,11 +84,11 @@ def measure_nulls(
     Also returns the walk's updates, from 0 at step 0.
     """
     w_0, last = weights[0], steps[-1]
-    masks = weight_masks(w_0, config)
+    factors = torch.linalg.svd(w_0.double(), full_matrices=False)
     delta_w = weights[-1].double() - w_0.double()
     rows = {}
     for null, draw in (("same_norm_gaussian", nulls.same_norm_gaussian), ("permuted", nulls.permuted)):
-        rows[null] = _null_update(last, w_0, draw(delta_w, generator(null)), masks, config)
+        rows[null] = _null_update(last, w_0, draw(delta_w, generator(null)), factors, config)
     increments = [spectra.frobenius_norm(b.double() - a.double()) for a, b in pairwise(weights)]
     m, n = w_0.shape
     walk = nulls.random_walk(torch.stack(increments), (m, n), generator("random_walk"))
@@ -105,7 +105,8 @@ def measure_rescaled(
     if not other_delta_w.any():
         return []
     norm = spectra.frobenius_norm(w_end.double() - w_0.double())
-    return _null_update(step, w_0, nulls.rescaled(other_delta_w, norm), weight_masks(w_0, config), config)
+    factors = torch.linalg.svd(w_0.double(), full_matrices=False)
+    return _null_update(step, w_0, nulls.rescaled(other_delta_w, norm), factors, config)
 
 
 def mask_picture(w_0: Tensor, w_t: Tensor, config: DiagnosticsConfig) -> pd.DataFrame:
@@ -189,8 +190,10 @@ def _span(delta_w: Tensor, K: int) -> Tensor | None:
 
 
 def _null_update(
-    step: int, w_0: Tensor, delta_w: Tensor, masks: Masks, config: DiagnosticsConfig
+    step: int, w_0: Tensor, delta_w: Tensor, factors: sparsity.Factors, config: DiagnosticsConfig
 ) -> list[Row]:
+    """What does not follow from the norm alone: visibility, rotation, spectral shift and stable rank."""
     w_t = (w_0.double() + delta_w).to(w_0.dtype)
-    rank = spectra.stable_rank(delta_w).item()
-    return [*_visibility(step, w_0, w_t, masks, config), Row(step, "stable_rank", rank)]
+    rows = _visibility(step, w_0, w_t, weight_masks(w_0, config, factors), config)
+    rows += _rotation(step, factors, w_t, config, each=False)
+    return [*rows, Row(step, "stable_rank", spectra.stable_rank(delta_w).item())]

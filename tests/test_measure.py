@@ -14,6 +14,7 @@ from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 
 from paper_lib.checkpoints import load_checkpoint, matrix_names, step_path
+from paper_lib.measure import measure_matrix, measure_rescaled
 
 
 @pytest.fixture(scope="module")
@@ -183,3 +184,23 @@ def test_masks_show_one_matrix_entry_by_entry(extracted: Path) -> None:
     assert masks["principal"].sum() == masks["low_magnitude"].sum() == round(0.3 * 256)
     visible = masks[masks["update"]]
     assert ((visible["row"] * 16 + visible["column"]) % 7 == 0).all()
+
+
+def test_an_update_at_its_own_norm_turns_and_shows_what_the_run_did() -> None:
+    generator = torch.Generator().manual_seed(3)
+    w_0 = torch.randn(24, 16, generator=generator).bfloat16().float()
+    w_t = w_0 + 0.01 * torch.randn(24, 16, generator=generator)
+    config = PROFILE.diagnostics
+    run = {row[1::2]: row.value for row in measure_matrix([w_0, w_t], [0, 7], config)}
+    null = measure_rescaled(w_0, w_t, w_t - w_0, 7, config)
+    assert {row.metric for row in null} >= {
+        "spectral_shift",
+        "angle_u_max",
+        "angle_v_mean",
+        "update_sparsity",
+    }
+    for row in null:
+        same = [
+            value for (metric, k), value in run.items() if metric == row.metric and (k == row.k or k != k)
+        ]
+        assert_allclose(row.value, same[0], rtol=1e-5)
