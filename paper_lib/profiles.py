@@ -43,7 +43,7 @@ LAPTOP = Profile(
         task=CHAIN_SUM,
         second_task=NUMBER_SORTING,
         sft={
-            "steps": 200,
+            "steps": 160,
             "prompts_per_step": 256,
             "samples_per_prompt": 1,
             "learning_rate": 1e-4,
@@ -51,7 +51,7 @@ LAPTOP = Profile(
             "warmup_fraction": 0.1,
             "betas": (0.9, 0.95),
             "demonstration_noise": 0.04,
-            "snapshot_every": 20,
+            "snapshot_every": 16,
         },
         policy={"steps": 100, "learning_rate": 1e-5, "snapshot_every": 10},
         K=3,
@@ -184,6 +184,7 @@ SMOKE = Profile(
     evaluation=EvaluationConfig(
         snapshot_problems=32,
         final_problems=64,
+        variant_problems=64,
         variants=(replace(_SMALL_SUMS, name="more_terms", terms=(4, 4)), _SMALL_SORTING),
     ),
 )
