@@ -9,6 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from paper_lib.styles import BACKDROP, NULL, in_order, run_style
 from paper_lib.summaries import over_matrices, over_seeds
@@ -116,6 +117,20 @@ def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: str = "y
     line = ax.axhline if axis == "y" else ax.axvline
     line(value, color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP)
     label_once(ax, label, color=NULL, linestyle="--")
+
+
+def plain_log(ax: Axes, axes: str = "y", *, subs: Sequence[float] = (1, 2, 5)) -> None:
+    """Logarithmic axes, each letter of "xy" one, with ticks at `subs` of each decade as plain numbers."""
+
+    def write(value: float, _: int) -> str:
+        return f"{value:g}" if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
+
+    for name in axes:
+        axis = {"x": ax.xaxis, "y": ax.yaxis}[name]
+        ax.set(**{f"{name}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_major_formatter(FuncFormatter(write))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def draw_legend(fig: Figure, *, columns: int = 4) -> Legend:

@@ -1,6 +1,5 @@
-"""What only the figures of weights draw: masks, what an overlap can reach, planes, angles and paths."""
+"""What the figures of sparsity draw: the paper's values, masks, what an overlap can reach, planes."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,9 @@ from matplotlib.colors import ListedColormap
 
 from paper_lib.drawing import draw_chance, draw_points, label_once, null_look
 from paper_lib.sparsity import overlap_bounds
-from paper_lib.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, run_style
-from paper_lib.summaries import at_end, over_matrices, over_seeds, overlap_range
+from paper_lib.styles import BACKDROP, ORANGE, PURPLE, in_order, run_style
+from paper_lib.summaries import at_end, over_matrices, overlap_range
 
-DEGREES = 180 / math.pi
 _REACH = "#EBEBEB"
 
 
@@ -124,78 +122,3 @@ def draw_plane(
             label, look = null_look(str(null))
             ax.plot(points[x].mean(), points[y].mean(), gid=BACKDROP, **look)
             label_once(ax, label, **look)
-
-
-def draw_angles(ax: Axes, table: pd.DataFrame, side: str, *, runs: Sequence[str]) -> None:
-    """Principal angles in degrees by index, a line a run: means over the seeds, the band their extremes.
-
-    table: rows of `matrices` of one matrix. side: "u" or "v".
-    """
-    angles = table[table["metric"] == f"angle_{side}"]
-    for run in runs:
-        style = run_style(run)
-        rows = angles[angles["run"] == run].drop(columns="step").rename(columns={"k": "step"})
-        if rows.empty:
-            raise ValueError(f"no angle_{side} of run {run!r} in this matrix")
-        line = over_seeds(rows)
-        look: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-        ax.plot(line["step"], DEGREES * line["mean"], label=style.label, **look)
-        if (line["seeds"] > 1).any():
-            band = (DEGREES * line["low"], DEGREES * line["high"])
-            ax.fill_between(line["step"], *band, color=style.color, alpha=0.15, linewidth=0, gid=BACKDROP)
-    ax.set(yscale="log", xlabel="index $i$", ylabel=r"$\theta_i$ (degrees)")
-
-
-def draw_paths(
-    ax: Axes,
-    table: pd.DataFrame,
-    *,
-    runs: Sequence[str],
-    seed: int,
-    metric: str = "pca_coordinate",
-    null: pd.DataFrame | None = None,
-) -> None:
-    """Paths on their first two principal components, a dot a snapshot, a ring at the start.
-
-    table: `trajectories`. metric: "joint_pca_coordinate" puts the runs in one plane; "pca_coordinate" gives
-    each its own, in units of the spread of its first component. null: rows of `nulls`, whose random walk is
-    drawn dotted in the colour of its run.
-    """
-    own = metric == "pca_coordinate"
-    for run in runs:
-        style = run_style(run)
-        for source, dotted in ((table, False), (null, True)):
-            if source is None:
-                continue
-            rows = source[(source["run"] == run) & (source["seed"] == seed) & (source["metric"] == metric)]
-            path = rows.pivot(index="step", columns="k", values="value")
-            if path.empty:
-                raise ValueError(f"no {metric} of run {run!r}, seed {seed}")
-            x, y = (path[k] / (path[1].std() if own else 1) for k in (1, 2))
-            look: dict[str, Any] = {"linestyle": ":", "gid": BACKDROP} if dotted else {"marker": style.marker}
-            ax.plot(x, y, color=style.color, label=None if dotted else style.label, **look)
-            ax.plot(x.iloc[0], y.iloc[0], "o", color=style.color, markerfacecolor="white", markersize=6)
-    if null is not None:
-        label_once(ax, "its random walk", color=NULL, linestyle=":")
-    unit = " (spreads)" if own else ""
-    ax.set(xlabel=f"component 1{unit}", ylabel=f"component 2{unit}")
-
-
-def draw_explained_variance(
-    ax: Axes, table: pd.DataFrame, nulls: pd.DataFrame, *, runs: Sequence[str]
-) -> None:
-    """Share of variance by principal component, a line a run; dotted, the same of its random walk.
-
-    table: `trajectories`; nulls: `nulls`. Means over the seeds.
-    """
-    for source, dotted in ((table, False), (nulls[nulls["null"] == "random_walk"], True)):
-        rows = source[source["metric"] == "explained_variance_ratio"]
-        for run in runs:
-            style = run_style(run)
-            share = rows[rows["run"] == run].groupby("k")["value"].mean()
-            look: dict[str, Any] = {"linestyle": ":", "gid": BACKDROP} if dotted else {"marker": style.marker}
-            label = None if dotted else style.label
-            ax.plot(share.index, share, color=style.color, label=label, **look)
-    label_once(ax, "its random walk", color=NULL, linestyle=":")
-    ax.set(xlabel="component $k$", ylabel="share of variance", yscale="log")
-    ax.set_xticks(sorted(rows["k"].unique()))

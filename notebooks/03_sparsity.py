@@ -1,0 +1,349 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What bf16 shows of an update, and where
+#
+# **Question.** Stored in bf16, 8 % of the weights are unchanged after SFT, 52 % after OPD and 77 % after RLVR
+# (§3.2, Table 1), and what does change avoids the principal weights and gathers on the small ones (§3.2, Fig.
+# 3). Do our runs order the same way (C1, C2, C5, C6), and how much of it is left once an update of the same
+# size, but without any structure, has been rounded to bf16 in the same way?
+#
+# **In this notebook**
+#
+# - Table 1: the sparsity of every run, with intervals, beside the paper's values and three kinds of null;
+# - the rounding null: how much of a sparsity its update's size alone explains;
+# - Figure 3: the masks themselves, and their overlaps with the visible update at two α;
+# - what an overlap can be at all, given how dense the update is: the paper's α must have been 0.3.
+#
+# It reads tables and draws: well under a minute with every profile. `01_train` and `02_extract` make the
+# tables, except those of `reference`, which come with the project.
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # which study: smoke, laptop or reference
+seed: int = 0  # of the simulated weights in the rounding null
+data_dir: str = "data"  # where results/<profile>/ holds the tables
+figures_dir: str = "figures"  # figures go to <profile>/ below it
+modules: str = "all"  # matrices averaged over: all, attention or mlp
+level: float = 0.95  # of the intervals over seeds
+window: int = 48  # rows and columns shown of the masks
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from paper_lib.profiles import get_profile
+from paper_lib.styles import run_style, use_style
+from paper_lib.summaries import MODULE_GROUPS
+from paper_lib.tables import read_table
+
+study, chosen = get_profile(profile), MODULE_GROUPS[modules]
+tables = {
+    name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in ("matrices", "nulls", "masks")
+}
+matrices, nulls, masks = map(read_table, tables.values())
+main_runs = ["sft", "sft_matched", "opd", "rlvr"]
+use_style()
+
+# %% [markdown]
+# A weight counts as *changed* when its value at the end, rounded to bf16, differs from its value at the start
+# by more than η = 10⁻³ of the larger of the two (App. C.3). The update sparsity is the share of weights that
+# do not; over several matrices it counts weights, all other means here count matrices.
+#
+# `SFT` starts from the base and is trained as the paper trains it, at ten times the learning rate. `SFT,
+# matched` starts where OPD and RLVR start, with their learning rate, batch and number of steps: it separates
+# the objective from the schedule, which the paper's three runs do not.
+
+# %% [markdown]
+# ## Sparsity of every run
+#
+# **Claim (§3.2, Table 1; C1, C2).** SFT leaves the fewest weights unchanged, OPD more, RLVR the most, and
+# OPD's share hardly depends on the teacher or the data. Refuted by another order, by a variant of OPD outside
+# the gap between SFT and RLVR; and left without an explanation of its own if the nulls fall on the runs.
+
+# %%
+from paper_lib.drawing import draw_legend, draw_points
+from paper_lib.drawing_weights import draw_paper
+from paper_lib.figures import save_figure
+from paper_lib.styles import in_order
+from paper_lib.summaries import at_end, over_matrices
+
+sparsity = at_end(over_matrices(matrices, "update_sparsity", modules=chosen))
+null_sparsity = at_end(over_matrices(nulls, "update_sparsity", modules=chosen, sizes=matrices))
+compared = [*main_runs, "opd_exact", "opd_small_teacher", "opd_second_domain"]
+controls = [run for run in in_order(sparsity["run"]) if run not in (*compared, "opd_sibling")]
+paper = {"sft": 0.081, "opd": 0.516, "rlvr": 0.772}
+paper |= {"opd_small_teacher": (0.503, 0.517), "opd_second_domain": 0.571}
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.0), layout="constrained", sharex=True)
+draw_points(left, sparsity, runs=compared, nulls=null_sparsity, level=level)
+draw_paper(left, paper, runs=compared)
+draw_points(right, sparsity, runs=controls, level=level)
+left.set(title="the paper's table", xlabel="update sparsity", xlim=(-0.03, 1.03))
+right.set(title="our controls", xlabel="update sparsity")
+draw_legend(fig)
+save_figure(
+    fig, "table1_sparsity", figures_dir, profile=profile, inputs=[tables["matrices"], tables["nulls"]]
+)
+
+# %% [markdown]
+# Filled markers are means over seeds, rings the seeds, bars the interval of the mean where there are several
+# seeds. Read the levels with care: sparsity depends on the learning rate and the number of steps, which are
+# ours, so only the order can be compared with the diamonds. Then read each run against its grey marks. A mark
+# on top of its run says that nothing but the size of the update, or the set of its magnitudes, is needed to
+# explain the sparsity; SFT's update shrunk to the size of OPD's says what the objective adds at equal size.
+
+# %%
+from paper_lib.summaries import over_seeds
+
+shares = {
+    group: over_seeds(at_end(over_matrices(matrices, "update_sparsity", modules=names))).set_index("run")[
+        "mean"
+    ]
+    for group, names in MODULE_GROUPS.items()
+}
+assert all(share.between(0, 1).all() for share in shares.values())
+pd.DataFrame(shares).loc[compared].rename(index=lambda run: run_style(run).label).round(3)
+
+# %% [markdown]
+# ## The rounding null
+#
+# A bf16 number has eight significant bits, so a weight moves only when its update exceeds half the gap to the
+# next such number, about |w| / 256 to |w| / 512. The threshold η does no work beyond that: neighbouring bf16
+# numbers lie at least 2⁻⁸ apart, relative to the larger one, so that any smaller η means "not the same bits"
+# (zeros aside).
+
+# %%
+import torch
+
+positive = torch.arange(0x0080, 0x7F80, dtype=torch.int16).view(torch.bfloat16).double()
+gaps = positive.diff() / positive[1:]
+assert gaps.min() == 2**-8 > study.diagnostics.eta
+print(f"{len(positive):,} positive normal bf16 numbers, smallest relative gap {gaps.min():.6f} = 2^-8")
+
+# %% [markdown]
+# **Claim to test (ours; §3.2 leaves it open).** The order of the sparsities is the order of the update sizes.
+# We draw sparsity against ‖ΔW‖/‖W₀‖ along every run, and below it what bf16 makes of normal noise added to
+# normal weights. The claim is refuted where a run leaves the curve by more than its seeds differ.
+
+# %%
+from paper_lib.sparsity import update_sparsity
+
+generator = torch.Generator().manual_seed(seed)
+weights = torch.randn(512, 512, generator=generator).bfloat16().float()
+noise = torch.randn(512, 512, generator=generator)
+sizes = 10.0 ** torch.linspace(-4.5, -1, 36)
+expected = [update_sparsity(weights, weights + size * noise).item() for size in sizes]
+
+# %%
+from paper_lib.drawing import draw_chance
+from paper_lib.drawing_weights import draw_plane
+from paper_lib.summaries import side_by_side
+
+path = side_by_side(matrices, {"size": "relative_norm", "sparsity": "update_sparsity"}, modules=chosen)
+others = at_end(path[~path["run"].isin([*main_runs, "opd_sibling"])])
+place, kinds = ["run", "seed", "step"], dict(iter(null_sparsity.groupby("null")))
+same_size = kinds["same_norm_gaussian"].set_index(place)["value"]
+excess = sparsity.set_index(place)["value"].sub(same_size).dropna().reset_index()
+tails = kinds["permuted"].set_index([*place, "null"])["value"].sub(same_size).reset_index()
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained", width_ratios=(3, 2))
+left.plot(sizes, expected, color="black", linestyle=":", label="normal weights and noise", gid="backdrop")
+left.plot(
+    others["size"], others["sparsity"], "o", color="black", markersize=2, label="other runs, at their end"
+)
+draw_plane(left, path, x="size", y="sparsity", runs=main_runs)
+left.set(xscale="log", xlabel=r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$", ylabel="update sparsity")
+draw_points(right, excess, runs=main_runs, nulls=tails, level=level)
+draw_chance(right, 0, "Gaussian of the same norm", axis="x")
+right.set(title="beyond its size", xlabel="sparsity − Gaussian's")
+right.margins(x=0.1)
+draw_legend(fig)
+save_figure(
+    fig, "fig_rounding_null", figures_dir, profile=profile, inputs=[tables["matrices"], tables["nulls"]]
+)
+
+# %% [markdown]
+# Left, a run travels down and to the right as its update grows; runs that share one curve differ in how far
+# they have gone, not in how they move. Right, what each run's sparsity has beyond that of a Gaussian update
+# of the same norm on the same weights: zero means that its size explains it. An update whose entries are of
+# more equal size than normal ones shows more of itself at the same norm, one with heavier tails less; the
+# permuted null has the run's own entries in random places, so where it stands beside the run, even the rest
+# is explained without asking which weights moved.
+
+# %%
+size = at_end(over_matrices(matrices, "relative_norm", modules=chosen))
+orders = {}
+for name, frame in {"update size, falling": size, "sparsity, rising": sparsity}.items():
+    means = over_seeds(frame[frame["run"].isin(main_runs)]).set_index("run")["mean"]
+    orders[name] = [run_style(r).label for r in means.sort_values(ascending=name.endswith("rising")).index]
+print(pd.DataFrame(orders).to_string(index=False))
+print("\nthe same order" if len(set(map(tuple, orders.values()))) == 1 else "\ntwo different orders")
+
+# %% [markdown]
+# ## Where the visible updates fall
+#
+# The *principal* weights are the top α of W₀ by magnitude in its rank-r reconstruction, the *low-magnitude*
+# weights the bottom α by magnitude. The overlap is the share of visible entries inside a mask; chance is α,
+# because an update that knows nothing of the weights lands in a mask in proportion to its size. But an update
+# that knows nothing of the weights is still rounded, and the threshold of visibility grows with |w|: even
+# then it shows on small weights first. Hence the nulls, which go through the same rounding.
+#
+# Of N weights, d N are visible and α N in the mask, so at least (α − (1 − d)) N and at most min(α, d) N are
+# both. An overlap is therefore confined to [(α − (1 − d)) / d, min(1, α / d)], which closes on α as the
+# update gets dense. The paper's appendix gives α = 0.5, its text a chance of 30 %; its own densities decide
+# between them.
+
+# %%
+from paper_lib.sparsity import overlap_bounds
+
+reported = pd.DataFrame({"density": (0.9273, 0.4628, 0.2776)}, ["sft", "opd", "rlvr"])
+reported["principal"], reported["low_magnitude"] = (0.2966, 0.2731, 0.2665), (0.3188, 0.5359, 0.7348)
+overlap = reported[["principal", "low_magnitude"]]
+for alpha in (0.3, 0.5):
+    least, most = zip(*(overlap_bounds(alpha, d) for d in reported["density"]), strict=True)
+    reported[f"from ({alpha})"], reported[f"to ({alpha})"] = least, most
+    reported[f"possible ({alpha})"] = (least <= overlap.min(axis=1)) & (overlap.max(axis=1) <= most)
+assert reported["possible (0.3)"].all()
+assert not reported.loc["sft", "possible (0.5)"]
+reported.round(3)
+
+# %% [markdown]
+# So α was 0.3: at 0.5 no mask could overlap as little with SFT's update as both of the paper's do. We show
+# both. The rank r has to scale with the model, and here is ours beside the paper's:
+
+# %%
+diagnostics, width = study.diagnostics, study.lineages[0].shape.hidden_size
+pictured = masks.query("run == 'opd'").iloc[0]
+print(f"r = {diagnostics.principal_rank} of {width}; the paper has 64 of 4,096, and of 1,024 for k and v")
+print(f"pictured: module {pictured['module']} of layer {pictured['layer']}, seed {pictured['seed']}")
+
+# %% [markdown]
+# **Claim (§3.2, Fig. 3; C5, C6).** The overlap with the principal mask falls from SFT to OPD to RLVR, the
+# last two below chance; that with the low-magnitude mask rises in the same order, far above chance. Refuted
+# by another order or the other side of chance, and explained by rounding where the nulls do the same.
+
+# %%
+from itertools import product
+
+from paper_lib.drawing_weights import draw_mask, draw_overlap
+
+overlaps = list(product(("principal", "low_magnitude"), diagnostics.alphas))
+draw_ours = {"runs": main_runs, "modules": chosen, "level": level}
+
+# %%
+fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.6), layout="constrained", height_ratios=(3, 2))
+draw_mask(axes[0, 0], masks, "opd", window=window, of="weights")
+for ax, run in zip(axes[0, 1:], ("sft", "opd", "rlvr"), strict=True):
+    draw_mask(ax, masks, run, window=window)
+    ax.set_title(run_style(run).label)
+for ax, (mask, alpha) in zip(axes[1], overlaps, strict=True):
+    draw_overlap(ax, matrices, nulls, mask, alpha=alpha, **draw_ours)
+    draw_paper(ax, reported[mask] if alpha == 0.3 else {}, runs=main_runs)
+    ax.tick_params(labelleft=ax is axes[1, 0])
+axes[0, 0].set_title("$W_0$ of OPD")
+draw_legend(fig)
+save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=list(tables.values()))
+
+# %% [markdown]
+# Top, one corner of one matrix: the weights that count as principal, as small, or as both, and the entries
+# that each update changed visibly. Bottom, the overlaps with intervals; the grey bar is the range that the
+# density of the update leaves to any overlap, the grey marks are nulls. An overlap says something about the
+# training where it differs from chance *and* from the nulls; a run whose bar is short could not have shown a
+# preference for any weights.
+
+# %% [markdown]
+# ## At equal density
+#
+# **Claim to test (ours).** At equal density, the objectives do not differ in which weights they touch. We
+# draw the overlap against the density along every run. The claim is refuted where two runs pass through the
+# same density with different overlaps, and rounding is not the whole story where a run is off its nulls.
+
+# %%
+from paper_lib.drawing_weights import draw_reach_curve
+
+alpha, panels = diagnostics.alphas[0], ("principal", "low_magnitude")
+columns = {"density": "update_density", **{mask: (f"{mask}_overlap", alpha) for mask in panels}}
+path = side_by_side(matrices, columns, modules=chosen)
+null_path = side_by_side(nulls, columns, modules=chosen, sizes=matrices)
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.3), layout="constrained", sharey=True)
+for ax, mask in zip(axes, panels, strict=True):
+    draw_reach_curve(ax, alpha=alpha)
+    draw_chance(ax, alpha)
+    draw_plane(ax, path, x="density", y=mask, runs=main_runs, nulls=null_path)
+    ax.plot(reported["density"], reported[mask], "D", color="black", mfc="none", label="paper, 8B")
+    ax.set(title=f"{mask.replace('_', ' ')} weights", xlabel="update density", xlim=(0, 1), ylim=(0, 1.02))
+axes[0].set_ylabel(rf"overlap, $\alpha$ = {alpha:g}")
+lift = axes[1].secondary_yaxis("right", functions=(lambda y: y / alpha, lambda y: y * alpha))
+lift.set_ylabel("lift over chance")
+draw_legend(fig)
+inputs = [tables["matrices"], tables["nulls"]]
+save_figure(fig, "fig3_matched_density", figures_dir, profile=profile, inputs=inputs)
+
+# %% [markdown]
+# Lines follow a run from its first snapshot to the marker at its end; the shade is what can be reached.
+# Compare runs where they pass through the same density, and each with the grey marks of its own density. The
+# paper's diamonds lie at three densities, so their order along the vertical alone cannot separate the
+# objective from the size of the update.
+
+# %%
+from paper_lib.summaries import mask_recall
+
+ends = at_end(path).groupby("run")[["density", *panels]].mean().loc[main_runs]
+for mask in panels:
+    recall = over_matrices(mask_recall(matrices, mask, alpha=alpha), f"{mask}_recall", modules=chosen)
+    ends[f"recall, {mask}"] = at_end(recall).groupby("run")["value"].mean()
+    ends[f"lift, {mask}"] = ends.pop(mask) / alpha
+assert ends.filter(like="recall").stack().between(0, 1).all()
+ends.rename(index=lambda run: run_style(run).label).round(3)
+
+# %% [markdown]
+# Lift is the overlap over chance, recall the visible share of the weights in the mask. Read recall against
+# the density: above it the mask is preferred, below it avoided. Unlike the overlap, recall is not squeezed
+# where the update is dense.
+
+# %% [markdown]
+# ## What we found
+#
+# The verdicts are computed from these tables by the rules of the ledger (`claims.md` beside the figures),
+# which also reads each claim with matched SFT in SFT's place.
+
+# %%
+from IPython.display import Markdown
+
+from paper_lib.claims import ledger
+from paper_lib.evidence import read_evidence
+from paper_lib.ledger import found
+
+rows = ledger(read_evidence(profile, data_dir))
+print(rows[rows["claim"].isin(["C1", "C2", "C5", "C6"])][["claim", "verdict"]].to_string(index=False))
+Markdown(found(rows, "C1", "C2", "C5", "C6"))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Run this notebook with `modules = "attention"` and `"mlp"`. Which group is sparser, and is its update the
+#    smaller one? *Hint:* the two figures on sparsity answer both.
+# 2. The simulated curve uses normal weights. Draw it for weights from a Student distribution with three
+#    degrees of freedom. In which direction does it move at the same norm, and why? *Hint:*
+#    `torch.distributions.StudentT(3.0)`; think of where the median weight lies for a given norm.
+# 3. Take `precision=torch.float16` in `update_sparsity` for the simulated weights. How many more bits of the
+#    fraction does it have, and by what factor does the curve move to the left? *Hint:* repeat the cell on the
+#    gaps with it.
+# 4. Show that recall equals the density times the lift, and that it is the density at chance. *Hint:* divide
+#    |M ∩ U| once by |U| and once by |M|.

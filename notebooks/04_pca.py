@@ -1,0 +1,261 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # How far the weights turn, and the path they take
+#
+# **Question.** SFT turns the leading singular subspaces of the weights by more than 10°, OPD by about 1° and
+# RLVR by less than 0.5°, and their singular values shift in the same order (§3.2, Fig. 2). Do our runs order
+# the same way (C3, C4), and do they still when their updates have the same norm? And when a principal
+# component analysis draws a run's path as a smooth, low-dimensional arc (the picture behind C7), what does it
+# draw of a random walk?
+#
+# **In this notebook**
+#
+# - Figure 2: principal angles in one matrix and in all, and the normalised spectral shift (NSS), beside nulls
+#   of the same norm;
+# - the same two along training, against the norm of the update;
+# - the paths of OPD, RLVR and matched SFT in one plane, from the weights they share;
+# - the share of variance per component, beside a random walk with the run's own step lengths.
+#
+# It reads tables and draws: well under a minute with every profile. `01_train` and `02_extract` make the
+# tables, except those of `reference`, which come with the project.
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # which study: smoke, laptop or reference
+seed: int = 0  # whose path is drawn
+data_dir: str = "data"  # where results/<profile>/ holds the tables
+figures_dir: str = "figures"  # figures go to <profile>/ below it
+modules: str = "all"  # matrices averaged over: all, attention or mlp
+module: str = "q"  # of the one matrix shown by itself: q, k, v, o, gate, up or down
+layer: int = -1  # its layer, from 0; -1 is the middle one
+level: float = 0.95  # of the intervals over seeds
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from paper_lib.profiles import get_profile
+from paper_lib.styles import use_style
+from paper_lib.summaries import MODULE_GROUPS
+from paper_lib.tables import read_table
+
+study, chosen = get_profile(profile), MODULE_GROUPS[modules]
+results, main_runs = Path(data_dir) / "results" / profile, ["sft", "sft_matched", "opd", "rlvr"]
+tables = {name: results / f"{name}.parquet" for name in ("matrices", "nulls", "trajectories")}
+matrices, nulls, trajectories = map(read_table, tables.values())
+use_style()
+
+# %% [markdown]
+# ## Rotation and spectral shift
+#
+# Let $U_{0,k}$ and $U_{+,k}$ hold the left singular vectors of the $k$ largest singular values of a matrix
+# before and after training. The principal angles between what they span follow from
+#
+# $$\cos\theta_i = \sigma_i(U_{0,k}^\top U_{+,k}), \qquad
+# \mathrm{NSS} = \frac{\lVert\sigma(W_+) - \sigma(W_0)\rVert_2}{\lVert\sigma(W_0)\rVert_2},$$
+#
+# and the same for the right ones, $V$. Both are zero where nothing moved and both grow with *any* update: by
+# Wedin, $\sin\theta \le \lVert\Delta W\rVert_2 / \gamma_k$ with $\gamma_k$ the gap below $\sigma_k$, and by
+# Mirsky, $\mathrm{NSS} \le \lVert\Delta W\rVert_F / \lVert W_0\rVert_F$. So each is drawn beside updates of
+# the run's own norm that have no structure. The subspace has to scale with the model:
+
+# %%
+layers = sorted(matrices["layer"].unique())
+shown = layers[len(layers) // 2] if layer < 0 else layer
+angles_of = matrices[(matrices["layer"] == shown) & (matrices["module"] == module)]
+size, width = angles_of.query("metric == 'angle_u_max'")["k"].max(), study.lineages[0].shape.hidden_size
+assert len(angles_of) > 0, f"no matrix {module} in layer {shown}; layers are {layers}"
+print(f"k = {size:.0f} of {width}, {size / width:.1%}; the paper has 512 of 4,096, {512 / 4096:.1%}")
+print(f"the matrix shown by itself: {module} of layer {shown}")
+
+# %% [markdown]
+# **Claim (§3.2, Fig. 2; C3, C4).** Rotation and spectral shift both fall from SFT to OPD to RLVR, by about an
+# order of magnitude each time. Refuted by another order; explained by the size of the update where the nulls
+# fall in the same order.
+
+# %%
+from paper_lib.drawing import draw_legend, draw_points, plain_log
+from paper_lib.drawing_paths import DEGREES, draw_angles, draw_layers
+from paper_lib.drawing_weights import draw_paper
+from paper_lib.figures import save_figure
+from paper_lib.summaries import at_end, over_matrices
+
+ends, measured = at_end(matrices), [tables["matrices"], tables["nulls"]]
+measures = {
+    "angle_u_mean": (DEGREES, "mean angle of $U$ (°)"),
+    "angle_u_max": (DEGREES, "largest angle of $U$ (°)"),
+    "spectral_shift": (1, "NSS"),
+}
+angles, shifts = {"sft": 10, "opd": 1, "rlvr": 0.5}, {"sft": 1e-3, "opd": 1e-4, "rlvr": 1e-5}
+paper = {"angle_u_max": angles, "spectral_shift": shifts}
+
+# %%
+fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained")
+for ax, side in zip(axes[0], ("u", "v"), strict=False):
+    draw_angles(ax, angles_of, side, runs=main_runs)
+    ax.set_title(f"{module} of layer {shown}, ${side.upper()}$")
+draw_layers(axes[0, 2], ends[ends["module"].isin(chosen)], "angle_u_max", runs=main_runs)
+axes[0, 2].set_title("largest angle, $U$")
+for ax, (metric, (scale, label)) in zip(axes[1], measures.items(), strict=True):
+    points, null = (at_end(over_matrices(table, metric, modules=chosen)) for table in (matrices, nulls))
+    draw_points(ax, points, runs=main_runs, nulls=null, level=level, scale=scale)
+    draw_paper(ax, paper.get(metric, {}), runs=main_runs)
+    plain_log(ax, "x", subs=(1,))
+    ax.set_xlabel(label)
+    ax.tick_params(labelleft=ax is axes[1, 0])
+draw_legend(fig)
+save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=measured)
+
+# %% [markdown]
+# Top, one matrix angle by angle, then the largest angle of every layer; bottom, means over all matrices with
+# intervals over seeds (an interval that reaches zero runs out of a logarithmic axis). The paper's diamonds
+# are what its text gives for one layer, a bound on either side and a value in between. The largest angles are
+# those of the last of the k directions, which lie closest in singular value to what is left out: they say as
+# much about the gap of W₀ there as about the run. Where the Gaussian mark lies below its run, the update
+# turns the leading subspace more than its size alone would; where SFT's update at OPD's norm lies on OPD, the
+# objectives do not differ in it.
+
+# %% [markdown]
+# ## At equal norm
+#
+# **Claim to test (ours; the paper compares only the ends).** The order of the rotations is the order of the
+# norms. A run passes through every norm up to its last, so runs can be compared where they have moved equally
+# far. The claim is refuted where one line lies above another at the same norm.
+
+# %%
+from paper_lib.drawing_weights import draw_plane
+from paper_lib.summaries import side_by_side
+
+columns = {"norm": "relative_norm", "angle": "angle_u_mean", "shift": "spectral_shift"}
+path = side_by_side(matrices, columns, modules=chosen)
+path["angle"] *= DEGREES
+length = at_end(path)[["run", "seed", "norm"]]
+null_path = side_by_side(nulls, {"angle": "angle_u_mean", "shift": "spectral_shift"}, modules=chosen)
+null_path = null_path.merge(length).assign(angle=lambda rows: DEGREES * rows["angle"])
+assert (path["shift"] <= path["norm"]).all(), "Mirsky's bound"
+
+# %%
+fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained")
+labels = {"angle": "mean angle of $U$ (°)", "shift": "NSS"}
+for ax, (name, label) in zip(axes, labels.items(), strict=True):
+    draw_plane(ax, path, x="norm", y=name, runs=main_runs, nulls=null_path)
+    plain_log(ax, "xy", subs=(1, 3))
+    ax.set_ylabel(label)
+    ax.set_xlabel(r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$")
+draw_legend(fig)
+save_figure(fig, "fig2_matched_norm", figures_dir, profile=profile, inputs=measured)
+
+# %% [markdown]
+# Lines follow the runs from their first snapshot to the marker at their end; the grey marks are nulls at the
+# norm of that end. A small update rotates and shifts in proportion to its norm, a straight line of slope one
+# here, so what distinguishes a run is how high its line lies, not where it ends.
+
+# %%
+per_norm = at_end(path).assign(angle=lambda rows: rows["angle"] / rows["norm"])
+per_norm["shift"] /= per_norm["norm"]
+table = per_norm.groupby("run")[["norm", "angle", "shift"]].mean().loc[main_runs]
+table["norm / OPD's"] = table["norm"] / table.loc["opd", "norm"]
+table.rename(columns={"angle": "degrees per unit norm", "shift": "NSS per unit norm"}).round(4)
+
+# %% [markdown]
+# ## The path
+#
+# PCA of a trajectory finds the directions in weight space along which the snapshots ΔW₁, …, ΔW_T spread most.
+# It is tempting to read a high share of variance on two components, and a smooth arc in their plane, as a
+# sign that training happens in a low-dimensional space. It is not one: for a random walk in many dimensions
+# the k-th component has a share of 6 / (π² k²), 61 % and 15 % for the first two, and its coordinate is half a
+# cosine wave with k bends, so that the first against the second draw a parabola (Antognini & Sohl-Dickstein
+# 2018). T points always fit into T − 1 dimensions, and centring makes any steady drift the first component.
+#
+# Two readings survive. Runs from one W₀ in *one* PCA share its axes, so that the directions in which they
+# part are real. And a share of variance can be held against that of a walk with the same step lengths: what
+# exceeds it is drift.
+
+# %%
+from paper_lib.drawing_paths import draw_explained_variance, draw_paths
+from paper_lib.nulls import random_walk_explained_variance
+
+mine = trajectories[trajectories["seed"] == seed]
+joined = mine.loc[mine["metric"] == "joint_pca_coordinate", "run"].unique()
+together = [run for run in ("sft_matched", "opd", "rlvr") if run in joined]
+assert together, f"no joint path of seed {seed}; there are {sorted(trajectories['seed'].unique())}"
+walks = nulls[(nulls["null"] == "random_walk") & (nulls["layer"] == -1)]
+share = mine[mine["run"].str.startswith("joint:")].query("k <= 2")["value"].sum()
+print(f"joint PCA of {', '.join(together)}: the first two components have {share:.0%} of the variance")
+
+# %% [markdown]
+# **Claim (the picture behind C7).** Training follows a smooth path of few dimensions. The claim would be
+# without content if a random walk with the run's own step lengths drew the same path and had the same shares;
+# more than its shares is evidence of a persistent direction.
+
+# %%
+fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 3.1), layout="constrained")
+draw_paths(left, mine, runs=together, seed=seed, metric="joint_pca_coordinate")
+left.set_title("from one $W_0$, together")
+draw_paths(middle, mine, runs=["opd"], seed=seed, null=walks)
+middle.set_title("OPD, and a walk")
+draw_explained_variance(right, trajectories, walks, runs=main_runs)
+components = range(1, 6)
+expected = [random_walk_explained_variance(k) for k in components]
+right.plot(components, expected, color="black", linewidth=0.8, label=r"$6/(\pi^2k^2)$", gid="backdrop")
+right.set_title("shares of variance")
+draw_legend(fig)
+used = [tables["trajectories"], tables["nulls"]]
+save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used)
+
+# %% [markdown]
+# Left, rings mark the common start and dots the snapshots; where the paths part, the objectives lead to
+# different weights. Middle, the same run in axes of its own, beside a walk that shares only its step lengths:
+# what the two have in common is no property of training. Right, the shares per component; a run above its own
+# dotted line on the first component drifts, one on it has shown no structure. With few snapshots the walk's
+# shares differ from the formula, which holds for long walks: compare with the dotted lines.
+
+# %%
+shares = trajectories[trajectories["metric"] == "explained_variance_ratio"]
+ours = shares[shares["run"].isin(main_runs)].groupby(["run", "k"])["value"].mean().unstack().loc[main_runs]
+walk = walks[walks["metric"] == "explained_variance_ratio"].groupby(["run", "k"])["value"].mean().unstack()
+assert ours.sum(axis=1).max() <= 1 + 1e-9
+ours.rename(columns=lambda k: f"PC{k:.0f}").assign(**{"PC1 of its walk": walk[1.0]}).round(3)
+
+# %% [markdown]
+# ## What we found
+#
+# The verdicts are computed from these tables by the rules of the ledger (`claims.md` beside the figures),
+# which also reads each claim with matched SFT in SFT's place. C7 is about the stable rank, which `05_locking`
+# draws; the paths above are why we do not test it by PCA.
+
+# %%
+from IPython.display import Markdown
+
+from paper_lib.claims import ledger
+from paper_lib.evidence import read_evidence
+from paper_lib.ledger import found
+
+rows = ledger(read_evidence(profile, data_dir))
+print(rows[rows["claim"].isin(["C3", "C4", "C7"])][["claim", "verdict"]].to_string(index=False))
+Markdown(found(rows, "C3", "C4", "C7"))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Draw the angles of another matrix (`module = "down"`, `layer = 0`). Which indices turn most, and does
+#    their order agree with the gaps between the singular values of W₀? *Hint:*
+#    `paper_lib.checkpoints.read_matrix` gives W₀ from `step_000000.safetensors` of a run.
+# 2. NSS only sees updates that stretch. Find an update of any norm you like with NSS = 0 and a largest angle
+#    of 90°. *Hint:* permute the singular vectors.
+# 3. Simulate a walk of 10, 100 and 1,000 steps in 10,000 dimensions with `paper_lib.nulls.random_walk` and
+#    take its PCA with `paper_lib.subspaces.trajectory_pca`. From how many snapshots on does 6 / (π² k²) hold
+#    to a percent?
+# 4. Add a constant drift of the length of one step to each step of the walk. How many steps does it take
+#    until the first component has 90 % of the variance, and what does the parabola become?

@@ -1,0 +1,113 @@
+"""What the figures of rotation draw: principal angles by index and layer, paths on their components."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from paper_lib.drawing import label_once, plain_log
+from paper_lib.styles import BACKDROP, NULL, run_style
+from paper_lib.summaries import over_seeds
+
+DEGREES = 180 / math.pi
+
+
+def draw_angles(ax: Axes, table: pd.DataFrame, side: str, *, runs: Sequence[str]) -> None:
+    """Principal angles in degrees by index, a line a run: means over the seeds, the band their extremes.
+
+    table: rows of `matrices` of one matrix. side: "u" or "v".
+    """
+    angles = table[table["metric"] == f"angle_{side}"].drop(columns="step")
+    _draw_lines(ax, angles.rename(columns={"k": "step"}), runs)
+    plain_log(ax, subs=(1, 3))
+    ax.set(xlabel="index $i$", ylabel=r"$\theta_i$ (degrees)")
+
+
+def draw_layers(ax: Axes, table: pd.DataFrame, metric: str, *, runs: Sequence[str]) -> None:
+    """An angle in degrees by layer, the mean over the layer's matrices, a line a run; bands as above.
+
+    table: rows of `matrices` at one step of each run.
+    """
+    rows = table[table["metric"] == metric].drop(columns="step").rename(columns={"layer": "step"})
+    means = rows.groupby(["run", "seed", "step"])["value"].mean().reset_index()
+    _draw_lines(ax, means, runs)
+    plain_log(ax, subs=(1, 3))
+    ax.set(xlabel="layer", ylabel="degrees", xticks=sorted(rows["step"].unique()))
+
+
+def _draw_lines(ax: Axes, rows: pd.DataFrame, runs: Sequence[str]) -> None:
+    for run in runs:
+        line = over_seeds(rows[rows["run"] == run])
+        if line.empty:
+            raise ValueError(f"no angle of run {run!r} here; there are {sorted(rows['run'].unique())}")
+        ax.plot(line["step"], DEGREES * line["mean"], **_look(run, walk=False))
+        if (line["seeds"] > 1).any():
+            band = (DEGREES * line["low"], DEGREES * line["high"])
+            ax.fill_between(
+                line["step"], *band, color=run_style(run).color, alpha=0.15, linewidth=0, gid=BACKDROP
+            )
+
+
+def draw_paths(
+    ax: Axes,
+    table: pd.DataFrame,
+    *,
+    runs: Sequence[str],
+    seed: int,
+    metric: str = "pca_coordinate",
+    null: pd.DataFrame | None = None,
+) -> None:
+    """Paths on their first two principal components, a dot a snapshot, a ring at the start.
+
+    table: `trajectories`. metric: "joint_pca_coordinate" puts the runs in one plane; "pca_coordinate" gives
+    each its own, in units of the spread of its first component. null: rows of `nulls`, whose random walk is
+    drawn dotted in the colour of its run.
+    """
+    own = metric == "pca_coordinate"
+    for run in runs:
+        style = run_style(run)
+        for source, dotted in ((table, False), (null, True)):
+            if source is None:
+                continue
+            rows = source[(source["run"] == run) & (source["seed"] == seed) & (source["metric"] == metric)]
+            path = rows.pivot(index="step", columns="k", values="value")
+            if path.empty:
+                raise ValueError(f"no {metric} of run {run!r}, seed {seed}")
+            x, y = (path[k] / (path[1].std() if own else 1) for k in (1, 2))
+            look = _look(run, walk=dotted)
+            ax.plot(x, y, **look)
+            ax.plot(x.iloc[0], y.iloc[0], "o", color=style.color, markerfacecolor="white", markersize=6)
+    if null is not None:
+        label_once(ax, "its random walk", color=NULL, linestyle=":")
+    if not own:
+        ax.set_aspect("equal", adjustable="datalim")
+    unit = " (spreads)" if own else ""
+    ax.set(xlabel=f"component 1{unit}", ylabel=f"component 2{unit}")
+
+
+def draw_explained_variance(
+    ax: Axes, table: pd.DataFrame, nulls: pd.DataFrame, *, runs: Sequence[str]
+) -> None:
+    """Share of variance by principal component, a line a run; dotted, the same of its random walk.
+
+    table: `trajectories`; nulls: `nulls`. Means over the seeds.
+    """
+    for source, dotted in ((table, False), (nulls[nulls["null"] == "random_walk"], True)):
+        rows = source[source["metric"] == "explained_variance_ratio"]
+        for run in runs:
+            share = rows[rows["run"] == run].groupby("k")["value"].mean()
+            ax.plot(share.index, share, **_look(run, walk=dotted))
+    label_once(ax, "its random walk", color=NULL, linestyle=":")
+    ax.set(xlabel="component $k$", ylabel="share of variance", yscale="log")
+    ax.set_xticks(sorted(rows["k"].unique()))
+
+
+def _look(run: str, *, walk: bool) -> dict[str, Any]:
+    """Of a run's own line, or of its random walk's, which makes no figure and has no entry in a legend."""
+    style = run_style(run)
+    if walk:
+        return {"color": style.color, "linestyle": ":", "gid": BACKDROP}
+    look = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
+    return look | {"label": style.label}
