@@ -124,6 +124,13 @@ class RunConfig:
             self.objective in ("sft", "opd", "rlvr", "mix"),
             "sft, opd, rlvr or mix",
         )
+        if self.objective in ("rlvr", "mix"):
+            _require(
+                "samples_per_prompt",
+                self.samples_per_prompt,
+                self.samples_per_prompt >= 2,
+                "a group, 2 or more",
+            )
         _require("learning_rate", self.learning_rate, self.learning_rate > 0, "a positive number")
         _require("alpha", self.alpha, 0 <= self.alpha <= 1, "a value in [0, 1]")
         _require("keep_fraction", self.keep_fraction, 0 < self.keep_fraction <= 1, "a value in (0, 1]")
@@ -131,7 +138,13 @@ class RunConfig:
             "weights", self.weights, len(self.weights) == len(self.tasks), f"{len(self.tasks)}, one a task"
         )
         if self.branch is not None:
-            _require("branch", self.branch, 0 < self.branch[1] < self.steps, f"a step in (0, {self.steps})")
+            at_snapshot = self.branch[1] % self.snapshot_every == 0
+            _require(
+                "branch",
+                self.branch,
+                0 < self.branch[1] < self.steps and at_snapshot,
+                f"a step in (0, {self.steps}) and a multiple of snapshot_every={self.snapshot_every}",
+            )
         if self.projection is not None:
             _require(
                 "branch",
@@ -205,11 +218,11 @@ class DiagnosticsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """avg@samples on held-out problems: few at each snapshot (validation), more at the end (test), and
-    variants."""
+    """avg@samples on held-out problems: validation at each snapshot, test and variants at the end."""
 
     snapshot_problems: int = 128
     final_problems: int = 256
+    variant_problems: int = 128
     samples: int = 8
     variants: tuple[Task, ...] = ()
 

@@ -65,17 +65,23 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
     """This step's completions: demonstrations for SFT, else rollouts with their rewards and, for RLVR and
     the mix, advantages. `part` (i of n) takes one of n equal shares of the prompts, for several processes."""
     drawn = step_problems(run, seed, step, run.prompts_per_step)
+    if len(drawn) % part[1]:
+        raise CompanionError(
+            f"run {run.name}: {len(drawn)} prompts a step do not divide among {part[1]} processes"
+        )
     size = len(drawn) // part[1]
-    mine = drawn[part[0] * size : (part[0] + 1) * size]
+    share = slice(part[0] * size, (part[0] + 1) * size)
+    mine = drawn[share]
     name = f"{run.name}/{run.stream}/{seed}/{step}"
     device = policy.student.device
     if run.objective == "sft":
-        generator = seeded_generator("corrupt", name, part[0])
-        texts = [corrupt(p.demonstration, run.demonstration_noise, generator) for p in mine]
+        generator = seeded_generator("corrupt", name, 0)
+        texts = [corrupt(p.demonstration, run.demonstration_noise, generator) for p in drawn][share]
         batch = encode_demonstrations(policy.tokenizer, [p.prompt for p in mine], texts)
         return _to(batch, device)
     actor = policy.teacher if run.rollout_policy == "teacher" else policy.student
-    assert actor is not None
+    if actor is None:
+        raise CompanionError(f"run {run.name}: teacher rollouts need a teacher, and none was given")
     ids, mask = (t.to(device) for t in encode_prompts(policy.tokenizer, [p.prompt for p in mine]))
     batch = sample(
         actor,
@@ -94,8 +100,9 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
     if run.objective in ("rlvr", "mix"):
         extras["advantages"] = group_advantages(reward, run.samples_per_prompt)
     if run.token_selection == "random":
-        generator = seeded_generator("retention", name, part[0])
-        extras["noise"] = torch.rand(batch.completion_ids.shape, generator=generator).to(device)
+        rows, width = batch.completion_ids.shape
+        noise = torch.rand(part[1] * rows, run.max_new_tokens, generator=seeded_generator("retention", name))
+        extras["noise"] = noise[part[0] * rows : (part[0] + 1) * rows, :width].to(device)
     return replace(batch, **extras)
 
 
@@ -184,26 +191,35 @@ class Optimization:
         self.optimizer = accelerator.prepare(adamw)
         self.rates = run.learning_rates()
 
-    def update(self, batch: Batch, step: int, *, off_policy: bool = False) -> dict[str, float]:
-        """One optimizer step on a batch: loss (a sum over all processes), gradient norm before clipping."""
-        tokens = float(self.accelerator.reduce(batch.completion_mask.sum().float(), reduction="sum"))
+    def update(self, batch: Batch | None, step: int, *, off_policy: bool = False) -> dict[str, float]:
+        """One optimizer step on a batch: loss (a sum over all processes), gradient norm before clipping.
+
+        batch None: this process has nothing to learn from, though others may. Where none has, the weights
+        stay and nothing is returned.
+        """
+        device = self.policy.student.device
+        own = torch.zeros((), device=device) if batch is None else batch.completion_mask.sum().float()
+        tokens = float(self.accelerator.reduce(own, reduction="sum"))
+        if tokens == 0:
+            return {}
         self.optimizer.zero_grad()
-        loss = torch.zeros((), device=batch.completion_ids.device)
-        for chunk in batch.chunks(CHUNK_TOKENS):
+        loss = torch.zeros((), device=device)
+        for chunk in [] if batch is None else batch.chunks(CHUNK_TOKENS):
             part = chunk_loss(self.policy, self.run, chunk, tokens=tokens, off_policy=off_policy)
             self.accelerator.backward(part)
             loss += part.detach()
         if self.accelerator.num_processes > 1:
             loss = self.accelerator.reduce(loss, reduction="sum")
             for parameter in self.parameters.values():
-                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
-        value = float(loss)
-        if not math.isfinite(value):
-            raise CompanionError(
-                f"run {self.run.name}: the loss is {value} at step {step + 1}; earlier snapshots are kept. "
-                f"Lower learning_rate ({self.run.learning_rate:g}) or check the weights it starts from"
-            )
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(gradient, reduction="sum")
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.run.max_gradient_norm)
+        for what, value in (("loss", float(loss)), ("norm of the gradient", float(norm))):
+            if not math.isfinite(value):
+                raise CompanionError(
+                    f"run {self.run.name}: the {what} is {value} at step {step + 1}; earlier snapshots are "
+                    f"kept. Lower learning_rate ({self.run.learning_rate:g}) or check its starting weights"
+                )
         if self.constraint is not None:
             self.constraint.on_gradient()
         for group in self.optimizer.param_groups:
@@ -211,7 +227,7 @@ class Optimization:
         self.optimizer.step()
         if self.constraint is not None:
             self.constraint.on_update()
-        return {"loss": value, "gradient_norm": float(norm)}
+        return {"loss": float(loss), "gradient_norm": float(norm)}
 
     def state(self) -> dict[str, Tensor]:
         """Weights and Adam moments as one flat dict of tensors, for safetensors."""
@@ -252,9 +268,10 @@ def train_steps(
     part = (accelerator.process_index, accelerator.num_processes)
     for start in range(first, last, run.updates_per_batch):
         batch = collect(policy, run, seed, start, part=part)
-        values = {} if batch.rewards is None else {"reward": float(batch.rewards.mean())}
+        values = {}
+        if batch.rewards is not None:
+            values["reward"] = float(accelerator.reduce(batch.rewards.mean(), reduction="mean"))
         useful = informative(batch, run)
         for step in range(start, start + run.updates_per_batch):
-            if useful is not None:
-                values |= optimization.update(useful, step, off_policy=step > start)
+            values |= optimization.update(useful, step, off_policy=step > start)
             record(step + 1, values)

@@ -78,7 +78,9 @@ TINY = replace(
     main_runs=(),
     main_seeds=(0,),
     diagnostics=DiagnosticsConfig(principal_rank=2, angle_k=4, K=2, hill_k=4, energy_k=2, null_runs=("opd",)),
-    evaluation=EvaluationConfig(snapshot_problems=4, final_problems=4, samples=2, variants=(LONGER,)),
+    evaluation=EvaluationConfig(
+        snapshot_problems=4, final_problems=4, variant_problems=4, samples=2, variants=(LONGER,)
+    ),
 )
 LINEAGE = Lineage(
     shape=SHAPE,
