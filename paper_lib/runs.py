@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
@@ -38,13 +39,16 @@ class RunPlace:
     def finished(self, *, kept_states: tuple[int, ...] = ()) -> bool:
         """Whether this very configuration ran to its end here and left the states that other runs branch
         from."""
-        marker = self.directory / "run.json"
-        if not marker.is_file() or not all(self.state_path(s).is_file() for s in kept_states):
-            return False
-        try:
-            return json.loads(marker.read_text())["fingerprint"] == self.fingerprint
-        except (ValueError, KeyError):
-            return False
+        kept = all(self.state_path(step).is_file() for step in kept_states)
+        return kept and _fingerprint_in(self.directory / "run.json") == self.fingerprint
+
+
+def _fingerprint_in(marker: Path) -> str | None:
+    """The fingerprint that a marker holds; None where there is no marker, or a damaged one."""
+    try:
+        return json.loads(marker.read_text())["fingerprint"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def train_run(
@@ -65,12 +69,13 @@ def train_run(
     whose training state stays for runs that branch here. What another configuration left in the directory
     is removed. Raises CompanionError where the loss is not finite; snapshots made by then are kept.
     """
-    place.directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.directory.with_name(f".{place.directory.name}.lock")):
+    accelerator = Accelerator()
+    with _held(place, accelerator):
         if place.finished(kept_states=kept_states):
             return
-        _clear_if_stale(place)
-        accelerator = Accelerator()
+        if accelerator.is_main_process:
+            _prepare(run, place, parent)
+        accelerator.wait_for_everyone()
         policy.student.to(accelerator.device)
         if policy.teacher is not None:
             policy.teacher.to(accelerator.device)
@@ -78,34 +83,43 @@ def train_run(
         if bases is not None and run.projection is not None:
             constraint = SubspaceConstraint(policy.student, bases, run.projection.constrain)
         optimization = Optimization(policy, run, accelerator, constraint)
-        first, rows = _resume(run, place, optimization, parent)
-        if first == 0:
+        first, rows = _resume(place, optimization)
+        accelerator.wait_for_everyone()  # nobody writes while another still reads where to go on from
+        if first == 0 and accelerator.is_main_process:
             rows = _evaluate(run, place, policy, evaluation, 0)
             save_checkpoint(policy.student.state_dict(), step_path(place.directory, 0))
         _continue(run, place, optimization, evaluation, first, rows, kept_states, report)
+        accelerator.wait_for_everyone()
 
 
-def _clear_if_stale(place: RunPlace) -> None:
+@contextmanager
+def _held(place: RunPlace, accelerator: Accelerator) -> Iterator[None]:
+    """The run's lock, which the main process holds for all that train the run together."""
+    place.directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.directory.with_name(f".{place.directory.name}.lock"))
+    with lock if accelerator.is_main_process else nullcontext():
+        accelerator.wait_for_everyone()
+        yield
+
+
+def _prepare(run: RunConfig, place: RunPlace, parent: RunPlace | None) -> None:
+    """Clear what another configuration left, and start a branch from its parent's training state."""
     marker = place.directory / "config.json"
-    if marker.is_file() and json.loads(marker.read_text()) == {"fingerprint": place.fingerprint}:
-        return
-    shutil.rmtree(place.directory)
-    place.directory.mkdir(parents=True)
-    write_json(marker, {"fingerprint": place.fingerprint})
-
-
-def _resume(
-    run: RunConfig, place: RunPlace, optimization: Optimization, parent: RunPlace | None
-) -> tuple[int, list[dict]]:
-    """The step to go on from and the curve up to it: the latest whole state here, else the parent's at the
-    branch."""
-    if (
-        parent is not None
-        and run.branch is not None
-        and not list(place.directory.glob("state_*.safetensors"))
-    ):
+    if _fingerprint_in(marker) != place.fingerprint:
+        shutil.rmtree(place.directory)
+        place.directory.mkdir(parents=True)
+        write_json(marker, {"fingerprint": place.fingerprint})
+    if parent is not None and run.branch is not None and not _states(place):
         _adopt(run, place, parent, run.branch[1])
-    states = sorted(place.directory.glob("state_*.safetensors"))
+
+
+def _states(place: RunPlace) -> list[Path]:
+    return sorted(place.directory.glob("state_*.safetensors"))
+
+
+def _resume(place: RunPlace, optimization: Optimization) -> tuple[int, list[dict]]:
+    """The step to go on from, that of the latest whole state, and the curve up to it."""
+    states = _states(place)
     if not states:
         return 0, []
     step = int(states[-1].stem.removeprefix("state_"))
@@ -134,15 +148,18 @@ def _continue(
     kept_states: tuple[int, ...],
     report: Callable[[str], None],
 ) -> None:
-    began = monotonic()
+    began, main = monotonic(), optimization.accelerator.is_main_process
 
     def record(step: int, values: dict[str, float]) -> None:
-        if optimization.constraint is not None:
+        if optimization.constraint is not None and "loss" in values:
             values = {**values, "share_inside": optimization.constraint.share_inside}
         rows.extend(_row(run, place, step, metric, value) for metric, value in values.items())
 
     for step in [s for s in run.snapshot_steps() if s > first]:
         train_steps(optimization, place.seed, first, step, record=record)
+        first = step
+        if not main:
+            continue
         rows.extend(_evaluate(run, place, optimization.policy, evaluation, step))
         save_checkpoint(optimization.policy.student.state_dict(), step_path(place.directory, step))
         write_json(place.directory / "curve.json", rows)
@@ -153,10 +170,13 @@ def _continue(
         report(
             f"[{run.name} seed {place.seed}] step {step}/{run.steps}, accuracy {latest:.3f}, {seconds:.0f} s"
         )
-        first = step
-    curve = pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+    if main:
+        _finish(run, place, rows, kept_states)
+
+
+def _finish(run: RunConfig, place: RunPlace, rows: list[dict], kept_states: tuple[int, ...]) -> None:
     write_table(
-        curve,
+        pd.DataFrame(rows, columns=list(CURVE_COLUMNS)),
         place.directory / "curve.parquet",
         columns=CURVE_COLUMNS,
         fingerprint=place.fingerprint,
@@ -173,7 +193,7 @@ def _continue(
 
 
 def _drop_states(place: RunPlace, latest: int | None, kept: tuple[int, ...]) -> None:
-    for path in place.directory.glob("state_*.safetensors"):
+    for path in _states(place):
         if int(path.stem.removeprefix("state_")) not in (latest, *kept):
             path.unlink()
 
@@ -199,7 +219,8 @@ def _evaluate(
     found = measured("validation", home, evaluation.snapshot_problems)
     if step == run.steps:
         for task in (home, *(v for v in evaluation.variants if v != home)):
-            values = measured("test", task, evaluation.final_problems)
+            number = evaluation.final_problems if task == home else evaluation.variant_problems
+            values = measured("test", task, number)
             found |= {f"{metric}:{task.name}": value for metric, value in values.items()}
     return [_row(run, place, step, metric, value) for metric, value in found.items()]
 
