@@ -186,7 +186,7 @@ def _read(claim: Claim, evidence: Evidence, sft: str) -> tuple[str, str, str]:
         return "–", UNTESTED, str(missing)
     failing = [str(check) for check in finding.checks if not check.holds]
     mixed = [str(check) for check in finding.checks if check.holds and check.in_seeds < check.seeds]
-    reasons = [f"fails: {'; '.join(failing)}"] if failing else [f"all {len(finding.checks)} comparisons hold"]
+    reasons = [f"fails: {'; '.join(failing)}"] if failing else ["every comparison holds"]
     if mixed:
         reasons.append(f"not in every seed: {'; '.join(mixed)}")
     notes = [note for note in (finding.blunt, *reasons, finding.note) if note]

@@ -84,19 +84,26 @@ def early_subspace(evidence: Evidence, sft: str) -> Finding:
 
 def projected_training(evidence: Evidence, sft: str) -> Finding:
     """C11. OPD projected on its own early V loses at most two standard errors; SFT loses more than that, and
-    more than OPD."""
-    lost = {name: _loss(evidence, name, f"{name}_projected_early") for name in ("opd", "sft")}
-    (opd, opd_error), (sft_loss, sft_error) = lost["opd"], lost["sft"]
+    more than OPD. Blunt where OPD had no more than two to lose, having gained no more over the anchor."""
+    opd, opd_error = _loss(evidence, "opd", "opd_projected_early")
+    sft_loss, sft_error = _loss(evidence, "sft", "sft_projected_early")
+    gain, gain_error = _loss(evidence, "opd", "sft")
     checks = [
         Check(text="OPD loses at most 2 standard errors", holds=opd <= 2 * opd_error),
         Check(text="SFT loses more than 2 standard errors", holds=sft_loss > 2 * sft_error),
         Check(text="SFT loses more than OPD", holds=sft_loss > opd),
     ]
     ours = (
-        f"accuracy lost: OPD {100 * opd:.1f} (standard error {100 * opd_error:.1f}), "
-        f"SFT {100 * sft_loss:.1f} ({100 * sft_error:.1f}) points"
+        f"accuracy lost: OPD {100 * opd:.1f} (standard error {100 * opd_error:.1f}) of the {100 * gain:.1f} "
+        f"({100 * gain_error:.1f}) gained; SFT {100 * sft_loss:.1f} ({100 * sft_error:.1f}) points"
     )
-    return Finding(ours=ours, checks=checks, note=if_there(lambda: _random_subspace(evidence)))
+    blunt = gain <= 2 * gain_error and checks[0].holds
+    return Finding(
+        ours=ours,
+        checks=checks,
+        note=if_there(lambda: _random_subspace(evidence)),
+        blunt="free OPD gains at most 2 standard errors over the anchor: nothing to lose" if blunt else "",
+    )
 
 
 def _random_subspace(evidence: Evidence) -> str:

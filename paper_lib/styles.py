@@ -1,5 +1,6 @@
 """One look for every figure: sizes, colours, and how each run is drawn."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ PAGE = (7.2, 2.8)  # its full width
 # Okabe and Ito's palette, told apart under the common colour vision deficiencies.
 SFT, OPD, RLVR, NULL = "#D55E00", "#0072B2", "#009E73", "#7F7F7F"
 ORANGE, SKY, PURPLE = "#E69F00", "#56B4E9", "#CC79A7"
+_MIX_MARKERS = "dP*pX<>h"  # from α = 1 to 0.01, one a halving
 BACKDROP = "backdrop"  # gid of what is drawn for comparison (chance, nulls): alone it makes no figure
 
 
@@ -66,7 +68,10 @@ def run_style(run: str) -> Style:
     if run.startswith("mix_"):
         alpha = float(run.removeprefix("mix_"))
         return Style(
-            label=rf"mix, $\alpha$ = {alpha:g}", color=blend(RLVR, OPD, alpha), linestyle="--", marker="d"
+            label=rf"mix, $\alpha$ = {alpha:g}",
+            color=blend(RLVR, OPD, alpha ** (1 / 3)),  # the small α are the ones to tell apart
+            linestyle="--" if alpha >= 0.5 else ":",
+            marker=_MIX_MARKERS[min(round(-math.log2(max(alpha, 0.01))), 7)],
         )
     return RUN_STYLE.get(run, Style(label=run.replace("_", " "), color="black", linestyle="-."))
 

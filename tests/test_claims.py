@@ -160,6 +160,14 @@ def test_comparisons_that_seeds_drown_are_no_verdict():
     assert "than another seed of OPD" in read(evidence, "C12", "why")
 
 
+def test_nothing_to_lose_is_no_proof_that_nothing_was_lost():
+    scores = ACCURACY | {"opd": 0.56, "opd_projected_early": 0.56}
+    evidence = world(accuracy=scores)
+    assert read(evidence, "C11") == UNTESTED
+    assert "nothing to lose" in read(evidence, "C11", "why")
+    assert read(world(accuracy=scores | {"opd_projected_early": 0.5}), "C11") == "partly"
+
+
 def test_an_ordering_goes_by_the_mean_and_says_how_many_seeds_follow():
     evidence = world(seeds=(0, 1, 2))
     swapped = (evidence.matrices["metric"] == "update_sparsity") & (evidence.matrices["seed"] == 1)

@@ -1,0 +1,308 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Does distillation lock into a subspace?
+#
+# **Question.** The paper says that OPD's update keeps a narrow band of stable rank while SFT's widens and
+# RLVR's contracts (§4.1), that its leading directions are there from the first checkpoint on (§4.2, Fig.
+# 5), and that these directions are enough: training on inside them costs OPD nothing and SFT a lot (§4.2,
+# Figs 6 and 8). Do our runs say so too (C7–C11), once a random walk, another run's subspace and a random
+# one stand beside them?
+#
+# **In this notebook**
+#
+# - Figure 4: stable rank, norm and Hill index along training, in attention and MLP, with the random walk's
+#   rank;
+# - Figure 5: how early an update points where it ends, for the update so far and for each stretch of
+#   training;
+# - the K of projected training beside the stable rank that the paper's rule asks for;
+# - Figure 6: accuracy along training inside six subspaces, and how far Adam leaves them;
+# - Figure 8: the same at the end, on the test problems and on the variants that no run was trained on.
+#
+# It reads tables and draws: under a minute with every profile. `01_train` and `02_extract` make the tables,
+# except those of `reference`, which come with the project.
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # which study: smoke, laptop or reference
+data_dir: str = "data"  # where results/<profile>/ holds the tables
+figures_dir: str = "figures"  # figures go to <profile>/ below it
+modules: str = "attention"  # matrices averaged over in figure 5: attention (as the paper), mlp or all
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+from paper_lib.profiles import get_profile
+from paper_lib.styles import run_style, use_style
+from paper_lib.summaries import ATTENTION, MLP, MODULE_GROUPS
+from paper_lib.tables import read_table
+
+study, chosen = get_profile(profile), MODULE_GROUPS[modules]
+tables = {
+    name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in ("matrices", "nulls", "curves")
+}
+matrices, nulls, curves = map(read_table, tables.values())
+main_runs = ["sft", "sft_matched", "opd", "rlvr"]
+use_style()
+
+# %% [markdown]
+# Runs differ in their number of steps, so the horizontal axis is each run's own progress. Lines are means
+# over matrices, then over seeds; bands span the seeds. As elsewhere, `SFT, matched` is SFT with OPD's
+# start, learning rate, batch and steps: it tells the objective from the schedule.
+
+# %% [markdown]
+# ## The shape of the update along training
+#
+# The stable rank ‖ΔW‖_F² / ‖ΔW‖₂² counts the directions that carry the update, weighted by how much they
+# carry. It forgets the size of ΔW, so the norm is drawn beside it, and the Hill index of the largest
+# singular values says how heavy their tail is (low is heavy).
+#
+# **Claim (§4.1, Fig. 4; C7–C9).** OPD's stable rank stays in a narrow low band, SFT's grows, RLVR's
+# contracts; this is no effect of small updates, since OPD's norm is well above RLVR's; the Hill index
+# drifts mildly for OPD, rises for SFT and falls for RLVR. Refuted by an OPD line that moves as much as the
+# others, or by equal norms of OPD and RLVR, which would leave size as an explanation.
+
+# %%
+from itertools import product
+
+from paper_lib.drawing import draw_legend, draw_trajectory
+from paper_lib.drawing_controls import plain_log
+from paper_lib.figures import save_figure
+
+names = {
+    "stable_rank": "stable rank",
+    "frobenius_norm": r"$\Vert\Delta W\Vert_F$",
+    "hill_index": "Hill index",
+}
+groups = {"attention": ATTENTION, "MLP": MLP}
+walks = nulls[nulls["null"] == "random_walk"]
+
+# %%
+fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.4), layout="constrained", sharex=True)
+for row, (where, group) in zip(axes, groups.items(), strict=True):
+    for ax, metric in zip(row[[0, 2, 3]], names, strict=True):
+        draw_trajectory(ax, matrices, metric, runs=main_runs, modules=group)
+    draw_trajectory(row[1], matrices, "stable_rank", runs=main_runs, modules=group, null=walks)
+    row[0].set_ylabel(where)
+for ax, title in zip(axes[0, [0, 2, 3, 1]], (*names.values(), "with random walk"), strict=True):
+    ax.set(title=title, xlabel="", xticks=(0, 0.5, 1), xlim=(0, 1.05))
+for ax in axes[:, 1:3].flat:
+    plain_log(ax)
+draw_legend(fig, columns=5)
+save_figure(fig, "fig4_intrinsic_geometry", figures_dir, profile=profile, inputs=tables.values())
+
+# %% [markdown]
+# Dotted, in the second column, is a random walk with the run's own step lengths: the stable rank of an
+# update whose steps know nothing of each other is that of a Gaussian matrix, about mn / (√m + √n)² for an m
+# × n matrix. A run far below it moves in few directions, whatever its size. Compare OPD with both SFT
+# lines: what sets it apart from the dashed one is the objective, what sets the dashed one apart from the
+# solid one is the schedule and the start. The paper tracks the upper row only, while most of an update's
+# energy may lie in the lower.
+
+# %%
+from paper_lib.summaries import at_end, over_matrices, over_seeds
+
+ends = {
+    (name, where): over_seeds(at_end(over_matrices(matrices, metric, modules=group))).set_index("run")["mean"]
+    for (where, group), (metric, name) in product(groups.items(), names.items())
+}
+assert all((values > 0).all() for values in ends.values())
+pd.DataFrame(ends).loc[main_runs].rename(index=lambda run: run_style(run).label).round(4)
+
+# %% [markdown]
+# ## When does the update point where it will end?
+#
+# Sim_K(t, end) compares the top K right singular vectors of ΔW at t with those at the end: 1 for the same
+# span, K/n on average for random ones. There is a catch. The end *contains* the beginning, so this
+# similarity climbs to 1 for a random walk too, and sooner for a run with long early steps, such as SFT
+# under a cosine schedule. The increments W_t − W_s between neighbouring snapshots share no step: a run that
+# is locked into one subspace keeps moving in it, and a walk stays at chance. (Adam's moments tie
+# neighbouring stretches to each other, so the early ones are the surer evidence.)
+#
+# **Claim (§4.2, Fig. 5; C10).** OPD's subspace matches its final one from the first checkpoint on, SFT's
+# and RLVR's later. Refuted if OPD's line does not start above the others and above its walk; and an
+# emergence rather than a shared prefix only if its increments stay above chance.
+
+# %%
+import numpy as np
+
+from paper_lib.subspaces import chance_alignment
+
+shape, K = study.lineages[0].shape, study.diagnostics.K
+columns = dict.fromkeys((*ATTENTION, *MLP), shape.hidden_size)
+columns |= {"o": shape.heads * shape.head_dim, "down": shape.intermediate_size}
+chance = np.mean([chance_alignment(K, columns[module]) for module in chosen])
+ends_at = matrices.groupby("run")["step"].transform("max")
+one_by_definition = (matrices["metric"] == "increment_alignment") & (matrices["step"] == ends_at)
+stretches = matrices.assign(value=matrices["value"].mask(one_by_definition))
+print(f"K = {K}, chance K/n = {chance:.3f}; the paper has K = 16, and 16/4096 = {16 / 4096:.3f}")
+
+# %%
+from paper_lib.drawing import draw_chance
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.4), layout="constrained", sharey=True)
+before_end = walks[walks["step"] < walks.groupby("run")["step"].transform("max")]
+draw_trajectory(left, matrices, "subspace_alignment", runs=main_runs, modules=chosen, null=walks)
+draw_trajectory(right, stretches, "increment_alignment", runs=main_runs, modules=chosen, null=before_end)
+for ax in (left, right):
+    draw_chance(ax, chance, "chance, K/n")
+left.set(title="update so far, with the whole update", ylabel=rf"$\mathrm{{Sim}}_{{{K}}}$", ylim=(0, 1.03))
+right.set(title="stretch of training, with the last one", xlim=left.get_xlim())
+draw_legend(fig)
+save_figure(fig, "fig5_subspace_emergence", figures_dir, profile=profile, inputs=tables.values())
+
+# %% [markdown]
+# Left, the distance of a line from the dotted walk in its colour is what emergence adds to the shared
+# prefix. Right, every point compares two stretches of training that share no step (the last one is 1 with
+# itself and is left out), so chance is the dashed line and everything above it is a direction that comes
+# back. A run whose left line starts high while its right line sits at chance has made large early steps,
+# and no more.
+
+# %%
+first = {}
+sources = {"run": (matrices, "subspace_alignment"), "stretch": (matrices, "increment_alignment")}
+for name, (table, metric) in (sources | {"walk": (walks, "subspace_alignment")}).items():
+    path = over_seeds(over_matrices(table, metric, modules=chosen))
+    first[name] = path.sort_values("step").groupby("run").first()["mean"]
+assert all(values.between(0, 1 + 1e-9).all() for values in first.values())
+pd.DataFrame(first).loc[main_runs].rename(index=lambda run: run_style(run).label).round(3)
+
+# %% [markdown]
+# ## Is the early subspace enough?
+#
+# At a fifth of the run, V_K is taken from the update so far, and training goes on with gradients g V_K
+# V_Kᵀ. The paper's K = 16 lies just below the stable rank at that point; ours must scale with the model.
+# The cell prints the stable rank where V_K is taken and the whole number just below it, beside the K that
+# the profile uses. The paper derives its K from the attention matrices of OPD.
+
+# %%
+from math import ceil
+
+branches = {run.branch for run in study.runs if run.branch is not None}
+for parent, step in sorted(branches):
+    for where, group in groups.items():
+        ranks = over_seeds(over_matrices(matrices[matrices["run"] == parent], "stable_rank", modules=group))
+        rank = ranks.set_index("step").loc[step, "mean"]
+        rule = max(1, ceil(rank) - 1)
+        print(f"{run_style(parent).label} at step {step}, {where}: stable rank {rank:.2f}, rule K = {rule}")
+projections = {run.name: run.projection for run in study.runs if run.projection is not None}
+print("K in use:", ", ".join(sorted({str(projection.K) for projection in projections.values()})))
+
+# %% [markdown]
+# Projecting g is not confining the update (§4.2 leaves this open): Adam divides every entry by its own
+# scale, which turns a matrix of row space V_K into one of another, and weight decay pulls along W. So we
+# constrain three things in turn, the gradient (as the paper), the applied update, and both; and we record
+# which share of the update that Adam proposed lay inside V_K. Beside the run's own early V_K stand the V_K
+# of a run with other rollouts, a random one, and the top of W₀, which tell whether *this* subspace is
+# needed or any would do.
+#
+# **Claim (§4.2, Fig. 6; C11).** Inside V_K, OPD reaches the accuracy of free training and SFT does not.
+# Refuted by an OPD line below the free one by more than two standard errors or an SFT line within them; and
+# the subspace is special only if a random one of the same size does worse.
+
+# %%
+from paper_lib.drawing_controls import draw_accuracy
+
+families = {name: [name, *(run for run in projections if run.startswith(name))] for name in ("opd", "sft")}
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 4.0), layout="constrained", width_ratios=(4, 3, 3))
+for ax, (parent, runs) in zip(axes, families.items(), strict=False):
+    draw_accuracy(ax, curves, runs=runs, branch=study.run(runs[-1]).branch[1])
+    ax.set_title(f"{run_style(parent).label}, validation")
+draw_trajectory(axes[2], curves, "share_inside", runs=families["opd"][1:] + families["sft"][1:])
+for line in axes[2].lines:
+    line.set_marker("")
+axes[0].set_ylabel("accuracy (avg@8)")
+axes[2].set(title="step's share inside V", xlim=axes[0].get_xlim(), ylim=(0, 1), xticks=(0, 0.5, 1))
+draw_legend(fig, columns=3)
+save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs=[tables["curves"]])
+
+# %% [markdown]
+# The band, and the bars beside the end, are one standard error over the validation problems, of which all
+# runs answer the same; a panel uses the seeds that all its runs have. Right, a line below 1 is an update
+# that leaves the subspace although its gradient lies in it, or, where only the update is constrained, what
+# the projection takes away from it. The random V is the line to compare with: if it learns as well as the
+# early V, accuracy says nothing about this subspace.
+
+# %%
+inside = curves[curves["metric"] == "share_inside"].groupby("run")["value"].agg(["first", "mean", "last"])
+assert inside.to_numpy().min() >= 0
+assert inside.to_numpy().max() <= 1 + 1e-6
+inside.loc[list(projections)].rename(index=lambda run: run_style(run).label).round(3)
+
+# %% [markdown]
+# **Claim (§4.2, Fig. 8; C11).** The same holds on held-out benchmarks. Ours are the test problems of the
+# home task and variants that the runs from the anchor never trained on. Refuted by a variant on which
+# projected OPD falls below free OPD by more than two standard errors.
+
+# %%
+from paper_lib.drawing_controls import draw_scores
+
+home = study.run("opd").tasks[0]
+tasks = {task.name: task.name.replace("_", " ") for task in (home, *study.evaluation.variants)}
+fig, axes = plt.subplots(2, len(tasks), figsize=(7.2, 4.4), layout="constrained", sharey="col")
+for row, (parent, runs) in zip(axes, families.items(), strict=True):
+    for ax, task in zip(row, tasks, strict=True):
+        draw_scores(ax, curves, task, runs=["sft", *runs] if parent == "opd" else runs)
+    row[0].set_ylabel(f"{run_style(parent).label}: accuracy (avg@8)")
+for ax, title in zip(axes[0], tasks.values(), strict=True):
+    ax.set_title(title)
+draw_legend(fig)
+save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inputs=[tables["curves"]])
+
+# %% [markdown]
+# In the upper row SFT is the anchor, where OPD starts: the distance from it to free OPD is what there is to
+# lose. Where that distance is within the error bars, the task cannot tell the subspaces apart, and an
+# intact accuracy is no evidence. The first task is the one trained on; the others show whether the
+# projection costs or spares what was not. Every panel has its own scale.
+
+# %%
+from paper_lib.drawing_controls import scores
+
+gain = {}
+for task, name in tasks.items():
+    found = scores(curves, ["sft", *families["opd"]], task).set_index("run")
+    gain[name] = found["mean"] - found.loc["sft", "mean"]
+    gain[f"± {name}"] = np.hypot(found["error"], found.loc["sft", "error"])
+pd.DataFrame(gain).loc[families["opd"]].rename(index=lambda run: run_style(run).label).round(3)
+
+# %% [markdown]
+# ## What we found
+#
+# The verdicts are computed from these tables by the rules of the ledger (`claims.md` beside the figures).
+
+# %%
+from IPython.display import Markdown
+
+from paper_lib.claims import ledger
+from paper_lib.evidence import read_evidence
+from paper_lib.ledger import found
+
+rows = ledger(read_evidence(profile, data_dir))
+print(rows[rows["claim"].isin(["C7", "C8", "C9", "C10", "C11"])][["claim", "verdict"]].to_string(index=False))
+Markdown(found(rows, "C7", "C8", "C9", "C10", "C11"))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Draw figure 5 with `modules = "mlp"`. Does the subspace come earlier or later than in attention?
+#    *Hint:* chance changes too, since `down` has more columns than the others.
+# 2. Show by arithmetic that Sim_K of a walk's cumulative update at a fraction f of its steps is well above
+#    chance. *Hint:* ΔW_end = ΔW_f + the rest, with norms √f and √(1 − f); `paper_lib.nulls.random_walk`
+#    checks you.
+# 3. SFT's V_K holds a smaller share of its update than OPD's, as its stable rank is higher. Which K would
+#    give both the same share? *Hint:* the metric `top_energy` at the branch; then add a `Projection` to a
+#    copy of the profile.
+# 4. Construct a 2 × 2 gradient of rank one for which Adam's first step, g/|g| entry by entry, lies outside
+#    its row space. *Hint:* sign(u vᵀ) = sign(u) sign(v)ᵀ; compare the directions of v and sign(v).

@@ -1,0 +1,100 @@
+"""What the figures of controls and the ledger draw: the values they say they draw."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from test_claims import world
+
+from paper_lib.claims import ledger
+from paper_lib.drawing_controls import draw_accuracy, draw_scores, ledger_figure, plain_log, scores
+from paper_lib.drawing_overview import MEASURES, draw_overview, measured, position
+from paper_lib.figures import save_figure
+from paper_lib.styles import OPD
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def curves(values: dict[tuple[str, int, int], float], error: float = 0.02, task: str = "") -> pd.DataFrame:
+    """Accuracies from {(run, seed, step): value}, all with one standard error."""
+    keys = pd.DataFrame(list(values), columns=["run", "seed", "step"])
+    kept = keys.assign(metric=f"sampled_accuracy{task}", value=list(values.values()))
+    return pd.concat([kept, keys.assign(metric=f"sampled_accuracy_se{task}", value=error)])
+
+
+def test_accuracy_is_the_mean_over_shared_seeds_and_its_error_shrinks_with_them():
+    table = curves(
+        {("opd", 0, 8): 0.6, ("opd", 1, 8): 0.8, ("opd", 2, 8): 0.1, ("rlvr", 0, 8): 0.5, ("rlvr", 1, 8): 0.7}
+    )
+    found = scores(table, ["opd", "rlvr"]).set_index("run")
+    assert found["mean"].to_dict() == pytest.approx({"opd": 0.7, "rlvr": 0.6})
+    assert found["error"].to_numpy() == pytest.approx(0.02 / np.sqrt(2))
+
+
+def test_accuracy_of_a_run_that_is_not_there_is_refused_by_name():
+    table = curves({("opd", 0, 8): 0.6, ("rlvr", 1, 8): 0.6})
+    with pytest.raises(ValueError, match="of run 'sft' in the curves"):
+        scores(table, ["opd", "sft"])
+    with pytest.raises(ValueError, match="no seed in common"):
+        scores(table, ["opd", "rlvr"])
+
+
+def test_a_projected_line_starts_where_it_leaves_the_free_one():
+    path = {("opd", 0, step): 0.5 + step / 100 for step in (0, 2, 10)}
+    table = curves(path | {("opd_projected_early", 0, step): 0.5 for step in (0, 2, 10)})
+    ax = plt.subplots()[1]
+    draw_accuracy(ax, table, runs=["opd", "opd_projected_early"], branch=2)
+    free, projected = (
+        next(line for line in ax.lines if line.get_label() == name) for name in ("OPD", "OPD, own early V")
+    )
+    np.testing.assert_allclose(free.get_xydata(), [[0, 0.5], [0.2, 0.52], [1, 0.6]])
+    np.testing.assert_allclose(projected.get_xydata(), [[0.2, 0.5], [1, 0.5]])
+
+
+def test_scores_of_a_task_stand_side_by_side():
+    ax = plt.subplots()[1]
+    draw_scores(
+        ax, curves({("sft", 0, 9): 0.4, ("opd", 0, 8): 0.6}, task=":sums"), "sums", runs=["sft", "opd"]
+    )
+    heights = [container.lines[0].get_ydata()[0] for container in ax.containers]
+    assert heights == [0.4, 0.6]
+
+
+def test_a_position_is_0_at_rlvr_and_1_at_sft_on_either_scale():
+    low, high = pd.Series({0: 1.0, 1: 2.0}), pd.Series({0: 100.0, 1: 200.0})
+    assert position(low, low, high, log=True).tolist() == [0, 0]
+    assert position(high, low, high, log=False).tolist() == [1, 1]
+    assert position(10 * low, low, high, log=True).tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_the_overview_has_a_row_a_measure_and_skips_what_is_missing():
+    evidence = world(seeds=(0, 1))
+    sparsity = next(measure for measure in MEASURES if measure.metric == "update_sparsity")
+    drift = next(measure for measure in MEASURES if measure.metric == "drift_ratio")
+    assert set(measured(evidence, sparsity)) == {"sft", "opd", "rlvr"}
+    assert measured(evidence, drift) == {}
+    ax = plt.subplots()[1]
+    draw_overview(ax, evidence)
+    assert len(ax.get_yticks()) == len(MEASURES)
+    places = [line.get_xdata()[0] for line in ax.lines if line.get_color() == OPD and len(line.get_xdata())]
+    assert places[0] == pytest.approx((0.516 - 0.772) / (0.081 - 0.772))
+
+
+def test_the_ledger_is_a_picture_of_every_row(tmp_path):
+    rows = ledger(world())
+    fig = ledger_figure(rows)
+    words = {text.get_text() for text in fig.axes[0].texts}
+    assert {*rows["claim"], "agrees"} <= words
+    assert save_figure(fig, "claims", tmp_path, profile="smoke", inputs=[]).is_file()
+
+
+def test_plain_ticks_of_a_logarithmic_axis():
+    ax = plt.subplots()[1]
+    ax.plot([0, 1], [0.001, 0.02])
+    plain_log(ax)
+    ax.figure.canvas.draw()
+    assert {"0.001", "0.002", "0.005", "0.01", "0.02"} <= {tick.get_text() for tick in ax.get_yticklabels()}
