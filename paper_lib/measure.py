@@ -54,6 +54,8 @@ def measure_matrix(
             ratio = spectra.drift_ratio(delta_w, learning_rates[:step])
             rows.append(Row(step, "drift_ratio", ratio.item()))
     rows += _alignment(steps[1:], [w.double() - w_0.double() for w in weights[1:]], config.K)
+    chance = subspaces.chance_alignment(config.K, w_0.shape[1])
+    rows.append(Row(steps[-1], "subspace_alignment_chance", chance, config.K))
     for name, alpha, mask in masks:
         if name == "principal_not_low":  # the other two cover α by construction
             rows.append(Row(steps[-1], f"{name}_chance", mask.double().mean().item(), alpha))

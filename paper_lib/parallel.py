@@ -37,7 +37,7 @@ def run_parallel(
     labels: Sequence[str],
     what: str,
     workers: int | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] | None = None,
 ) -> list[Any]:
     """function(*job) for every job, results in the order of the jobs.
 
@@ -47,6 +47,7 @@ def run_parallel(
     """
     if not jobs:
         return []
+    say = report or _say
     count = max(1, min(workers or os.cpu_count() or 1, len(jobs)))
     began, results = monotonic(), [None] * len(jobs)
     failures: list[CompanionError] = []
@@ -60,7 +61,7 @@ def run_parallel(
         if isinstance(result, CompanionError):
             failures.append(result)
         results[index] = result
-        report(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, about {_clock(left)} left")
+        say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, about {_clock(left)} left")
     if failures:
         raise CompanionError("; ".join(str(f) for f in failures))
     return results
@@ -88,6 +89,10 @@ def _follow_parent(parent: int) -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True, name="follow-parent").start()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -107,10 +107,11 @@ def _pad(rows: list[list[int]], fill: int, *, left: bool) -> tuple[Tensor, Tenso
 def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Logits (P * G, T, vocabulary) that predict each completion token, differentiable.
 
-    Every prompt is run once and its keys and values are shared by its completions; no logit is computed at
-    a prompt position but its last. Equal to a full forward pass up to float rounding.
+    Every prompt is run once and its keys and values are shared by its completions; completions of a prompt
+    that came out the same are run once, too; no logit is computed at a prompt position but its last. Equal to
+    a full forward pass up to float rounding.
     """
-    group, length = batch.group_size, batch.completion_ids.shape[1]
+    prompt, ids, mask, row = _distinct(batch)
     positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
     if batch.prompt_ids.shape[1] > 1:
@@ -121,17 +122,28 @@ def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
             past_key_values=cache,
             use_cache=True,
         )
-        cache.batch_repeat_interleave(group)
-    last = batch.prompt_ids[:, -1:].repeat_interleave(group, 0)
-    start = positions[:, -1:].repeat_interleave(group, 0)
-    mask = torch.cat([batch.prompt_mask.repeat_interleave(group, 0), batch.completion_mask[:, :-1]], 1)
-    return model(
-        input_ids=torch.cat([last, batch.completion_ids[:, :-1]], 1),
-        attention_mask=mask,
-        position_ids=start + torch.arange(length, device=start.device),
+        cache.batch_select_indices(prompt)
+    logits = model(
+        input_ids=torch.cat([batch.prompt_ids[prompt, -1:], ids[:, :-1]], 1),
+        attention_mask=torch.cat([batch.prompt_mask[prompt], mask[:, :-1]], 1),
+        position_ids=positions[prompt, -1:] + torch.arange(ids.shape[1], device=ids.device),
         past_key_values=cache,
         use_cache=True,
     ).logits
+    return logits if row is None else logits[row]
+
+
+def _distinct(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The distinct (prompt, completion) pairs: prompt, ids, mask, and each row's pair (None: its own)."""
+    prompt = torch.arange(len(batch.prompt_ids), device=batch.prompt_ids.device)
+    prompt = prompt.repeat_interleave(batch.group_size)
+    length = batch.completion_mask.sum(1)
+    keys = torch.cat([prompt[:, None], length[:, None], batch.completion_ids], 1)
+    pairs, row = torch.unique(keys, dim=0, return_inverse=True)
+    if len(pairs) == len(keys):
+        return prompt, batch.completion_ids, batch.completion_mask, None
+    mask = torch.arange(batch.completion_ids.shape[1], device=prompt.device) < pairs[:, 1:2]
+    return pairs[:, 0], pairs[:, 2:], mask, row
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The study: every planned run of a profile, in the order of what they start from, each trained once."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -91,7 +92,7 @@ def train_study(
         for place in places.values():
             rmtree(place.directory, ignore_errors=True)
     failures = []
-    for wave in _waves(study, wanted):
+    for wave in _waves(study, wanted, workers or os.cpu_count() or 1):
         todo = _to_train(study, wave, places, reuse=not force)
         jobs = [(study, run, seed, models) for run, seed in todo]
         labels = [f"{run.name} seed {seed}" for run, seed in todo]
@@ -221,13 +222,20 @@ def _selected(study: Study, runs: list[str] | None, seeds: list[int] | None) -> 
     return needed
 
 
-def _waves(study: Study, wanted: list[tuple[RunConfig, int]]) -> list[list[tuple[RunConfig, int]]]:
-    """Runs by how many generations they have behind them, the longest first within a wave."""
+def _waves(
+    study: Study, wanted: list[tuple[RunConfig, int]], workers: int
+) -> list[list[tuple[RunConfig, int]]]:
+    """Runs by how many generations they have behind them, the longest first within a wave.
+
+    Seeds beyond the number of workers come a wave later: the first wave has one run a seed, and whoever is
+    done with it would wait for the others.
+    """
+    seeds = sorted({seed for _, seed in wanted})
 
     def depth(run: RunConfig) -> int:
         return max((1 + depth(parent) for parent in study.parents(run)), default=0)
 
     waves: dict[int, list[tuple[RunConfig, int]]] = {}
     for run, seed in wanted:
-        waves.setdefault(depth(run), []).append((run, seed))
+        waves.setdefault(depth(run) + seeds.index(seed) // workers, []).append((run, seed))
     return [sorted(waves[d], key=lambda pair: -pair[0].steps) for d in sorted(waves)]
