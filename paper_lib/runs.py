@@ -15,6 +15,7 @@ from torch import Tensor
 
 from paper_lib.checkpoints import load_checkpoint, save_checkpoint, step_path
 from paper_lib.config import EvaluationConfig, RunConfig
+from paper_lib.errors import CompanionError
 from paper_lib.evaluation import accuracy
 from paper_lib.files import write_json
 from paper_lib.projection import SubspaceConstraint
@@ -123,7 +124,10 @@ def _resume(place: RunPlace, optimization: Optimization) -> tuple[int, list[dict
     if not states:
         return 0, []
     step = int(states[-1].stem.removeprefix("state_"))
-    optimization.load_state(load_checkpoint(states[-1]))
+    try:
+        optimization.load_state(load_checkpoint(states[-1]))
+    except CompanionError as error:
+        raise CompanionError(f"{error}; delete this file, and the run starts over") from error
     rows = json.loads((place.directory / "curve.json").read_text())
     return step, [row for row in rows if row["step"] <= step]
 
