@@ -79,6 +79,28 @@ def test_scoring_with_shared_prompts_has_the_gradient_of_a_full_forward_pass(stu
         torch.testing.assert_close(gradient, gradients[1][name], atol=1e-4 * scale, rtol=1e-4, msg=name)
 
 
+def test_equal_completions_are_run_once_and_keep_their_logits_and_gradients(student, tokenizer, monkeypatch):
+    batch = draw(student, tokenizer, samples=4)
+    twin = batch.completion_ids.view(-1, 4, batch.completion_ids.shape[1])[:, [0, 1, 0, 0]].flatten(0, 1)
+    twin_mask = batch.completion_mask.view(-1, 4, twin.shape[1])[:, [0, 1, 0, 0]].flatten(0, 1)
+    batch = replace(batch, completion_ids=twin, completion_mask=twin_mask)
+    rows = []
+    weight = torch.randn(twin_mask.sum(), 19, generator=seeded_generator("weight"))
+    gradients = []
+    with monkeypatch.context() as patched:
+        forward = student.forward
+        patched.setattr(student, "forward", lambda **k: rows.append(len(k["input_ids"])) or forward(**k))
+        ours = completion_logits(student, batch)[twin_mask]
+    for logits in (ours, full_logits(student, batch)[twin_mask]):
+        student.zero_grad()
+        (logits * weight).sum().backward()
+        gradients.append(student.model.layers[0].self_attn.q_proj.weight.grad.clone())
+    assert rows == [len(torch.unique(torch.cat([torch.arange(len(twin))[:, None] // 4, twin], 1), dim=0))]
+    assert rows[0] <= len(twin) // 2
+    torch.testing.assert_close(ours, full_logits(student, batch)[twin_mask], atol=2e-5, rtol=0)
+    torch.testing.assert_close(*gradients, atol=1e-4 * float(gradients[1].abs().max()), rtol=1e-4)
+
+
 def test_a_prompt_of_one_token_is_scored(student, tokenizer):
     batch = draw(student, tokenizer, ["?", "?"])
     mask = batch.completion_mask
