@@ -44,9 +44,9 @@ def bench_train(
 
     A round is OPD ours, OPD TRL, RLVR ours, RLVR TRL, each from the profile's base: `warmup` steps that do
     not count, then `steps`. threads: of torch, one a core where None. out: a JSON file for the table and
-    its settings. Returns one row an objective and code: the median step, the fastest and the slowest,
-    `ratio` to TRL's median, medians of the parts, and what shows equal work: mean completion length and the
-    share of the completions that the update used. Raises CompanionError where TRL or a model is missing.
+    its settings. Returns one row an objective and code: the median step with its `ratio` to TRL's, the
+    same in processor seconds, medians of the parts, and what shows equal work: mean completion length and
+    the share of the completions that the update used. Raises CompanionError without TRL or a model.
     """
     threads = (os.cpu_count() or 1) if threads is None else threads
     counts = {"rounds": rounds, "steps": steps, "prompts": prompts, "threads": threads}
@@ -116,8 +116,7 @@ def _our_steps(run: RunConfig, policy: Policy, seed: int) -> list[dict[str, floa
         batch = collect(policy, run, seed, step)
         watch.leave()
         useful = informative(batch, run)
-        if useful is not None:
-            optimization.update(useful, step)
+        optimization.update(useful, step)
         length = float(batch.completion_mask.sum(1).float().mean())
         rows = 0 if useful is None else len(useful.completion_ids)
         share = rows / len(batch.completion_ids)
@@ -134,10 +133,12 @@ def _summary(records: pd.DataFrame, completions: int) -> pd.DataFrame:
             "step_seconds": groups["step"].median(),
             "fastest_seconds": groups["step"].min(),
             "slowest_seconds": groups["step"].max(),
+            "processor_seconds": groups["processor"].median(),
         }
     )
-    theirs = table["step_seconds"].xs("TRL", level="code")
-    table["ratio"] = table["step_seconds"].div(theirs, level="objective")
+    theirs = table.xs("TRL", level="code")
+    table["ratio"] = table["step_seconds"].div(theirs["step_seconds"], level="objective")
+    table["processor_ratio"] = table["processor_seconds"].div(theirs["processor_seconds"], level="objective")
     table["completions_per_second"] = completions / table["step_seconds"]
     table[["completion_length", "update_share"]] = groups[["completion_length", "update_share"]].mean()
     for part in PARTS:
@@ -150,6 +151,7 @@ def _printed(table: pd.DataFrame, settings: dict[str, Any]) -> str:
     """The table and what was compared, for a terminal."""
     names = {name: name.removesuffix("_seconds") for name in table.columns} | {
         "step_seconds": "step [s]",
+        "processor_ratio": "its ratio",
         "completions_per_second": "completions/s",
         "completion_length": "tokens each",
         "update_share": "in update",
@@ -170,9 +172,10 @@ Medians of {settings["rounds"]} × {settings["steps"]} steps, ours and TRL's in 
 
 {shown}
 
-Seconds; ratio to TRL's median. rollout: sampling and rewards (ours also draws the problems here);
-teacher: its forward pass; student: forward, backward and all the rest. Our RLVR update leaves out
-the groups whose rewards are all equal, whose advantage is 0; TRL computes with them.
+Seconds; ratio to TRL's median. processor: what all threads computed, the measure to trust where other
+work shares the machine (steps then take longer than processor / threads). rollout: sampling and rewards
+(ours also draws the problems here); teacher: its forward pass; student: forward, backward and the rest.
+Our RLVR update leaves out the groups whose rewards are all equal: their advantage is 0. TRL computes them.
 TRL's settings, the fastest that give this work:
 {options}"""
 

@@ -1,6 +1,6 @@
 """Where the time of a training step goes."""
 
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 from transformers import PreTrainedModel
@@ -15,6 +15,7 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self._device, self._open = device, [REST]
         self._seconds, self._last = dict.fromkeys(PARTS, 0.0), perf_counter()
+        self._processor = process_time()
 
     def enter(self, part: str) -> None:
         self._charge()
@@ -25,10 +26,12 @@ class Stopwatch:
         self._open.pop()
 
     def lap(self) -> dict[str, float]:
-        """The seconds since the last lap, by part; their sum is the whole of it."""
+        """Since the last lap: the seconds of each part, whose sum is the whole, and `processor`, the seconds
+        that all threads of this process computed, which other work on the machine hardly changes."""
         self._charge()
         taken, self._seconds = self._seconds, dict.fromkeys(PARTS, 0.0)
-        return taken
+        before, self._processor = self._processor, process_time()
+        return {**taken, "processor": self._processor - before}
 
     def watch_teacher(self, teacher: PreTrainedModel | None) -> None:
         """Charge every forward pass of the teacher, whole or of its backbone alone, to `teacher`."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import TINY
 
-from paper_lib import bench_trl, profiles, rollouts
+from paper_lib import bench_trl, profiles, rollouts, stopwatch
 from paper_lib.__main__ import main
 from paper_lib.bench import bench_train
 from paper_lib.errors import CompanionError
@@ -20,7 +20,14 @@ from paper_lib.stopwatch import PARTS, Stopwatch
 from paper_lib.tasks import verify
 
 PROMPTS, SAMPLES, LENGTH = 6, 4, 6
-MEASURED = ("step_seconds", "fastest_seconds", "slowest_seconds", "completions_per_second", "ratio")
+MEASURED = (
+    "step_seconds",
+    "fastest_seconds",
+    "slowest_seconds",
+    "processor_seconds",
+    "completions_per_second",
+)
+RATIOS = ["ratio", "processor_ratio"]
 
 
 @dataclass
@@ -62,7 +69,7 @@ def bench(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def test_one_row_an_objective_and_code_of_finite_positive_numbers(bench):
     rows = list(bench.table[["objective", "code"]].itertuples(index=False, name=None))
     assert rows == [("opd", "ours"), ("opd", "TRL"), ("rlvr", "ours"), ("rlvr", "TRL")]
-    measured = torch.tensor(bench.table[list(MEASURED)].to_numpy())
+    measured = torch.tensor(bench.table[[*MEASURED, *RATIOS]].to_numpy())
     assert measured.isfinite().all()
     assert (measured > 0).all()
     assert (bench.table["steps"] == 1).all()
@@ -79,8 +86,10 @@ def test_ratios_and_rates_follow_from_the_steps(bench):
     table = bench.table.set_index(["objective", "code"])
     for objective in ("opd", "rlvr"):
         ours, theirs = (table.loc[(objective, code)] for code in ("ours", "TRL"))
-        assert theirs["ratio"] == 1
+        assert (theirs[RATIOS] == 1).all()
         assert ours["ratio"] == pytest.approx(ours["step_seconds"] / theirs["step_seconds"])
+        processor = ours["processor_seconds"] / theirs["processor_seconds"]
+        assert ours["processor_ratio"] == pytest.approx(processor)
         assert ours["completions_per_second"] == pytest.approx(PROMPTS * SAMPLES / ours["step_seconds"])
 
 
@@ -113,17 +122,17 @@ def test_the_threads_of_torch_are_as_before(bench):
     assert torch.get_num_threads() == 1
 
 
-def test_a_stopwatch_charges_the_innermost_part():
+def test_a_stopwatch_charges_the_innermost_part(monkeypatch):
+    clock = iter([0, 1, 3, 7, 15, 31, 32])  # made, then one reading for each call below
+    monkeypatch.setattr(stopwatch, "perf_counter", lambda: next(clock))
     watch = Stopwatch(torch.device("cpu"))
-    watch.lap()
     watch.enter("rollout")
     watch.enter("teacher")
-    time.sleep(0.02)
     watch.leave()
     watch.leave()
-    seconds = watch.lap()
-    assert seconds["teacher"] >= 0.02 > seconds["rollout"]
-    assert watch.lap()["teacher"] == 0
+    first, second = watch.lap(), watch.lap()
+    assert [first[part] for part in PARTS] == [2 + 8, 4, 1 + 16, 0]
+    assert [second[part] for part in PARTS] == [0, 0, 1, 0]
 
 
 def test_a_stopwatch_counts_a_backbone_inside_its_teacher_once(teacher):
