@@ -44,8 +44,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from paper_lib.findings import label
 from paper_lib.profiles import get_profile
-from paper_lib.styles import run_style, use_style
+from paper_lib.styles import use_style
 from paper_lib.summaries import ATTENTION, MLP, MODULE_GROUPS
 from paper_lib.tables import read_table
 
@@ -119,7 +120,7 @@ ends = {
     for (where, group), (metric, name) in product(groups.items(), names.items())
 }
 assert all((values > 0).all() for values in ends.values())
-pd.DataFrame(ends).loc[main_runs].rename(index=lambda run: run_style(run).label).round(4)
+pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:.3g}".format)
 
 # %% [markdown]
 # ## When does the update point where it will end?
@@ -177,7 +178,7 @@ for name, (table, metric) in (sources | {"walk": (walks, "subspace_alignment")})
     path = over_seeds(over_matrices(table, metric, modules=chosen))
     first[name] = path.sort_values("step").groupby("run").first()["mean"]
 assert all(values.between(0, 1 + 1e-9).all() for values in first.values())
-pd.DataFrame(first).loc[main_runs].rename(index=lambda run: run_style(run).label).round(3)
+pd.DataFrame(first).loc[main_runs].rename(index=label).round(3)
 
 # %% [markdown]
 # ## Is the early subspace enough?
@@ -196,7 +197,7 @@ for parent, step in sorted(branches):
         ranks = over_seeds(over_matrices(matrices[matrices["run"] == parent], "stable_rank", modules=group))
         rank = ranks.set_index("step").loc[step, "mean"]
         rule = max(1, ceil(rank) - 1)
-        print(f"{run_style(parent).label} at step {step}, {where}: stable rank {rank:.2f}, rule K = {rule}")
+        print(f"{label(parent)} at step {step}, {where}: stable rank {rank:.2f}, rule K = {rule}")
 projections = {run.name: run.projection for run in study.runs if run.projection is not None}
 print("K in use:", ", ".join(sorted({str(projection.K) for projection in projections.values()})))
 
@@ -219,7 +220,7 @@ families = {name: [name, *(run for run in projections if run.startswith(name))] 
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 4.0), layout="constrained", width_ratios=(4, 3, 3))
 for ax, (parent, runs) in zip(axes, families.items(), strict=False):
     draw_accuracy(ax, curves, runs=runs, branch=study.run(runs[-1]).branch[1])
-    ax.set_title(f"{run_style(parent).label}, validation")
+    ax.set_title(f"{label(parent)}, validation")
 draw_trajectory(axes[2], curves, "share_inside", runs=families["opd"][1:] + families["sft"][1:])
 for line in axes[2].lines:
     line.set_marker("")
@@ -239,7 +240,7 @@ save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs
 inside = curves[curves["metric"] == "share_inside"].groupby("run")["value"].agg(["first", "mean", "last"])
 assert inside.to_numpy().min() >= 0
 assert inside.to_numpy().max() <= 1 + 1e-6
-inside.loc[list(projections)].rename(index=lambda run: run_style(run).label).round(3)
+inside.loc[list(projections)].rename(index=label).round(3)
 
 # %% [markdown]
 # **Claim (§4.2, Fig. 8; C11).** The same holds on held-out benchmarks. Ours are the test problems of the
@@ -255,7 +256,7 @@ fig, axes = plt.subplots(2, len(tasks), figsize=(7.2, 4.4), layout="constrained"
 for row, (parent, runs) in zip(axes, families.items(), strict=True):
     for ax, task in zip(row, tasks, strict=True):
         draw_scores(ax, curves, task, runs=["sft", *runs] if parent == "opd" else runs)
-    row[0].set_ylabel(f"{run_style(parent).label}: accuracy (avg@8)")
+    row[0].set_ylabel(f"{label(parent)}: accuracy (avg@8)")
 for ax, title in zip(axes[0], tasks.values(), strict=True):
     ax.set_title(title)
 draw_legend(fig)
@@ -275,7 +276,7 @@ for task, name in tasks.items():
     found = scores(curves, ["sft", *families["opd"]], task).set_index("run")
     gain[name] = found["mean"] - found.loc["sft", "mean"]
     gain[f"± {name}"] = np.hypot(found["error"], found.loc["sft", "error"])
-pd.DataFrame(gain).loc[families["opd"]].rename(index=lambda run: run_style(run).label).round(3)
+pd.DataFrame(gain).loc[families["opd"]].rename(index=label).round(3)
 
 # %% [markdown]
 # ## What we found
@@ -289,9 +290,10 @@ from paper_lib.claims import ledger
 from paper_lib.evidence import read_evidence
 from paper_lib.ledger import found
 
-rows = ledger(read_evidence(profile, data_dir))
-print(rows[rows["claim"].isin(["C7", "C8", "C9", "C10", "C11"])][["claim", "verdict"]].to_string(index=False))
-Markdown(found(rows, "C7", "C8", "C9", "C10", "C11"))
+ours = ("C7", "C8", "C9", "C10", "C11")
+rows = ledger(read_evidence(profile, data_dir), ours)
+print(rows[["claim", "verdict"]].to_string(index=False))
+Markdown(found(rows, *ours))
 
 # %% [markdown]
 # ## Exercises

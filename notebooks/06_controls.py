@@ -42,8 +42,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from paper_lib.findings import label
 from paper_lib.profiles import get_profile
-from paper_lib.styles import in_order, run_style, use_style
+from paper_lib.styles import in_order, use_style
 from paper_lib.summaries import MODULE_GROUPS
 from paper_lib.tables import read_table
 
@@ -108,7 +109,7 @@ evidence = read_evidence(profile, data_dir)
 opd = evidence.path("opd", "stable_rank", modules=chosen)
 apart = {}
 for run in [*everything[1:], "sft", "sft_matched"]:
-    apart[run_style(run).label] = distance(evidence.path(run, "stable_rank", modules=chosen), opd).mean()
+    apart[label(run)] = distance(evidence.path(run, "stable_rank", modules=chosen), opd).mean()
 print(f"another seed of OPD: {seed_spread(opd):.3f} at most")
 pd.Series(apart, name="distance to OPD").sort_values().round(3).to_frame()
 
@@ -153,7 +154,7 @@ ends = {
 }
 gained = curves[curves["metric"] == "sampled_accuracy"].sort_values("step").groupby(["run", "seed"])["value"]
 ends["accuracy gained"] = (gained.last() - gained.first()).groupby("run").mean()
-pd.DataFrame(ends).loc[everything].rename(index=lambda run: run_style(run).label).round(3)
+pd.DataFrame(ends).loc[everything].rename(index=label).map("{:.3g}".format)
 
 # %% [markdown]
 # The drift ratio is the root mean square of ΔW over √Σ lr², which is about 1 for Adam on pure noise: near

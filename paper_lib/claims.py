@@ -164,10 +164,17 @@ def judge(finding: Finding) -> str:
     return "agrees" if held == len(finding.checks) else "partly" if held else "disagrees"
 
 
-def ledger(evidence: Evidence, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
-    """One row a claim, all text, columns LEDGER_COLUMNS. A missing run makes a row "not tested", no error."""
+def ledger(evidence: Evidence, only: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row a claim, all text, columns LEDGER_COLUMNS. A missing run makes a row "not tested", no error.
+
+    only: these claims, such as ("C7", "C8"), in the ledger's order; None is all. Raises ValueError
+    for an unknown one.
+    """
+    known_claims = [claim.id for claim in CLAIMS]
+    if unknown := sorted(set(only or ()) - set(known_claims)):
+        raise ValueError(f"no claim {unknown[0]!r}; there are {', '.join(known_claims)}")
     rows = []
-    for claim in claims:
+    for claim in [claim for claim in CLAIMS if only is None or claim.id in only]:
         ours, verdict, why = _read(claim, evidence, "sft")
         beside = matched = "–"
         if claim.about_sft:

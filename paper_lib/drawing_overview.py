@@ -41,7 +41,7 @@ MEASURES = (
         paper=(0.3188, 0.5359, 0.7348),
         alpha=True,
     ),
-    Measure(name="principal angle in degrees (log)", metric="angle_v_mean", log=True, scale=180 / np.pi),
+    Measure(name="principal angle, ° (log)", metric="angle_v_mean", log=True, scale=180 / np.pi),
     Measure(name="spectral shift (log)", metric="spectral_shift", paper=(1e-3, 1e-4, 1e-5), log=True),
     Measure(
         name="norm of the update (log)",

@@ -53,7 +53,7 @@ def falling(values: dict[str, pd.Series]) -> list[Check]:
 
 def label(run: str) -> str:
     """A run's name in figures, without mathematical typesetting."""
-    return run_style(run).label.replace(r"$\alpha$", "α")
+    return run_style(run).label.replace(r"$\alpha$", "α").replace("$W_0$", "W₀")
 
 
 def three(evidence: Evidence, sft: str, metric: str, **which: Any) -> dict[str, pd.Series]:
