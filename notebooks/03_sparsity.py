@@ -226,9 +226,10 @@ reported.round(3)
 # both. The rank r has to scale with the model, and here is ours beside the paper's:
 
 # %%
-diagnostics, width = study.diagnostics, study.lineages[0].shape.hidden_size
+diagnostics = study.diagnostics
+width = matrices.query("metric == 'parameters' and module == 'q'")["value"].max() ** 0.5  # q is square
 pictured = masks.query("run == 'opd'").iloc[0]
-print(f"r = {diagnostics.principal_rank} of {width}; the paper has 64 of 4,096, and of 1,024 for k and v")
+print(f"r = {diagnostics.principal_rank} of {width:.0f}; the paper has 64 of 4,096, and of 1,024 for k and v")
 print(f"pictured: module {pictured['module']} of layer {pictured['layer']}, seed {pictured['seed']}")
 
 # %% [markdown]

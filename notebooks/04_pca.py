@@ -74,9 +74,11 @@ use_style()
 layers = sorted(matrices["layer"].unique())
 shown = layers[len(layers) // 2] if layer < 0 else layer
 angles_of = matrices[(matrices["layer"] == shown) & (matrices["module"] == module)]
-size, width = angles_of.query("metric == 'angle_u_max'")["k"].max(), study.lineages[0].shape.hidden_size
 assert len(angles_of) > 0, f"no matrix {module} in layer {shown}; layers are {layers}"
-print(f"k = {size:.0f} of {width}, {size / width:.1%}; the paper has 512 of 4,096, {512 / 4096:.1%}")
+size = angles_of.query("metric == 'angle_u_max'")["k"].max()
+width = matrices.query("metric == 'parameters' and module == 'q'")["value"].max() ** 0.5  # q is square
+asked = study.diagnostics.angle_k  # cut to half the shorter side: larger subspaces meet whatever happens
+print(f"k = {size:.0f} (asked {asked}) of {width:.0f}, {size / width:.1%}; the paper has 512 of 4,096, 12.5%")
 print(f"the matrix shown by itself: {module} of layer {shown}")
 
 # %% [markdown]

@@ -1,0 +1,276 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # One base, three objectives
+#
+# **Question.** The paper compares three ways to train a model further: supervised fine-tuning on
+# demonstrations (SFT), on-policy distillation from a teacher (OPD), and reinforcement learning from a
+# verified answer (RLVR), the last two from the end of the first (§3). Can a study with this structure be
+# trained on two cores, with each objective improving its student, so that the geometry of the updates is
+# worth looking at?
+#
+# **In this notebook**
+#
+# - the task, and the reasoning trace that gives every token something to learn from;
+# - the objectives as one equation that differs in two places, and the runs that vary one thing at a time;
+# - the training of all of them, in parallel, continued where an earlier call stopped;
+# - the credit that each objective gives to every token of one completion;
+# - learning curves, beside the teacher.
+#
+# Training takes about 2 minutes (`smoke`), 20 (`laptop`) or hours (`reference`) on two cores; what is
+# finished is not trained again. `02_extract` measures the weights that come out, the other notebooks draw.
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # which study: smoke, laptop or reference
+seed: int = 0  # whose rollout and curves are shown
+data_dir: str = "data"  # runs go to runs/<profile>/ below it
+figures_dir: str = "figures"  # figures go to <profile>/ below it
+workers: int | None = None  # processes; None is one a core
+force: bool = False  # train again what is finished
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from paper_lib.profiles import get_profile
+from paper_lib.study import Study
+from paper_lib.styles import run_style, use_style
+
+study = Study(profile=get_profile(profile), data_dir=Path(data_dir))
+opd = study.profile.run("opd")
+use_style()
+
+# %% [markdown]
+# ## The task
+#
+# A problem is a short sum; its demonstration reduces it one operation at a time, left to right, and ends with
+# the answer. One token is one character, `?` opens a prompt and `$` ends a completion. The answer is what
+# follows the last `=`, so that a verifier needs no model. Problems are split by a hash of their prompt: none
+# is ever in two splits, whatever the seed.
+
+# %%
+from paper_lib.tasks import corrupt, problems, seeded_generator, verify
+
+examples = problems(opd.tasks[0], split="train", number=3, seed=seed)
+for problem in examples:
+    assert verify(problem.demonstration, problem)
+    print(f"{problem.prompt}{problem.demonstration}$   answer {problem.answer}")
+noisy = corrupt(examples[-1].demonstration, 0.3, seeded_generator("example", seed))
+print(f"{examples[-1].prompt}{noisy}$   the last one with 30 % of its digits corrupted")
+
+# %% [markdown]
+# The base has learned this from clean traces first, then from traces with some digits corrupted, as found
+# text would be. It can do the task but samples badly, which leaves something to *elicit*. The teacher, a
+# larger model, saw clean traces alone. SFT on cleaner demonstrations than the base's last ones makes the
+# *anchor*, from which OPD, RLVR and most controls start.
+
+# %% [markdown]
+# ## The objectives
+#
+# One form covers all of them (§3.3): completions $y$ come from somewhere, and every token has a credit $a_t$,
+#
+# $$g = \sum_t a_t \, \nabla_\theta \log p_\theta(y_t \mid x, y_{<t}).$$
+#
+# | objective | completions | credit |
+# |---|---|---|
+# | SFT | demonstrations | $a_t = 1$ |
+# | OPD | the student's own | $a_t = -r_t$ |
+# | RLVR | the student's own | $a_t = A$ |
+# | mix | the student's own | $a_t = -\alpha\, r_t + (1 - \alpha) A$ |
+#
+# Here $r_t = \log \pi_\theta(y_t) - \log \pi_T(y_t)$ is the gap to the teacher on the sampled token, and $A$
+# the reward less the mean of its group (the completions of one prompt), over their standard deviation: one
+# number for all tokens.
+#
+# OPD's credit is a one-sample estimate of the gradient of the reverse KL divergence to the teacher;
+# `opd_exact` takes that divergence over the whole vocabulary instead. Controls keep a share of the tokens
+# (`opd_tokens_…`), sample from the teacher (`opd_teacher_rollouts`), change teacher or task, or continue a
+# run with its gradient or update projected on a subspace (`…_projected_…`). `sft_matched` is SFT at OPD's
+# start, learning rate, batch and steps, the run that the paper lacks.
+
+# %%
+from collections import Counter
+from dataclasses import asdict
+
+plan = pd.DataFrame([asdict(run) for run in study.profile.runs]).set_index("name")
+plan["seeds"] = pd.Series(Counter(run.name for run, _ in study.profile.planned()))
+plan["batch"] = plan["prompts_per_step"] * plan["samples_per_prompt"]
+shown = ["objective", "start", "steps", "learning_rate", "schedule", "batch", "teacher", "seeds"]
+plan[shown].assign(teacher=plan["teacher"].where(plan["objective"].isin(["opd", "mix"]), "–"))
+
+# %% [markdown]
+# Prompts times samples a prompt make the batch. Compare with the paper's scale: SFT takes 5,375 steps at
+# 10⁻⁵, OPD 300 and RLVR 1,024 steps at 10⁻⁶, so that SFT differs from the other two in its start, rate,
+# schedule, length and batch at once. Ours differs in the same ways, except that OPD and RLVR have equal
+# batches and steps; what follows from the schedule then shows between `sft` and `sft_matched`.
+
+# %% [markdown]
+# ## Training
+#
+# Every run goes to its own folder, `runs/<profile>/<run>/seed_<seed>/`: float32 snapshots, a table of curves,
+# and `run.json`, written last. A run whose folder matches its configuration is left alone; one that was
+# stopped goes on from its last snapshot and ends in the same weights as if it had not been.
+
+# %%
+from paper_lib.study import train_study
+
+directories = train_study(profile, data_dir=data_dir, workers=workers, force=force)
+unfinished = [folder for folder in directories if not (folder / "run.json").is_file()]
+assert not unfinished, f"not finished: {unfinished}"
+snapshots = sum(len(list(folder.glob("step_*.safetensors"))) for folder in directories)
+print(f"{len(directories)} runs with {snapshots} snapshots in {Path(data_dir) / 'runs' / profile}")
+
+# %% [markdown]
+# ## Credit, token by token
+#
+# Before its first step, OPD's student is the anchor. We let it sample completions of one problem, score one
+# of them with the teacher, and compare what the objectives would have it learn from.
+
+# %%
+from dataclasses import replace
+
+import torch
+
+from paper_lib.objectives import group_advantages, token_gap
+from paper_lib.rollouts import completion_logits, token_log_probs
+from paper_lib.study import load_policy
+from paper_lib.train import collect
+
+policy = load_policy(study, opd, seed)
+batch = collect(policy, replace(opd, prompts_per_step=1, samples_per_prompt=16), seed, 0)
+with torch.no_grad():
+    log_p, teacher_log_p = (
+        token_log_probs(completion_logits(model, batch), batch.completion_ids)
+        for model in (policy.student, policy.teacher)
+    )
+
+# %%
+gap, advantage = token_gap(log_p, teacher_log_p), group_advantages(batch.rewards, 16)
+row = int((gap * batch.completion_mask).sum(1).argmax())  # the completion that the teacher finds least likely
+length = int(batch.completion_mask[row].sum())
+tokens = policy.tokenizer.convert_ids_to_tokens(batch.completion_ids[row, :length].tolist())
+prompt = policy.tokenizer.decode(batch.prompt_ids[0], skip_special_tokens=True)
+print(f"{prompt}{''.join(tokens)}   reward {batch.rewards[row]:.0f}, advantage {advantage[row]:.2f}")
+values = {"student": log_p[row].exp(), "teacher": teacher_log_p[row].exp(), "r_t": gap[row]}
+pd.DataFrame({"token": tokens} | {name: line[:length].tolist() for name, line in values.items()}).round(3)
+
+# %% [markdown]
+# **Claim (§3.3).** OPD's credit is dense: it differs from token to token and points at the mistakes, where
+# RLVR has one number for a whole completion and SFT never sees it. Refuted by a gap that is spread evenly
+# over right and wrong tokens.
+
+# %%
+from paper_lib.checkpoints import step_path
+from paper_lib.drawing import draw_legend
+from paper_lib.figures import save_figure
+from paper_lib.pretrain import models_directory
+
+anchor = study.profile.run("sft")
+weights = [step_path(study.directory(anchor, seed), anchor.steps)]
+weights.append(models_directory(study.profile, study.data_dir) / "teacher" / "model.safetensors")
+fig, ax = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
+ax.bar(range(length), -gap[row, :length], color=run_style("opd").color, label=r"OPD: $a_t = -r_t$")
+ax.axhline(float(advantage[row]), color=run_style("rlvr").color, label="RLVR: $a_t = A$")
+ax.set_xticks(range(length), tokens)
+ax.grid(visible=False, axis="x")
+ax.set(xlabel=f"completion of {prompt}", ylabel="credit $a_t$")
+draw_legend(fig)
+save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weights)
+
+# %% [markdown]
+# Each bar is the teacher's verdict on one token that the student chose: near zero where they agree, far below
+# where the teacher would hardly have written it. Find the first long bar and check the arithmetic there; the
+# tokens after it are judged given the mistake, so a consistent continuation is likely to the teacher again.
+# Of all completions of this problem this is the one it finds least likely. RLVR's line is the same for all
+# tokens, and at zero when all completions are right, or all wrong.
+
+# %% [markdown]
+# ## Learning curves
+#
+# **Claim (the premise of §3).** Every objective improves its student: SFT the base, OPD and RLVR the anchor,
+# with headroom left below the teacher. Where a run has not improved, its geometry is that of noise.
+
+# %%
+from paper_lib.evaluation import accuracy
+from paper_lib.tables import read_table
+
+curves = pd.concat([read_table(folder / "curve.parquet") for folder in directories], ignore_index=True)
+evaluation, home = study.profile.evaluation, opd.tasks[0]
+asked = problems(home, split="validation", number=evaluation.snapshot_problems, seed="evaluation")
+sampling = {"samples": evaluation.samples, "max_new_tokens": opd.max_new_tokens, "seed": "teacher"}
+best = accuracy(policy.teacher, policy.tokenizer, asked, **sampling)
+print(f"teacher: {best['sampled_accuracy']:.3f} ± {best['sampled_accuracy_se']:.3f} sampled")
+print(f"         {best['greedy_accuracy']:.3f} greedy, on {len(asked)} validation problems")
+
+# %%
+from paper_lib.drawing import draw_chance
+from paper_lib.drawing_controls import draw_accuracy
+
+panels = {"from the base": ["sft"], "from the anchor": ["opd", "rlvr", "sft_matched"]}
+panels["variants of OPD"] = ["opd", "opd_exact", "opd_small_teacher", "opd_teacher_rollouts"]
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.3), layout="constrained", sharey=True)
+for ax, (title, runs) in zip(axes, panels.items(), strict=True):
+    draw_accuracy(ax, curves, runs=runs)
+    draw_chance(ax, best["sampled_accuracy"], "teacher")
+    ax.set_title(title)
+axes[0].set_ylabel("validation accuracy (avg@8)")
+draw_legend(fig)
+used = [folder / "curve.parquet" for folder in directories]
+save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=used)
+
+# %% [markdown]
+# Accuracy of answers sampled at temperature 1, eight a problem, for the seeds that all runs of a panel have;
+# the band and the bars at the right are standard errors of the evaluation, over problems and not over
+# training. The runs of the middle and right panels start from the weights in which the left one ends. A curve
+# that ends within the errors of its start is no evidence of learning.
+
+# %% [markdown]
+# ## What we found
+#
+# The gain is that of the last over the first snapshot on the same validation problems, its error taken as if
+# they were drawn anew each time, which makes it too large rather than too small; *agrees* and *disagrees*
+# need two of them. *greedy* is the accuracy at the end without sampling.
+
+# %%
+from paper_lib.drawing_controls import scores
+
+claims = pd.DataFrame(columns=["claim", "paper, AIME 2024 (first draft)"])
+claims.loc["sft"] = "SFT improves the base", "55.5 after SFT"
+claims.loc["opd"] = "OPD improves the anchor", "55.5 → 63.3"
+claims.loc["rlvr"] = "RLVR improves the anchor", "not printed"
+claims.loc["sft_matched"] = "so does SFT at OPD's rate, batch and steps", "no such run"
+lines = {run: scores(curves, [run]).set_index("step") for run in claims.index}
+first, last = (pd.DataFrame({run: line.iloc[at] for run, line in lines.items()}).T for at in (0, -1))
+gain, error = last["mean"] - first["mean"], (first["error"] ** 2 + last["error"] ** 2) ** 0.5
+claims["ours"] = [f"{a:.3f} → {b:.3f}" for a, b in zip(first["mean"], last["mean"], strict=True)]
+claims["gain"] = [f"{a:.3f} ± {b:.3f}" for a, b in zip(gain, error, strict=True)]
+greedy = curves[curves["metric"] == "greedy_accuracy"].groupby(["run", "seed"])["value"].last()
+claims["greedy"] = greedy.groupby("run").mean().round(3)
+claims["agrees?"] = pd.cut(gain / error, [-np.inf, -2, 2, np.inf], labels=["disagrees", "unclear", "agrees"])
+claims.reset_index(drop=True)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Show that the credit $-r_t$ gives the gradient of the reverse KL on average over the student's samples,
+#    although $r_t$ itself depends on θ. *Hint:* what is the mean of ∇ log π_θ?
+# 2. Rerun the cell on credit with another `seed` until RLVR's line is at zero. What does OPD learn from that
+#    problem that RLVR cannot? *Hint:* look at the rewards of the group.
+# 3. Add a run to a copy of the profile: `replace(opd, name="opd_fast", learning_rate=1e-4)`, and train it.
+#    How does its accuracy end? *Hint:* `Profile` and `RunConfig` are dataclasses; `train_study` takes a
+#    profile by name, so register the copy in `paper_lib.profiles.PROFILES`.
+# 4. Which of the runs in the table see exactly the same problems in the same order, and which the same
+#    completions? *Hint:* `paper_lib.train.step_problems` and `collect` say what the seeds depend on.

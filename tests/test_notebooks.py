@@ -1,0 +1,130 @@
+"""The notebooks are text, short cells in one order, and leave the computing to the package."""
+
+import ast
+import re
+from pathlib import Path
+
+import jupytext
+import pytest
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+SOURCES = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+LINES = 15
+HEADINGS = ("**Question.**", "**In this notebook**", "## What we found", "## Exercises")
+PARAMETER = re.compile(r"(\w+): (bool|int|float|str)(?: \| None)? = .+  # \S.+")
+FIGURES = {
+    "03_sparsity": {"table1_sparsity", "fig3_mask_overlap"},
+    "04_pca": {"fig2_rotation_drift", "fig_pca_trajectory"},
+    "05_locking": {
+        *("fig4_intrinsic_geometry", "fig5_subspace_emergence"),
+        *("fig6_projected_training", "fig8_projected_benchmarks"),
+    },
+    "06_controls": {"fig7_controls_stable_rank", "fig9_controls_auxiliary", "fig1_overview", "claims"},
+}
+COMPUTING = ("train", "study", "rollouts", "models", "pretrain", "runs", "evaluation", "extract")
+
+
+def cells(source: Path, kind: str | None = None) -> list[NotebookNode]:
+    return [cell for cell in jupytext.read(source).cells if kind in (None, cell.cell_type)]
+
+
+def code(source: Path) -> str:
+    return "\n\n".join(cell.source for cell in cells(source, "code"))
+
+
+def saves(cell: NotebookNode) -> list[str]:
+    return re.findall(r'save_figure\(\s*\w+,\s*"(\w+)"', cell.source) if cell.cell_type == "code" else []
+
+
+every_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+
+
+def test_text_is_the_only_source_and_there_are_six():
+    ignored = ("*.ipynb", "__pycache__", ".*")
+    kept = [path for path in FOLDER.iterdir() if not any(path.match(pattern) for pattern in ignored)]
+    assert {path.suffix for path in kept} == {".py"}
+    assert [source.stem[:2] for source in SOURCES] == [f"{number:02}" for number in range(1, 7)]
+
+
+@every_notebook
+def test_it_asks_answers_and_sets_exercises_in_that_order(source):
+    assert source.read_text().startswith("# ---\n# jupyter:")
+    assert cells(source)[0].source.startswith("# ")
+    prose = "\n\n".join(cell.source for cell in cells(source, "markdown"))
+    places = [prose.find(heading) for heading in HEADINGS]
+    assert -1 not in places, f"no {HEADINGS[places.index(-1)]}"
+    assert places == sorted(places)
+    exercises = re.split(r"^\d\. ", prose[places[-1] :], flags=re.MULTILINE)[1:]
+    assert 2 <= len(exercises) <= 4
+
+
+@every_notebook
+def test_the_first_code_cell_holds_typed_literals_with_help_and_all_are_used(source):
+    first, setup, *rest = cells(source, "code")
+    assert "parameters" in first.metadata.get("tags", [])
+    names = []
+    for line in first.source.splitlines():
+        match = PARAMETER.fullmatch(line)
+        assert match, f"not of the form `name: type = literal  # help`: {line}"
+        names.append(match[1])
+    for statement in ast.parse(first.source).body:
+        assert isinstance(statement, ast.AnnAssign)
+        assert statement.value is not None
+        ast.literal_eval(statement.value)
+    assert {"profile", "data_dir"} <= set(names)
+    assert 'profile: str = "laptop"' in first.source
+    assert "get_profile(profile)" in setup.source
+    trees = [ast.parse(cell.source) for cell in (setup, *rest)]
+    used = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert set(names) <= used, f"never used: {set(names) - used}"
+
+
+@every_notebook
+def test_cells_are_short_and_define_nothing_long(source):
+    for cell in cells(source, "code"):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= LINES, f"{len(lines)} lines:\n{cell.source}"
+        for node in ast.walk(ast.parse(cell.source)):
+            assert not isinstance(node, ast.ClassDef | ast.Try), cell.source
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or node.lineno) - node.lineno < 5, f"def {node.name} is too long"
+
+
+@every_notebook
+def test_it_needs_no_magic_and_hides_nothing(source):
+    text = code(source)
+    assert not re.search(r"^\s*[%!]", text, flags=re.MULTILINE)
+    for banned in ("filterwarnings", "simplefilter", "environ", "getenv", "subprocess", "get_ipython"):
+        assert banned not in text
+    strings = [n.value for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Constant)]
+    paths = [s for s in strings if isinstance(s, str) and re.match(r"(/|~|[A-Za-z]:\\)\w", s)]
+    assert paths == []
+
+
+@every_notebook
+def test_a_figure_is_a_claim_a_cell_that_ends_in_saving_it_and_a_reading(source):
+    claimed, everything = False, cells(source)
+    for cell, after in zip(everything, [*everything[1:], None], strict=True):
+        claimed |= cell.cell_type == "markdown" and "**Claim" in cell.source
+        if not saves(cell):
+            continue
+        assert claimed, f"{saves(cell)} comes without a bold claim"
+        assert len(saves(cell)) == 1
+        last = ast.parse(cell.source).body[-1]
+        assert isinstance(last, ast.Expr)
+        assert ast.unparse(last).startswith("save_figure(")
+        assert after is not None
+        assert after.cell_type == "markdown", f"{saves(cell)} comes without a reading"
+
+
+@pytest.mark.parametrize("stem", FIGURES)
+def test_every_figure_of_the_paper_is_drawn_where_the_readme_says(stem):
+    found = {name for cell in cells(FOLDER / f"{stem}.py") for name in saves(cell)}
+    assert found >= FIGURES[stem] - {"claims"}
+
+
+@pytest.mark.parametrize("stem", FIGURES)
+def test_drawing_from_tables_loads_no_training(stem):
+    imported = re.findall(r"from paper_lib\.(\w+) import", code(FOLDER / f"{stem}.py"))
+    assert not set(imported) & set(COMPUTING)
