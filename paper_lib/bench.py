@@ -128,17 +128,12 @@ def _summary(records: pd.DataFrame, completions: int) -> pd.DataFrame:
     """One row an objective and code, in the order measured."""
     records["step"] = records[list(PARTS)].sum(axis=1)
     groups = records.groupby(["objective", "code"], sort=False)
-    table = pd.DataFrame(
-        {
-            "step_seconds": groups["step"].median(),
-            "fastest_seconds": groups["step"].min(),
-            "slowest_seconds": groups["step"].max(),
-            "processor_seconds": groups["processor"].median(),
-        }
-    )
-    theirs = table.xs("TRL", level="code")
-    table["ratio"] = table["step_seconds"].div(theirs["step_seconds"], level="objective")
-    table["processor_ratio"] = table["processor_seconds"].div(theirs["processor_seconds"], level="objective")
+    table = pd.DataFrame(index=groups.size().index)
+    for prefix, timed in (("", "step"), ("processor_", "processor")):
+        medians = groups[timed].median()
+        table[f"{timed}_seconds"] = medians
+        table[f"{prefix}ratio"] = medians.div(medians.xs("TRL", level="code"), level="objective")
+    table["fastest_seconds"], table["slowest_seconds"] = groups["step"].min(), groups["step"].max()
     table["completions_per_second"] = completions / table["step_seconds"]
     table[["completion_length", "update_share"]] = groups[["completion_length", "update_share"]].mean()
     for part in PARTS:
@@ -166,7 +161,7 @@ def _printed(table: pd.DataFrame, settings: dict[str, Any]) -> str:
     return f"""
 One optimizer step of profile {settings["profile"]}: {size} completions ({settings["prompts"]} prompts × \
 {settings["samples_per_prompt"]}) of at most {settings["max_new_tokens"]} tokens,
-float32, {settings["device"]}, {settings["threads"]} threads; {versions}.
+float32, {settings["device"]}, threads: {settings["threads"]}; {versions}.
 Medians of {settings["rounds"]} × {settings["steps"]} steps, ours and TRL's in turn, each turn after \
 {settings["warmup"]} steps that do not count.
 
