@@ -41,6 +41,7 @@ window: int = 48  # rows and columns shown of the masks
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from paper_lib.profiles import get_profile
@@ -214,9 +215,10 @@ reported = pd.DataFrame({"density": (0.9273, 0.4628, 0.2776)}, ["sft", "opd", "r
 reported["principal"], reported["low_magnitude"] = (0.2966, 0.2731, 0.2665), (0.3188, 0.5359, 0.7348)
 overlap = reported[["principal", "low_magnitude"]]
 for alpha in (0.3, 0.5):
-    least, most = zip(*(overlap_bounds(alpha, d) for d in reported["density"]), strict=True)
-    reported[f"from ({alpha})"], reported[f"to ({alpha})"] = least, most
-    reported[f"possible ({alpha})"] = (least <= overlap.min(axis=1)) & (overlap.max(axis=1) <= most)
+    bounds = np.array([overlap_bounds(alpha, density) for density in reported["density"]])
+    reported[f"from ({alpha})"], reported[f"to ({alpha})"] = bounds.T
+    inside = (bounds[:, :1] <= overlap) & (overlap <= bounds[:, 1:])
+    reported[f"possible ({alpha})"] = inside.all(axis=1)
 assert reported["possible (0.3)"].all()
 assert not reported.loc["sft", "possible (0.5)"]
 reported.round(3)
