@@ -137,14 +137,9 @@ pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:.3g}".format)
 # emergence rather than a shared prefix only if its increments stay above chance.
 
 # %%
-import numpy as np
-
-from paper_lib.subspaces import chance_alignment
-
-shape, K = study.lineages[0].shape, study.diagnostics.K
-columns = dict.fromkeys((*ATTENTION, *MLP), shape.hidden_size)
-columns |= {"o": shape.heads * shape.head_dim, "down": shape.intermediate_size}
-chance = np.mean([chance_alignment(K, columns[module]) for module in chosen])
+K = study.diagnostics.K
+by_chance = over_matrices(matrices, "subspace_alignment_chance", modules=chosen)  # K/n of each matrix
+chance = by_chance["value"].mean()
 ends_at = matrices.groupby("run")["step"].transform("max")
 one_by_definition = (matrices["metric"] == "increment_alignment") & (matrices["step"] == ends_at)
 stretches = matrices.assign(value=matrices["value"].mask(one_by_definition))
@@ -258,7 +253,7 @@ for row, (parent, runs) in zip(axes, families.items(), strict=True):
         draw_scores(ax, curves, task, runs=["sft", *runs] if parent == "opd" else runs)
     row[0].set_ylabel(f"{label(parent)}: accuracy (avg@8)")
 for ax, title in zip(axes[0], tasks.values(), strict=True):
-    ax.set_title(title)
+    ax.set_title(title.replace(" ", "\n"))
 draw_legend(fig)
 save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inputs=[tables["curves"]])
 
@@ -275,7 +270,7 @@ gain = {}
 for task, name in tasks.items():
     found = scores(curves, ["sft", *families["opd"]], task).set_index("run")
     gain[name] = found["mean"] - found.loc["sft", "mean"]
-    gain[f"± {name}"] = np.hypot(found["error"], found.loc["sft", "error"])
+    gain[f"± {name}"] = (found["error"] ** 2 + found.loc["sft", "error"] ** 2) ** 0.5
 pd.DataFrame(gain).loc[families["opd"]].rename(index=label).round(3)
 
 # %% [markdown]
