@@ -210,9 +210,7 @@ class Optimization:
             loss += part.detach()
         if self.accelerator.num_processes > 1:
             loss = self.accelerator.reduce(loss, reduction="sum")
-            for parameter in self.parameters.values():
-                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                parameter.grad = self.accelerator.reduce(gradient, reduction="sum")
+            self._sum_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.run.max_gradient_norm)
         for what, value in (("loss", float(loss)), ("norm of the gradient", float(norm))):
             if not math.isfinite(value):
@@ -228,6 +226,14 @@ class Optimization:
         if self.constraint is not None:
             self.constraint.on_update()
         return {"loss": float(loss), "gradient_norm": float(norm)}
+
+    def _sum_gradients(self) -> None:
+        """Sum the gradients over the processes, in one message."""
+        parameters = list(self.parameters.values())
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        total = self.accelerator.reduce(torch.cat([g.flatten() for g in own]), reduction="sum")
+        for parameter, part in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and Adam moments as one flat dict of tensors, for safetensors."""

@@ -1,5 +1,6 @@
 """Shared fixtures: one thread, tiny models, and a tiny study in a folder of its own."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from tiny import SHAPE, TEACHER_SHAPE, TINY, save_models
 from paper_lib import profiles
 from paper_lib.models import build_model, load_model
 from paper_lib.tasks import character_tokenizer
+
+os.environ["ACCELERATE_USE_CPU"] = "true"  # bits are compared, here and in processes that tests start
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -59,15 +59,22 @@ def test_cached_log_probs_are_those_of_a_full_forward_pass(student, tokenizer, t
 
 
 @pytest.mark.parametrize("samples", [1, 4])
-def test_scoring_with_shared_prompts_is_a_full_forward_pass(student, tokenizer, samples):
+@pytest.mark.parametrize("model", ["student", "base"])
+def test_scoring_with_shared_prompts_is_a_full_forward_pass(model, tokenizer, samples, request):
+    student = request.getfixturevalue(model)
     batch = draw(student, tokenizer, samples=samples)
     mask = batch.completion_mask
     ours, full = completion_logits(student, batch)[mask], full_logits(student, batch)[mask]
     torch.testing.assert_close(ours, full, atol=2e-5, rtol=0)
 
 
-def test_scoring_with_shared_prompts_has_the_gradient_of_a_full_forward_pass(student, tokenizer):
-    batch = draw(student, tokenizer)
+@pytest.mark.parametrize("model", ["student", "base"])
+def test_scoring_with_shared_prompts_has_the_gradient_of_a_full_forward_pass(model, tokenizer, request):
+    student = request.getfixturevalue(model)
+    batch = draw(student, tokenizer, samples=8)
+    if model == "base":  # some of its completions are alike, and are run once
+        alike = [texts(tokenizer, batch)[8 * i : 8 * i + 8] for i in range(4)]
+        assert any(len(set(group)) < 8 for group in alike)
     weight = torch.randn(batch.completion_mask.sum(), 19, generator=seeded_generator("weight"))
     gradients = []
     for logits in (completion_logits, full_logits):

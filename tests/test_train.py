@@ -6,16 +6,31 @@ import socket
 from dataclasses import replace
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import MIX, OPD, RANDOM_TOKENS, RLVR, SFT, SHAPE, SORTING, SUMS, TEACHER_SHAPE, full_logits
+from tiny import (
+    MIX,
+    OPD,
+    RANDOM_TOKENS,
+    RLVR,
+    SFT,
+    SHAPE,
+    SORTING,
+    SUMS,
+    TEACHER_SHAPE,
+    TINY,
+    full_logits,
+    snapshots,
+)
 
 from paper_lib import train
 from paper_lib.errors import CompanionError
 from paper_lib.models import build_model
 from paper_lib.objectives import group_advantages
 from paper_lib.rollouts import token_log_probs
+from paper_lib.runs import RunPlace, train_run
 from paper_lib.tasks import character_tokenizer, split_of
 from paper_lib.train import Optimization, Policy, collect, informative, step_problems, train_steps
 
@@ -301,6 +316,10 @@ def short_sums(tokenizer, batch, problems):
     return (short & additions.repeat_interleave(batch.group_size)).float()
 
 
+def place_in(directory):
+    return RunPlace(directory=directory / "sft", profile="tiny", seed=0, fingerprint="0123456789abcdef")
+
+
 def _train_shared(rank, world, port, model, results):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
@@ -313,8 +332,9 @@ def _train_shared(rank, world, port, model, results):
         policy = policy_of()
         policy.student.load_state_dict(model)
         optimization = Optimization(policy, run, accelerator)
-        found[run.name] = (run_steps(policy, run, optimization=optimization), weights(policy))
+        found[run.name] = (run_steps(policy, run, first=2, optimization=optimization), weights(policy))
     torch.save(found, results / f"{rank}.pt")
+    train_run(SHARED[0], place_in(results), policy_of(), evaluation=TINY.evaluation, report=lambda line: None)
     torch.distributed.destroy_process_group()
 
 
@@ -323,7 +343,7 @@ def test_two_processes_take_the_step_of_one(base, tmp_path, monkeypatch):
     if not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
     monkeypatch.setattr(train, "rewards", short_sums)
-    additions = [["+" in p.prompt for p in step_problems(RLVR, 0, step, 2)] for step in range(RLVR.steps)]
+    additions = [["+" in p.prompt for p in step_problems(RLVR, 0, step, 2)] for step in range(2, RLVR.steps)]
     assert [True, False] in additions or [
         False,
         True,
@@ -337,13 +357,24 @@ def test_two_processes_take_the_step_of_one(base, tmp_path, monkeypatch):
     for run in SHARED:
         policy = policy_of()
         policy.student.load_state_dict(start)
-        expected, trained = run_steps(policy, run), weights(policy)
+        expected, trained = run_steps(policy, run, first=2), weights(policy)
         assert same(first[run.name][1], second[run.name][1]), run.name
         assert any(not torch.equal(trained[n], start[n]) for n in trained), run.name
         for (_, ours), (_, theirs) in zip(first[run.name][0], expected, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4), run.name
         for name, tensor in trained.items():
             torch.testing.assert_close(first[run.name][1][name], tensor, atol=5e-5, rtol=1e-4, msg=name)
+
+    policy = policy_of()
+    train_run(SHARED[0], place_in(tmp_path / "one"), policy, evaluation=TINY.evaluation)
+    ours, theirs = snapshots(tmp_path / "sft"), snapshots(tmp_path / "one" / "sft")
+    assert ours.keys() == theirs.keys()
+    for path, tensors in theirs.items():
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(ours[path][name], tensor, atol=5e-5, rtol=1e-4, msg=name)
+    first, second = (pd.read_parquet(p / "sft" / "curve.parquet") for p in (tmp_path, tmp_path / "one"))
+    assert first["metric"].tolist() == second["metric"].tolist()
+    assert first["step"].tolist() == second["step"].tolist()
 
 
 def test_rates_of_the_tiny_schedule_rise_and_fall():
