@@ -64,7 +64,8 @@ use_style()
 # %%
 from paper_lib.tasks import corrupt, problems, seeded_generator, verify
 
-examples = problems(opd.tasks[0], split="train", number=3, seed=seed)
+drawn = problems(opd.tasks[0], split="train", number=20, seed=seed)
+examples = sorted(drawn, key=lambda problem: len(problem.demonstration))[::9]
 for problem in examples:
     assert verify(problem.demonstration, problem)
     print(f"{problem.prompt}{problem.demonstration}$   answer {problem.answer}")
@@ -136,8 +137,9 @@ print(f"{len(directories)} runs with {snapshots} snapshots in {Path(data_dir) / 
 # %% [markdown]
 # ## Credit, token by token
 #
-# Before its first step, OPD's student is the anchor. We let it sample completions of one problem, score one
-# of them with the teacher, and compare what the objectives would have it learn from.
+# Before its first step, OPD's student is the anchor. We let it sample completions of eight problems, score
+# them with the teacher, and take a long one, wrong if there is any, to compare what the objectives would have
+# it learn from.
 
 # %%
 from dataclasses import replace
@@ -150,7 +152,7 @@ from paper_lib.study import load_policy
 from paper_lib.train import collect
 
 policy = load_policy(study, opd, seed)
-batch = collect(policy, replace(opd, prompts_per_step=1, samples_per_prompt=16), seed, 0)
+batch = collect(policy, replace(opd, prompts_per_step=8, samples_per_prompt=8), seed, 0)
 with torch.no_grad():
     log_p, teacher_log_p = (
         token_log_probs(completion_logits(model, batch), batch.completion_ids)
@@ -158,11 +160,12 @@ with torch.no_grad():
     )
 
 # %%
-gap, advantage = token_gap(log_p, teacher_log_p), group_advantages(batch.rewards, 16)
-row = int((gap * batch.completion_mask).sum(1).argmax())  # the completion that the teacher finds least likely
-length = int(batch.completion_mask[row].sum())
+gap, advantage = token_gap(log_p, teacher_log_p), group_advantages(batch.rewards, 8)
+lengths, wrong = batch.completion_mask.sum(1).tolist(), (1 - batch.rewards).tolist()
+row = max(range(len(wrong)), key=lambda r: (wrong[r], lengths[r]))  # a wrong one, and of these a long one
+length = lengths[row]
 tokens = policy.tokenizer.convert_ids_to_tokens(batch.completion_ids[row, :length].tolist())
-prompt = policy.tokenizer.decode(batch.prompt_ids[0], skip_special_tokens=True)
+prompt = policy.tokenizer.decode(batch.prompt_ids[row // 8], skip_special_tokens=True)
 print(f"{prompt}{''.join(tokens)}   reward {batch.rewards[row]:.0f}, advantage {advantage[row]:.2f}")
 values = {"student": log_p[row].exp(), "teacher": teacher_log_p[row].exp(), "r_t": gap[row]}
 pd.DataFrame({"token": tokens} | {name: line[:length].tolist() for name, line in values.items()}).round(3)
@@ -194,8 +197,8 @@ save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weight
 # Each bar is the teacher's verdict on one token that the student chose: near zero where they agree, far below
 # where the teacher would hardly have written it. Find the first long bar and check the arithmetic there; the
 # tokens after it are judged given the mistake, so a consistent continuation is likely to the teacher again.
-# Of all completions of this problem this is the one it finds least likely. RLVR's line is the same for all
-# tokens, and at zero when all completions are right, or all wrong.
+# RLVR's line is the same for all tokens, and at zero when all completions of a problem are right, or all
+# wrong.
 
 # %% [markdown]
 # ## Learning curves

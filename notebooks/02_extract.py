@@ -24,8 +24,8 @@
 # - the extraction itself, every matrix of every snapshot of every run, into five tidy tables;
 # - the identities and inequalities that the tables have to satisfy, checked on all rows.
 #
-# Extraction takes under a minute (`smoke`), about 5 minutes (`laptop`) or an hour (`reference`) on two cores;
-# what is up to date is not computed again.
+# Extraction takes under a minute (`smoke`), about 3 minutes (`laptop`) or half an hour (`reference`) on two
+# cores; what is up to date is not computed again.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which study: smoke, laptop or reference

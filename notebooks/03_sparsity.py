@@ -102,9 +102,10 @@ save_figure(
 # %% [markdown]
 # Filled markers are means over seeds, rings the seeds, bars the interval of the mean where there are several
 # seeds. Read the levels with care: sparsity depends on the learning rate and the number of steps, which are
-# ours, so only the order can be compared with the diamonds. Then read each run against its grey marks. A mark
-# on top of its run says that nothing but the size of the update, or the set of its magnitudes, is needed to
-# explain the sparsity; SFT's update shrunk to the size of OPD's says what the objective adds at equal size.
+# ours, so only the order can be compared with the diamonds. Then read each run against the grey marks below
+# it. A mark straight below its run says that nothing but the size of the update, or the set of its
+# magnitudes, is needed to explain the sparsity; SFT's update shrunk to the size of OPD's says what the
+# objective adds at equal size.
 
 # %%
 from paper_lib.summaries import over_seeds

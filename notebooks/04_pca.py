@@ -113,7 +113,7 @@ for ax, (metric, (scale, label)) in zip(axes[1], measures.items(), strict=True):
     points, null = (at_end(over_matrices(table, metric, modules=chosen)) for table in (matrices, nulls))
     draw_points(ax, points, runs=main_runs, nulls=null, level=level, scale=scale)
     draw_paper(ax, paper.get(metric, {}), runs=main_runs)
-    plain_log(ax, "x", subs=(1,))
+    plain_log(ax, "x", subs=(1, 3) if scale == DEGREES else (1,))
     ax.set_xlabel(label)
     ax.tick_params(labelleft=ax is axes[1, 0])
 draw_legend(fig)

@@ -108,15 +108,18 @@ def draw_plane(
     """Two metrics against each other: a line a run through its training, a marker at its end.
 
     frame, nulls: from `summaries.side_by_side`, averaged over seeds here; a null is one point, grey, at the
-    end of the run it belongs to. Raises ValueError for a run without rows.
+    end of the run it belongs to. Lines get thinner from the first run to the last, so that those which
+    coincide all show. Raises ValueError for a run without rows.
     """
-    for run in in_order(frame["run"]) if runs is None else runs:
+    names = in_order(frame["run"]) if runs is None else list(runs)
+    for run, width in zip(names, np.linspace(3, 1, len(names)), strict=True):
         style = run_style(run)
         path = frame[frame["run"] == run].groupby("step")[[x, y]].mean()
         if path.empty:
             raise ValueError(f"no {y} of run {run!r}; there are {sorted(frame['run'].unique())}")
         line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-        ax.plot(path[x], path[y], markevery=[-1], markersize=6, label=style.label, **line)
+        line |= {"linewidth": width, "markevery": [-1], "markersize": 6}
+        ax.plot(path[x], path[y], label=style.label, **line)
     if nulls is not None:
         for (null, _), points in nulls.groupby(["null", "run"]):
             label, look = null_look(str(null))
