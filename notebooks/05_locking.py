@@ -78,8 +78,7 @@ use_style()
 # %%
 from itertools import product
 
-from paper_lib.drawing import draw_legend, draw_trajectory
-from paper_lib.drawing_controls import plain_log
+from paper_lib.drawing import draw_legend, draw_trajectory, plain_log
 from paper_lib.figures import save_figure
 
 names = {
@@ -214,22 +213,22 @@ from paper_lib.drawing_controls import draw_accuracy
 families = {name: [name, *(run for run in projections if run.startswith(name))] for name in ("opd", "sft")}
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 4.0), layout="constrained", width_ratios=(4, 3, 3))
 for ax, (parent, runs) in zip(axes, families.items(), strict=False):
-    draw_accuracy(ax, curves, runs=runs, branch=study.run(runs[-1]).branch[1])
-    ax.set_title(f"{label(parent)}, validation")
+    draw_accuracy(ax, curves, runs=runs, since=study.run(runs[-1]).branch[1])
+    ax.set(title=f"{label(parent)}, validation", xlim=(0.15, 1.22))
 draw_trajectory(axes[2], curves, "share_inside", runs=families["opd"][1:] + families["sft"][1:])
 for line in axes[2].lines:
     line.set_marker("")
 axes[0].set_ylabel("accuracy (avg@8)")
-axes[2].set(title="step's share inside V", xlim=axes[0].get_xlim(), ylim=(0, 1), xticks=(0, 0.5, 1))
+axes[2].set(title="step's share inside V", ylim=(0, 1))
 draw_legend(fig, columns=3)
 save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs=[tables["curves"]])
 
 # %% [markdown]
-# The band, and the bars beside the end, are one standard error over the validation problems, of which all
-# runs answer the same; a panel uses the seeds that all its runs have. Right, a line below 1 is an update
-# that leaves the subspace although its gradient lies in it, or, where only the update is constrained, what
-# the projection takes away from it. The random V is the line to compare with: if it learns as well as the
-# early V, accuracy says nothing about this subspace.
+# Lines begin where V is taken. The band, and the bars beside the end, are one standard error over the
+# validation problems, of which all runs answer the same; a panel uses the seeds that all its runs have.
+# Right, a line below 1 is an update that leaves the subspace although its gradient lies in it, or, where
+# only the update is constrained, what the projection takes away from it. The random V is the line to
+# compare with: if it learns as well as the early V, accuracy says nothing about this subspace.
 
 # %%
 inside = curves[curves["metric"] == "share_inside"].groupby("run")["value"].agg(["first", "mean", "last"])
@@ -246,7 +245,7 @@ inside.loc[list(projections)].rename(index=label).round(3)
 from paper_lib.drawing_controls import draw_scores
 
 home = study.run("opd").tasks[0]
-tasks = {task.name: task.name.replace("_", " ") for task in (home, *study.evaluation.variants)}
+tasks = {task.name: task.name.replace("_", "\n") for task in (home, *study.evaluation.variants)}
 fig, axes = plt.subplots(2, len(tasks), figsize=(7.2, 4.4), layout="constrained", sharey="col")
 for row, (parent, runs) in zip(axes, families.items(), strict=True):
     for ax, task in zip(row, tasks, strict=True):
@@ -267,10 +266,10 @@ save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inpu
 from paper_lib.drawing_controls import scores
 
 gain = {}
-for task, name in tasks.items():
+for task in tasks:
     found = scores(curves, ["sft", *families["opd"]], task).set_index("run")
-    gain[name] = found["mean"] - found.loc["sft", "mean"]
-    gain[f"± {name}"] = (found["error"] ** 2 + found.loc["sft", "error"] ** 2) ** 0.5
+    gain[task] = found["mean"] - found.loc["sft", "mean"]
+    gain[f"± {task}"] = (found["error"] ** 2 + found.loc["sft", "error"] ** 2) ** 0.5
 pd.DataFrame(gain).loc[families["opd"]].rename(index=label).round(3)
 
 # %% [markdown]

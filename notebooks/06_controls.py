@@ -16,13 +16,13 @@
 # **Question.** The paper changes OPD in three ways: it keeps a part of the tokens, takes the rollouts from
 # the teacher, and mixes in RLVR's advantage. The first two leave the stable-rank trajectory as it was, it
 # says, and the third leaves it only once OPD's share is small (§5, Figs 7 and 9). Do ours (C12–C14),
-# measured against how far apart two seeds are, and does a trajectory that is kept mean that the learning is
-# kept? At the end stands the whole ledger, C1–C14.
+# measured against how far RLVR and SFT are from OPD and how much seeds matter, and does a trajectory that
+# is kept mean that the learning is kept? At the end stands the whole ledger, C1–C14.
 #
 # **In this notebook**
 #
 # - Figure 7: stable rank along training for each control, and below it the accuracy;
-# - how far each control moves from OPD, beside RLVR, SFT and another seed of OPD;
+# - how far each control moves from OPD, beside RLVR, SFT and what seeds do;
 # - Figure 9: their norms and Hill indices;
 # - Figure 1: the regime in one picture, on the way from RLVR to SFT, with the paper's OPD beside ours;
 # - the ledger: every claim, the paper's value, ours, and a computed verdict.
@@ -52,6 +52,7 @@ study, chosen = get_profile(profile), MODULE_GROUPS[modules]
 names = ("matrices", "nulls", "curves")
 tables = {name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in names}
 matrices, nulls, curves = map(read_table, tables.values())
+same_seeds = matrices[matrices["seed"].isin(study.seeds)]
 use_style()
 
 # %%
@@ -84,10 +85,10 @@ from paper_lib.drawing_controls import draw_accuracy
 from paper_lib.figures import save_figure
 
 # %%
-fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained", sharex=True, sharey="row")
+fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained", sharex=True)
 for column, (title, members) in zip(axes.T, controls.items(), strict=True):
     shown = [*references, *members]
-    draw_trajectory(column[0], matrices, "stable_rank", runs=shown, modules=chosen)
+    draw_trajectory(column[0], same_seeds, "stable_rank", runs=shown, modules=chosen)
     draw_accuracy(column[1], curves, runs=shown)
     column[0].set(title=title, xlabel="", xlim=(-0.03, 1.25))
 axes[0, 0].set_ylabel("stable rank")
@@ -97,27 +98,27 @@ sources = [tables["matrices"], tables["curves"]]
 save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inputs=sources)
 
 # %% [markdown]
-# Above, the band around OPD and RLVR spans their seeds, and a line inside OPD's band cannot be told from
-# OPD. Below, the band and the bars beside the end are one standard error over the problems, with the seeds
-# that all runs of the panel have. Read each control twice: a line that follows OPD above and not below has
-# kept the rank and lost the function.
+# All lines come from the seeds that the controls have, so that they share their anchors and problems; bands
+# above span several seeds where there are any. Below, the band and the bars beside the end are one standard
+# error over the problems. Read each control twice: a line that follows OPD above and not below has kept the
+# rank and lost the function, and one that leaves it above and not below has done the reverse.
 
 # %%
 from paper_lib.evidence import distance, read_evidence, seed_spread
 
 evidence = read_evidence(profile, data_dir)
-opd = evidence.path("opd", "stable_rank", modules=chosen)
+opd, rlvr = (evidence.path(run, "stable_rank", modules=chosen) for run in references)
 apart = {}
 for run in [*everything[1:], "sft", "sft_matched"]:
     apart[label(run)] = distance(evidence.path(run, "stable_rank", modules=chosen), opd).mean()
-print(f"another seed of OPD: {seed_spread(opd):.3f} at most")
+print(f"seeds move RLVR's distance by {seed_spread(rlvr, opd):.3f} (standard deviation)")
 pd.Series(apart, name="distance to OPD").sort_values().round(3).to_frame()
 
 # %% [markdown]
 # The distance is the root mean square, over the snapshots, of the logarithm of the ratio of two stable
-# ranks: 0.1 is about 10 % apart. It is the yardstick of C12–C14. Where RLVR or SFT are no farther than
-# another seed is, the stable rank does not separate the objectives, and keeping it says little about any
-# control.
+# ranks from one anchor: 0.1 is about 10 % apart. It is the yardstick of C12–C14. Where RLVR and SFT are no
+# farther than seeds move that distance, the stable rank does not separate the objectives, and keeping it
+# says little about any control.
 #
 # ## Their scale and their tails
 #
@@ -126,12 +127,12 @@ pd.Series(apart, name="distance to OPD").sort_values().round(3).to_frame()
 # OPD's band for RLVR's or beyond, or by a smaller norm under teacher rollouts.
 
 # %%
-from paper_lib.drawing_controls import plain_log
+from paper_lib.drawing import plain_log
 
-fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained", sharex=True, sharey="row")
+fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained", sharex=True)
 for column, (title, members) in zip(axes.T, controls.items(), strict=True):
     for ax, metric in zip(column, ("frobenius_norm", "hill_index"), strict=True):
-        draw_trajectory(ax, matrices, metric, runs=[*references, *members], modules=chosen)
+        draw_trajectory(ax, same_seeds, metric, runs=[*references, *members], modules=chosen)
     column[0].set(title=title, xlabel="", xticks=(0, 0.5, 1), xlim=(0, 1.05))
     plain_log(column[0])
 axes[0, 0].set_ylabel(r"$\Vert\Delta W\Vert_F$")
@@ -140,19 +141,20 @@ draw_legend(fig)
 save_figure(fig, "fig9_controls_auxiliary", figures_dir, profile=profile, inputs=[tables["matrices"]])
 
 # %% [markdown]
-# A norm below OPD's with the same stable rank is a smaller step in the same directions; the mixes' norms
-# follow the scale of the mixed advantage as well as its direction, which this control cannot tell apart.
-# The Hill index uses the largest singular values alone and is the noisier of the two: judge it against the
-# band of OPD's seeds.
+# A norm below OPD's with the same stable rank is a smaller step of the same shape; the mixes' norms follow
+# the scale of the mixed advantage as well as its direction, which this control cannot tell apart. The Hill
+# index uses the largest singular values alone and is the noisier of the two: judge it by whether
+# neighbouring snapshots agree.
 
 # %%
 from paper_lib.summaries import at_end, over_matrices, over_seeds
 
 ends = {
-    metric: over_seeds(at_end(over_matrices(matrices, metric, modules=chosen))).set_index("run")["mean"]
+    metric: over_seeds(at_end(over_matrices(same_seeds, metric, modules=chosen))).set_index("run")["mean"]
     for metric in ("stable_rank", "frobenius_norm", "hill_index", "drift_ratio")
 }
-gained = curves[curves["metric"] == "sampled_accuracy"].sort_values("step").groupby(["run", "seed"])["value"]
+accuracy = curves[(curves["metric"] == "sampled_accuracy") & curves["seed"].isin(study.seeds)]
+gained = accuracy.sort_values("step").groupby(["run", "seed"])["value"]
 ends["accuracy gained"] = (gained.last() - gained.first()).groupby("run").mean()
 pd.DataFrame(ends).loc[everything].rename(index=label).map("{:.3g}".format)
 

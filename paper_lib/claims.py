@@ -91,7 +91,7 @@ CLAIMS = (
         statement="Stable rank: OPD stays in a narrow low band, SFT grows, RLVR contracts",
         where="§4.1, Fig. 4a",
         paper="OPD about 20–30, SFT to about 75",
-        agrees_when="SFT ends above its start, RLVR below; OPD's band is the narrowest and ends below SFT",
+        agrees_when="SFT grows, RLVR contracts; OPD's band is at most half as wide, and ends below SFT",
         rule=rules_training.rank_regimes,
         about_sft=True,
     ),
@@ -134,7 +134,7 @@ CLAIMS = (
         statement="Keeping 25 or 50 % of the tokens preserves the stable-rank trajectory",
         where="§5.1, Figs 7a, 9",
         paper="preserved (axis 18–29)",
-        agrees_when="each no farther from OPD than RLVR and SFT are, or than another seed of OPD is",
+        agrees_when="each no farther from OPD than RLVR and SFT are, or than seeds move RLVR",
         rule=rules_training.kept_tokens,
     ),
     Claim(

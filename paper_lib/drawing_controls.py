@@ -9,10 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from paper_lib.drawing import label_once
-from paper_lib.styles import BACKDROP, NULL, run_style
+from paper_lib.styles import run_style
 
 _VERDICT_COLORS = {"agrees": "#CFE8DC", "partly": "#FBE9BF", "disagrees": "#F6CDB8"}
 _LEDGER = {
@@ -48,27 +46,22 @@ def scores(curves: pd.DataFrame, runs: Sequence[str], task: str | None = None) -
     return pd.DataFrame({"mean": groups["mean"].mean(), "error": error}).reset_index()
 
 
-def draw_accuracy(ax: Axes, curves: pd.DataFrame, *, runs: Sequence[str], branch: int | None = None) -> None:
+def draw_accuracy(ax: Axes, curves: pd.DataFrame, *, runs: Sequence[str], since: int = 0) -> None:
     """Validation accuracy along training: the first run's standard error as a band, the others' at their end.
 
-    branch: the step at which projected runs leave the free one; their lines start there.
+    since: the first step to draw, such as that at which projected runs leave the free one.
     """
     found = scores(curves, runs)
     for number, run in enumerate(runs):
         line, style = found[found["run"] == run], run_style(run)
-        last = line["step"].max()
-        if branch is not None and "_projected_" in run:
-            line = line[line["step"] >= branch]
-        x, mean, error = line["step"] / last, line["mean"], line["error"]
+        x = line["step"] / line["step"].max()
+        x, mean, error = (values[line["step"] >= since] for values in (x, line["mean"], line["error"]))
         look: dict[str, Any] = {"color": style.color, "marker": style.marker}
         ax.plot(x, mean, label=style.label, linestyle=style.linestyle, **look)
         if number == 0:
             ax.fill_between(x, mean - error, mean + error, color=style.color, alpha=0.15, linewidth=0)
         else:
-            ax.errorbar([1 + 0.025 * number], mean.iloc[-1:], error.iloc[-1:], elinewidth=0.8, **look)
-        if branch is not None and number == 0:
-            ax.axvline(branch / last, color=NULL, linewidth=0.8, gid=BACKDROP)
-            label_once(ax, "V is taken here", color=NULL)
+            ax.errorbar([1.01 + 0.025 * number], mean.iloc[-1:], error.iloc[-1:], elinewidth=0.8, **look)
     ax.set(xlabel="training progress", xticks=(0, 0.5, 1))
 
 
@@ -83,14 +76,6 @@ def draw_scores(ax: Axes, curves: pd.DataFrame, task: str, *, runs: Sequence[str
             [number], row["mean"], row["error"], label=style.label, linestyle="", markersize=4.5, **look
         )
     ax.set(xticks=(), xlim=(-0.7, len(runs) - 0.3))
-
-
-def plain_log(ax: Axes) -> None:
-    """A logarithmic vertical axis with ticks at 1, 2 and 5 of each decade, written as plain numbers."""
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def ledger_figure(rows: pd.DataFrame) -> Figure:

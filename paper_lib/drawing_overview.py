@@ -75,7 +75,7 @@ def position(value: pd.Series, rlvr: pd.Series, sft: pd.Series, *, log: bool) ->
     return (x - low) / (high - low)
 
 
-def draw_overview(ax: Axes, evidence: Evidence, *, limits: tuple[float, float] = (-0.6, 1.6)) -> None:
+def draw_overview(ax: Axes, evidence: Evidence, *, limits: tuple[float, float] = (-0.5, 1.3)) -> None:
     """Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric.
 
     A marker is the mean over seeds, rings are the seeds, a hollow diamond is the paper's OPD. A row whose

@@ -112,17 +112,22 @@ def distance(path: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
 
     path, other: positive, as `Evidence.path` gives them; `other` is interpolated at the progress of `path`.
     """
+    return (log_ratio(path, other) ** 2).mean() ** 0.5
+
+
+def seed_spread(path: pd.DataFrame, other: pd.DataFrame) -> float:
+    """How much seeds move the distance of two runs that share their anchor: the standard deviation over seeds
+    of log(path / other), RMS over the snapshots; NaN for one seed."""
+    return float(log_ratio(path, other).var(axis=1).mean() ** 0.5)
+
+
+def log_ratio(path: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """log(path / other) by snapshot of `path` and common seed."""
     seeds = sorted(set(path.dropna(axis=1).columns) & set(other.dropna(axis=1).columns))
     if not seeds:
         raise Untested("the runs compared have no seed in common")
-    return pd.Series({seed: _apart(path[seed], other[seed]) for seed in seeds})
-
-
-def seed_spread(path: pd.DataFrame) -> float:
-    """The largest `distance` between two seeds of one run; NaN for one seed."""
-    seeds = list(path.dropna(axis=1).columns)
-    pairs = [_apart(path[a], path[b]) for number, a in enumerate(seeds) for b in seeds[:number]]
-    return max(pairs, default=float("nan"))
+    there = {seed: np.interp(path.index, other.index, other[seed]) for seed in seeds}
+    return (path[seeds] / pd.DataFrame(there, index=path.index)).map(np.log)
 
 
 def say(values: pd.Series, scale: float = 1.0) -> str:
@@ -142,8 +147,3 @@ def _defined(values: pd.Series, of: str) -> pd.Series:
     if values.isna().all():
         raise Untested(f"{of} is undefined: its update or its mask is empty")
     return values.dropna()
-
-
-def _apart(line: pd.Series, other: pd.Series) -> float:
-    there = np.interp(line.index, other.index, other.to_numpy())
-    return float(np.sqrt(np.mean(np.log(line.to_numpy() / there) ** 2)))
