@@ -214,7 +214,7 @@ families = {name: [name, *(run for run in projections if run.startswith(name))] 
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 4.0), layout="constrained", width_ratios=(4, 3, 3))
 for ax, (parent, runs) in zip(axes, families.items(), strict=False):
     draw_accuracy(ax, curves, runs=runs, since=study.run(runs[-1]).branch[1])
-    ax.set(title=f"{label(parent)}, validation", xlim=(0.15, 1.22))
+    ax.set(title=f"{label(parent)}, validation", xlim=(0.15, 1.22), xticks=(0.2, 0.6, 1))
 draw_trajectory(axes[2], curves, "share_inside", runs=families["opd"][1:] + families["sft"][1:])
 for line in axes[2].lines:
     line.set_marker("")

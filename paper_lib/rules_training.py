@@ -168,7 +168,7 @@ def _norms(evidence: Evidence, runs: Sequence[str]) -> str:
 
 
 def _scores(evidence: Evidence, runs: Sequence[str]) -> str:
-    scores = {label(run): evidence.score(run)[0] for run in runs}
+    scores = dict(zip(map(label, runs), paired(*(evidence.score(run)[0] for run in runs)), strict=True))
     return f"accuracy at the end: {show(scores, '%', 100)}"
 
 
