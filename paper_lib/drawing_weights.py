@@ -112,7 +112,7 @@ def draw_plane(
     coincide all show. Raises ValueError for a run without rows.
     """
     names = in_order(frame["run"]) if runs is None else list(runs)
-    for run, width in zip(names, np.linspace(3, 1, len(names)), strict=True):
+    for run, width in zip(names, np.linspace(4, 1, len(names)), strict=True):
         style = run_style(run)
         path = frame[frame["run"] == run].groupby("step")[[x, y]].mean()
         if path.empty:
