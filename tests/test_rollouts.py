@@ -216,6 +216,12 @@ def test_rewards_refuse_what_is_wrong_or_unfinished(tokenizer, completion, rewar
     assert rewards(tokenizer, batch, [problem] * 2).tolist() == [reward, 0.0]
 
 
+def test_a_right_answer_that_fills_its_row_without_an_end_mark_is_unfinished(tokenizer):
+    problem = Problem(prompt="?3+4=", demonstration="7", answer="7")
+    batch = completed(tokenizer, ["3+4=7", "1=10=7", "4+3=7" + END])
+    assert rewards(tokenizer, batch, [problem] * 3).tolist() == [0.0, 0.0, 1.0]
+
+
 def test_rewards_pair_every_completion_with_its_own_problem(tokenizer):
     found = problems(SUMS, split="train", number=3, seed=0)
     batch = completed(tokenizer, [p.answer + END for p in found for _ in range(2)])
