@@ -1,13 +1,16 @@
 """Run the notebooks without a browser: checked parameters, output as it comes, whole executed copies."""
 
 import ast
+import io
 import logging
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jupytext
 import nbformat
@@ -22,6 +25,7 @@ from paper_lib.files import write_text
 from paper_lib.profiles import get_profile
 
 _KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
+_Job = tuple[str, Path, Path, dict[str, Any]]  # [number/of], source, converted copy, parameters
 
 
 class _ThisInterpreter(AsyncKernelManager):
@@ -53,7 +57,9 @@ def run_notebooks(
     parameters: Mapping[str, Any] | None = None,
     notebooks_dir: str | Path = "notebooks",
 ) -> list[Path]:
-    """Execute the notebooks in order; returns the executed copies, data_dir/executed/profile/NN_name.ipynb.
+    """Execute the notebooks; returns the executed copies, data_dir/executed/profile/NN_name.ipynb.
+
+    Those that compute (they declare `force`) run in order, and then those that only read tables side by side.
 
     notebooks: numbers or names ("03", "sparsity", "03_sparsity"); None is all. The arguments up to `workers`
     reach each notebook that declares them; every notebook chosen must declare `parameters`, by name and type.
@@ -71,17 +77,50 @@ def run_notebooks(
         "workers": workers,
     }
     sources = _choose(Path(notebooks_dir), notebooks)
-    executed = []
     with tempfile.TemporaryDirectory(prefix="paper_lib-") as folder:
-        plan = [(source, *_prepare(source, Path(folder), settings, parameters or {})) for source in sources]
-        for number, (source, notebook, values) in enumerate(plan, 1):
-            print(f"[{number}/{len(plan)}] {source}", flush=True)
-            start = time.perf_counter()
-            copy = Path(data_dir) / "executed" / profile / f"{source.stem}.ipynb"
-            _execute(source, notebook, values, copy)
-            executed.append(copy)
-            print(f"[{number}/{len(plan)}] {source}: {time.perf_counter() - start:.1f} s", flush=True)
-    return executed
+        plan: list[_Job] = [
+            (
+                f"[{number}/{len(sources)}]",
+                source,
+                *_prepare(source, Path(folder), settings, parameters or {}),
+            )
+            for number, source in enumerate(sources, 1)
+        ]
+        drawing = [job for job in plan if "force" not in job[3]]
+        done = Path(data_dir) / "executed" / profile
+        for job in plan:
+            if job not in drawing:
+                print(*job[:2], flush=True)
+                _execute_one(*job, done, sys.stdout)
+        _side_by_side(drawing, done, workers or os.cpu_count() or 1)
+    return [done / f"{source.stem}.ipynb" for source in sources]
+
+
+def _side_by_side(jobs: Sequence[_Job], done: Path, workers: int) -> None:
+    """Execute notebooks that only read tables, several at a time; what each prints appears when it has ended.
+
+    Raises the first CompanionError in their order, when all have ended.
+    """
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        outputs = [io.StringIO() for _ in jobs]
+        futures = [pool.submit(_execute_one, *job, done, out) for job, out in zip(jobs, outputs, strict=True)]
+        try:
+            for job, future, output in zip(jobs, futures, outputs, strict=True):
+                wait([future])
+                print(*job[:2], f"\n{output.getvalue()}", end="", flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for future in futures:
+        future.result()
+
+
+def _execute_one(
+    number: str, source: Path, notebook: Path, values: Mapping[str, Any], done: Path, output: TextIO
+) -> None:
+    start = time.perf_counter()
+    _execute(source, notebook, values, done / f"{source.stem}.ipynb", output)
+    print(f"{number} {source}: {time.perf_counter() - start:.1f} s", file=output, flush=True)
 
 
 def _choose(folder: Path, wanted: Sequence[str] | None) -> list[Path]:
@@ -136,7 +175,7 @@ def _check_type(source: Path, name: str, value: Any, default: str) -> None:
         )
 
 
-def _execute(source: Path, notebook: Path, values: Mapping[str, Any], copy: Path) -> None:
+def _execute(source: Path, notebook: Path, values: Mapping[str, Any], copy: Path, stream: TextIO) -> None:
     output = notebook.with_suffix(".out.ipynb")
     failed = copy.with_suffix(".failed.ipynb")
     try:
@@ -147,8 +186,8 @@ def _execute(source: Path, notebook: Path, values: Mapping[str, Any], copy: Path
             kernel_name=_KERNEL["name"],
             kernel_manager_class=_ThisInterpreter,
             progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
+            stdout_file=stream,
+            stderr_file=sys.stderr if stream is sys.stdout else stream,
         )
     except PapermillExecutionError as error:
         _publish(output, source, failed)

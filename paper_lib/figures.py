@@ -45,6 +45,10 @@ def save_figure(
     sources = [_provenance(Path(path)) for path in inputs]
     folder = Path(figures_dir) / profile
     digests = {}
+    fig.draw_without_rendering()
+    fig.set_layout_engine(
+        "none"
+    )  # solved once; each format, and the notebook's own picture, would do it again
     with mpl.rc_context({"svg.hashsalt": "paper_lib", "svg.fonttype": "path"}):
         images = {
             f"{name}.svg": _rendered(fig, format="svg", metadata={"Date": None, "Creator": None}),

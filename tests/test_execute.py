@@ -22,6 +22,7 @@ data_dir: str = "data"  # runs and tables
 seed: int = 0  # of the bootstrap
 level: float = 0.95  # of the intervals
 """
+COMPUTES = PARAMETERS + "force: bool = False  # compute again\n"
 
 
 @pytest.fixture
@@ -60,6 +61,29 @@ def test_notebooks_run_in_order_here_and_in_this_interpreter(folder, capsys):
     assert shown.index("smoke 3 0.95") < shown.index("second\n")
     assert "[2/2]" in shown
     assert " s\n" in shown
+
+
+def test_notebooks_that_only_read_tables_run_side_by_side_after_those_that_compute(folder, capsys):
+    meet = """
+        # %%
+        import pathlib, time
+        here = pathlib.Path(data_dir)
+        assert (here / "computed").exists()
+        (here / mine).touch()
+        deadline = time.monotonic() + 60
+        while not (here / other).exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (here / other).exists()
+    """
+    notebook(
+        folder, "01_a.py", "# %%\nimport pathlib\n(pathlib.Path(data_dir) / 'computed').touch()\n", COMPUTES
+    )
+    for name, mine, other in (("02_b", "b", "c"), ("03_c", "c", "b")):
+        notebook(folder, f"{name}.py", f"# %%\nmine, other = {mine!r}, {other!r}\n" + textwrap.dedent(meet))
+    (folder / "data").mkdir()
+    assert [path.stem for path in run(folder, workers=2)] == ["01_a", "02_b", "03_c"]
+    shown = capsys.readouterr().out
+    assert shown.index("[1/3]") < shown.index("[2/3]") < shown.index("[3/3]")
 
 
 def test_a_kernel_registered_on_the_machine_is_not_used(folder, monkeypatch):
@@ -152,7 +176,7 @@ def test_a_kernel_that_dies_is_one_line(folder):
 
 def start(folder: Path, cells: str) -> subprocess.Popen:
     """The command line in its own process group, on one notebook; its output is a pipe."""
-    notebook(folder, "01_a.py", cells)
+    notebook(folder, "01_a.py", cells, COMPUTES)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(folder)}
     return subprocess.Popen(
         [sys.executable, "-u", "-m", "paper_lib", "figures", "--profile", "smoke"],
