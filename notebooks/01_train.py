@@ -146,8 +146,8 @@ from dataclasses import replace
 
 import torch
 
+from paper_lib.batches import completion_logits, token_log_probs
 from paper_lib.objectives import group_advantages, token_gap
-from paper_lib.rollouts import completion_logits, token_log_probs
 from paper_lib.study import load_policy
 from paper_lib.train import collect
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from paper_lib.rollouts import encode_prompts, rewards, sample
+from paper_lib.batches import encode_prompts
+from paper_lib.rollouts import rewards, sample
 from paper_lib.tasks import Problem, seeded_generator
 
 ROWS_AT_ONCE = 1024

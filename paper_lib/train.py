@@ -13,6 +13,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from paper_lib.batches import (
+    Batch,
+    completion_logits,
+    encode_demonstrations,
+    encode_prompts,
+    token_log_probs,
+)
 from paper_lib.config import RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.objectives import (
@@ -25,15 +32,7 @@ from paper_lib.objectives import (
     token_gap,
 )
 from paper_lib.projection import SubspaceConstraint
-from paper_lib.rollouts import (
-    Batch,
-    completion_logits,
-    encode_demonstrations,
-    encode_prompts,
-    rewards,
-    sample,
-    token_log_probs,
-)
+from paper_lib.rollouts import rewards, sample
 from paper_lib.tasks import Problem, corrupt, problems, seeded_generator
 
 CHUNK_TOKENS = 2048  # completion positions in one forward and backward pass

@@ -8,6 +8,7 @@ import torch
 from tiny import MIX, OPD, RLVR, SFT, SUMS, draw, full_logits
 from torch.nn import functional as F
 
+from paper_lib.batches import encode_demonstrations, encode_prompts, token_log_probs
 from paper_lib.objectives import (
     clipped_loss,
     credit_weighted_loss,
@@ -17,7 +18,6 @@ from paper_lib.objectives import (
     reverse_kl,
     token_gap,
 )
-from paper_lib.rollouts import encode_demonstrations, encode_prompts, token_log_probs
 from paper_lib.tasks import problems, seeded_generator
 from paper_lib.train import Policy, chunk_loss
 

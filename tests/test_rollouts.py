@@ -7,14 +7,14 @@ import torch
 from scipy.stats import chisquare
 from tiny import PROMPTS, SUMS, draw, full_logits
 
-from paper_lib.rollouts import (
+from paper_lib.batches import (
     Batch,
     completion_logits,
     encode_demonstrations,
     encode_prompts,
-    rewards,
     token_log_probs,
 )
+from paper_lib.rollouts import rewards
 from paper_lib.tasks import END, PAD, Problem, problems, seeded_generator
 
 

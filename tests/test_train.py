@@ -26,10 +26,10 @@ from tiny import (
 )
 
 from paper_lib import train
+from paper_lib.batches import token_log_probs
 from paper_lib.errors import CompanionError
 from paper_lib.models import build_model
 from paper_lib.objectives import group_advantages
-from paper_lib.rollouts import token_log_probs
 from paper_lib.runs import RunPlace, train_run
 from paper_lib.tasks import character_tokenizer, split_of
 from paper_lib.train import Optimization, Policy, collect, informative, step_problems, train_steps

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from paper_lib.batches import Batch, encode_prompts
 from paper_lib.config import (
     DiagnosticsConfig,
     EvaluationConfig,
@@ -20,7 +21,7 @@ from paper_lib.config import (
 )
 from paper_lib.models import build_model, save_model
 from paper_lib.profiles import PROFILES
-from paper_lib.rollouts import Batch, encode_prompts, sample
+from paper_lib.rollouts import sample
 from paper_lib.tasks import Task, character_tokenizer, seeded_generator
 from paper_lib.train import Optimization, Policy, train_steps
 
