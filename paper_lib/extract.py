@@ -13,7 +13,7 @@ from paper_lib.checkpoints import MatrixName, Trajectory, matrix_names, matrix_s
 from paper_lib.config import Profile, RunConfig, fingerprint
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
-from paper_lib.parallel import one_thread
+from paper_lib.parallel import one_thread, roughly
 from paper_lib.parts import JOINT_RUNS, RESCALED_FROM, JointPart, Measured, Part, RunPart, concatenated
 from paper_lib.profiles import get_profile
 from paper_lib.tables import TABLES, read_table, write_table
@@ -160,7 +160,7 @@ def _bring_up_to_date(parts: Sequence[Part], workers: int, force: bool) -> None:
             left = (now - began) / ready * (len(tasks) - ready)
             print(
                 f"[extract {done}/{len(parts)}] {part.label}: {len(results)} matrices, {now - before:.1f} s, "
-                f"{_roughly(left)} left",
+                f"{roughly(left)} left",
                 flush=True,
             )
             before = now
@@ -184,8 +184,3 @@ def _write_tables(parts: Sequence[Part], trajectories: Sequence[Trajectory], res
         rows = concatenated(table, [read_table(path) for path in sources[table]])
         write_table(rows, results / f"{table}.parquet", columns=columns, fingerprint=combined)
     return [results / f"{table}.parquet" for table in TABLES]
-
-
-def _roughly(seconds: float) -> str:
-    """A duration as people say it."""
-    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"

@@ -61,7 +61,7 @@ def run_parallel(
         if isinstance(result, CompanionError):
             failures.append(result)
         results[index] = result
-        say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, about {_clock(left)} left")
+        say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {roughly(left)} left")
     if failures:
         raise CompanionError("; ".join(str(f) for f in failures))
     return results
@@ -95,5 +95,6 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _clock(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+def roughly(seconds: float) -> str:
+    """A duration as people say it."""
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"

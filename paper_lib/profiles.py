@@ -17,6 +17,14 @@ from paper_lib.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTIN
 MAIN_RUNS = ("sft", "opd", "rlvr")
 
 
+_SFT: dict[str, Any] = {
+    "samples_per_prompt": 1,
+    "schedule": "cosine",
+    "warmup_fraction": 0.1,
+    "betas": (0.9, 0.95),
+    "demonstration_noise": 0.04,
+}
+
 STUDENT_LINEAGE = Lineage(
     shape=ModelConfig(hidden_size=128, layers=4, heads=4, kv_heads=2, intermediate_size=384),
     seed=0,
@@ -43,14 +51,10 @@ LAPTOP = Profile(
         task=CHAIN_SUM,
         second_task=NUMBER_SORTING,
         sft={
+            **_SFT,
             "steps": 160,
             "prompts_per_step": 256,
-            "samples_per_prompt": 1,
             "learning_rate": 1e-4,
-            "schedule": "cosine",
-            "warmup_fraction": 0.1,
-            "betas": (0.9, 0.95),
-            "demonstration_noise": 0.04,
             "snapshot_every": 16,
         },
         policy={"steps": 100, "learning_rate": 1e-5, "snapshot_every": 10},
@@ -100,14 +104,10 @@ SMOLLM2 = Profile(
         task=CHAIN_SUM,
         second_task=NUMBER_SORTING,
         sft={
+            **_SFT,
             "steps": 100,
             "prompts_per_step": 128,
-            "samples_per_prompt": 1,
             "learning_rate": 2e-5,
-            "schedule": "cosine",
-            "warmup_fraction": 0.1,
-            "betas": (0.9, 0.95),
-            "demonstration_noise": 0.04,
             "snapshot_every": 10,
         },
         policy={"steps": 100, "prompts_per_step": 16, "learning_rate": 2e-6, "snapshot_every": 10},
@@ -158,14 +158,10 @@ SMOKE = Profile(
         task=_SMALL_SUMS,
         second_task=_SMALL_SORTING,
         sft={
+            **_SFT,
             "steps": 20,
             "prompts_per_step": 64,
-            "samples_per_prompt": 1,
             "learning_rate": 1e-4,
-            "schedule": "cosine",
-            "warmup_fraction": 0.1,
-            "betas": (0.9, 0.95),
-            "demonstration_noise": 0.04,
             "max_new_tokens": 12,
             "snapshot_every": 4,
         },

@@ -5,12 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
-import pandas as pd
-
 from paper_lib.config import RunConfig
 from paper_lib.files import write_json
 from paper_lib.runs import RunPlace
-from paper_lib.tables import CURVE_COLUMNS, write_table
 
 
 def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path, *, kept_states: tuple[int, ...]) -> bool:
@@ -43,12 +40,6 @@ def _share(source: RunPlace, place: RunPlace) -> None:
     rows = json.loads((source.directory / "curve.json").read_text())
     rows = [{**row, "profile": place.profile} for row in rows]
     write_json(place.directory / "curve.json", rows)
-    write_table(
-        pd.DataFrame(rows, columns=list(CURVE_COLUMNS)),
-        place.directory / "curve.parquet",
-        columns=CURVE_COLUMNS,
-        fingerprint=place.fingerprint,
-        seed=place.seed,
-    )
+    place.write_curve(rows)
     write_json(place.directory / "config.json", {"fingerprint": place.fingerprint})
     write_json(place.directory / "run.json", json.loads((source.directory / "run.json").read_text()))

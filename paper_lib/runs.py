@@ -43,6 +43,16 @@ class RunPlace:
         kept = all(self.state_path(step).is_file() for step in kept_states)
         return kept and _fingerprint_in(self.directory / "run.json") == self.fingerprint
 
+    def write_curve(self, rows: list[dict]) -> None:
+        """The run's curve as a tidy table, curve.parquet."""
+        write_table(
+            pd.DataFrame(rows, columns=list(CURVE_COLUMNS)),
+            self.directory / "curve.parquet",
+            columns=CURVE_COLUMNS,
+            fingerprint=self.fingerprint,
+            seed=self.seed,
+        )
+
 
 def _fingerprint_in(marker: Path) -> str | None:
     """The fingerprint that a marker holds; None where there is no marker, or a damaged one."""
@@ -179,13 +189,7 @@ def _continue(
 
 
 def _finish(run: RunConfig, place: RunPlace, rows: list[dict], kept_states: tuple[int, ...]) -> None:
-    write_table(
-        pd.DataFrame(rows, columns=list(CURVE_COLUMNS)),
-        place.directory / "curve.parquet",
-        columns=CURVE_COLUMNS,
-        fingerprint=place.fingerprint,
-        seed=place.seed,
-    )
+    place.write_curve(rows)
     marker = {
         "fingerprint": place.fingerprint,
         "config": asdict(run),
