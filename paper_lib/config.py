@@ -13,10 +13,21 @@ Objective = Literal["sft", "opd", "rlvr", "mix"]
 
 
 def fingerprint(*parts: Any) -> str:
-    """16 hexadecimal digits that change with any field of any part and with the package version."""
-    plain = [asdict(p) if is_dataclass(p) and not isinstance(p, type) else p for p in parts]
+    """16 hexadecimal digits that change with any field of any part and with the package version.
+
+    A field that is None is absent: a setting added later, None where a run does without it, leaves the
+    fingerprints of runs that were trained before it as they are.
+    """
+    plain = [_present(asdict(p) if is_dataclass(p) and not isinstance(p, type) else p) for p in parts]
     text = json.dumps([__version__, *plain], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _present(value: Any) -> Any:
+    """The value without what is None in it, at any depth."""
+    if isinstance(value, dict):
+        return {name: _present(each) for name, each in value.items() if each is not None}
+    return [_present(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _require(name: str, value: Any, valid: bool, expected: str) -> None:

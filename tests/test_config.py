@@ -143,6 +143,7 @@ def test_a_fingerprint_is_that_of_the_parts_and_the_version(monkeypatch):
     assert fingerprint(OPD, 1) == fingerprint(replace(OPD), 1) != fingerprint(OPD, 2)
     assert fingerprint(OPD) == fingerprint(json.loads(json.dumps(asdict(OPD))))
     assert re.fullmatch("[0-9a-f]{16}", fingerprint(OPD))
+    assert fingerprint({"K": 2, "source": None}) == fingerprint({"K": 2})  # None is absence
     before = fingerprint(OPD)
     monkeypatch.setattr("paper_lib.config.__version__", "0.0.0+other")
     assert fingerprint(OPD) != before
