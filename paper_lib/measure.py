@@ -1,9 +1,7 @@
 """One matrix along its trajectory in, table rows out: every metric, from decompositions that they share."""
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,19 +9,14 @@ import torch
 from torch import Generator, Tensor
 
 from paper_lib import nulls, sparsity, spectra, subspaces
+from paper_lib.alignment import AlignmentPath
+from paper_lib.certified import Spectrum, certified_shift, update_spectrum, weight_spectrum
 from paper_lib.config import DiagnosticsConfig
+from paper_lib.decompositions import Decomposition
+from paper_lib.tables import Row
 
 MASK_WINDOW = 256  # rows and columns of the mask picture
 Masks = list[tuple[str, float, Tensor]]
-
-
-class Row(NamedTuple):
-    """One value of a tidy table; what it is a value of (run, matrix) is added by the caller."""
-
-    step: int
-    metric: str
-    value: float
-    k: float = math.nan
 
 
 def measure_matrix(
@@ -31,29 +24,36 @@ def measure_matrix(
     steps: Sequence[int],
     config: DiagnosticsConfig,
     learning_rates: Sequence[float] | None = None,
+    *,
+    exact: bool = False,
 ) -> list[Row]:
     """Every metric of the table `matrices` for one matrix, at each step but 0.
 
     weights: W_0, …, W_T of shape (m, n) as stored; steps: their optimizer steps. learning_rates: one per
     optimizer step, for `drift_ratio`, which is left out where None. What has no value is NaN: overlaps where
     no entry is visible, spectral shapes where ΔW = 0, alignments where an update has fewer than K directions.
+    exact: LAPACK's SVD throughout; else `certified` chooses, and rows `*_bound` tell the error of what is not
+    LAPACK's. Memory: the weights as they are given, and about ten float64 matrices.
     """
     w_0 = weights[0]
-    factors = torch.linalg.svd(w_0.double(), full_matrices=False)
-    masks = weight_masks(w_0, config, factors)
+    start = _start(w_0, config, exact=exact)
+    masks = weight_masks(w_0, config, _factors(start))
+    path = AlignmentPath(config.K, exact=exact)
     rows: list[Row] = []
-    for step, w_t in zip(steps[1:], weights[1:], strict=True):
+    for step, w_s, w_t in zip(steps[1:], weights[:-1], weights[1:], strict=True):
         rows.append(Row(step, "parameters", w_t.numel()))
         rows += _visibility(step, w_0, w_t, masks, config)
         absolute = sparsity.absolute_sparsity(w_0, w_t, threshold=config.absolute_threshold)
         rows.append(Row(step, "absolute_sparsity", absolute.item()))
-        rows += _rotation(step, factors, w_t, config, each=step == steps[-1])
+        rows += _rotation(step, start, w_t, config, each=step == steps[-1], exact=exact)
         delta_w = w_t.double() - w_0.double()
-        rows += _spectrum(step, delta_w, w_0, config)
+        found = update_spectrum(delta_w, max(config.K, config.hill_k, config.energy_k), exact=exact)
+        rows += _spectrum(step, delta_w, found, w_0, config)
+        path.follow(step, found, None if w_s is w_0 else w_t.double() - w_s.double())
         if learning_rates is not None:
             ratio = spectra.drift_ratio(delta_w, learning_rates[:step])
             rows.append(Row(step, "drift_ratio", ratio.item()))
-    rows += _alignment(steps[1:], [w.double() - w_0.double() for w in weights[1:]], config.K)
+    rows += path.alignment()
     chance = subspaces.chance_alignment(config.K, w_0.shape[1])
     rows.append(Row(steps[-1], "subspace_alignment_chance", chance, config.K))
     for name, alpha, mask in masks:
@@ -64,9 +64,10 @@ def measure_matrix(
 
 def weight_masks(w_0: Tensor, config: DiagnosticsConfig, factors: sparsity.Factors | None = None) -> Masks:
     """(name, α, mask) of the principal, the low-magnitude and the principal but not low weights (§3.2)."""
+    magnitude = sparsity.principal_magnitude(w_0, rank=config.principal_rank, factors=factors)
     masks: Masks = []
     for alpha in config.alphas:
-        principal = sparsity.principal_mask(w_0, alpha=alpha, rank=config.principal_rank, factors=factors)
+        principal = sparsity.mark_largest(magnitude, alpha)
         low = sparsity.low_magnitude_mask(w_0, alpha=alpha)
         masks += [("principal", alpha, principal), ("low_magnitude", alpha, low)]
         masks.append(("principal_not_low", alpha, principal & ~low))
@@ -86,15 +87,18 @@ def measure_nulls(
     Also returns the walk's updates, from 0 at step 0.
     """
     w_0, last = weights[0], steps[-1]
-    factors = torch.linalg.svd(w_0.double(), full_matrices=False)
+    start = _start(w_0, config)
     delta_w = weights[-1].double() - w_0.double()
     rows = {}
     for null, draw in (("same_norm_gaussian", nulls.same_norm_gaussian), ("permuted", nulls.permuted)):
-        rows[null] = _null_update(last, w_0, draw(delta_w, generator(null)), factors, config)
+        rows[null] = _null_update(last, start, draw(delta_w, generator(null)), config)
     increments = [spectra.frobenius_norm(b.double() - a.double()) for a, b in pairwise(weights)]
     m, n = w_0.shape
     walk = nulls.random_walk(torch.stack(increments), (m, n), generator("random_walk"))
-    rows["random_walk"] = _alignment(steps[1:], list(walk), config.K)
+    path = AlignmentPath(config.K)
+    for step, before, after in zip(steps[1:], [None, *walk], walk, strict=False):
+        path.follow(step, update_spectrum(after, config.K), None if before is None else after - before)
+    rows["random_walk"] = path.alignment()
     ranks = spectra.stable_rank(walk).tolist()
     rows["random_walk"] += [Row(s, "stable_rank", rank) for s, rank in zip(steps[1:], ranks, strict=True)]
     return rows, [torch.zeros_like(delta_w), *walk]
@@ -107,8 +111,7 @@ def measure_rescaled(
     if not other_delta_w.any():
         return []
     norm = spectra.frobenius_norm(w_end.double() - w_0.double())
-    factors = torch.linalg.svd(w_0.double(), full_matrices=False)
-    return _null_update(step, w_0, nulls.rescaled(other_delta_w, norm), factors, config)
+    return _null_update(step, _start(w_0, config), nulls.rescaled(other_delta_w, norm), config)
 
 
 def mask_picture(w_0: Tensor, w_t: Tensor, config: DiagnosticsConfig) -> pd.DataFrame:
@@ -133,69 +136,68 @@ def _visibility(step: int, w_0: Tensor, w_t: Tensor, masks: Masks, config: Diagn
     return rows
 
 
+def _start(w_0: Tensor, config: DiagnosticsConfig, *, exact: bool = False) -> Spectrum:
+    return weight_spectrum(w_0, max(_angle_k(w_0, config), config.principal_rank), exact=exact)
+
+
+def _factors(start: Spectrum) -> sparsity.Factors:
+    found = start.decomposition
+    return found.u, found.sigma, found.v.mT
+
+
+def _angle_k(w_0: Tensor, config: DiagnosticsConfig) -> int:
+    """At most half the short side: two larger subspaces intersect whatever happened, and those angles are
+    zero by counting dimensions."""
+    return max(1, min(config.angle_k, min(w_0.shape) // 2))
+
+
 def _rotation(
-    step: int, factors: sparsity.Factors, w_t: Tensor, config: DiagnosticsConfig, *, each: bool
+    step: int, start: Spectrum, w_t: Tensor, config: DiagnosticsConfig, *, each: bool, exact: bool = False
 ) -> list[Row]:
-    """NSS, and the angles of the leading k-dimensional subspaces. k is at most half the short side: two
-    larger ones intersect whatever happened, and those angles are zero by counting dimensions."""
-    u_0, sigma_0, vh_0 = factors
-    k = max(1, min(config.angle_k, len(sigma_0) // 2))
-    u_t, sigma_t, vh_t = torch.linalg.svd(w_t.double(), full_matrices=False)
-    rows = [Row(step, "spectral_shift", spectra.spectral_shift(sigma_0, sigma_t).item())]
-    for side, before, after in (("u", u_0, u_t), ("v", vh_0.mT, vh_t.mT)):
-        angles = subspaces.principal_angles(before[:, :k], after[:, :k])
+    """NSS, and the angles of the leading k-dimensional subspaces, with what is known of their errors."""
+    k = _angle_k(w_t, config)
+    end = weight_spectrum(w_t, k, exact=exact)
+    shift, bound, by_lapack = certified_shift(start, end)
+    rows = [Row(step, "spectral_shift", shift)]
+    before, after = start.decomposition, end.decomposition
+    for side in ("u", "v"):
+        angles = subspaces.principal_angles(getattr(before, side)[:, :k], getattr(after, side)[:, :k])
         rows.append(Row(step, f"angle_{side}_max", angles.max().item(), k))
         rows.append(Row(step, f"angle_{side}_mean", angles.mean().item(), k))
         if each:
             rows += [Row(step, f"angle_{side}", angle, i) for i, angle in enumerate(angles.tolist(), start=1)]
+    if before.method != "lapack" or after.method != "lapack":
+        rows.append(Row(step, "spectral_shift_bound", bound))
+        rows.append(Row(step, "spectral_shift_by_lapack", float(by_lapack)))
+        rows.append(Row(step, "angle_bound", before.angle_bound(k) + after.angle_bound(k), k))
     return rows
 
 
-def _spectrum(step: int, delta_w: Tensor, w_0: Tensor, config: DiagnosticsConfig) -> list[Row]:
-    sigma = spectra.singular_values(delta_w)
-    return [
-        Row(step, "frobenius_norm", spectra.frobenius_norm(delta_w).item()),
-        Row(step, "relative_norm", spectra.relative_norm(delta_w, w_0).item()),
-        Row(step, "operator_norm", spectra.operator_norm(delta_w, sigma=sigma).item()),
-        Row(step, "stable_rank", spectra.stable_rank(delta_w, sigma=sigma).item()),
-        Row(step, "hill_index", spectra.hill_index(sigma, config.hill_k).item(), config.hill_k),
-        Row(step, "top_energy", spectra.top_energy(sigma, config.energy_k).item(), config.energy_k),
-    ]
-
-
-def _alignment(steps: Sequence[int], updates: Sequence[Tensor], K: int) -> list[Row]:
-    """Sim_K to the end: of the cumulative updates (§4.2), and of the increments between snapshots.
-
-    `subspace_alignment` at t compares ΔW_t with ΔW_T, which contains it: it rises to 1 for a random walk too.
-    `increment_alignment` compares W_t − W_s, s the snapshot before t, with the last such increment. These are
-    disjoint stretches of training, at chance K/n for a random walk; at the last step it is 1 by definition.
-    """
-    increments = [updates[0], *(after - before for before, after in pairwise(updates))]
-    rows = []
-    for metric, path in (("subspace_alignment", updates), ("increment_alignment", increments)):
-        spans = [_span(delta_w, K) for delta_w in path]
-        end = spans[-1]
-        for step, span in zip(steps, spans, strict=True):
-            if span is None or end is None:
-                rows.append(Row(step, metric, math.nan, K))
-            else:
-                rows.append(Row(step, metric, subspaces.subspace_alignment(span, end).item(), K))
-    return rows
-
-
-def _span(delta_w: Tensor, K: int) -> Tensor | None:
-    """V_K, or None where ΔW has fewer than K directions and the rest of a basis would be LAPACK's choice."""
-    try:
-        return subspaces.top_right_singular_vectors(delta_w, K)
-    except ValueError:
-        return None
-
-
-def _null_update(
-    step: int, w_0: Tensor, delta_w: Tensor, factors: sparsity.Factors, config: DiagnosticsConfig
+def _spectrum(
+    step: int, delta_w: Tensor, found: Decomposition, w_0: Tensor, config: DiagnosticsConfig
 ) -> list[Row]:
+    norm, sigma = spectra.frobenius_norm(delta_w), found.sigma
+    rows = [
+        Row(step, "frobenius_norm", norm.item()),
+        Row(step, "relative_norm", spectra.relative_norm(delta_w, w_0).item()),
+        Row(step, "operator_norm", sigma[0].item()),
+        Row(step, "stable_rank", 1 / spectra.top_energy(sigma, 1, norm=norm).item()),
+        Row(step, "hill_index", spectra.hill_index(sigma, config.hill_k).item(), config.hill_k),
+    ]
+    energy = spectra.top_energy(sigma, config.energy_k, norm=norm)
+    rows.append(Row(step, "top_energy", energy.item(), config.energy_k))
+    if found.method != "lapack":
+        rows.append(Row(step, "operator_norm_bound", found.sigma_bound[0].item()))
+        rows.append(Row(step, "update_angle_bound", found.angle_bound(config.K), config.K))
+    return rows
+
+
+def _null_update(step: int, start: Spectrum, delta_w: Tensor, config: DiagnosticsConfig) -> list[Row]:
     """What does not follow from the norm alone: visibility, rotation, spectral shift and stable rank."""
+    w_0 = start.w
     w_t = (w_0.double() + delta_w).to(w_0.dtype)
-    rows = _visibility(step, w_0, w_t, weight_masks(w_0, config, factors), config)
-    rows += _rotation(step, factors, w_t, config, each=False)
-    return [*rows, Row(step, "stable_rank", spectra.stable_rank(delta_w).item())]
+    rows = _visibility(step, w_0, w_t, weight_masks(w_0, config, _factors(start)), config)
+    rows += _rotation(step, start, w_t, config, each=False)
+    norm = spectra.frobenius_norm(delta_w)
+    stable_rank = 1 / spectra.top_energy(update_spectrum(delta_w, 1).sigma, 1, norm=norm).item()
+    return [*rows, Row(step, "stable_rank", stable_rank)]

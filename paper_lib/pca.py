@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from paper_lib.measure import Row
 from paper_lib.subspaces import trajectory_pca
+from paper_lib.tables import Row
 
 COMPONENTS = 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +63,14 @@ def principal_mask(w_0: Tensor, *, alpha: float, rank: int, factors: Factors | N
     Raises ValueError for α outside (0, 1), a rank outside [1, min(m, n)], or factors that do not fit W_0.
     Cost: one float64 SVD unless `factors` is given.
     """
-    _require_weights(w_0, alpha)
+    _require_alpha(w_0, alpha)
+    return mark_largest(principal_magnitude(w_0, rank=rank, factors=factors), alpha)
+
+
+def principal_magnitude(w_0: Tensor, *, rank: int, factors: Factors | None = None) -> Tensor:
+    """|Σ_{i≤r} σ_i u_i v_iᵀ|, which `principal_mask` ranks: (..., m, n), float64. Raises as it does."""
+    _require_matrix("w_0", w_0)
+    _require_finite("w_0", w_0)
     rows, columns = w_0.shape[-2:]
     if not 1 <= rank <= min(rows, columns):
         raise ValueError(f"rank must lie in [1, {min(rows, columns)}], got {rank} for w_0 {tuple(w_0.shape)}")
@@ -72,7 +80,7 @@ def principal_mask(w_0: Tensor, *, alpha: float, rank: int, factors: Factors | N
     batch = tuple(w_0.shape[:-2])
     if found != [(*batch, rows, rank), (*batch, rank), (*batch, rank, columns)]:
         raise ValueError(f"factors {found} are no rank-{rank} SVD of w_0 of shape {tuple(w_0.shape)}")
-    return _mark_largest(((u * s.unsqueeze(-2)) @ vh).abs(), alpha)
+    return ((u * s.unsqueeze(-2)) @ vh).abs_()
 
 
 def low_magnitude_mask(w_0: Tensor, *, alpha: float) -> Tensor:
@@ -81,8 +89,9 @@ def low_magnitude_mask(w_0: Tensor, *, alpha: float) -> Tensor:
     w_0: (..., m, n). Returns (..., m, n), bool, with exactly round(α m n) entries a matrix, ties going to the
     earlier position. Raises ValueError for α outside (0, 1) or non-finite entries.
     """
-    _require_weights(w_0, alpha)
-    return _mark_largest(-w_0.abs(), alpha)
+    _require_alpha(w_0, alpha)
+    _require_finite("w_0", w_0)
+    return mark_largest(-w_0.abs(), alpha)
 
 
 def mask_overlap(mask: Tensor, update: Tensor) -> Tensor:
@@ -127,25 +136,34 @@ def half_ulp(w_0: Tensor, precision: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.ldexp(torch.full_like(stored, grid.eps / 2), exponent - 1)
 
 
-def _mark_largest(values: Tensor, alpha: float) -> Tensor:
-    """round(α m n) largest values of each matrix; selection instead of a sort keeps it linear in the size."""
-    flat = values.flatten(-2)
+def mark_largest(values: Tensor, alpha: float) -> Tensor:
+    """The round(α m n) largest values of each matrix (..., m, n), bool; of equal ones the earlier first.
+
+    NumPy's selection, linear in the size, finds the cut.
+    """
+    flat = values.reshape(-1, values.shape[-2:].numel())
     count = round(alpha * flat.shape[-1])
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
-    cut = flat.kthvalue(flat.shape[-1] - count + 1, dim=-1, keepdim=True).values
-    above, tied = flat > cut, flat == cut
-    wanted = count - above.sum(-1, keepdim=True)
-    return (above | (tied & (tied.cumsum(-1) <= wanted))).view(values.shape)
+    return torch.stack([_largest(row, count) for row in flat]).view(values.shape)
+
+
+def _largest(row: Tensor, count: int) -> Tensor:
+    wide = row if row.dtype in (torch.float32, torch.float64) else row.float()  # NumPy knows no bfloat16
+    place = len(row) - count
+    cut = float(np.partition(wide.numpy(force=True), place)[place])
+    marked = wide >= cut
+    if surplus := int(marked.sum()) - count:
+        marked[(wide == cut).nonzero()[-surplus:, 0]] = False
+    return marked
 
 
 def _share(mask: Tensor) -> Tensor:
     return mask.sum((-2, -1)).double() / (mask.shape[-2] * mask.shape[-1])
 
 
-def _require_weights(w_0: Tensor, alpha: float) -> None:
+def _require_alpha(w_0: Tensor, alpha: float) -> None:
     _require_matrix("w_0", w_0)
-    _require_finite("w_0", w_0)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha} for w_0 of shape {tuple(w_0.shape)}")
 

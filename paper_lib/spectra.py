@@ -80,16 +80,17 @@ def hill_index(sigma: Tensor, k: int) -> Tensor:
     return torch.where(sigma[..., k - 1] > 0, index, torch.nan)
 
 
-def top_energy(sigma: Tensor, k: int) -> Tensor:
+def top_energy(sigma: Tensor, k: int, *, norm: Tensor | None = None) -> Tensor:
     """Σ_{i≤k} σ_i² / Σ σ_i²: the share of ‖ΔW‖_F² that its best rank-k approximation holds.
 
-    sigma: (..., r), complete. Returns (...,), float64, in (0, 1]; NaN where ΔW = 0. Raises ValueError for k
-    outside [1, r].
+    sigma: (..., r), complete, or the leading ones and norm (...,), ‖ΔW‖_F. Returns (...,), float64, in
+    (0, 1]; NaN where ΔW = 0. Raises ValueError for k outside [1, r].
     """
     _require_spectrum("sigma", sigma)
     _require_count("k", k, 1, sigma)
     energy = _scaled(sigma.double()).square()
-    return energy[..., :k].sum(-1) / energy.sum(-1)
+    total = energy.sum(-1) if norm is None else (norm / sigma[..., 0]).square()
+    return energy[..., :k].sum(-1) / total
 
 
 def drift_ratio(delta_w: Tensor, learning_rates: Sequence[float] | Tensor) -> Tensor:

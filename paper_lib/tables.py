@@ -1,11 +1,13 @@
 """The tidy tables: one schema, one row a value, the same bytes for the same rows."""
 
 import json
+import math
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -40,6 +42,15 @@ _TYPES = {
 _MEASURED = ("value", "update", "principal", "low_magnitude")
 _MAY_BE_NAN = ("k", "value")
 _PACKAGES = ("torch", "transformers", "numpy", "pandas", "pyarrow", "scikit-learn")
+
+
+class Row(NamedTuple):
+    """One value of a tidy table; what it is a value of (run, matrix) is added by the caller."""
+
+    step: int
+    metric: str
+    value: float
+    k: float = math.nan
 
 
 def library_versions() -> dict[str, str]:
