@@ -1,7 +1,6 @@
 """Trajectories and any safetensors checkpoint, one matrix at a time; nothing is ever unpickled."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from torch import Tensor
 
 from paper_lib.errors import CompanionError
 from paper_lib.files import whole_file
-
-MODULES = ("q", "k", "v", "o", "gate", "up", "down")
-_PROJECTION = re.compile(r"(?:^|\.)layers\.(\d+)\.(?:self_attn|mlp)\.(q|k|v|o|gate|up|down)_proj\.weight$")
+from paper_lib.matrices import MODULES as MODULES
+from paper_lib.matrices import canonical_name, place, reading_order
 
 
 class MatrixName(NamedTuple):
@@ -82,26 +80,29 @@ def open_trajectory(directory: str | Path, *, fingerprint: str | None = None) ->
             f"{marker} lists the steps {list(trajectory.steps)}, but W_0 and a later step are needed: {again}"
         )
     for step in trajectory.steps:
-        with _opened(trajectory.path(step), afresh):
+        with opened(trajectory.path(step), afresh):
             pass
     return trajectory
 
 
 def matrix_names(path: str | Path) -> list[MatrixName]:
-    """The projection matrices of a checkpoint (Qwen3's and Llama's names) in layer order, then q … down."""
-    with _opened(path) as file:
+    """The projection matrices of a dense decoder's checkpoint in layer order, then q … down.
+
+    A layer has at most one matrix of each module here: experts are `sources`' matter.
+    """
+    with opened(path) as file:
         stored = file.keys()
-    found = [(match, name) for name in stored if (match := _PROJECTION.search(name))]
-    names = [MatrixName(int(match[1]), match[2], name) for match, name in found]
+    found = [MatrixName(*place(canonical_name(name)), name) for name in stored if "expert" not in name]
+    names = [matrix for matrix in found if matrix.module in MODULES]
     if not names:
         wanted = "model.layers.0.self_attn.q_proj.weight"
         raise CompanionError(f"{path} holds no projection matrix, none of its tensors is named like {wanted}")
-    return sorted(names, key=lambda matrix: (matrix.layer, MODULES.index(matrix.module)))
+    return sorted(names, key=lambda matrix: reading_order(*matrix))
 
 
 def matrix_shape(path: str | Path, name: MatrixName | str) -> tuple[int, ...]:
     """Shape of one stored tensor, from the header alone."""
-    with _opened(path) as file:
+    with opened(path) as file:
         return tuple(file.get_slice(_stored(file, path, name)).get_shape())
 
 
@@ -110,13 +111,13 @@ def read_matrix(path: str | Path, name: MatrixName | str) -> Tensor:
 
     Raises CompanionError where the file is missing or truncated or holds no tensor of that name.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return file.get_tensor(_stored(file, path, name))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """Every tensor of a checkpoint by name, in its stored dtype. Raises as `read_matrix` does."""
-    with _opened(path) as file:
+    with opened(path) as file:
         names = file.keys()
         return {name: file.get_tensor(name) for name in names}
 
@@ -138,7 +139,7 @@ def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 @contextmanager
-def _opened(path: str | Path, remedy: str = "make it again") -> Iterator[Any]:
+def opened(path: str | Path, remedy: str = "make it again") -> Iterator[Any]:
     """A safetensors file whose length agrees with its header, or a CompanionError that says what to do."""
     try:
         file = safe_open(path, framework="pt", device="cpu")
