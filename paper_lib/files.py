@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from paper_lib.errors import CompanionError
+
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
@@ -51,6 +53,19 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, whole or not at all; NaN or infinity: ValueError."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
+    """A JSON object from a file, {} where there is no file; CompanionError, with the remedy, for all else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise CompanionError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
+    if not isinstance(value, dict):
+        raise CompanionError(f"{path} holds no JSON object: {remedy}")
+    return value
 
 
 def sha256(path: str | Path) -> str:
