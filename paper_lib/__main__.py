@@ -1,4 +1,4 @@
-"""The command line: python -m paper_lib figures | train | extract | pretrain | bench."""
+"""The command line: python -m paper_lib figures | train | extract | export | pretrain | bench."""
 
 import argparse
 import ast
@@ -52,6 +52,21 @@ def _extract(options: argparse.Namespace) -> None:
     from paper_lib.extract import extract_study
 
     extract_study(options.profile, data_dir=options.data_dir, workers=options.workers, force=options.force)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from paper_lib.export import export_run
+
+    export_run(
+        options.profile,
+        options.run,
+        data_dir=options.data_dir,
+        seed=options.seed,
+        step=options.step,
+        dtype=options.dtype,
+        destination=options.out,
+    )
+    print(f"model in {options.out}")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -159,6 +174,16 @@ def _parser() -> argparse.ArgumentParser:
     extract = command("extract", _extract, "Measure the trained runs", "extract --profile smoke --workers 2")
     add_workers(extract)
     add_force(extract)
+
+    export = command(
+        *("export", _export, "Write a trained student as a Hugging Face model"),
+        "export --profile laptop --run sft --seed 0 --out my_model",
+    )
+    export.add_argument("--run", required=True, metavar="NAME", help="a trained run of the profile")
+    export.add_argument("--seed", type=_count, default=0, metavar="N", help="default: 0")
+    export.add_argument("--step", type=_count, metavar="N", help="a snapshot (default: the last)")
+    export.add_argument("--dtype", default="bfloat16", help="bfloat16 (default) or float32, as trained")
+    export.add_argument("--out", required=True, metavar="DIR", help="a new or empty folder")
 
     pretrain = command(
         "pretrain", _pretrain, "Build the student and the teacher", "pretrain --profile laptop"

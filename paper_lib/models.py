@@ -55,11 +55,12 @@ def save_model(
     *,
     card: str,
     recipe: dict[str, Any],
+    dtype: torch.dtype = torch.bfloat16,
 ) -> None:
-    """Weights as bf16 safetensors, config, tokenizer, card and recipe; the directory appears when whole."""
+    """Weights as safetensors in `dtype`, config, tokenizer, card, and recipe; it all appears when whole."""
     staging = directory.with_name(directory.name + ".part")
     rmtree(staging, ignore_errors=True)
-    stored = {name: tensor.to(torch.bfloat16) for name, tensor in model.state_dict().items()}
+    stored = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     with _quiet():
         model.save_pretrained(staging, state_dict=stored)
         tokenizer.save_pretrained(staging)

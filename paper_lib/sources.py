@@ -85,9 +85,11 @@ def pair_up(base: Source, finetuned: Source) -> Pairing:
     }
     matched = [matrix for matrix in shared if matrix.name not in mismatched]
     if not matched:
+        unlike = [f"{name} is {sizes}" for name, sizes in mismatched.items()]
+        example = (unlike or [f"{next(iter(ours))} against {next(iter(theirs))}"])[0]
         raise CompanionError(
-            f"{base.label} and {finetuned.label} have no matrix of the same name and shape "
-            f"({next(iter(ours), 'none')} against {next(iter(theirs), 'none')}): name two of one model"
+            f"{base.label} and {finetuned.label} have no matrix of the same name and shape ({example}): "
+            "name two checkpoints of one model"
         )
     return Pairing(
         matched=matched,

@@ -252,7 +252,9 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, cap
 
 
 @pytest.mark.parametrize(
-    "command", [["figures"], ["train"], ["extract"], ["pretrain"], ["bench", "train"]], ids=" ".join
+    "command",
+    [["figures"], ["train"], ["extract"], ["export"], ["pretrain"], ["bench", "train"]],
+    ids=" ".join,
 )
 def test_every_command_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:

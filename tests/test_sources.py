@@ -1,6 +1,7 @@
 """A checkpoint's matrices have one name and one value, however it is stored; what is none says why."""
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -126,6 +127,11 @@ def test_what_does_not_pair_is_told_apart(tmp_path: Path) -> None:
     save_checkpoint({"other.weight": torch.ones(3, 3)}, tmp_path / "c.safetensors")
     with pytest.raises(CompanionError, match=r"a\.safetensors and c\.safetensors have no matrix of the same"):
         pair_up(base, open_source(tmp_path / "c.safetensors"))
+    save_checkpoint({"other.weight": torch.ones(3, 2)}, tmp_path / "d.safetensors")
+    with pytest.raises(
+        CompanionError, match=r"\(other\.weight is 3 × 3 in the base, 3 × 2 in d\.safetensors\)"
+    ):
+        pair_up(*(open_source(tmp_path / name) for name in ("c.safetensors", "d.safetensors")))
 
 
 # Files
@@ -178,13 +184,25 @@ def test_a_fingerprint_changes_with_the_files_alone(tmp_path: Path) -> None:
     save_checkpoint(tiny_weights(), path)
     before = open_source(path).fingerprint
     assert open_source(path).fingerprint == before
-    times = path.stat()
+    size = path.stat().st_size
     changed = tiny_weights()
     changed[Q][0, 0] += 1
     save_checkpoint(changed, path)
-    assert open_source(path).fingerprint != before
-    (tmp_path / "config.json").write_text("{}")
-    assert times.st_size == path.stat().st_size
+    assert path.stat().st_size == size
+    after = open_source(path).fingerprint
+    assert after != before
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    assert open_source(path).fingerprint not in (before, after)
+
+
+def test_copies_of_one_size_and_time_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+    prints = set()
+    for name, scale in (("a", 1.0), ("b", 2.0)):
+        path = tmp_path / name / "model.safetensors"
+        save_checkpoint({n: scale * w for n, w in tiny_weights().items()}, path)
+        os.utime(path, ns=(0, 0))
+        prints.add(open_source(path).fingerprint)
+    assert len(prints) == 2
 
 
 def test_a_run_is_its_last_step_and_a_trajectory_all_of_them(tmp_path: Path) -> None:
@@ -297,6 +315,12 @@ def test_tied_embeddings_appear_once(tmp_path: Path) -> None:
     assert source.skipped() == {"lm_head.weight": "tied to model.embed_tokens.weight"}
     with pytest.raises(CompanionError, match=r"no matrix 'lm_head\.weight': it is tied to"):
         source.read("lm_head.weight")
+    save_checkpoint(
+        {"model.embed_tokens.weight": weight, "lm_head.weight": weight}, tmp_path / "b" / "w.safetensors"
+    )
+    pairing = pair_up(source, open_source(tmp_path / "b" / "w.safetensors"))
+    assert pairing.skipped == source.skipped()
+    assert pairing.only_in_finetuned == []
 
 
 def test_quantised_tensors_are_left_out_with_their_reason(tmp_path: Path) -> None:
