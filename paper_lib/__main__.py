@@ -88,6 +88,12 @@ def _bench_train(options: argparse.Namespace) -> None:
     )
 
 
+def _bench_diagnose(options: argparse.Namespace) -> None:
+    from paper_lib.bench_diagnose import PARTS, bench_diagnose
+
+    bench_diagnose(parts=options.parts or PARTS, threads=options.threads, out=options.out)
+
+
 def _names(text: str) -> list[str]:
     return [name for name in text.replace(",", " ").split() if name]
 
@@ -199,8 +205,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench_train.add_argument("--rounds", type=_positive, default=3, metavar="N", help="default: 3")
     bench_train.add_argument("--steps", type=_positive, default=5, metavar="N", help="a round (default: 5)")
-    bench_train.add_argument("--threads", type=_positive, metavar="N", help="default: one a core")
-    bench_train.add_argument("--out", metavar="FILE", help="write the table and its settings there as JSON")
+    bench_diagnose = targets.add_parser(
+        "diagnose",
+        help="Time the diagnostics against LAPACK",
+        description="Time the diagnostics against LAPACK's SVDs, and tell how far apart they are.",
+        epilog="example:\n  python -m paper_lib bench diagnose --parts layer",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench_diagnose.set_defaults(work=_bench_diagnose)
+    bench_diagnose.add_argument(
+        "--parts", type=_names, metavar="NAMES", help="of layer, smollm2, growth (default: all)"
+    )
+    for target in (bench_train, bench_diagnose):
+        target.add_argument("--threads", type=_positive, metavar="N", help="default: one a core")
+        target.add_argument("--out", metavar="FILE", help="write the table and its settings there as JSON")
     return parser
 
 

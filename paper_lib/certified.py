@@ -11,7 +11,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from paper_lib.decompositions import Decomposition, gram, krylov, lapack, rounding_bound
+from paper_lib.decompositions import Decomposition, lapack, rounding_bound
+from paper_lib.gram import gram
+from paper_lib.krylov import krylov
 from paper_lib.spectra import singular_values, spectral_shift
 
 SHIFT_TOLERANCE = 1e-9  # of an NSS, relative

@@ -1,32 +1,23 @@
-"""Whole spectra and leading singular triplets in a fraction of LAPACK's time, with a bound on their error.
+"""A matrix's singular values and leading singular vectors, with a bound on the error of each.
 
-Three methods give the same `Decomposition`. `lapack` is the float64 SVD. `gram` reduces the smaller of W Wᵀ
-and WᵀW to tridiagonal form once, which gives all of σ and any leading vectors; squaring costs digits of
-small σ, and the bound says how many. `krylov` finds leading triplets alone, for updates whose tail nobody
-asks for. A caller takes the cheapest whose bound is good enough.
+Three methods give the same `Decomposition`: `lapack` here, the float64 SVD; `gram.gram`, all of σ and the
+leading vectors from WᵀW; `krylov.krylov`, leading triplets alone, for updates whose tail nobody asks for.
+`certified` takes the cheapest whose bound is good enough.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from scipy.linalg import blas
-from scipy.linalg import lapack as scipy_lapack
 from torch import Tensor
 
 Method = Literal["lapack", "gram", "krylov"]
 
 EPS = torch.finfo(torch.float64).eps
 GROWTH, FLOOR = 2.0, 8.0  # of the errors; see `rounding_bound`
-PROBES, PROBE_SAFETY = 16, 10.0  # chance below 1e-13 that ‖R‖_F is ten times what 16 random vectors show
-BLOCK = 32  # vectors a Krylov step multiplies at once: with fewer the cores wait for memory
-LARGEST_KRYLOV = 40  # blocks
-RESOLVED = 1e-5  # of σ_1: vectors of smaller σ lose too many digits to squaring
-CHECK_EVERY = 4  # blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,118 +69,3 @@ def rounding_bound(values: Tensor) -> Tensor:
     that grows with n is in proportion to λ_i is what is seen; the tests hold it to matrices of all kinds.
     """
     return EPS * (GROWTH * math.sqrt(len(values)) * values + FLOOR * values[0])
-
-
-def gram(w: Tensor, k: int) -> Decomposition:
-    """σ = √λ of the Gram matrix on the short side, and the vectors of the k largest.
-
-    w: (m, n), any floating dtype; 1 ≤ k ≤ min(m, n). σ_i is off by the `rounding_bound` of λ_i over σ_i, and
-    by its root where σ_i vanishes; where that reaches σ_k, LAPACK steps in. The residual is estimated from
-    random vectors, with a safety factor. Cost: for an n × n matrix about a quarter of its SVD.
-    """
-    w = w.double()
-    tall = w if w.shape[0] >= w.shape[1] else w.mT
-    values, right = _gram_eigen(tall, k)
-    sigma = values.clamp(min=0).sqrt()
-    if not float(sigma[k - 1]) > RESOLVED * float(sigma[0]):
-        return lapack(w, k)
-    right = _orthonormalised(right)
-    left = _orthonormalised(tall @ right / sigma[:k])
-    error = rounding_bound(sigma.square())
-    bound = torch.where(sigma.square() > error, error / sigma, error.sqrt())
-    residual = _probed_residual(tall, left, sigma[:k], right)
-    u, v = (left, right) if tall is w else (right, left)
-    return Decomposition(sigma=sigma, u=u, v=v, sigma_bound=bound, residual=residual, method="gram")
-
-
-def krylov(w: Tensor, k: int, *, tolerance: float = 1e-9) -> Decomposition | None:
-    """The k leading triplets by block Lanczos on WᵀW, or None where `LARGEST_KRYLOV` blocks do not suffice.
-
-    w: (m, n), any floating dtype; 1 ≤ k < min(m, n). `sigma` has one value beyond the k, so that their gap
-    is known. Converged means a residual of at most tolerance · σ_1 for each triplet, by which σ is off at
-    most; in practice it is off by the square of that. A cluster at σ_k converges slowly: then, and for the
-    whole spectrum, the Gram matrix is cheaper.
-    """
-    w = w.double()
-    tall = w if w.shape[0] >= w.shape[1] else w.mT
-    n, width = tall.shape[1], min(BLOCK, tall.shape[1])
-    generator = torch.Generator(device=w.device).manual_seed(0)
-    newest = torch.linalg.qr(
-        torch.randn(n, width, generator=generator, dtype=torch.float64, device=w.device)
-    ).Q
-    largest = min(n // width, LARGEST_KRYLOV) * width
-    basis, turned = w.new_empty((largest, n)), w.new_empty((largest, n))  # rows: those of Q, of WᵀW Q
-    inner = w.new_zeros((largest, largest))  # Qᵀ WᵀW Q
-    for size in range(width, largest + 1, width):
-        here = slice(size - width, size)
-        basis[here] = newest.mT
-        turned[here] = (newest.mT @ tall.mT) @ tall
-        inner[here, :size] = turned[here] @ basis[:size].mT
-        inner[:size, here] = inner[here, :size].mT
-        if size > k and (size % (CHECK_EVERY * width) == 0 or size == largest):
-            found = _ritz(tall, basis[:size], turned[:size], inner[:size, :size], k)
-            if found.residual <= tolerance * float(found.sigma[0]):
-                return found if tall is w else replace(found, u=found.v, v=found.u)
-        newest = turned[here].mT
-        for _ in range(2):  # once leaves what rounding put back into the basis
-            newest = newest - basis[:size].mT @ (basis[:size] @ newest)
-            newest = torch.linalg.qr(newest).Q
-    return None
-
-
-def _ritz(tall: Tensor, basis: Tensor, turned: Tensor, inner: Tensor, k: int) -> Decomposition:
-    """The leading triplets that a basis holds, one value more, and how far each is from being one."""
-    values, mixing = torch.linalg.eigh(inner)
-    values, mixing = values.flip(0)[: k + 1].clamp(min=0), mixing.flip(1)[:, : k + 1]
-    sigma, v = values.sqrt(), basis.mT @ mixing
-    scale = torch.where(sigma > 0, sigma, 1.0)
-    missed = torch.linalg.vector_norm(turned.mT @ mixing - v * values, dim=0) / scale  # ‖Wᵀu − σ v‖
-    residual = float(torch.linalg.vector_norm(missed[:k]))
-    u = tall @ v[:, :k] / scale[:k]
-    return Decomposition(sigma=sigma, u=u, v=v[:, :k], sigma_bound=missed, residual=residual, method="krylov")
-
-
-def _gram_eigen(tall: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """All eigenvalues of WᵀW, descending, and the eigenvectors (n, k) of the k largest; W is (m, n), m ≥ n.
-
-    On a CPU one reduction to tridiagonal form gives both; LAPACK's drivers give either, or all vectors.
-    """
-    n = tall.shape[1]
-    if tall.device.type != "cpu" or n < 3:
-        values, vectors = torch.linalg.eigh(tall.mT @ tall)
-        return values.flip(0), vectors.flip(1)[:, :k]
-    array = tall.numpy()
-    by_rows = array.flags.c_contiguous  # BLAS reads it as its transpose, without a copy
-    square = blas.dsyrk(1.0, array.T if by_rows else array, trans=not by_rows, lower=1)
-    size, _ = scipy_lapack.dsytrd_lwork(n, lower=1)
-    reflectors, diagonal, beside, tau, _ = scipy_lapack.dsytrd(
-        square, lower=1, lwork=int(size), overwrite_a=1
-    )
-    values, failed = scipy_lapack.dsterf(diagonal, beside)
-    _, _, vectors, unfound = scipy_lapack.dstemr(
-        diagonal, np.append(beside, 0.0), 2, 0.0, 0.0, n - k + 1, n, compute_v=1
-    )
-    if failed or unfound:
-        raise ArithmeticError(f"the tridiagonal eigenproblem of size {n} did not converge")
-    below = np.asfortranarray(vectors[1:, :k])
-    inner = reflectors[1:, :-1]
-    _, work, _ = scipy_lapack.dormqr("L", "N", inner, tau, below, -1)
-    vectors[1:, :k], _, _ = scipy_lapack.dormqr("L", "N", inner, tau, below, int(work[0]), overwrite_c=1)
-    descending = np.ascontiguousarray(vectors[:, k - 1 :: -1] if k < n else vectors[:, ::-1])
-    return torch.from_numpy(values[::-1].copy()), torch.from_numpy(descending)
-
-
-def _orthonormalised(almost: Tensor) -> Tensor:
-    """Nearly orthonormal columns made orthonormal to rounding, by Cholesky: QR at the speed of a product."""
-    factor = torch.linalg.cholesky(almost.mT @ almost)
-    return torch.linalg.solve_triangular(factor, almost.mT, upper=False).mT
-
-
-def _probed_residual(w: Tensor, u: Tensor, sigma: Tensor, v: Tensor) -> float:
-    """An upper bound of ‖[W V − U Σ; Wᵀ U − V Σ]‖_F from a few random combinations of its columns."""
-    generator = torch.Generator(device=w.device).manual_seed(0)
-    mix = torch.randn(len(sigma), PROBES, generator=generator, dtype=torch.float64, device=w.device)
-    scaled = sigma[:, None] * mix
-    one, other = w @ (v @ mix) - u @ scaled, w.mT @ (u @ mix) - v @ scaled
-    square = (one.square().sum() + other.square().sum()) / PROBES
-    return PROBE_SAFETY * math.sqrt(float(square))

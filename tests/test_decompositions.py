@@ -7,10 +7,14 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Tensor
 
-from paper_lib import certified, decompositions
+from paper_lib import certified
+from paper_lib import gram as gram_module
+from paper_lib import krylov as krylov_module
 from paper_lib.certified import Spectrum, certified_shift, update_spectrum, weight_spectrum
 from paper_lib.config import DiagnosticsConfig
-from paper_lib.decompositions import gram, krylov, lapack
+from paper_lib.decompositions import lapack
+from paper_lib.gram import gram
+from paper_lib.krylov import krylov
 from paper_lib.measure import measure_matrix
 from paper_lib.subspaces import principal_angles
 
@@ -98,7 +102,7 @@ def test_krylov_finds_the_leading_triplets(shape: tuple[int, int]) -> None:
 
 
 def test_krylov_gives_up_on_a_cluster_that_k_cuts_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decompositions, "LARGEST_KRYLOV", 3)
+    monkeypatch.setattr(krylov_module, "LARGEST_KRYLOV", 3)
     assert krylov(normal(400, 400), 20) is None
 
 
@@ -170,7 +174,15 @@ def test_a_planted_shift_of_the_spectrum_is_recovered(shift: float) -> None:
     assert abs(value - certified_shift(*exact)[0]) <= bound + certified_shift(*exact)[1]
 
 
-def test_lapack_steps_in_where_squaring_lost_what_is_asked() -> None:
+def test_the_smallest_singular_values_are_as_good_as_lapacks() -> None:
+    w = with_spectrum(torch.linspace(1, 1e-9, 200, dtype=torch.float64), 220, 200)
+    fast, exact = gram(w, 20), lapack(w, 20)
+    assert float((fast.sigma - exact.sigma)[-1].abs()) < 1e-15
+    assert float(fast.sigma_bound[-1]) < 5 * float(exact.sigma_bound[-1])
+
+
+def test_lapack_steps_in_where_squaring_lost_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gram_module, "LARGEST_REFINEMENT", 0)
     w_0 = KINDS["rank-deficient"]
     w_t = w_0 * (1 + 1e-6)
     start, end = (Spectrum(w=w, decomposition=gram(w, 5)) for w in (w_0, w_t))
