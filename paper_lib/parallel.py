@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
 from paper_lib.errors import CompanionError
@@ -45,26 +46,45 @@ def run_parallel(
     decides where they run, so `joblib.parallel_config("dask")` takes them to a cluster. Raises
     CompanionError, when all other jobs are done, if a job raised one; any other exception ends the work.
     """
+    results: list[Any] = [None] * len(jobs)
+    for index, result in completed(function, jobs, labels=labels, what=what, workers=workers, report=report):
+        results[index] = result
+    if failures := [str(result) for result in results if isinstance(result, CompanionError)]:
+        raise CompanionError("; ".join(failures))
+    return results
+
+
+def completed(
+    function: Callable[..., Any],
+    jobs: Sequence[tuple],
+    *,
+    labels: Sequence[str],
+    what: str,
+    workers: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Iterator[tuple[int, Any]]:
+    """(place in `jobs`, result) of every job as soon as it is done, in any order.
+
+    A job that raised a CompanionError has that as its result. Arguments as for `run_parallel`. Raises
+    CompanionError where a worker died.
+    """
     if not jobs:
-        return []
+        return
     say = report or _say
     count = max(1, min(workers or os.cpu_count() or 1, len(jobs)))
-    began, results = monotonic(), [None] * len(jobs)
-    failures: list[CompanionError] = []
+    began = monotonic()
     tasks = (delayed(_guarded)(function, index, job) for index, job in enumerate(jobs))
-    for done, (index, result, seconds) in enumerate(
-        Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=count)(tasks),
-        start=1,
-    ):
-        left = (monotonic() - began) / done * (len(jobs) - done)
-        outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
-        if isinstance(result, CompanionError):
-            failures.append(result)
-        results[index] = result
-        say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {roughly(left)} left")
-    if failures:
-        raise CompanionError("; ".join(str(f) for f in failures))
-    return results
+    parallel = Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=count)
+    try:
+        for done, (index, result, seconds) in enumerate(parallel(tasks), start=1):
+            left = (monotonic() - began) / done * (len(jobs) - done)
+            outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
+            say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {roughly(left)} left")
+            yield index, result
+    except TerminatedWorkerError as error:
+        raise CompanionError(
+            f"a worker died, perhaps out of memory: use fewer than {count} workers; what is finished is kept"
+        ) from error
 
 
 def _guarded(function: Callable[..., Any], index: int, job: tuple) -> tuple[int, Any, float]:

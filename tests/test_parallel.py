@@ -1,10 +1,17 @@
 """Parallel work: results in the order of the jobs, progress told, failures kept to the end."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
 from paper_lib.errors import CompanionError
-from paper_lib.parallel import one_thread, run_parallel
+from paper_lib.parallel import completed, one_thread, run_parallel
 
 
 def work(number):
@@ -54,3 +61,55 @@ def test_jobs_have_one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+def test_each_result_is_there_before_the_next_job_starts():
+    started = []
+
+    def noted(number):
+        started.append(number)
+        return work(number)
+
+    jobs = [(3,), (-1,), (2,)]
+    labels = ["a", "b", "c"]
+    outcomes = completed(noted, jobs, labels=labels, what="square", workers=1, report=lambda line: None)
+    assert next(outcomes) == (0, 9)
+    assert started == [3]
+    (second, failure), third = outcomes
+    assert (second, str(failure), third) == (1, "-1 is negative", (2, 4))
+
+
+def test_a_dead_worker_is_one_line():
+    with pytest.raises(CompanionError, match=r"^a worker died, perhaps out of memory: use fewer than 2 "):
+        run_parallel(os._exit, [(1,), (1,)], labels=["a", "b"], what="exit", workers=2)
+
+
+ORPHANED = """
+import os, time
+from paper_lib.parallel import run_parallel
+def wait(number):
+    print(os.getpid(), flush=True)
+    time.sleep(120)
+run_parallel(wait, [(0,), (1,)], labels=["a", "b"], what="wait", workers=2)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc for processes")
+def test_workers_end_with_their_parent():
+    parent = subprocess.Popen([sys.executable, "-c", ORPHANED], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    assert parent.wait() == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(worker) for worker in workers)
+    parent.stdout.close()
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
