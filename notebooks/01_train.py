@@ -28,7 +28,8 @@
 # - learning curves, beside the teacher.
 #
 # Training takes about 2 minutes (`smoke`), 20 (`laptop`) or hours (`reference`) on two cores; what is
-# finished is not trained again. `02_extract` measures the weights that come out, the other notebooks draw.
+# finished or measured is not trained again, and without any run on disk this notebook shows what the tables
+# hold. `02_extract` measures the weights that come out, the other notebooks draw.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which study: smoke, laptop or reference
@@ -36,7 +37,8 @@ seed: int = 0  # whose rollout and curves are shown
 data_dir: str = "data"  # runs go to runs/<profile>/ below it
 figures_dir: str = "figures"  # figures go to <profile>/ below it
 workers: int | None = None  # processes; None is one a core
-force: bool = False  # train again what is finished
+force: bool = False  # where it trains, train again what is finished
+train: bool | None = None  # train what is not measured; None: unless the profile's tables are committed
 
 # %%
 from pathlib import Path
@@ -46,7 +48,7 @@ import numpy as np
 import pandas as pd
 
 from paper_lib.profiles import get_profile
-from paper_lib.study import Study
+from paper_lib.starts import Study
 from paper_lib.styles import run_style, use_style
 
 study = Study(profile=get_profile(profile), data_dir=Path(data_dir))
@@ -124,22 +126,25 @@ plan[shown].assign(teacher=plan["teacher"].where(plan["objective"].isin(["opd", 
 # Every run goes to its own folder, `runs/<profile>/<run>/seed_<seed>/`: float32 snapshots, a table of curves,
 # and `run.json`, written last. A run whose folder matches its configuration is left alone; one that was
 # stopped goes on from its last snapshot and ends in the same weights as if it had not been.
+#
+# Trajectories are large and stay on the machine that made them, while the tables that `02_extract` makes of
+# them are small. A run whose rows are in the tables, computed from what the profile plans now, is therefore
+# not trained again, whether its folder is still there or not, unless something that is missing starts from
+# it. Where the tables are committed, as those of `reference` are, nothing is trained unless `train` says so.
 
 # %%
 from paper_lib.study import train_study
 
-directories = train_study(profile, data_dir=data_dir, workers=workers, force=force)
-unfinished = [folder for folder in directories if not (folder / "run.json").is_file()]
-assert not unfinished, f"not finished: {unfinished}"
+directories = train_study(profile, data_dir=data_dir, workers=workers, force=force, train=train)
 snapshots = sum(len(list(folder.glob("step_*.safetensors"))) for folder in directories)
-print(f"{len(directories)} runs with {snapshots} snapshots in {Path(data_dir) / 'runs' / profile}")
+print(f"{len(directories)} of {len(study.profile.planned())} runs on disk, with {snapshots} snapshots")
 
 # %% [markdown]
 # ## Credit, token by token
 #
-# Before its first step, OPD's student is the anchor. We let it sample completions of eight problems, score
-# them with the teacher, and take a long one, wrong if there is any, to compare what the objectives would have
-# it learn from.
+# We let the base, which is there before any run is, sample completions of eight problems, score them with
+# the teacher, and take a long one, wrong if there is any, to compare what the objectives would have it learn
+# from. In the study, OPD and RLVR start from the anchor instead.
 
 # %%
 from dataclasses import replace
@@ -148,11 +153,12 @@ import torch
 
 from paper_lib.batches import completion_logits, token_log_probs
 from paper_lib.objectives import group_advantages, token_gap
-from paper_lib.study import load_policy
+from paper_lib.starts import load_policy
 from paper_lib.train import collect
 
-policy = load_policy(study, opd, seed)
-batch = collect(policy, replace(opd, prompts_per_step=8, samples_per_prompt=8), seed, 0)
+from_base = replace(opd, start="base", prompts_per_step=8, samples_per_prompt=8)
+policy = load_policy(study, from_base, seed)
+batch = collect(policy, from_base, seed, 0)
 with torch.no_grad():
     log_p, teacher_log_p = (
         token_log_probs(completion_logits(model, batch), batch.completion_ids)
@@ -176,14 +182,12 @@ pd.DataFrame({"token": tokens} | {name: line[:length].tolist() for name, line in
 # over right and wrong tokens.
 
 # %%
-from paper_lib.checkpoints import step_path
 from paper_lib.drawing import draw_legend
 from paper_lib.figures import save_figure
 from paper_lib.pretrain import models_directory
 
-anchor = study.profile.run("sft")
-weights = [step_path(study.directory(anchor, seed), anchor.steps)]
-weights.append(models_directory(study.profile, study.data_dir) / "teacher" / "model.safetensors")
+models = models_directory(study.profile, study.data_dir)
+weights = [models / name / "model.safetensors" for name in ("base", "teacher")]
 fig, ax = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
 ax.bar(range(length), -gap[row, :length], color=run_style("opd").color, label=r"OPD: $a_t = -r_t$")
 ax.axhline(float(advantage[row]), color=run_style("rlvr").color, label="RLVR: $a_t = A$")
@@ -205,12 +209,14 @@ save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weight
 #
 # **Claim (the premise of §3).** Every objective improves its student: SFT the base, OPD and RLVR the anchor,
 # with headroom left below the teacher. Where a run has not improved, its geometry is that of noise.
+#
+# Curves come from the tables where a run is measured, and from its folder where it is not yet.
 
 # %%
+from paper_lib.curves import training_curves
 from paper_lib.evaluation import accuracy
-from paper_lib.tables import read_table
 
-curves = pd.concat([read_table(folder / "curve.parquet") for folder in directories], ignore_index=True)
+curves, used = training_curves(study)
 evaluation, home = study.profile.evaluation, opd.tasks[0]
 asked = problems(home, split="validation", number=evaluation.snapshot_problems, seed="evaluation")
 sampling = {"samples": evaluation.samples, "max_new_tokens": opd.max_new_tokens, "seed": "teacher"}
@@ -231,7 +237,6 @@ for ax, (title, runs) in zip(axes, panels.items(), strict=True):
     ax.set_title(title)
 axes[0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
-used = [folder / "curve.parquet" for folder in directories]
 save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=used)
 
 # %% [markdown]

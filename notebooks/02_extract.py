@@ -25,7 +25,7 @@
 # - the identities and inequalities that the tables have to satisfy, checked on all rows.
 #
 # Extraction takes under a minute (`smoke`), about 3 minutes (`laptop`) or half an hour (`reference`) on two
-# cores; what is up to date is not computed again.
+# cores; what is up to date is not computed again, and runs that are no longer on disk keep their rows.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which study: smoke, laptop or reference

@@ -1,4 +1,4 @@
-"""The command line: python -m paper_lib figures | train | extract | export | pretrain | bench."""
+"""The command line: python -m paper_lib figures | train | extract | forget | export | pretrain | bench."""
 
 import argparse
 import ast
@@ -29,6 +29,7 @@ def _figures(options: argparse.Namespace) -> None:
         figures_dir=options.figures_dir,
         notebooks=options.only,
         force=options.force,
+        train=options.train,
         workers=options.workers,
         parameters=dict(options.parameter),
     )
@@ -67,6 +68,12 @@ def _export(options: argparse.Namespace) -> None:
         destination=options.out,
     )
     print(f"model in {options.out}")
+
+
+def _forget(options: argparse.Namespace) -> None:
+    from paper_lib.joined import forget
+
+    forget(options.profile, data_dir=options.data_dir, runs=options.runs, seeds=options.seeds)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -166,18 +173,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="set a parameter of every notebook chosen; may be repeated",
     )
+    figures.add_argument(
+        "--train",
+        action=argparse.BooleanOptionalAction,
+        help="train planned runs that are not measured yet, or draw without them (default: train, but for a "
+        "profile whose tables are committed, as those of reference are)",
+    )
     add_workers(figures)
     add_force(figures)
 
+    def add_selection(to: _Parser) -> None:
+        to.add_argument("--runs", type=_names, metavar="NAMES", help="default: every run of the profile")
+        to.add_argument("--seeds", type=_counts, metavar="0,1", help="default: the seeds of the profile")
+
     train = command(
-        "train", _train, "Train the runs that are missing", "train --profile smoke --runs opd,rlvr --seeds 0"
+        *("train", _train, "Train the runs that are neither finished nor measured"),
+        "train --profile smoke --runs opd,rlvr --seeds 0",
     )
-    train.add_argument("--runs", type=_names, metavar="NAMES", help="default: every run of the profile")
-    train.add_argument("--seeds", type=_counts, metavar="0,1", help="default: the seeds of the profile")
+    add_selection(train)
     add_workers(train)
     add_force(train)
 
-    extract = command("extract", _extract, "Measure the trained runs", "extract --profile smoke --workers 2")
+    extract = command(
+        *("extract", _extract, "Measure the trained runs, and keep the rows of those that are measured"),
+        "extract --profile smoke --workers 2",
+    )
     add_workers(extract)
     add_force(extract)
 
@@ -190,6 +210,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--step", type=_count, metavar="N", help="a snapshot (default: the last)")
     export.add_argument("--dtype", default="bfloat16", help="bfloat16 (default) or float32, as trained")
     export.add_argument("--out", required=True, metavar="DIR", help="a new or empty folder")
+
+    forgotten = command(
+        *("forget", _forget, "Remove measured rows, so that train and extract make them again"),
+        "forget --profile smoke --runs opd --seeds 1",
+    )
+    add_selection(forgotten)
 
     pretrain = command(
         "pretrain", _pretrain, "Build the student and the teacher", "pretrain --profile laptop"

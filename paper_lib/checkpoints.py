@@ -77,7 +77,7 @@ def open_trajectory(directory: str | Path, *, fingerprint: str | None = None) ->
         )
     if trajectory.steps[:1] != (0,) or len(trajectory.steps) < 2:
         raise CompanionError(
-            f"{marker} lists the steps {list(trajectory.steps)}, but W_0 and a later step are needed: {again}"
+            f"{marker} lists the steps {list(trajectory.steps)}, W_0 and a later step are needed: {afresh}"
         )
     for step in trajectory.steps:
         with opened(trajectory.path(step), afresh):

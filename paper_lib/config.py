@@ -243,6 +243,8 @@ class Profile:
     """All that a study needs. seeds: for every run; main_seeds: for the runs named in main_runs.
 
     models: where base and teachers live, relative to the data folder. lineages: how to make them.
+    committed: its tables are part of the repository, so figures are redrawn from what they hold, and runs
+    that they lack are trained only when asked for.
     """
 
     name: str
@@ -254,6 +256,7 @@ class Profile:
     main_seeds: tuple[int, ...] = (0,)
     diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    committed: bool = False
 
     def planned(self) -> list[tuple[RunConfig, int]]:
         """Every (run, seed), parents before the runs that start or branch from them."""

@@ -53,6 +53,7 @@ def run_notebooks(
     figures_dir: str | Path = "figures",
     notebooks: Sequence[str] | None = None,
     force: bool = False,
+    train: bool | None = None,
     workers: int | None = None,
     parameters: Mapping[str, Any] | None = None,
     notebooks_dir: str | Path = "notebooks",
@@ -74,6 +75,7 @@ def run_notebooks(
         "data_dir": str(data_dir),
         "figures_dir": str(figures_dir),
         "force": force,
+        "train": train,
         "workers": workers,
     }
     sources = _choose(Path(notebooks_dir), notebooks)

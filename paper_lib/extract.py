@@ -1,126 +1,168 @@
 """Trajectories in, tidy tables out: every matrix of every run, in parallel, continued where it stopped."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from time import monotonic
-
-import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from paper_lib.checkpoints import MatrixName, Trajectory, matrix_names, matrix_shape, open_trajectory
-from paper_lib.config import Profile, RunConfig, fingerprint
+from paper_lib.config import Profile, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
-from paper_lib.parallel import one_thread, roughly
-from paper_lib.parts import JOINT_RUNS, RESCALED_FROM, JointPart, Measured, Part, RunPart, concatenated
+from paper_lib.joined import write_joined
+from paper_lib.manifest import JOINT, Key, Manifest, PlannedPart, planned_parts, read_manifest, spoken
+from paper_lib.measuring import measure_parts
+from paper_lib.parts import JointPart, Part, RunPart
 from paper_lib.profiles import get_profile
-from paper_lib.tables import TABLES, read_table, write_table
+from paper_lib.starts import Study
+from paper_lib.tables import TABLES, table_metadata
 
-Trajectories = dict[tuple[str, int], Trajectory]
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Of the planned runs: those on disk, and in planned order the fingerprints of all that are there or
+    measured."""
+
+    trajectories: dict[Key, Trajectory] = field(default_factory=dict)
+    fingerprints: dict[Key, str] = field(default_factory=dict)
+    missing: list[Key] = field(default_factory=list)
 
 
 def extract_study(
     profile_name: str, *, data_dir: str | Path = "data", workers: int | None = None, force: bool = False
 ) -> list[Path]:
-    """Measure every trained run of a profile; returns the tables written to data_dir/results/profile/.
+    """Measure every trained run of a profile; returns the tables, in data_dir/results/profile/.
 
     workers: processes, one a core where None; each computes on one thread, so the tables do not depend on it.
-    Parts (a run of one seed) that match their configuration and trajectory are reused unless `force`. Planned
-    runs that are not trained yet are named and left out. Raises CompanionError where none is trained, where a
-    snapshot is missing, truncated, not finite or of other settings, and where a size exceeds a matrix.
+    Parts (a run of one seed) that match their configuration and trajectory are reused unless `force`. A run
+    that is not on disk keeps the rows that the tables hold of it, where they were computed from what the
+    profile plans now; other rows are dropped, and runs without any are left out, each told in a line. Raises
+    CompanionError where nothing is trained or measured, where a snapshot is missing, truncated, not finite or
+    of other settings (parts that are done are kept), and where a size exceeds a matrix.
     """
-    profile = get_profile(profile_name)
-    trajectories = _trained(profile, Path(data_dir))
-    results = Path(data_dir) / "results" / profile.name
-    parts = _parts(profile, trajectories, results / "parts")
-    write_text(results / "parts" / ".gitignore", "*\n")
-    _bring_up_to_date(parts, joblib.cpu_count() if workers is None else workers, force)
-    return _write_tables(parts, list(trajectories.values()), results)
+    study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
+    manifest = read_manifest(study.results)
+    models = study.known_models(manifest.models)
+    found = _find(study, manifest, study.fingerprints(models))
+    wanted, parts = _parts(study, found, manifest)
+    write_text(study.results / "parts" / ".gitignore", "*\n")
+    computed = measure_parts(list(parts.values()), workers=workers, force=force)
+    if dropped := [key for key in manifest.parts() if key not in wanted]:
+        said = f"[extract] rows dropped, as the profile plans them no more or otherwise: {spoken(dropped)}"
+        print(said, flush=True)
+    if computed or not manifest.describes(wanted, models):
+        write_joined(study.results, wanted, {key: _files(part) for key, part in parts.items()}, models)
+    return [study.results / f"{table}.parquet" for table in TABLES]
 
 
-def _trained(profile: Profile, data_dir: Path) -> Trajectories:
-    """The finished trajectories in planned order; a line says which planned ones there are not."""
-    found: Trajectories = {}
-    missing: dict[str, list[int]] = {}
+def _find(study: Study, manifest: Manifest, planned: Mapping[Key, str]) -> _Found:
+    """Look for every planned run on disk, then in the tables; a line says which are in neither."""
+    profile, found, parts = study.profile, _Found(), planned_parts(study.profile, planned)
     for run, seed in profile.planned():
-        directory = data_dir / "runs" / profile.name / run.name / f"seed_{seed}"
-        if (directory / "run.json").is_file():
-            found[run.name, seed] = open_trajectory(directory)
-            _require_planned(run, found[run.name, seed])
+        key, directory = (run.name, seed), study.directory(run, seed)
+        held = key in parts and manifest.holds(key, parts[key])
+        trajectory = open_trajectory(directory) if (directory / "run.json").is_file() else None
+        if trajectory is not None and not (held and trajectory.fingerprint != planned[key]):
+            _require_planned(run, trajectory, planned.get(key))
+            _require_curve(trajectory)
+            found.trajectories[key] = trajectory
+            found.fingerprints[key] = trajectory.fingerprint
+        elif held:
+            found.fingerprints[key] = planned[key]
         else:
-            missing.setdefault(run.name, []).append(seed)
-    train = f"run notebook 01_train or `python -m paper_lib train --profile {profile.name}`"
-    if not found:
-        raise CompanionError(f"no trained run in {data_dir / 'runs' / profile.name}: {train}")
-    if missing:
-        names = ", ".join(f"{name} (seed {' '.join(map(str, seeds))})" for name, seeds in missing.items())
-        count = f"{sum(map(len, missing.values()))} of {len(profile.planned())} planned runs"
-        print(f"[extract] {count} are not trained yet and left out: {names}; {train}", flush=True)
+            found.missing.append(key)
+    train = f"`python -m paper_lib train --profile {profile.name}` trains what is missing"
+    if not found.fingerprints:
+        runs = study.data_dir / "runs" / profile.name
+        raise CompanionError(f"no trained run in {runs}, and no rows that match in {study.results}: {train}")
+    if found.missing:
+        count = f"{len(found.missing)} of {len(profile.planned())} planned runs"
+        names = spoken(found.missing)
+        print(f"[extract] {count} are neither trained nor measured: {names}; {train}", flush=True)
     return found
 
 
-def _require_planned(run: RunConfig, trajectory: Trajectory) -> None:
-    """Refuse a trajectory that was trained with other settings than the profile now has."""
+def _require_planned(run: RunConfig, trajectory: Trajectory, fingerprint: str | None) -> None:
+    """Refuse a trajectory that was trained with other settings than the profile now has, or from others."""
+    again = "train it again (notebook 01_train, or `python -m paper_lib train`)"
     planned = json.loads(json.dumps(asdict(run)))
     for name, value in planned.items():
         if (trained := trajectory.config.get(name)) != value:
             raise CompanionError(
                 f"{trajectory.directory} was trained with {name} = {trained}, the profile now has {value}: "
-                f"train it again (notebook 01_train, or `python -m paper_lib train`)"
+                f"{again}"
             )
-
-
-def _parts(profile: Profile, trajectories: Trajectories, directory: Path) -> list[Part]:
-    """One part for each trajectory in planned order, then one for each seed whose runs are compared."""
-    config, parts = profile.diagnostics, []
-    first_seed = {run.name: seed for run, seed in reversed(profile.planned())}
-    for (name, seed), trajectory in trajectories.items():
-        run, matrices = profile.run(name), _matrices(profile, trajectory)
-        nulls = ("nulls",) if name in config.null_runs else ()
-        masks = ("masks",) if nulls and seed == first_seed[name] else ()
-        tables = ("matrices", "trajectories", *nulls, *masks)
-        queries = [matrix for matrix in matrices if matrix.module == "q"] or matrices
-        part = RunPart(
-            label=f"{name} seed {seed}",
-            profile=profile.name,
-            seed=seed,
-            config=config,
-            matrices=tuple(matrices),
-            tables=tables,
-            directory=directory / name / f"seed_{seed}",
-            fingerprint=fingerprint(profile.name, run, seed, config, trajectory.fingerprint, tables),
-            run=run,
-            trajectory=trajectory,
-            pictured=queries[len(queries) // 2],
+    if fingerprint not in (None, trajectory.fingerprint):
+        raise CompanionError(
+            f"{trajectory.directory} was trained from other models or runs, or evaluated otherwise, than the "
+            f"profile now has: {again}"
         )
-        parts.append(part)
-    return parts + _joint_parts(profile, trajectories, directory)
 
 
-def _joint_parts(profile: Profile, trajectories: Trajectories, directory: Path) -> list[Part]:
-    parts: list[Part] = []
-    names = dict.fromkeys((*JOINT_RUNS, *RESCALED_FROM))
-    for seed in sorted({seed for _, seed in trajectories}):
-        members = {name: trajectories[name, seed] for name in names if (name, seed) in trajectories}
-        if len(members) < 2:
-            continue
-        first = next(iter(members.values()))
-        behind = {name: each.fingerprint for name, each in members.items()}
-        part = JointPart(
-            label=f"{', '.join(members)} compared, seed {seed}",
-            profile=profile.name,
-            seed=seed,
-            config=profile.diagnostics,
-            matrices=tuple(matrix_names(first.path(0))),
-            tables=("trajectories", "nulls"),
-            directory=directory / "joint" / f"seed_{seed}",
-            fingerprint=fingerprint(profile.name, "joint", seed, profile.diagnostics, behind),
-            trajectories=members,
-        )
-        parts.append(part)
-    return parts
+def _require_curve(trajectory: Trajectory) -> None:
+    folder = trajectory.directory
+    try:
+        table_metadata(folder / "curve.parquet")
+    except CompanionError:
+        raise CompanionError(
+            f"{folder / 'curve.parquet'} is missing or damaged: delete the folder {folder}, then train this "
+            "run again (notebook 01_train, or `python -m paper_lib train`)"
+        ) from None
+
+
+def _parts(study: Study, found: _Found, manifest: Manifest) -> tuple[dict[Key, PlannedPart], dict[Key, Part]]:
+    """All parts that the tables will hold, and of these the ones to be measured from what is on disk."""
+    wanted, parts = planned_parts(study.profile, found.fingerprints), dict[Key, Part]()
+    for key, plan in list(wanted.items()):
+        name, seed = key
+        compared = {run: found.trajectories.get((run, seed)) for run in plan.compared}
+        members = {run: trajectory for run, trajectory in compared.items() if trajectory is not None}
+        if key in found.trajectories:
+            parts[key] = _run_part(study, key, plan, found.trajectories[key])
+        elif name == JOINT and len(members) == len(compared):
+            parts[key] = _joint_part(study, seed, plan, members)
+        elif not manifest.holds(key, plan):
+            del wanted[key]
+            gone = ", ".join(run for run in compared if run not in members)
+            print(
+                f"[extract] the comparison of seed {seed} is left out: it takes the weights of {gone}, which "
+                f"are measured but not on disk; `python -m paper_lib train --profile {study.profile.name} "
+                f"--seeds {seed}` trains them again",
+                flush=True,
+            )
+    return wanted, parts
+
+
+def _run_part(study: Study, key: Key, plan: PlannedPart, trajectory: Trajectory) -> RunPart:
+    (name, seed), matrices = key, _matrices(study.profile, trajectory)
+    queries = [matrix for matrix in matrices if matrix.module == "q"] or matrices
+    return RunPart(
+        label=f"{name} seed {seed}",
+        profile=study.profile.name,
+        seed=seed,
+        config=study.profile.diagnostics,
+        matrices=tuple(matrices),
+        tables=plan.tables,
+        directory=study.results / "parts" / name / f"seed_{seed}",
+        fingerprint=plan.fingerprint,
+        run=study.profile.run(name),
+        trajectory=trajectory,
+        pictured=queries[len(queries) // 2],
+    )
+
+
+def _joint_part(study: Study, seed: int, plan: PlannedPart, members: dict[str, Trajectory]) -> JointPart:
+    return JointPart(
+        label=f"{', '.join(members)} compared, seed {seed}",
+        profile=study.profile.name,
+        seed=seed,
+        config=study.profile.diagnostics,
+        matrices=tuple(matrix_names(next(iter(members.values())).path(0))),
+        tables=plan.tables,
+        directory=study.results / "parts" / JOINT / f"seed_{seed}",
+        fingerprint=plan.fingerprint,
+        trajectories=members,
+    )
 
 
 def _matrices(profile: Profile, trajectory: Trajectory) -> list[MatrixName]:
@@ -137,50 +179,9 @@ def _matrices(profile: Profile, trajectory: Trajectory) -> list[MatrixName]:
     return matrices
 
 
-def _bring_up_to_date(parts: Sequence[Part], workers: int, force: bool) -> None:
-    """Compute what is missing, its matrices in one queue; each part is written when its last one is done."""
-    todo = [part for part in parts if force or not part.up_to_date()]
-    done = len(parts) - len(todo)
-    if done:
-        print(f"[extract] {done} of {len(parts)} parts are up to date", flush=True)
-    if not todo:
-        return
-    tasks = [(part, matrix) for part in todo for matrix in part.matrices]
-    measured = joblib.Parallel(n_jobs=workers, return_as="generator")(
-        joblib.delayed(_measure)(part, matrix) for part, matrix in tasks
-    )
-    began = before = monotonic()
-    ready = 0
-    try:
-        for part in todo:
-            results = [next(measured) for _ in part.matrices]
-            with one_thread():
-                part.write(results)
-            done, ready, now = done + 1, ready + len(results), monotonic()
-            left = (now - began) / ready * (len(tasks) - ready)
-            print(
-                f"[extract {done}/{len(parts)}] {part.label}: {len(results)} matrices, {now - before:.1f} s, "
-                f"{roughly(left)} left",
-                flush=True,
-            )
-            before = now
-    except TerminatedWorkerError as error:
-        raise CompanionError(
-            f"a worker died, perhaps out of memory: use fewer than {workers} workers; finished parts are kept"
-        ) from error
-
-
-def _measure(part: Part, matrix: MatrixName) -> Measured:
-    with one_thread():
-        return part.measure(matrix)
-
-
-def _write_tables(parts: Sequence[Part], trajectories: Sequence[Trajectory], results: Path) -> list[Path]:
-    sources: Mapping[str, list[Path]] = {
-        table: [part.path(table) for part in parts if table in part.tables] for table in TABLES
-    } | {"curves": [trajectory.directory / "curve.parquet" for trajectory in trajectories]}
-    combined = fingerprint(*(part.fingerprint for part in parts))
-    for table, columns in TABLES.items():
-        rows = concatenated(table, [read_table(path) for path in sources[table]])
-        write_table(rows, results / f"{table}.parquet", columns=columns, fingerprint=combined)
-    return [results / f"{table}.parquet" for table in TABLES]
+def _files(part: Part) -> dict[str, Path]:
+    """Where the rows of a part are, by table."""
+    files = {table: part.path(table) for table in part.tables}
+    if isinstance(part, RunPart):
+        files["curves"] = part.trajectory.directory / "curve.parquet"
+    return files

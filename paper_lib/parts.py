@@ -14,15 +14,13 @@ from torch import Tensor
 from paper_lib.checkpoints import MatrixName, Trajectory, read_matrix
 from paper_lib.config import DiagnosticsConfig, RunConfig
 from paper_lib.errors import CompanionError
+from paper_lib.manifest import JOINT_RUNS, RESCALED_FROM, RESCALED_TO
 from paper_lib.measure import mask_picture, measure_matrix, measure_nulls, measure_rescaled
 from paper_lib.pca import path_gram, path_pca, path_rows, point_rows
 from paper_lib.tables import TABLES, Row, table_metadata, write_table
 from paper_lib.tasks import seeded_generator
 
 EVERYWHERE = {"layer": -1, "module": "all"}  # the place of a null's path through all projection matrices
-JOINT_RUNS = ("opd", "rlvr", "sft_matched")  # in one PCA, where they start from the same W_0
-RESCALED_FROM = ("sft", "sft_matched")  # the update of each of these ...
-RESCALED_TO = ("opd", "rlvr")  # ... at the norm of each of these, as nulls rescaled_sft, rescaled_sft_matched
 
 Frames = dict[str, list[pd.DataFrame]]
 

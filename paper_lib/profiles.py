@@ -71,6 +71,7 @@ REFERENCE = replace(
     seeds=tuple(range(5)),
     main_runs=(*MAIN_RUNS, "sft_matched"),
     main_seeds=tuple(range(8)),
+    committed=True,
 )
 
 _SMOLLM2_STAGE: dict[str, Any] = {

@@ -3,11 +3,11 @@
 import json
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -65,11 +65,14 @@ def write_table(
     columns: Sequence[str],
     fingerprint: str,
     seed: int | None = None,
+    libraries: Mapping[str, str] | None = None,
+    parts: Any = None,
 ) -> None:
     """Write `frame` to `path` as parquet, sorted by its keys: the same rows in any order give the same bytes.
 
     columns: one of the tuples above; `frame` holds exactly these, in any order. fingerprint: of the
-    configuration the rows were computed from; it, `seed` and the versions go into the file's metadata.
+    configuration the rows were computed from; it, `seed` and the versions (`libraries`, those in use where
+    None) go into the file's metadata. parts: what `table_parts` gives back, as JSON.
     Raises ValueError where a column is missing, unknown or of the wrong type, where a key (all but `k`) is
     empty, and where two rows share all keys. The file appears whole or not at all.
     """
@@ -91,11 +94,13 @@ def write_table(
                 "version": __version__,
                 "fingerprint": fingerprint,
                 "seed": seed,
-                "libraries": library_versions(),
+                "libraries": library_versions() if libraries is None else dict(libraries),
             },
             sort_keys=True,
         )
     }
+    if parts is not None:
+        about["parts"] = json.dumps(parts, sort_keys=True)
     with whole_file(path) as part:
         pq.write_table(table.replace_schema_metadata(about), part, compression="zstd")
 
@@ -120,10 +125,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
         return pq.ParquetFile(path).read().to_pandas()
 
 
-def table_metadata(path: str | Path) -> dict[str, object]:
+def table_metadata(path: str | Path) -> dict[str, Any]:
     """What a table says of itself: `version`, `fingerprint`, `seed`, `libraries`; raises as `read_table`."""
-    with _readable(Path(path)):
-        about = pq.read_metadata(path).metadata or {}
+    about = _metadata(path)
     if b"paper_lib" not in about:
         raise CompanionError(
             f"{path} was not written by this project, so nothing says what made it: rebuild it"
@@ -131,9 +135,20 @@ def table_metadata(path: str | Path) -> dict[str, object]:
     return json.loads(about[b"paper_lib"])
 
 
+def table_parts(path: str | Path) -> Any:
+    """What was given to `write_table` as `parts`, None where nothing was; raises as `read_table`."""
+    return json.loads(_metadata(path).get(b"parts", b"null"))
+
+
+def _metadata(path: str | Path) -> dict[bytes, bytes]:
+    with _readable(Path(path)):
+        return pq.read_metadata(path).metadata or {}
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    remake = f"`make figures PROFILE={path.parent.name}` makes it (notebooks 01_train and 02_extract)"
+    command = f"`make figures PROFILE={path.parent.name} ARGS=--train`"
+    remake = f"{command} makes it (notebooks 01_train and 02_extract)"
     if not path.is_file():
         raise CompanionError(f"{path} does not exist: {remake}")
     try:

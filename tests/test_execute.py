@@ -134,6 +134,16 @@ def test_a_parameter_reaches_the_notebook(folder):
     assert "3" in outputs(run(folder, seed=2, parameters={"level": 1})[0])
 
 
+def test_whether_to_train_reaches_the_notebooks_that_do(folder):
+    declares = COMPUTES + "train: bool | None = None  # train what is missing\n"
+    notebook(folder, "01_a.py", "# %%\nprint('train is', train)\n", declares)
+    notebook(folder, "02_b.py", "# %%\nprint('train' in globals())\n")
+    for asked, told in ((None, "train is None"), (True, "train is True"), (False, "train is False")):
+        first, second = run(folder, train=asked)
+        assert told in outputs(first)
+        assert "False" in outputs(second)
+
+
 @pytest.mark.parametrize("wanted", ["2", "02", "b", "02_b", "notebooks/02_b.py"])
 def test_a_notebook_is_chosen_by_number_or_name(folder, wanted):
     notebook(folder, "01_a.py", "")
@@ -253,7 +263,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, cap
 
 @pytest.mark.parametrize(
     "command",
-    [["figures"], ["train"], ["extract"], ["export"], ["pretrain"], ["bench", "train"]],
+    [["figures"], ["train"], ["extract"], ["forget"], ["export"], ["pretrain"], ["bench", "train"]],
     ids=" ".join,
 )
 def test_every_command_shows_an_example(command, capsys):

@@ -79,7 +79,7 @@ def test_only_what_is_missing_or_stale_is_computed(
     assert tables(study) == before
     printed = capsys.readouterr().out
     assert (
-        "[extract] 2 of 6 planned runs are not trained yet and left out: opd (seed 1), opd_random (seed 0)"
+        "[extract] 2 of 6 planned runs are neither trained nor measured: opd (seed 1), opd_random (seed 0)"
         in printed
     )
     assert "[extract] 3 of 5 parts are up to date" in printed
@@ -153,10 +153,23 @@ def test_a_diverged_run_is_named(study: Path) -> None:
     weights = {name: tensor.clone() for name, tensor in load_checkpoint(path).items()}
     weights["model.layers.1.mlp.up_proj.weight"][3, 4] = math.nan
     save_checkpoint(weights, path)
-    with pytest.raises(
-        CompanionError, match=r"step_000008\.safetensors: model\.layers\.1\.mlp\.up_proj.*not finite"
-    ):
+    rlvr = study / "results" / "planted" / "parts" / "rlvr" / "seed_0" / "matrices.parquet"
+    before = rlvr.stat().st_mtime_ns
+    told = (
+        r"^opd seed 0: .*step_000008\.safetensors: model\.layers\.1\.mlp\.up_proj.*not finite.*are measured"
+    )
+    with pytest.raises(CompanionError, match=told) as error:
         extract_study("planted", data_dir=study, workers=1, force=True)
+    assert "\n" not in str(error.value)
+    assert rlvr.stat().st_mtime_ns > before
+
+
+def test_a_damaged_curve_names_the_folder_to_delete(study: Path) -> None:
+    (study / "runs" / "planted" / "opd" / "seed_0" / "curve.parquet").write_bytes(b"PAR1")
+    with pytest.raises(
+        CompanionError, match=r"curve\.parquet is missing or damaged: delete the folder .*seed_0"
+    ):
+        extract_study("planted", data_dir=study, workers=1)
 
 
 @pytest.mark.parametrize("name", ["K", "principal_rank", "hill_k", "energy_k"])
@@ -173,6 +186,6 @@ def test_a_size_above_the_dimension_is_one_clear_line(
 
 def test_nothing_trained_says_what_to_run(tmp_path: Path, extracted: Path) -> None:
     with pytest.raises(
-        CompanionError, match=r"no trained run in .*planted: run notebook 01_train or `python -m"
+        CompanionError, match=r"no trained run in .*planted, and no rows .*: `python -m paper_lib train"
     ):
         extract_study("planted", data_dir=tmp_path)

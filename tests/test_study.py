@@ -20,7 +20,8 @@ from paper_lib.errors import CompanionError
 from paper_lib.models import as_stored, load_model, save_model, weights_fingerprint
 from paper_lib.pretrain import build_models, missing_models
 from paper_lib.projection import is_projected, project_right
-from paper_lib.study import Study, projection_bases, train_planned, train_study
+from paper_lib.starts import Study, projection_bases
+from paper_lib.study import train_planned, train_study
 from paper_lib.tasks import problems
 
 
@@ -258,6 +259,7 @@ def test_a_teacher_with_another_vocabulary_stops_its_runs_alone(tiny_data, token
     with pytest.raises(CompanionError, match="teacher has another vocabulary than the student") as error:
         train_study("tiny", data_dir=tiny_data, runs=["opd", "rlvr", "opd_projected_early"], workers=1)
     assert "\n" not in str(error.value)
+    assert "(skipped, as they start from these: opd_projected_early (seed 0); all other" in str(error.value)
     assert open_trajectory(of(tiny_data, "rlvr")).steps == (0, 2, 4)
     assert not of(tiny_data, "opd").joinpath("run.json").exists()
     assert not of(tiny_data, "opd_projected_early").exists()

@@ -1,0 +1,106 @@
+"""The joined tables: rows of parts that are on disk beside rows that earlier tables hold."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from shutil import rmtree
+
+import pandas as pd
+
+from paper_lib.config import fingerprint
+from paper_lib.errors import CompanionError
+from paper_lib.manifest import (
+    COMPARED,
+    JOINT,
+    Key,
+    PlannedPart,
+    owners,
+    read_manifest,
+    rows_of,
+    said_of,
+    spoken,
+)
+from paper_lib.parts import concatenated
+from paper_lib.profiles import get_profile
+from paper_lib.schedule import selected
+from paper_lib.tables import TABLES, read_table, table_metadata, write_table
+
+Sources = Mapping[
+    Key, Mapping[str, Path]
+]  # of each part on disk, its file for every table that it has rows in
+
+
+def write_joined(
+    results: Path, parts: Mapping[Key, PlannedPart], sources: Sources, models: Mapping[str, str]
+) -> list[Path]:
+    """Write every table with the rows of `parts`, in any case the same bytes; returns the tables' paths.
+
+    A part that is not among the sources keeps the rows that the tables in `results` hold of it. models:
+    fingerprints of the models behind the rows.
+    """
+    combined = fingerprint(*(part.fingerprint for part in parts.values()))
+    for table, columns in TABLES.items():
+        path = results / f"{table}.parquet"
+        mine = [key for key, part in parts.items() if table in part.joined]
+        files = {key: sources[key][table] for key in mine if key in sources}
+        frames = [_owned(table, key, file) for key, file in files.items()]
+        kept = {key for key in mine if key not in files}
+        if kept:
+            frames.append(rows_of(table, read_table(path), kept))
+        write_table(
+            concatenated(table, frames),
+            path,
+            columns=columns,
+            fingerprint=combined,
+            libraries=_libraries([*files.values(), *([path] if kept else [])]) or None,
+            parts=said_of(table, parts, models),
+        )
+    return [results / f"{table}.parquet" for table in TABLES]
+
+
+def _owned(table: str, key: Key, file: Path) -> pd.DataFrame:
+    """The rows of one part, which must be those that will be found as its own later."""
+    rows = read_table(file)
+    if strange := set(owners(table, rows)) - {key}:
+        raise ValueError(f"{file} holds rows of {sorted(strange)}, not of {key} alone")
+    return rows
+
+
+def _libraries(files: Iterable[Path]) -> dict[str, str]:
+    """The versions behind rows that may have been measured at different times: all of each library's."""
+    found: dict[str, set[str]] = {}
+    for file in files:
+        for name, versions in table_metadata(file)["libraries"].items():
+            found.setdefault(name, set()).update(versions.split(", "))
+    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+
+def forget(
+    profile_name: str,
+    *,
+    data_dir: str | Path = "data",
+    runs: list[str] | None = None,
+    seeds: list[int] | None = None,
+) -> list[Key]:
+    """Remove the rows of these runs and seeds, and of what compares them, from the tables of a profile.
+
+    Training and extraction bring back the same bytes. Run folders stay. Returns the parts that were removed;
+    raises CompanionError where nothing is named, where nothing planned has the name and where none is held.
+    """
+    profile = get_profile(profile_name)
+    if runs is None and seeds is None:
+        raise CompanionError("say what to forget: --runs opd,rlvr or --seeds 3, or both")
+    results = Path(data_dir) / "results" / profile.name
+    manifest = read_manifest(results)
+    gone = {(run.name, seed) for run, seed in selected(profile, runs, seeds)}
+    gone |= {(JOINT, seed) for name, seed in gone if name in COMPARED}
+    held = manifest.parts()
+    removed = [key for key in held if key in gone]
+    if not removed:
+        raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")
+    for name, seed in gone:
+        rmtree(results / "parts" / name / f"seed_{seed}", ignore_errors=True)
+    write_joined(results, {key: part for key, part in held.items() if key not in gone}, {}, manifest.models)
+    print(
+        f"[forget] removed from {results}: {spoken(removed)}; train and extract bring them back", flush=True
+    )
+    return removed
