@@ -16,7 +16,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PROFILE=$(PROFILE) says how large; ARGS='…' goes to the command, as in: make figures ARGS='--only 03'"
 
-figures: $(READY) ## Train what is missing, measure it and redraw every figure (PROFILE=laptop)
+figures: $(READY) ## Train and measure what is missing, redraw every figure (reference: redraw only)
 	$(RUN) -m paper_lib figures --profile $(PROFILE) $(ARGS)
 
 test: $(READY) ## Lint, check types and run the tests
@@ -28,8 +28,8 @@ test: $(READY) ## Lint, check types and run the tests
 lab: $(READY) $(VIEWERS) ## Open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)" $(ARGS)
 
-reference: $(READY) ## Rebuild the committed results and figures (hours)
-	$(RUN) -m paper_lib figures --profile reference $(ARGS)
+reference: $(READY) ## Train and measure what the committed results lack, and redraw (hours)
+	$(RUN) -m paper_lib figures --profile reference --train $(ARGS)
 
 pretrain: $(READY) ## Rebuild the shipped student and teacher
 	$(RUN) -m paper_lib pretrain --profile $(PROFILE) $(ARGS)
