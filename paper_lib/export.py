@@ -10,7 +10,7 @@ from paper_lib.errors import CompanionError
 from paper_lib.models import load_model, save_model
 from paper_lib.pretrain import models_directory
 from paper_lib.profiles import get_profile
-from paper_lib.study import Study
+from paper_lib.starts import Study
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 

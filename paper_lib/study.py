@@ -60,7 +60,7 @@ def _unmeasured(study: Study, chosen: list[Planned], models: dict[str, str]) -> 
     rest = [(run, seed) for run, seed in chosen if (run.name, seed) not in done]
     if len(rest) < len(chosen):
         count = f"{len(chosen) - len(rest)} of {len(chosen)} runs"
-        print(f"[train] {count} are measured already, in {study.results}", flush=True)
+        print(f"[train] {count} are measured already, in {study.results}; --force trains again", flush=True)
     return rest
 
 
