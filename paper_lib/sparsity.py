@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Factors = tuple[Tensor, Tensor, Tensor]
+_ROWS = 32  # at a time where a float64 copy of the whole would leave the cache
 
 
 def visible_mask(
@@ -23,10 +24,13 @@ def visible_mask(
     _require_one_shape(w_0, w_t)
     if not 0 <= eta < 1 or not precision.is_floating_point:
         raise ValueError(f"eta must lie in [0, 1) and precision be floating, got {eta} and {precision}")
-    wide = torch.promote_types(precision, torch.float32)
-    before, after = w_0.to(precision).to(wide), w_t.to(precision).to(wide)
+    before, after = w_0.to(precision), w_t.to(precision)
     _require_finite(f"w_0 in {precision}", before)
     _require_finite(f"w_t in {precision}", after)
+    if eta < torch.finfo(precision).eps / 2:
+        return before != after
+    wide = torch.promote_types(precision, torch.float32)
+    before, after = before.to(wide), after.to(wide)
     return (before - after).abs() > eta * torch.maximum(before.abs(), after.abs())
 
 
@@ -52,7 +56,10 @@ def absolute_sparsity(w_0: Tensor, w_t: Tensor, *, threshold: float = 1e-5) -> T
     _require_finite("w_t", w_t)
     if not 0 <= threshold < math.inf:
         raise ValueError(f"threshold must be finite and >= 0, got {threshold} for shape {tuple(w_0.shape)}")
-    return _share((w_t.double() - w_0.double()).abs() <= threshold)
+    small = torch.zeros(w_0.shape[:-2], dtype=torch.int64, device=w_0.device)
+    for before, after in zip(w_0.split(_ROWS, -2), w_t.split(_ROWS, -2), strict=True):
+        small += _count((after.double() - before.double()).abs() <= threshold)
+    return small.double() / w_0.shape[-2:].numel()
 
 
 def principal_mask(w_0: Tensor, *, alpha: float, rank: int, factors: Factors | None = None) -> Tensor:
@@ -91,6 +98,8 @@ def low_magnitude_mask(w_0: Tensor, *, alpha: float) -> Tensor:
     """
     _require_alpha(w_0, alpha)
     _require_finite("w_0", w_0)
+    if w_0.dtype in (torch.bfloat16, torch.float16):  # the bits of a magnitude are in its order
+        return mark_largest(-(w_0.view(torch.int16) & 0x7FFF), alpha)
     return mark_largest(-w_0.abs(), alpha)
 
 
@@ -104,7 +113,7 @@ def mask_overlap(mask: Tensor, update: Tensor) -> Tensor:
         raise ValueError(f"masks need one (..., m, n), got {tuple(mask.shape)} and {tuple(update.shape)}")
     if mask.dtype != torch.bool or update.dtype != torch.bool:
         raise ValueError(f"masks must be bool, got {mask.dtype} and {update.dtype}, {tuple(mask.shape)}")
-    return (mask & update).sum((-2, -1)).double() / update.sum((-2, -1)).double()
+    return _count(mask & update).double() / _count(update).double()
 
 
 def overlap_bounds(alpha: float, density: float) -> tuple[float, float]:
@@ -149,17 +158,22 @@ def mark_largest(values: Tensor, alpha: float) -> Tensor:
 
 
 def _largest(row: Tensor, count: int) -> Tensor:
-    wide = row if row.dtype in (torch.float32, torch.float64) else row.float()  # NumPy knows no bfloat16
-    place = len(row) - count
-    cut = float(np.partition(wide.numpy(force=True), place)[place])
-    marked = wide >= cut
-    if surplus := int(marked.sum()) - count:
-        marked[(wide == cut).nonzero()[-surplus:, 0]] = False
+    array = row.numpy(force=True)
+    place = len(array) - count
+    cut = np.partition(array, place)[place]
+    marked = row >= cut.item()
+    if surplus := int(marked.count_nonzero()) - count:
+        marked[(row == cut.item()).nonzero()[-surplus:, 0]] = False
     return marked
 
 
 def _share(mask: Tensor) -> Tensor:
-    return mask.sum((-2, -1)).double() / (mask.shape[-2] * mask.shape[-1])
+    return _count(mask).double() / mask.shape[-2:].numel()
+
+
+def _count(mask: Tensor) -> Tensor:
+    """Marked entries of each matrix (..., m, n), int64: (...,)."""
+    return mask.flatten(-2).count_nonzero(-1) if mask.ndim > 2 else mask.count_nonzero()
 
 
 def _require_alpha(w_0: Tensor, alpha: float) -> None:
@@ -169,6 +183,8 @@ def _require_alpha(w_0: Tensor, alpha: float) -> None:
 
 
 def _require_finite(name: str, w: Tensor) -> None:
+    if torch.isfinite(w.sum(dtype=torch.float64)):  # one pass; a sum that overflows is looked at again
+        return
     bad = ~torch.isfinite(w)
     if bad.any():
         first, count = w[bad][0].item(), int(bad.sum())
