@@ -69,6 +69,8 @@ def run_notebooks(
     fails; the copy as far as it came is then kept as NN_name.failed.ipynb.
     """
     get_profile(profile)
+    # All parameters are checked here; papermill would warn of those whose type it cannot read.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     settings = {
         "profile": profile,
         "seed": seed,
@@ -151,7 +153,7 @@ def _prepare(
     notebook.metadata["kernelspec"] = _KERNEL
     path = folder / f"{source.stem}.ipynb"
     nbformat.write(notebook, path)
-    declared = papermill.inspect_notebook(str(path))
+    declared = _declared(notebook)
     if missing := [name for name in ("profile", "data_dir") if name not in declared]:
         raise CompanionError(f"{source} has no parameter {missing[0]!r} in a cell tagged 'parameters'")
     for name, value in extra.items():
@@ -159,9 +161,20 @@ def _prepare(
             raise CompanionError(
                 f"{source} has no parameter {name!r}; it has {', '.join(declared)} (--only chooses notebooks)"
             )
-        _check_type(source, name, value, declared[name]["default"])
+        _check_type(source, name, value, declared[name])
     values = {name: value for name, value in settings.items() if name in declared and value is not None}
     return path, {**values, **extra}
+
+
+def _declared(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """Every parameter and its default as written. papermill's own inspection misses what is `int | None`."""
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    statements = ast.parse(tagged[0].source).body if tagged else []
+    return {
+        each.target.id: ast.unparse(each.value)
+        for each in statements
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.value is not None
+    }
 
 
 def _check_type(source: Path, name: str, value: Any, default: str) -> None:

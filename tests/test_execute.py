@@ -134,14 +134,20 @@ def test_a_parameter_reaches_the_notebook(folder):
     assert "3" in outputs(run(folder, seed=2, parameters={"level": 1})[0])
 
 
-def test_whether_to_train_reaches_the_notebooks_that_do(folder):
+def test_parameters_that_may_be_none_reach_the_notebooks_that_declare_them(folder, capfd):
     declares = COMPUTES + "train: bool | None = None  # train what is missing\n"
-    notebook(folder, "01_a.py", "# %%\nprint('train is', train)\n", declares)
+    declares += "workers: int | None = None  # processes\n"
+    notebook(folder, "01_a.py", "# %%\nprint('train is', train, workers)\n", declares)
     notebook(folder, "02_b.py", "# %%\nprint('train' in globals())\n")
-    for asked, told in ((None, "train is None"), (True, "train is True"), (False, "train is False")):
-        first, second = run(folder, train=asked)
+    for asked, workers, told in (
+        (None, None, "is None None"),
+        (True, 1, "is True 1"),
+        (False, 2, "is False 2"),
+    ):
+        first, second = run(folder, train=asked, workers=workers)
         assert told in outputs(first)
         assert "False" in outputs(second)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("wanted", ["2", "02", "b", "02_b", "notebooks/02_b.py"])

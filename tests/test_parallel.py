@@ -88,7 +88,7 @@ ORPHANED = """
 import os, time
 from paper_lib.parallel import run_parallel
 def wait(number):
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once: both write to one pipe
     time.sleep(120)
 run_parallel(wait, [(0,), (1,)], labels=["a", "b"], what="wait", workers=2)
 """
