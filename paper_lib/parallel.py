@@ -1,9 +1,9 @@
-"""Independent jobs over worker processes, one thread each, with progress and every failure told at the
-end."""
+"""Independent jobs over worker processes, a thread each unless asked for more, with progress and every
+failure told at the end."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from multiprocessing import current_process
 from threading import Thread
@@ -13,22 +13,28 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.parallel import get_active_backend
 from threadpoolctl import threadpool_limits
 
 from paper_lib.errors import CompanionError
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch and BLAS, so that a job's floating-point sums do not depend on how many share
-    the machine."""
+def threads(count: int) -> Iterator[None]:
+    """That many threads for torch and BLAS: the number, not the machine, decides how sums are split."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
-        with threadpool_limits(limits=1):
+        with threadpool_limits(limits=count):
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread() -> AbstractContextManager[None]:
+    """One thread for torch and BLAS, so that a job's floating-point sums do not depend on how many share
+    the machine."""
+    return threads(1)
 
 
 def run_parallel(
@@ -61,22 +67,22 @@ def completed(
     labels: Sequence[str],
     what: str,
     workers: int | None = None,
+    threads_each: int = 1,
     report: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """(place in `jobs`, result) of every job as soon as it is done, in any order.
 
-    A job that raised a CompanionError has that as its result. Arguments as for `run_parallel`. Raises
-    CompanionError where a worker died.
+    A job that raised a CompanionError has that as its result. Arguments as for `run_parallel`;
+    threads_each: of torch and BLAS in each job. Raises CompanionError where a worker died.
     """
     if not jobs:
         return
     say = report or _say
     count = max(1, min(workers or os.cpu_count() or 1, len(jobs)))
     began = monotonic()
-    tasks = (delayed(_guarded)(function, index, job) for index, job in enumerate(jobs))
-    parallel = Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=count)
+    tasks = [delayed(_guarded)(function, index, job, threads_each) for index, job in enumerate(jobs)]
     try:
-        for done, (index, result, seconds) in enumerate(parallel(tasks), start=1):
+        for done, (index, result, seconds) in enumerate(_as_completed(tasks, count), start=1):
             left = (monotonic() - began) / done * (len(jobs) - done)
             outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
             say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {roughly(left)} left")
@@ -87,11 +93,24 @@ def completed(
         ) from error
 
 
-def _guarded(function: Callable[..., Any], index: int, job: tuple) -> tuple[int, Any, float]:
+def _as_completed(tasks: list[Any], count: int) -> Iterator[tuple[int, Any, float]]:
+    """Results as they come; in rounds of `count` on a backend that only gives all at once, as Ray's does."""
+    backend, _ = get_active_backend()
+    if backend.supports_return_generator:
+        parallel = Parallel(n_jobs=count, return_as="generator_unordered", batch_size=1, pre_dispatch=count)
+        yield from parallel(tasks)
+        return
+    for start in range(0, len(tasks), count):
+        yield from Parallel(n_jobs=count, batch_size=1)(tasks[start : start + count])
+
+
+def _guarded(
+    function: Callable[..., Any], index: int, job: tuple, threads_each: int
+) -> tuple[int, Any, float]:
     began = monotonic()
     if current_process().name != "MainProcess":
         _follow_parent(os.getppid())
-    with one_thread():
+    with threads(threads_each):
         try:
             result = function(*job)
         except CompanionError as error:
