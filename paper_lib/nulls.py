@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 
@@ -113,6 +112,8 @@ def t_interval(values: Sequence[float] | np.ndarray | Tensor, level: float = 0.9
     values: (N,). Returns (low, high); both NaN for N = 1, where nothing is known of the spread. Raises
     ValueError for N = 0, non-finite values or a level outside (0, 1).
     """
+    from scipy import stats  # most of a second, and only intervals need it
+
     sample = _sample(values, level)
     size, mean = sample.numel(), sample.mean().item()
     if size == 1:

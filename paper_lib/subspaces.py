@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 # float32 factors of a few thousand rows are orthonormal to about 1e-6; a wrong matrix is off by far more.
@@ -93,6 +92,8 @@ def trajectory_pca(updates: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     if bool((updates == updates[:1]).all()):
         coordinates = updates.new_zeros((updates.shape[0], n_components), dtype=torch.float64)
         return coordinates, torch.full_like(coordinates[0], torch.nan)
+    from sklearn.decomposition import PCA  # a second, and only paths need it
+
     pca = PCA(n_components, svd_solver="full")
     projected = pca.fit_transform(updates.detach().double().cpu().numpy())
     coordinates = torch.as_tensor(projected, device=updates.device)
