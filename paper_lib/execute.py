@@ -57,8 +57,10 @@ def run_notebooks(
     workers: int | None = None,
     parameters: Mapping[str, Any] | None = None,
     notebooks_dir: str | Path = "notebooks",
+    executed_dir: str | Path | None = None,
 ) -> list[Path]:
-    """Execute the notebooks; returns the executed copies, data_dir/executed/profile/NN_name.ipynb.
+    """Execute the notebooks; returns the executed copies, NN_name.ipynb in `executed_dir`, which is
+    data_dir/executed/profile where None.
 
     Those that compute (they declare `force`) run in order, and then those that only read tables side by side.
 
@@ -91,7 +93,7 @@ def run_notebooks(
             for number, source in enumerate(sources, 1)
         ]
         drawing = [job for job in plan if "force" not in job[3]]
-        done = Path(data_dir) / "executed" / profile
+        done = Path(data_dir) / "executed" / profile if executed_dir is None else Path(executed_dir)
         for job in plan:
             if job not in drawing:
                 print(*job[:2], flush=True)
