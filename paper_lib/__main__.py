@@ -1,12 +1,13 @@
-"""The command line: python -m paper_lib figures | train | extract | forget | export | pretrain | bench."""
+"""The command line, python -m paper_lib: figures, train, extract, forget, export, pretrain, compare, bench."""
 
 import argparse
-import ast
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from paper_lib import __version__
+from paper_lib.arguments import count, counts, names, parameter, positive
+from paper_lib.compare_command import add_compare
 from paper_lib.errors import CompanionError
 
 # Commands import their work when they run: --help must not wait for torch.
@@ -101,36 +102,6 @@ def _bench_diagnose(options: argparse.Namespace) -> None:
     bench_diagnose(parts=options.parts or PARTS, threads=options.threads, out=options.out)
 
 
-def _names(text: str) -> list[str]:
-    return [name for name in text.replace(",", " ").split() if name]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if (count := _count(text)) == 0:
-        raise argparse.ArgumentTypeError("it must be at least 1")
-    return count
-
-
-def _counts(text: str) -> list[int]:
-    return [_count(name) for name in _names(text)]
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not (equals and name.isidentifier()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python -m paper_lib", description="Train, measure and redraw the study.")
     parser.add_argument("--version", action="version", version=f"paper_lib {__version__}")
@@ -157,17 +128,17 @@ def _parser() -> argparse.ArgumentParser:
         to.add_argument("--force", action="store_true", help="recompute what is already there")
 
     def add_workers(to: _Parser) -> None:
-        to.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one a core)")
+        to.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a core)")
 
     figures = command(
         "figures", _figures, "Run the notebooks: train, measure, draw", "figures --profile smoke --only 03,04"
     )
     figures.add_argument("--figures-dir", default="figures", metavar="DIR", help="default: figures")
-    figures.add_argument("--only", type=_names, metavar="03,04", help="these notebooks, by number or name")
-    figures.add_argument("--seed", type=_count, default=0, metavar="N", help="default: 0")
+    figures.add_argument("--only", type=names, metavar="03,04", help="these notebooks, by number or name")
+    figures.add_argument("--seed", type=count, default=0, metavar="N", help="default: 0")
     figures.add_argument(
         *("-p", "--parameter"),
-        type=_parameter,
+        type=parameter,
         action="append",
         default=[],
         metavar="NAME=VALUE",
@@ -183,8 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     add_force(figures)
 
     def add_selection(to: _Parser) -> None:
-        to.add_argument("--runs", type=_names, metavar="NAMES", help="default: every run of the profile")
-        to.add_argument("--seeds", type=_counts, metavar="0,1", help="default: the seeds of the profile")
+        to.add_argument("--runs", type=names, metavar="NAMES", help="default: every run of the profile")
+        to.add_argument("--seeds", type=counts, metavar="0,1", help="default: the seeds of the profile")
 
     train = command(
         *("train", _train, "Train the runs that are neither finished nor measured"),
@@ -206,8 +177,8 @@ def _parser() -> argparse.ArgumentParser:
         "export --profile laptop --run sft --seed 0 --out my_model",
     )
     export.add_argument("--run", required=True, metavar="NAME", help="a trained run of the profile")
-    export.add_argument("--seed", type=_count, default=0, metavar="N", help="default: 0")
-    export.add_argument("--step", type=_count, metavar="N", help="a snapshot (default: the last)")
+    export.add_argument("--seed", type=count, default=0, metavar="N", help="default: 0")
+    export.add_argument("--step", type=count, metavar="N", help="a snapshot (default: the last)")
     export.add_argument("--dtype", default="bfloat16", help="bfloat16 (default) or float32, as trained")
     export.add_argument("--out", required=True, metavar="DIR", help="a new or empty folder")
 
@@ -223,14 +194,16 @@ def _parser() -> argparse.ArgumentParser:
     add_workers(pretrain)
     add_force(pretrain)
 
+    add_compare(commands)
+
     bench = commands.add_parser("bench", help="Time our code against others'")
     targets = bench.add_subparsers(metavar="what", required=True)
     bench_train = command(
         *("train", _bench_train, "Time our training steps against TRL's", "bench train --profile laptop"),
         within=targets,
     )
-    bench_train.add_argument("--rounds", type=_positive, default=3, metavar="N", help="default: 3")
-    bench_train.add_argument("--steps", type=_positive, default=5, metavar="N", help="a round (default: 5)")
+    bench_train.add_argument("--rounds", type=positive, default=3, metavar="N", help="default: 3")
+    bench_train.add_argument("--steps", type=positive, default=5, metavar="N", help="a round (default: 5)")
     bench_diagnose = targets.add_parser(
         "diagnose",
         help="Time the diagnostics against LAPACK",
@@ -240,26 +213,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench_diagnose.set_defaults(work=_bench_diagnose)
     bench_diagnose.add_argument(
-        "--parts", type=_names, metavar="NAMES", help="of layer, smollm2, growth (default: all)"
+        "--parts", type=names, metavar="NAMES", help="of layer, smollm2, growth (default: all)"
     )
     for target in (bench_train, bench_diagnose):
-        target.add_argument("--threads", type=_positive, metavar="N", help="default: one a core")
+        target.add_argument("--threads", type=positive, metavar="N", help="default: one a core")
         target.add_argument("--out", metavar="FILE", help="write the table and its settings there as JSON")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for an error told in one line, 130 for Ctrl-C."""
+    """Run one command; returns the exit status: 0, 1 where a part of the work failed, 2 for an error told in
+    one line, 130 for Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
-        options.work(options)
+        status = options.work(options)
     except CompanionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 if __name__ == "__main__":

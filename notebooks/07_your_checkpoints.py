@@ -1,0 +1,175 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Where does a run lie between SFT, OPD and RLVR?
+#
+# **Question.** Two checkpoints of a model differ by an update ΔW. The paper describes the updates of SFT, OPD
+# and RLVR (§3.2, §4.1; C1–C9). Which of the three does this one resemble, metric by metric, and how much of
+# the resemblance is no more than the size of the update?
+
+# %% [markdown] tags=["notebook"]
+# **In this notebook**
+#
+# - the answer in words, computed from the tables;
+# - every metric on one scale with the paper's values, our reference runs and the nulls;
+# - the update by layer and module;
+# - its path, where there are snapshots between the two;
+# - what was left out, and why.
+#
+# `python -m paper_lib compare BASE FINETUNED --out DIR` fills a folder with tables and runs this notebook on
+# it. By itself it compares two models of the profile, the student before and after it read sloppy text:
+# under half a minute with every profile.
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # whose models are compared where results_dir is empty
+data_dir: str = "data"  # where results/reference/ holds the runs to compare with
+figures_dir: str = "figures"  # figures go to <profile>/ below it, or to <results_dir>/figures/
+results_dir: str = ""  # a folder that `compare` filled; empty compares the profile's own two models
+
+# %% tags=["setup"]
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from IPython.display import Markdown
+
+from paper_lib.compare import compare_profile
+from paper_lib.compared import read_comparison
+from paper_lib.profiles import get_profile
+from paper_lib.styles import use_style
+from paper_lib.tables import read_table
+
+study = get_profile(profile)
+folder = Path(results_dir) if results_dir else compare_profile(study, data_dir)
+compared = read_comparison(folder)
+reference_path = Path(data_dir) / "results" / "reference" / "matrices.parquet"
+reference = read_table(reference_path)
+inputs = [reference_path, *compared.paths]
+figures, name = (folder, "figures") if results_dir else (figures_dir, profile)
+use_style()
+
+# %% [markdown]
+# ## The answer
+
+# %%
+from paper_lib.answer import answer
+
+Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
+
+# %% [markdown]
+# A metric is *at* a regime inside the values that are printed for it, *near* it within a quarter of the gap
+# to the next regime, *between* two in the rest of the gap, and *beyond* the outermost past that quarter.
+# Gaps are measured in log-odds for shares and in logarithms for all else. Nothing is averaged over metrics:
+# where they disagree, the run resembles no single one of the three. A null *explains* a value when the two
+# differ, on average over the matrices, by at most two standard errors or by less than a point.
+
+# %% [markdown]
+# ## On one scale
+#
+# **Claim (§3.2, §4.1; C1–C9).** SFT, OPD and RLVR are in this order in sparsity, overlaps, rotation and
+# spectral shift. A run of one of these kinds should lie by its own kind in all of them, and clear of the
+# nulls; it does not, where the star falls elsewhere or on the grey marks.
+
+# %%
+from paper_lib.answer import PAPER_WIDTH, axes_of
+from paper_lib.drawing import draw_legend
+from paper_lib.drawing_compare import draw_place
+from paper_lib.figures import save_figure
+from paper_lib.placing import comparable
+
+shown = axes_of(compared.matrices)
+caption = "This run, its nulls, our reference runs and the paper's values, metric by metric."
+fig, axes = plt.subplots(len(shown), 1, figsize=(4.6, 1.02 * len(shown) + 0.7), layout="constrained")
+for ax, axis in zip(axes, shown, strict=True):
+    paper = axis.paper if comparable(axis, compared.account["width"], PAPER_WIDTH) else {}
+    draw_place(ax, axis, compared.matrices, compared.nulls, reference, paper=paper)
+draw_legend(fig, columns=3)
+save_figure(fig, "fig_where_it_lies", figures, profile=name, inputs=inputs, caption=caption)
+
+# %% [markdown]
+# Diamonds are the paper's values for an 8B model, a line where it prints several; rings are the seeds of our
+# runs of width 128; the star is this run, and just below it stand its nulls: an update of the same norm with
+# Gaussian entries, and the run's own entries in random places, rounded as the checkpoint is. The dashed line
+# is chance. The paper's relative norms are those of its sibling (OPD, and distillation offline for SFT); its
+# drift ratios follow from norms of a withdrawn draft. Stable rank grows with the width, so it is compared
+# with models of at most four times the width or a quarter of it.
+
+# %%
+from paper_lib.answer import null_table, place_table
+
+place_table(compared.matrices, reference, compared.account["width"]).style.hide()
+
+# %%
+sparsity = compared.matrices.query("metric == 'update_sparsity'")["value"]
+assert sparsity.between(0, 1).all()
+none = Markdown("There are no nulls: compare with `--nulls` to see what rounding alone gives.")
+none if compared.nulls is None else null_table(compared.matrices, compared.nulls).style.hide()
+
+# %% [markdown]
+# ## Layer by layer
+#
+# **Claim (App. C).** One representative layer, or the mean over matrices, stands for the model. Colours that
+# change much from row to row, or from column to column, refute it for this run.
+
+# %%
+from paper_lib.answer import maps_of
+from paper_lib.drawing_compare import draw_map
+
+maps = maps_of(compared.matrices)
+caption = "Sparsity, relative norm, rotation and stable rank of the update by layer and module."
+fig, axes = plt.subplots(len(maps), 1, figsize=(4.6, 2.2 * len(maps)), layout="constrained", squeeze=False)
+for ax, axis in zip(axes.flat, maps, strict=True):
+    draw_map(ax, compared.matrices, axis)
+save_figure(fig, "fig_by_layer", figures, profile=name, inputs=compared.paths, caption=caption)
+
+# %% [markdown]
+# Rows are layers, columns modules; every panel has its own scale. Columns that differ say that an average
+# over attention alone, as the paper's trajectories are, is not the average over the model.
+
+# %% [markdown]
+# ## Along the path
+#
+# **Claim (§4; C7, C10).** OPD keeps its stable rank and points early where it ends; crosses, which compare
+# stretches of training that share no step, tell a channel from a shared beginning.
+
+# %%
+from paper_lib.drawing_compare import path_figure
+
+path_figure(compared, figures, profile=name)
+
+# %% [markdown]
+# Dotted is a random walk with the run's own step lengths, dashed is chance. The plane of the first two
+# components bends even for a random walk: read it beside the crosses.
+
+# %% [markdown]
+# ## What was left out
+
+# %%
+from paper_lib.answer import left_out_table
+
+left_out_table(compared.account).style.hide()
+
+# %% [markdown] tags=["notebook"]
+# ## What we found
+#
+# The answer above is computed from the tables by fixed rules; it names every metric on which the run
+# disagrees with the regime that the others suggest.
+
+# %% [markdown] tags=["notebook"]
+# ## Exercises
+#
+# 1. Compare OPD's last checkpoint with its anchor, once with `--modules attention` and once with `mlp`.
+#    *Hint:* `data/runs/laptop/opd/seed_0` is a run, its `step_000000.safetensors` the anchor.
+# 2. Compare a float32 checkpoint with the same rounded to bf16. Which metrics see the rounding? *Hint:* the
+#    sparsity compares both in bf16.
+# 3. A permuted update has the run's sparsity to within a point. Why not exactly? *Hint:* a weight's own size
+#    decides which change of it is visible.

@@ -1,0 +1,70 @@
+"""One matrix of a comparison: read from every snapshot, measured, and told in rows."""
+
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from paper_lib.comparison import Comparison
+from paper_lib.errors import CompanionError
+from paper_lib.matrices import Matrix
+from paper_lib.measure import Row, measure_matrix, measure_nulls
+from paper_lib.pca import path_gram
+from paper_lib.tasks import seeded_generator
+
+MEASURED = ""  # the null of rows that are none
+GRAM = "path_gram"  # ⟨ΔW_s, ΔW_t⟩, step s and k = t, in parts alone
+BLOCK = 2**22  # entries of each snapshot that are widened to float64 at once
+
+
+def measure_shared(work: Comparison, matrix: Matrix) -> pd.DataFrame:
+    """One matrix's rows of every table, with the columns of NULL_COLUMNS; its path's inner products are rows
+    of the metric `GRAM`. Raises CompanionError, naming checkpoint and tensor, where that is impossible.
+    """
+    weights = [_read(work, matrix, step) for step in range(len(work.snapshots))]
+    try:
+        rows = {MEASURED: _metrics(work, weights) + _gram_rows(work, _path_gram(weights))}
+        if work.nulls:
+            nulls, walk = measure_nulls(
+                weights, work.steps, work.config, lambda null: seeded_generator(null, "compare", matrix.name)
+            )
+            rows |= nulls
+            rows["random_walk"] += _gram_rows(work, path_gram(walk))
+    except (ValueError, RuntimeError, MemoryError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CompanionError(f"{work.finetuned.label}: {matrix.name}: {reason}") from error
+    place = {"layer": matrix.layer, "module": matrix.module, **run_keys(work)}
+    return pd.DataFrame(
+        [row._asdict() | place | {"null": null} for null, found in rows.items() for row in found]
+    )
+
+
+def _metrics(work: Comparison, weights: list[Tensor]) -> list[Row]:
+    return measure_matrix(weights, work.steps, work.config, work.learning_rates, exact=work.exact)
+
+
+def _read(work: Comparison, matrix: Matrix, index: int) -> Tensor:
+    source = work.snapshots[index][1]
+    w_t = source.read(matrix.name)
+    if bad := int((~torch.isfinite(w_t)).sum()):
+        raise CompanionError(f"{source.label}: {matrix.name} has {bad} entries that are not finite")
+    return w_t
+
+
+def _path_gram(weights: list[Tensor]) -> Tensor:
+    """`path_gram` of the updates, some rows of the matrix at a time."""
+    rows = max(1, BLOCK // weights[0].shape[1])
+    blocks = zip(*(w.split(rows) for w in weights), strict=True)
+    grams = [path_gram([w.double() - block[0].double() for w in block]) for block in blocks]
+    return torch.stack(grams).sum(0)
+
+
+def _gram_rows(work: Comparison, gram: Tensor) -> list[Row]:
+    steps = work.steps
+    return [Row(s, GRAM, gram[i, j].item(), t) for i, s in enumerate(steps) for j, t in enumerate(steps)]
+
+
+def run_keys(work: Comparison) -> dict[str, Any]:
+    """The keys of a comparison's rows in the tidy tables."""
+    return {"profile": "compare", "run": work.finetuned.label, "seed": 0}

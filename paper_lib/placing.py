@@ -1,0 +1,203 @@
+"""Where a run lies between SFT, OPD and RLVR: metric by metric, and what the size of its update explains."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf, log
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from paper_lib.summaries import at_end, over_matrices
+
+ALPHA = 0.3  # of the paper's masks
+REGIMES = {"sft": "SFT", "opd": "OPD", "rlvr": "RLVR"}
+COMPARABLE = 4  # how many times wider or narrower a model may be where a metric grows with the width
+NEAR = 0.25  # of the gap between two regimes: still near one of them
+ALIKE = 0.01  # difference of two shares that nobody would read anything into
+Columns = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A metric on which runs are placed. share: in (0, 1), placed by log-odds, others by logarithm.
+
+    paper: by regime, the least and the most that the paper prints. width_bound: whether it grows with the
+    model's width. by_size: whether an update's size and bf16 may decide it, so that its null is asked.
+    """
+
+    metric: str
+    words: str
+    share: bool = False
+    k: float | None = None
+    paper: Columns = field(default_factory=dict)
+    width_bound: bool = False
+    by_size: bool = False
+    chance: float | None = None
+    scale: float = 1.0
+    unit: str = ""
+
+    def show(self, value: float) -> str:
+        """A value in words."""
+        return f"{self.scale * value:.3g}{self.unit}"
+
+
+_DEGREE = np.pi / 180
+_SHARE: dict[str, Any] = {"share": True, "scale": 100, "unit": " %", "by_size": True}
+AXES = (
+    Axis(
+        metric="update_sparsity",
+        words="update sparsity",
+        paper={"sft": (0.006, 0.188), "opd": (0.486, 0.571), "rlvr": (0.699, 0.799)},
+        **_SHARE,
+    ),
+    Axis(
+        metric="low_magnitude_overlap",
+        words="overlap with small weights",
+        k=ALPHA,
+        chance=ALPHA,
+        paper={"sft": (0.3188, 0.3188), "opd": (0.5359, 0.5359), "rlvr": (0.7348, 0.7348)},
+        **_SHARE,
+    ),
+    Axis(
+        metric="principal_overlap",
+        words="overlap with principal weights",
+        k=ALPHA,
+        chance=ALPHA,
+        paper={"sft": (0.2966, 0.2966), "opd": (0.2731, 0.2731), "rlvr": (0.2665, 0.2665)},
+        **_SHARE,
+    ),
+    Axis(
+        metric="angle_mean",
+        words="rotation",
+        paper={"sft": (10 * _DEGREE, inf), "opd": (_DEGREE, _DEGREE), "rlvr": (0, 0.5 * _DEGREE)},
+        scale=1 / _DEGREE,
+        unit="°",
+    ),
+    Axis(
+        metric="spectral_shift",
+        words="spectral shift",
+        paper={"sft": (1e-3, 1e-3), "opd": (1e-4, 1e-4), "rlvr": (1e-5, 1e-5)},
+    ),
+    Axis(
+        metric="relative_norm",
+        words="relative norm",
+        paper={"sft": (0.119, 0.119), "opd": (3.6e-4, 1.42e-3)},  # of the sibling paper, SFT offline
+        scale=100,
+        unit=" %",
+    ),
+    Axis(metric="stable_rank", words="stable rank", paper={"opd": (20, 30)}, width_bound=True),
+    Axis(
+        metric="drift_ratio",
+        words="drift ratio",
+        paper={"sft": (3.3, 3.3), "opd": (8.5, 8.5), "rlvr": (1.7, 1.7)},
+    ),
+)
+
+
+def end_values(table: pd.DataFrame, axis: Axis, *, sizes: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The axis's metric at the end of each run: the mean over matrices, columns run, seed, value (and null).
+
+    table, sizes: as for `over_matrices`; without rows where the table has no such metric.
+    """
+    rows = _rows(table, axis)
+    if rows.empty:
+        return rows
+    return at_end(over_matrices(rows, axis.metric, sizes=table if sizes is None else sizes))
+
+
+def placed(value: float, columns: Columns, *, share: bool = False) -> str:
+    """Where a value lies among the regimes, such as "at OPD" or "between OPD and RLVR"; "" where unknown.
+
+    columns: by regime, its lowest and highest value; regimes that overlap are one. At: inside of its values.
+    Near: within a quarter of the gap to the next regime, on the scale of log-odds for shares and of
+    logarithms otherwise. Beyond: past the outermost.
+    """
+    if not columns or np.isnan(value):
+        return ""
+    groups = _groups({name: tuple(_position(end, share) for end in ends) for name, ends in columns.items()})
+    x = _position(value, share)
+    for name, low, high in groups:
+        if low <= x <= high:
+            return f"at {name}"
+    below = [(name, high) for name, _, high in groups if high < x]
+    above = [(name, low) for name, low, _ in groups if low > x]
+    if below and above:
+        (left, start), (right, end) = below[-1], above[0]
+        way = (x - start) / (end - start)
+        if NEAR < way < 1 - NEAR:
+            return _between(left, right)
+        return f"near {left if way <= NEAR else right}"
+    name, edge = above[0] if above else below[-1]
+    if len(groups) == 1:
+        return f"{'below' if above else 'above'} {name}"
+    gap = groups[1][1] - groups[0][2] if above else groups[-1][1] - groups[-2][2]
+    return f"{'near' if abs(x - edge) <= NEAR * gap else 'beyond'} {name}"
+
+
+def our_columns(reference: pd.DataFrame, axis: Axis) -> Columns:
+    """By regime, the lowest and highest value over the seeds of our reference runs."""
+    values = end_values(reference, axis)
+    found = (
+        {run: values.loc[values["run"] == run, "value"].dropna() for run in REGIMES} if len(values) else {}
+    )
+    return {run: (each.min(), each.max()) for run, each in found.items() if len(each)}
+
+
+def comparable(axis: Axis, width: int, other: int) -> bool:
+    """Whether two models of these widths can be compared on the axis."""
+    return not axis.width_bound or max(width / other, other / width) <= COMPARABLE
+
+
+def reproduced(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Axis, null: str) -> bool | None:
+    """Whether a null has the run's value: their mean difference over matrices is within two of its standard
+    errors, or below 0.01; None where either has no value."""
+    place = ["layer", "module"]
+    ours = end_rows(matrices, axis).set_index(place)["value"]
+    theirs = end_rows(nulls[nulls["null"] == null], axis).set_index(place)["value"]
+    difference = (ours - theirs).dropna()
+    if difference.empty:
+        return None
+    error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
+    return bool(abs(difference.mean()) <= max(ALIKE, 2 * error))
+
+
+def end_rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
+    """The axis's metric of every matrix at the end of its run."""
+    return at_end(_rows(table, axis))
+
+
+def _rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
+    """The rows of an axis. Angles are those of both sides, whatever the k that the short side allows."""
+    if axis.metric != "angle_mean":
+        rows = table[table["metric"] == axis.metric]
+        return rows if axis.k is None else rows[np.isclose(rows["k"], axis.k)]
+    rows = table[table["metric"].isin(("angle_u_mean", "angle_v_mean"))].drop(columns=["metric", "k"])
+    keys = [name for name in rows if name != "value"]
+    return rows.groupby(keys, as_index=False, sort=False)["value"].mean().assign(metric=axis.metric, k=np.nan)
+
+
+def _position(value: float, share: bool) -> float:
+    if value <= 0:
+        return -inf
+    if share:
+        return inf if value >= 1 else log(value / (1 - value))
+    return log(value) if value < inf else inf
+
+
+def _groups(columns: Mapping[str, Sequence[float]]) -> list[tuple[str, float, float]]:
+    """Name, low and high from the lowest on; regimes whose values overlap are "OPD or RLVR"."""
+    groups: list[tuple[list[str], float, float]] = []
+    for name, (low, high) in sorted(columns.items(), key=lambda item: item[1][0]):
+        if groups and low <= groups[-1][2]:
+            names, start, end = groups[-1]
+            groups[-1] = ([*names, name], start, max(end, high))
+        else:
+            groups.append(([name], low, high))
+    return [(" or ".join(REGIMES[n] for n in REGIMES if n in names), a, b) for names, a, b in groups]
+
+
+def _between(left: str, right: str) -> str:
+    order = list(REGIMES.values())
+    first, second = sorted((left, right), key=lambda name: order.index(name.split(" or ")[0]))
+    return f"between {first} and {second}"
