@@ -79,6 +79,11 @@ class AdaptedSource(Source):
             return weight
         return (weight + self.updates[whole].delta_w()[rows]).to(weight.dtype)
 
+    def file(self, name: str) -> Path:
+        """The base's file; the adapter's own where it changes the matrix."""
+        factors = self.updates.get(self.base.fused(name)[0])
+        return self.base.file(name) if factors is None else factors.a.path
+
     def fused(self, name: str) -> tuple[str, slice]:
         """As in the base."""
         return self.base.fused(name)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -61,6 +62,10 @@ class Source:
 
         Raises CompanionError where there is no such matrix, or where its file has gone.
         """
+        raise NotImplementedError
+
+    def file(self, name: str) -> Path:
+        """Where the matrix is stored, for messages."""
         raise NotImplementedError
 
     def fused(self, name: str) -> tuple[str, slice]:

@@ -68,6 +68,10 @@ class ShardedSource(Source):
         _, stored, piece = self._entry(name)
         return stored.read(piece)
 
+    def file(self, name: str) -> Path:
+        """The file that holds it."""
+        return self._entry(name)[1].path
+
     def fused(self, name: str) -> tuple[str, slice]:
         """The stored weight that a matrix is cut from, and its rows there."""
         _, stored, piece = self._entry(name)
