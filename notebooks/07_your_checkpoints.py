@@ -39,9 +39,6 @@ results_dir: str = ""  # a folder that `compare` filled; empty compares the prof
 # %% tags=["setup"]
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-from IPython.display import Markdown
-
 from paper_lib.compare import compare_profile
 from paper_lib.compared import read_comparison
 from paper_lib.profiles import get_profile
@@ -61,6 +58,8 @@ use_style()
 # ## The answer
 
 # %%
+from IPython.display import Markdown
+
 from paper_lib.answer import answer
 
 Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
@@ -70,7 +69,8 @@ Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
 # to the next regime, *between* two in the rest of the gap, and *beyond* the outermost past that quarter.
 # Gaps are measured in log-odds for shares and in logarithms for all else. Nothing is averaged over metrics:
 # where they disagree, the run resembles no single one of the three. A null *explains* a value when the two
-# differ, on average over the matrices, by at most two standard errors or by less than a point.
+# differ, on average over the matrices, by at most two standard errors, or by less than a point (a tenth of
+# the value for what is no share).
 
 # %% [markdown]
 # ## On one scale
@@ -80,6 +80,8 @@ Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
 # nulls; it does not, where the star falls elsewhere or on the grey marks.
 
 # %%
+import matplotlib.pyplot as plt
+
 from paper_lib.answer import PAPER_WIDTH, axes_of
 from paper_lib.drawing import draw_legend
 from paper_lib.drawing_compare import draw_place
@@ -88,11 +90,11 @@ from paper_lib.placing import comparable
 
 shown = axes_of(compared.matrices)
 caption = "This run, its nulls, our reference runs and the paper's values, metric by metric."
-fig, axes = plt.subplots(len(shown), 1, figsize=(4.6, 1.02 * len(shown) + 0.7), layout="constrained")
+fig, axes = plt.subplots(len(shown), 1, figsize=(4, 1.02 * len(shown) + 0.7), layout="constrained")
 for ax, axis in zip(axes, shown, strict=True):
     paper = axis.paper if comparable(axis, compared.account["width"], PAPER_WIDTH) else {}
     draw_place(ax, axis, compared.matrices, compared.nulls, reference, paper=paper)
-draw_legend(fig, columns=3)
+draw_legend(fig, columns=2)
 save_figure(fig, "fig_where_it_lies", figures, profile=name, inputs=inputs, caption=caption)
 
 # %% [markdown]
@@ -126,7 +128,7 @@ from paper_lib.drawing_compare import draw_map
 
 maps = maps_of(compared.matrices)
 caption = "Sparsity, relative norm, rotation and stable rank of the update by layer and module."
-fig, axes = plt.subplots(len(maps), 1, figsize=(4.6, 2.2 * len(maps)), layout="constrained", squeeze=False)
+fig, axes = plt.subplots(len(maps), 1, figsize=(4, 2 * len(maps)), layout="constrained", squeeze=False)
 for ax, axis in zip(axes.flat, maps, strict=True):
     draw_map(ax, compared.matrices, axis)
 save_figure(fig, "fig_by_layer", figures, profile=name, inputs=compared.paths, caption=caption)

@@ -1,4 +1,4 @@
-"""The command line, python -m paper_lib: figures, train, extract, forget, export, pretrain, compare, bench."""
+"""The command line: python -m paper_lib, with a command such as figures or compare."""
 
 import argparse
 import sys

@@ -65,12 +65,15 @@ def place_table(matrices: pd.DataFrame, reference: pd.DataFrame, width: int) -> 
 
 
 def null_table(matrices: pd.DataFrame, nulls: pd.DataFrame) -> pd.DataFrame:
-    """The run beside its nulls, a row a metric that an update's size may decide, with chance."""
+    """The run beside its nulls, a row a metric that both have, with chance."""
     rows = []
-    for axis in (axis for axis in AXES if axis.by_size or axis.metric == "stable_rank"):
-        theirs = end_values(nulls, axis, sizes=matrices).groupby("null")["value"].mean()
+    for axis in axes_of(matrices):
+        theirs = end_values(nulls[nulls["null"].isin(NULLS)], axis, sizes=matrices)
+        if theirs.empty:
+            continue
+        means = theirs.groupby("null")["value"].mean()
         row = {"metric": axis.words, "this run": axis.show(end_values(matrices, axis)["value"].mean())}
-        row |= {label: axis.show(theirs[null]) for null, label in NULLS.items()}
+        row |= {label: axis.show(means[null]) for null, label in NULLS.items()}
         rows.append(row | {"chance": axis.show(axis.chance) if axis.chance else ""})
     return pd.DataFrame(rows)
 
@@ -112,7 +115,7 @@ def _sentences(places: pd.DataFrame, width: int) -> list[str]:
             f"{place} in {_list(list(rows['metric']))}" for place, rows in known.groupby(column, sort=False)
         ]
         if groups:
-            lines.append(f"{name}, this run lies {'; '.join(groups)}.")
+            lines.append(f"{name}, this run lies\n\n" + "\n".join(f"- {group}" for group in groups))
     return lines
 
 
@@ -120,7 +123,7 @@ def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
     """What rounding alone explains of the metrics that an update's size may decide."""
     if nulls is None:
         return [
-            "Whether these sparsities and overlaps are more than the size of the update cannot be said: "
+            "Whether these are more than the size of the update cannot be said: "
             "compare with `--nulls` to see what rounding alone gives."
         ]
     axes = [axis for axis in AXES if axis.by_size]
@@ -133,7 +136,7 @@ def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
     if found["norm"]:
         lines.append(
             f"**The norm of the update alone explains its {_list(found['norm'])}**: a Gaussian update of the "
-            "same norm has the same. From these one cannot tell how the model was trained."
+            "same norm, rounded alike, has the same. From these one cannot tell how the model was trained."
         )
     if found["magnitudes"]:
         lines.append(
@@ -142,7 +145,7 @@ def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
     if found["neither"]:
         lines.append(
             f"Neither its norm nor the magnitudes of its entries explain its {_list(found['neither'])}: "
-            "*where* it changes weights matters there."
+            "which weights it changes together matters there."
         )
     rank = next(axis for axis in AXES if axis.metric == "stable_rank")
     ours = end_values(matrices, rank)["value"].mean()

@@ -72,7 +72,7 @@ def _required(module: str, backend: str) -> Any:
     except ImportError as error:
         package = module.partition(".")[0]
         raise CompanionError(
-            f"--backend {backend} needs the package {package} ({error}): pip install 'paper-lib[cluster]'"
+            f"--backend {backend} needs the package {package} ({error}): pip install {package}"
         ) from None
 
 

@@ -9,8 +9,9 @@ from torch import Tensor
 from paper_lib.comparison import Comparison
 from paper_lib.errors import CompanionError
 from paper_lib.matrices import Matrix
-from paper_lib.measure import Row, measure_matrix, measure_nulls
+from paper_lib.measure import measure_matrix, measure_nulls
 from paper_lib.pca import path_gram
+from paper_lib.tables import Row
 from paper_lib.tasks import seeded_generator
 
 MEASURED = ""  # the null of rows that are none
@@ -33,7 +34,7 @@ def measure_shared(work: Comparison, matrix: Matrix) -> pd.DataFrame:
             rows["random_walk"] += _gram_rows(work, path_gram(walk))
     except (ValueError, RuntimeError, MemoryError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CompanionError(f"{work.finetuned.label}: {matrix.name}: {reason}") from error
+        raise CompanionError(f"{work.finetuned.file(matrix.name)}: {matrix.name}: {reason}") from error
     place = {"layer": matrix.layer, "module": matrix.module, **run_keys(work)}
     return pd.DataFrame(
         [row._asdict() | place | {"null": null} for null, found in rows.items() for row in found]
@@ -48,7 +49,9 @@ def _read(work: Comparison, matrix: Matrix, index: int) -> Tensor:
     source = work.snapshots[index][1]
     w_t = source.read(matrix.name)
     if bad := int((~torch.isfinite(w_t)).sum()):
-        raise CompanionError(f"{source.label}: {matrix.name} has {bad} entries that are not finite")
+        raise CompanionError(
+            f"{source.file(matrix.name)}: {matrix.name} has {bad} of {w_t.numel()} entries not finite"
+        )
     return w_t
 
 

@@ -47,7 +47,7 @@ def draw_place(
     ax.plot(axis.scale * value, np.full(len(value), 2), **THIS_RUN)
     label_once(ax, "this run", **THIS_RUN)
     if nulls is not None:
-        theirs = end_values(nulls, axis, sizes=matrices)
+        theirs = end_values(nulls[nulls["null"] != "random_walk"], axis, sizes=matrices)
         for null, group in theirs.groupby("null") if len(theirs) else ():
             label, look = null_look(str(null))
             ax.plot(axis.scale * group["value"].mean(), 2.55, gid=BACKDROP, **look)
@@ -58,7 +58,8 @@ def draw_place(
     ax.set(ylim=(2.9, -0.6), title=axis.words + (f" ({axis.unit.strip()})" if axis.unit else ""))
     ax.grid(visible=False, axis="y")
     if not axis.share:
-        plain_log(ax, "x", subs=(1,))
+        low, high = ax.dataLim.intervalx
+        plain_log(ax, "x", subs=(1, 2, 5) if high < 50 * max(low, high / 1e9) else (1,))
 
 
 def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Axis) -> None:
@@ -83,7 +84,7 @@ def path_figure(compared: Tables, figures_dir: str | Path, *, profile: str) -> P
     """Save the run's path along its snapshots as `fig_along_the_path`; a sentence where there are none."""
     if compared.trajectories is None:
         return Markdown("No snapshots between the two were given (`--trajectory DIR`).")
-    fig = plt.figure(figsize=(4.6, 4.8), layout="constrained")
+    fig = plt.figure(figsize=(4.2, 4.6), layout="constrained")
     draw_path(fig, compared.matrices, compared.nulls, compared.trajectories)
     caption = "Stable rank, norm, alignment with the end and the plane of the path, snapshot by snapshot."
     name = "fig_along_the_path"

@@ -14,7 +14,7 @@ ALPHA = 0.3  # of the paper's masks
 REGIMES = {"sft": "SFT", "opd": "OPD", "rlvr": "RLVR"}
 COMPARABLE = 4  # how many times wider or narrower a model may be where a metric grows with the width
 NEAR = 0.25  # of the gap between two regimes: still near one of them
-ALIKE = 0.01  # difference of two shares that nobody would read anything into
+ALIKE, LIKE = 0.01, 0.1  # a difference of shares, and of logarithms, that nobody would read anything into
 Columns = Mapping[str, tuple[float, float]]
 
 
@@ -71,6 +71,7 @@ AXES = (
         metric="angle_mean",
         words="rotation",
         paper={"sft": (10 * _DEGREE, inf), "opd": (_DEGREE, _DEGREE), "rlvr": (0, 0.5 * _DEGREE)},
+        by_size=True,
         scale=1 / _DEGREE,
         unit="°",
     ),
@@ -78,6 +79,7 @@ AXES = (
         metric="spectral_shift",
         words="spectral shift",
         paper={"sft": (1e-3, 1e-3), "opd": (1e-4, 1e-4), "rlvr": (1e-5, 1e-5)},
+        by_size=True,
     ),
     Axis(
         metric="relative_norm",
@@ -150,16 +152,20 @@ def comparable(axis: Axis, width: int, other: int) -> bool:
 
 
 def reproduced(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Axis, null: str) -> bool | None:
-    """Whether a null has the run's value: their mean difference over matrices is within two of its standard
-    errors, or below 0.01; None where either has no value."""
+    """Whether a null has the run's value: their mean difference over matrices, of logarithms for what is no
+    share, is within two of its standard errors, or below 0.01 (a point) or 0.1 (a tenth); None where either
+    has no value."""
     place = ["layer", "module"]
     ours = end_rows(matrices, axis).set_index(place)["value"]
     theirs = end_rows(nulls[nulls["null"] == null], axis).set_index(place)["value"]
-    difference = (ours - theirs).dropna()
+    if axis.share:
+        difference = (ours - theirs).dropna()
+    else:
+        difference = (ours.where(ours > 0) / theirs.where(theirs > 0)).dropna().map(log)
     if difference.empty:
         return None
     error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
-    return bool(abs(difference.mean()) <= max(ALIKE, 2 * error))
+    return bool(abs(difference.mean()) <= max(ALIKE if axis.share else LIKE, 2 * error))
 
 
 def end_rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:

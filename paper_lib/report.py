@@ -28,7 +28,7 @@ h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 code { font-size: 0.9em; background: #f2f2f2; padding: 0 0.2em; border-radius: 3px; }
 figure { margin: 1.2rem 0; }
-figure img { display: block; width: 100%; max-width: 36rem; height: auto; margin: auto; }
+figure img { display: block; width: 100%; max-width: 32rem; height: auto; margin: auto; }
 figcaption { font-size: 0.85rem; color: #555; text-align: center; margin-top: 0.4rem; }
 .table { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.85rem; overflow-wrap: normal; }

@@ -1,6 +1,7 @@
 """The notebook runner and the command line: checked first, shown live, errors told in one line."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -269,14 +270,15 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, cap
 
 @pytest.mark.parametrize(
     "command",
-    [["figures"], ["train"], ["extract"], ["forget"], ["export"], ["pretrain"], ["bench", "train"]],
+    [["figures"], ["train"], ["extract"], ["forget"], ["export"], ["pretrain"], ["compare"], ["bench", "train"]],
     ids=" ".join,
 )
 def test_every_command_shows_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
     assert stop.value.code == 0
-    assert f"python -m paper_lib {' '.join(command)} --" in capsys.readouterr().out
+    example = rf"examples?:\n  python -m paper_lib {' '.join(command)} [-\w]"
+    assert re.search(example, capsys.readouterr().out)
 
 
 def test_help_waits_for_no_heavy_import():

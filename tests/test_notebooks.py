@@ -21,6 +21,7 @@ FIGURES = {
         *("fig6_projected_training", "fig8_projected_benchmarks"),
     },
     "06_controls": {"fig7_controls_stable_rank", "fig9_controls_auxiliary", "fig1_overview", "claims"},
+    "07_your_checkpoints": {"fig_where_it_lies", "fig_by_layer"},
 }
 COMPUTING = ("train", "study", "rollouts", "models", "pretrain", "runs", "evaluation", "extract")
 
@@ -40,11 +41,11 @@ def saves(cell: NotebookNode) -> list[str]:
 every_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 
 
-def test_text_is_the_only_source_and_there_are_six():
+def test_text_is_the_only_source_and_there_are_seven():
     ignored = ("*.ipynb", "__pycache__", ".*")
     kept = [path for path in FOLDER.iterdir() if not any(path.match(pattern) for pattern in ignored)]
     assert {path.suffix for path in kept} == {".py"}
-    assert [source.stem[:2] for source in SOURCES] == [f"{number:02}" for number in range(1, 7)]
+    assert [source.stem[:2] for source in SOURCES] == [f"{number:02}" for number in range(1, 8)]
 
 
 @every_notebook
