@@ -270,7 +270,16 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, cap
 
 @pytest.mark.parametrize(
     "command",
-    [["figures"], ["train"], ["extract"], ["forget"], ["export"], ["pretrain"], ["compare"], ["bench", "train"]],
+    [
+        ["figures"],
+        ["train"],
+        ["extract"],
+        ["forget"],
+        ["export"],
+        ["pretrain"],
+        ["compare"],
+        ["bench", "train"],
+    ],
     ids=" ".join,
 )
 def test_every_command_shows_an_example(command, capsys):

@@ -113,3 +113,13 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_backend_that_gives_all_at_once_is_asked_in_rounds(monkeypatch):
+    class Whole:
+        supports_return_generator = False
+
+    monkeypatch.setattr("paper_lib.parallel.get_active_backend", lambda: (Whole(), 1))
+    assert run([3, 1, 2]) == [9, 1, 4]
+    with pytest.raises(CompanionError, match="-1 is negative"):
+        run([3, -1, 2])
