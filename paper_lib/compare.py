@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from paper_lib import __version__
 from paper_lib.clusters import run_on
@@ -102,8 +101,8 @@ def _measure_all(
             elif stopped := _write_part(rows, parts[matrix], work.fingerprint(matrix)):
                 break
             missing.discard(matrix.name)
-    except TerminatedWorkerError:
-        stopped = "a worker died, perhaps out of memory: use fewer --workers"
+    except CompanionError as error:
+        stopped = str(error)
     for name in sorted(missing):
         yield name, f"{name} was not measured: {stopped}; the same command goes on from here"
 
