@@ -23,11 +23,10 @@ from paper_lib.errors import CompanionError
 from paper_lib.files import write_json
 from paper_lib.measure import measure_matrix
 from paper_lib.parallel import run_parallel
+from paper_lib.sizes import sizes_for
 from paper_lib.tables import Row
 
 QWEN3_8B_LAYER = ((4096, 4096), (1024, 4096), (12288, 4096), (4096, 12288))
-PAPER_SIZES = DiagnosticsConfig(principal_rank=64, angle_k=512, K=16, hill_k=32, energy_k=16)
-SMOLLM2_SIZES = DiagnosticsConfig(principal_rank=16, angle_k=288, K=16, hill_k=32, energy_k=16)
 STAGES = {
     "weight_spectrum": "W_0, W_t",
     "update_spectrum": "ΔW",
@@ -93,12 +92,12 @@ def bench_diagnose(
 def _bench_layer(
     shapes: Sequence[tuple[int, int]], threads: int, report: Callable[[str], None]
 ) -> dict[str, pd.DataFrame]:
-    timings, accuracies = [], []
+    timings, accuracies, config = [], [], sizes_for(shapes)
     for m, n in shapes:
         measured = {}
         for exact in (False, True):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-                measured[exact] = alone.submit(_suite, m, n, exact, threads).result()
+                measured[exact] = alone.submit(_suite, m, n, config, exact, threads).result()
         fast, lapack = measured[False], measured[True]
         shape = f"{m} × {n}"
         record = {"shape": shape, "exact [s]": lapack["seconds"], "fast [s]": fast["seconds"]}
@@ -118,14 +117,14 @@ def _bench_layer(
     return {"layer": table, "accuracy": pd.DataFrame(accuracies)}
 
 
-def _suite(m: int, n: int, exact: bool, threads: int) -> dict[str, Any]:
+def _suite(m: int, n: int, config: DiagnosticsConfig, exact: bool, threads: int) -> dict[str, Any]:
     """Measure one planted pair here: rows, seconds, seconds by stage, and this process's peak memory."""
     weights = planted_pair(m, n)
     torch.set_num_threads(threads)
     profile = cProfile.Profile()
     with threadpool_limits(threads):
         began, computed = perf_counter(), process_time()
-        rows = profile.runcall(measure_matrix, weights, [0, 1], PAPER_SIZES, exact=exact)
+        rows = profile.runcall(measure_matrix, weights, [0, 1], config, exact=exact)
         seconds, processor = perf_counter() - began, process_time() - computed
     spent: dict[str, float] = dict.fromkeys(STAGES.values(), 0.0)
     for (_, _, function), (*_, cumulative, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
@@ -162,10 +161,11 @@ def _bench_smollm2(report: Callable[[str], None]) -> pd.DataFrame:
     state = load_smollm2()[0].state_dict()
     names = [name for name, w in state.items() if w.ndim == 2 and "layers" in name]
     pairs = [_rounded_pair(state[name], seed) for seed, name in enumerate(names)]
+    config = sizes_for([(w.shape[0], w.shape[1]) for w, _ in pairs])
     began = perf_counter()
     run_parallel(
         _measure_pair,
-        [(pair, SMOLLM2_SIZES) for pair in pairs],
+        [(pair, config) for pair in pairs],
         labels=names,
         what="smollm2",
         report=lambda line: None,
@@ -189,7 +189,8 @@ def _bench_growth() -> pd.DataFrame:
     """The same matrices once and twice, with one worker and with two."""
 
     def seconds(count: int, workers: int) -> float:
-        jobs = [(planted_pair(1024, 2048, i), PAPER_SIZES) for i in range(count)]
+        config = sizes_for([(1024, 2048)])
+        jobs = [(planted_pair(1024, 2048, i), config) for i in range(count)]
         labels = [str(i) for i in range(count)]
         options: dict[str, Any] = {"labels": labels, "what": "growth", "report": lambda line: None}
         run_parallel(

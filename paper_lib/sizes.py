@@ -9,7 +9,7 @@ from paper_lib.errors import CompanionError
 
 PAPER_WIDTH = 4096  # of Qwen3-8B, whose sizes the paper states
 LARGE = 2048  # from this width on the paper's sizes are taken as they are
-PAPER = {"principal_rank": 64, "angle_k": 512, "K": 16, "hill_k": 64, "energy_k": 16}
+PAPER = {"principal_rank": 64, "angle_k": 512, "K": 16, "hill_k": 32, "energy_k": 16}
 PER_WIDTH = {"principal_rank": 32, "angle_k": 8, "K": 40, "hill_k": 8, "energy_k": 32}
 LEAST = {"principal_rank": 1, "angle_k": 1, "K": 1, "hill_k": 2, "energy_k": 1}
 
@@ -26,7 +26,8 @@ def sizes_for(
     """The sizes for matrices of these shapes, one set for all, so that means are means of one quantity.
 
     From width 2048 on they are the paper's: r = 64 of the principal mask, k = 512 of the angles (at most
-    half of a matrix's short side, see `measure_matrix`), K = 16, Hill over 64, the energy of 16. Below, they
+    half of a matrix's short side, see `measure_matrix`), K = 16, the energy of 16; the k of Hill, which it
+    leaves open, is 32. Below, they
     are the width divided by 32, 8, 40, 8 and 32, rounded, and at most the paper's; none exceeds the shortest
     side. chosen: fields of `DiagnosticsConfig` that replace these. Raises CompanionError for a chosen size
     that does not fit.
