@@ -108,7 +108,7 @@ print(f"{examples[-1].prompt}{noisy}$   the last one with 30 % of its digits cor
 from collections import Counter
 from dataclasses import asdict
 
-plan = pd.DataFrame([asdict(run) for run in study.profile.runs]).set_index("name")
+plan = pd.DataFrame([asdict(run) for run in study.profile.everything]).set_index("name")
 plan["seeds"] = pd.Series(Counter(run.name for run, _ in study.profile.planned()))
 plan["batch"] = plan["prompts_per_step"] * plan["samples_per_prompt"]
 shown = ["objective", "start", "steps", "learning_rate", "schedule", "batch", "teacher", "seeds"]
@@ -152,9 +152,9 @@ from dataclasses import replace
 import torch
 
 from paper_lib.batches import completion_logits, token_log_probs
+from paper_lib.collection import collect
 from paper_lib.objectives import group_advantages, token_gap
 from paper_lib.starts import load_policy
-from paper_lib.train import collect
 
 from_base = replace(opd, start="base", prompts_per_step=8, samples_per_prompt=8)
 policy = load_policy(study, from_base, seed)
@@ -281,4 +281,4 @@ claims.reset_index(drop=True)
 #    How does its accuracy end? *Hint:* `Profile` and `RunConfig` are dataclasses; `train_study` takes a
 #    profile by name, so register the copy in `paper_lib.profiles.PROFILES`.
 # 4. Which of the runs in the table see exactly the same problems in the same order, and which the same
-#    completions? *Hint:* `paper_lib.train.step_problems` and `collect` say what the seeds depend on.
+#    completions? *Hint:* `paper_lib.collection.step_problems` and `collect` say what the seeds depend on.

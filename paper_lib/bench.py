@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from paper_lib.bench_trl import require_trl, trl_settings, trl_steps
+from paper_lib.collection import Policy, collect, informative
 from paper_lib.config import Profile, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_json
@@ -23,7 +24,7 @@ from paper_lib.models import load_model, require_same_vocabulary
 from paper_lib.pretrain import models_directory
 from paper_lib.profiles import get_profile
 from paper_lib.stopwatch import PARTS, Stopwatch
-from paper_lib.train import Optimization, Policy, collect, informative
+from paper_lib.train import Optimization
 
 OBJECTIVES = ("opd", "rlvr")
 

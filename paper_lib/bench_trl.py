@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
+from paper_lib.collection import Policy, step_problems
 from paper_lib.config import RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.stopwatch import Stopwatch
 from paper_lib.tasks import verify
-from paper_lib.train import Policy, step_problems
 
 
 def require_trl() -> str:

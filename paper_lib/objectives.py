@@ -30,14 +30,27 @@ def group_advantages(rewards: Tensor, group_size: int, *, epsilon: float = 1e-4)
     return (centred / (groups.std(1, keepdim=True) + epsilon)).flatten()
 
 
-def mixed_credit(gap: Tensor, advantages: Tensor, alpha: float) -> Tensor:
+def mixed_credit(
+    gap: Tensor, advantages: Tensor, alpha: float, *, scales: tuple[float, float] | None = None
+) -> Tensor:
     """A_t = α·(−r_t) + (1 − α)·A_RLVR, raw and unnormalised (§5.2): α = 1 is OPD, α = 0 is RLVR.
 
-    gap: (rows, T); advantages: (rows,), the same for every token of a row. Returns (rows, T).
+    gap: (rows, T); advantages: (rows,), the same for every token of a row. Returns (rows, T). scales: the
+    RMS s_OPD of −r_t and s_RLVR of A over the batch's completion tokens; then A_t = α·(−r_t)/s_OPD +
+    (1 − α)·A/s_RLVR, so that α turns the gradient from one objective to the other and the two have one scale.
+    An advantage of scale 0 is 0 everywhere, as A is where all rewards of each group are equal, and adds 0.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}, expected a value in [0, 1]")
+    if scales is not None:
+        gap, advantages = (
+            v / s if s else torch.zeros_like(v) for v, s in zip((gap, advantages), scales, strict=True)
+        )
     return alpha * -gap + (1 - alpha) * advantages[:, None].expand_as(gap)
+
+
+def _over(values: Tensor, scale: float) -> Tensor:
+    return values / scale if scale else torch.zeros_like(values)
 
 
 def retained(

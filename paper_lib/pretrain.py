@@ -12,14 +12,15 @@ from shutil import rmtree
 from transformers import PreTrainedModel
 
 from paper_lib.checkpoints import load_checkpoint, step_path
+from paper_lib.collection import Policy
 from paper_lib.config import EvaluationConfig, Lineage, Profile, RunConfig, fingerprint
 from paper_lib.evaluation import accuracy
 from paper_lib.models import as_stored, build_model, load_smollm2, save_model, weights_fingerprint
 from paper_lib.parallel import run_parallel
 from paper_lib.profiles import get_profile
-from paper_lib.runs import RunPlace, train_run
+from paper_lib.run_place import RunPlace
+from paper_lib.runs import train_run
 from paper_lib.tasks import Task, character_tokenizer, problems
-from paper_lib.train import Policy
 
 
 def models_directory(profile: Profile, data_dir: Path | str) -> Path:

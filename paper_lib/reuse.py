@@ -7,10 +7,10 @@ from pathlib import Path
 
 from paper_lib.config import RunConfig
 from paper_lib.files import write_json
-from paper_lib.runs import RunPlace
+from paper_lib.run_place import RunPlace
 
 
-def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path, *, kept_states: tuple[int, ...]) -> bool:
+def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path) -> bool:
     """Take over a finished run of the same fingerprint from another profile; True where there was one.
 
     Snapshots and kept states become hard links (copies across file systems), the curve gets this profile's
@@ -23,7 +23,7 @@ def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path, *, kept_stat
             seed=place.seed,
             fingerprint=place.fingerprint,
         )
-        if folder != place.directory and other.finished(kept_states=kept_states):
+        if folder != place.directory and other.finished():
             _share(other, place)
             return True
     return False

@@ -4,62 +4,23 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
-import pandas as pd
 from accelerate import Accelerator
 from filelock import FileLock
-from torch import Tensor
+from transformers import PreTrainedModel
 
 from paper_lib.checkpoints import load_checkpoint, save_checkpoint, step_path
+from paper_lib.collection import Policy
 from paper_lib.config import EvaluationConfig, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.evaluation import accuracy
 from paper_lib.files import write_json
-from paper_lib.projection import SubspaceConstraint
-from paper_lib.tables import CURVE_COLUMNS, write_table
+from paper_lib.run_place import RunPlace, fingerprint_in
 from paper_lib.tasks import problems
-from paper_lib.train import Optimization, Policy, train_steps
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunPlace:
-    """Where a run lives and what it must match: everything that decides its numbers is in the fingerprint."""
-
-    directory: Path
-    profile: str
-    seed: int
-    fingerprint: str
-
-    def state_path(self, step: int) -> Path:
-        """Weights and Adam moments after `step` optimizer steps."""
-        return self.directory / f"state_{step:06d}.safetensors"
-
-    def finished(self, *, kept_states: tuple[int, ...] = ()) -> bool:
-        """Whether this very configuration ran to its end here and left the states that other runs branch
-        from."""
-        kept = all(self.state_path(step).is_file() for step in kept_states)
-        return kept and _fingerprint_in(self.directory / "run.json") == self.fingerprint
-
-    def write_curve(self, rows: list[dict]) -> None:
-        """The run's curve as a tidy table, curve.parquet."""
-        write_table(
-            pd.DataFrame(rows, columns=list(CURVE_COLUMNS)),
-            self.directory / "curve.parquet",
-            columns=CURVE_COLUMNS,
-            fingerprint=self.fingerprint,
-            seed=self.seed,
-        )
-
-
-def _fingerprint_in(marker: Path) -> str | None:
-    """The fingerprint that a marker holds; None where there is no marker, or a damaged one."""
-    try:
-        return json.loads(marker.read_text())["fingerprint"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+from paper_lib.train import Constraint, Optimization, train_steps
 
 
 def train_run(
@@ -68,7 +29,7 @@ def train_run(
     policy: Policy,
     *,
     evaluation: EvaluationConfig,
-    bases: dict[str, Tensor] | None = None,
+    confine: Callable[[PreTrainedModel], Constraint | None] | None = None,
     parent: RunPlace | None = None,
     kept_states: tuple[int, ...] = (),
     report: Callable[[str], None] = print,
@@ -76,24 +37,28 @@ def train_run(
     """Train `run` from `policy.student`'s weights, W_0, in `place.directory`, from wherever an earlier call
     stopped.
 
-    bases: V_K by parameter name for a projected run. parent: the run it branches from. kept_states: steps
-    whose training state stays for runs that branch here. What another configuration left in the directory
-    is removed. Raises CompanionError where the loss is not finite; snapshots made by then are kept.
+    confine: makes what confines the student's updates. parent: the run it branches from. kept_states: steps
+    whose training state stays for runs that branch here; a finished run makes those that it lacks once more.
+    What another configuration left in the directory is removed. Raises CompanionError where the loss is not
+    finite; snapshots made by then are kept.
     """
     accelerator = Accelerator()
     with _held(place, accelerator):
         if place.finished(kept_states=kept_states):
             return
-        if accelerator.is_main_process:
+        finished = place.finished()
+        accelerator.wait_for_everyone()  # nobody clears the marker while another still reads it
+        if accelerator.is_main_process and not finished:
             _prepare(run, place, parent)
         accelerator.wait_for_everyone()
         policy.student.to(accelerator.device)
         if policy.teacher is not None:
             policy.teacher.to(accelerator.device)
-        constraint = None
-        if bases is not None and run.projection is not None:
-            constraint = SubspaceConstraint(policy.student, bases, run.projection.constrain)
+        constraint = None if confine is None else confine(policy.student)
         optimization = Optimization(policy, run, accelerator, constraint)
+        if finished:
+            _replay(run, place, optimization, parent, kept_states)
+            return
         first, rows = _resume(place, optimization)
         accelerator.wait_for_everyone()  # nobody writes while another still reads where to go on from
         if first == 0 and accelerator.is_main_process:
@@ -116,7 +81,7 @@ def _held(place: RunPlace, accelerator: Accelerator) -> Iterator[None]:
 def _prepare(run: RunConfig, place: RunPlace, parent: RunPlace | None) -> None:
     """Clear what another configuration left, and start a branch from its parent's training state."""
     marker = place.directory / "config.json"
-    if _fingerprint_in(marker) != place.fingerprint:
+    if fingerprint_in(marker) != place.fingerprint:
         shutil.rmtree(place.directory)
         place.directory.mkdir(parents=True)
         write_json(marker, {"fingerprint": place.fingerprint})
@@ -140,6 +105,29 @@ def _resume(place: RunPlace, optimization: Optimization) -> tuple[int, list[dict
         raise CompanionError(f"{error}; delete this file, and the run starts over") from error
     rows = json.loads((place.directory / "curve.json").read_text())
     return step, [row for row in rows if row["step"] <= step]
+
+
+def _replay(
+    run: RunConfig,
+    place: RunPlace,
+    optimization: Optimization,
+    parent: RunPlace | None,
+    kept_states: tuple[int, ...],
+) -> None:
+    """The states that a finished run no longer has, or never kept: its steps again, and nothing else new."""
+    first = 0
+    if parent is not None and run.branch is not None:
+        first = run.branch[1]
+        optimization.load_state(load_checkpoint(parent.state_path(first)))
+    for step in sorted(kept_states):
+        if place.state_path(step).is_file():
+            optimization.load_state(load_checkpoint(place.state_path(step)))
+        else:
+            train_steps(optimization, place.seed, first, step, record=lambda step, values: None)
+            if optimization.accelerator.is_main_process:
+                save_checkpoint(optimization.state(), place.state_path(step))
+        first = step
+        optimization.accelerator.wait_for_everyone()
 
 
 def _adopt(run: RunConfig, place: RunPlace, parent: RunPlace, step: int) -> None:

@@ -1,4 +1,4 @@
-"""What a planned run starts from, learns from and is confined to, out of the study's models and parents."""
+"""What a planned run starts from and learns from, out of the study's models and parents."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,18 +6,18 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from paper_lib.checkpoints import load_checkpoint, read_matrix, step_path
+from paper_lib.checkpoints import load_checkpoint, step_path
+from paper_lib.collection import Policy
 from paper_lib.config import Profile, RunConfig, fingerprint
 from paper_lib.errors import CompanionError
 from paper_lib.manifest import Key
 from paper_lib.models import as_stored, load_model, require_same_vocabulary, weights_fingerprint
 from paper_lib.pretrain import models_directory
-from paper_lib.projection import is_projected, random_subspace
-from paper_lib.runs import RunPlace
-from paper_lib.subspaces import top_right_singular_vectors
+from paper_lib.rotations import HeadChange, change_layers, random_change
+from paper_lib.run_place import RunPlace
 from paper_lib.tasks import seeded_generator
-from paper_lib.train import Policy
 
+BASE = "base"  # the pretrained model that a run starts from, where it names no other
 ANCHOR = "sft"  # the run whose end is the anchor that OPD, RLVR and matched SFT start from
 
 
@@ -39,21 +39,23 @@ class Study:
 
     def parents(self, run: RunConfig) -> list[RunConfig]:
         """The runs of the same seed that must be finished before this one starts."""
-        names = {ANCHOR} if run.start == "anchor" else set()
+        names = {run.anchor or ANCHOR} if run.start == "anchor" else set()
         if run.branch is not None:
             names.add(run.branch[0])
         if run.projection is not None and run.projection.source is not None:
             names.add(run.projection.source)
+        if run.subnetwork is not None:
+            names.add(run.subnetwork.source)
         return [self.profile.run(name) for name in sorted(names)]
 
     def kept_states(self, run: RunConfig) -> tuple[int, ...]:
         """Steps of this run at which others branch off."""
-        return tuple(sorted({r.branch[1] for r in self.profile.runs if r.branch and r.branch[0] == run.name}))
+        branches = [other.branch for other in self.profile.everything if other.branch]
+        return tuple(sorted({step for name, step in branches if name == run.name}))
 
     def place(self, run: RunConfig, seed: int, models: dict[str, str]) -> RunPlace:
         """Where the run lives, with the fingerprint of all that decides its numbers, its parents included."""
-        used = ["base"] + ([run.teacher] if run.objective in ("opd", "mix") else [])
-        parts = [run, seed, self.profile.evaluation, [models[name] for name in used]]
+        parts = [run, seed, self.profile.evaluation, [models[name] for name in models_of(run)]]
         parts += [self.place(parent, seed, models).fingerprint for parent in self.parents(run)]
         return RunPlace(
             directory=self.directory(run, seed),
@@ -70,8 +72,8 @@ class Study:
         return {(run.name, seed): self.place(run, seed, models).fingerprint for run, seed in planned}
 
     def model_names(self) -> set[str]:
-        """The base, and the teachers that its runs learn from."""
-        return {"base", *(r.teacher for r in self.profile.runs if r.objective in ("opd", "mix"))}
+        """The bases that its runs start from, and the teachers that they learn from."""
+        return {BASE, *(name for run in self.profile.everything for name in models_of(run))}
 
     def models(self) -> dict[str, str]:
         """Fingerprint of every model of the profile, by name; a missing one raises CompanionError."""
@@ -85,12 +87,19 @@ class Study:
         return self.models() if there else recorded
 
 
+def models_of(run: RunConfig) -> list[str]:
+    """The pretrained models that decide a run's numbers: its base, and its teacher where it has one."""
+    return [run.base or BASE] + ([run.teacher] if run.objective in ("opd", "mix") else [])
+
+
 def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
     """The student at W_0, its tokenizer, and the teacher where the run has one."""
     place = models_directory(study.profile, study.data_dir)
-    student, tokenizer = load_model(place / "base")
+    student, tokenizer = load_model(place / (run.base or BASE))
     if run.start == "anchor":
-        student.load_state_dict(anchor_weights(study, seed))
+        student.load_state_dict(anchor_weights(study, seed, run.anchor or ANCHOR))
+    if run.rotated_layers is not None:
+        student.load_state_dict(rotated_weights(student, run.rotated_layers, seed))
     teacher: PreTrainedModel | None = None
     if run.objective in ("opd", "mix"):
         teacher, theirs = load_model(place / run.teacher)
@@ -99,35 +108,23 @@ def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
     return Policy(student=student, tokenizer=tokenizer, teacher=teacher)
 
 
-def anchor_weights(study: Study, seed: int) -> dict[str, Tensor]:
+def anchor_weights(study: Study, seed: int, name: str = ANCHOR) -> dict[str, Tensor]:
     """The end of the SFT run of this seed, as a bf16 checkpoint holds it."""
-    anchor = study.profile.run(ANCHOR)
+    anchor = study.profile.run(name)
     return as_stored(load_checkpoint(step_path(study.directory(anchor, seed), anchor.steps)))
 
 
-def projection_bases(
-    study: Study, run: RunConfig, seed: int, student: PreTrainedModel
-) -> dict[str, Tensor] | None:
-    """V_K (n, K) of every projection matrix for a projected run, None for a free one (§4.2)."""
-    projection = run.projection
-    if projection is None or run.branch is None:
-        return None
-    source = study.profile.run(projection.source or run.branch[0])
-    folder, step = study.directory(source, seed), run.branch[1]
-    bases = {}
-    for name, weight in student.named_parameters():
-        if not is_projected(name):
-            continue
-        if not min(weight.shape) >= projection.K:
-            raise CompanionError(
-                f"run {run.name}: K = {projection.K} exceeds the smaller side of {name} {tuple(weight.shape)}"
-            )
-        if projection.basis == "random":
-            generator = seeded_generator("subspace", seed, name)
-            bases[name] = random_subspace(weight.shape[1], projection.K, generator)
-            continue
-        target = read_matrix(step_path(folder, 0), name)
-        if projection.basis != "principal":
-            target = read_matrix(step_path(folder, step), name) - target
-        bases[name] = top_right_singular_vectors(target, projection.K)
-    return bases
+def rotated_weights(student: PreTrainedModel, layers: tuple[int, ...], seed: int) -> dict[str, Tensor]:
+    """The student's weights with the heads of these layers changed, as a bf16 checkpoint holds them."""
+    config = student.config
+    if max(layers) >= config.num_hidden_layers:
+        raise CompanionError(
+            f"rotated_layers is {layers}, expected layers from 0 to {config.num_hidden_layers - 1}"
+        )
+
+    def change(layer: int) -> HeadChange:
+        generator = seeded_generator("rotation", seed, layer)
+        sizes = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        return random_change(*sizes, generator)
+
+    return as_stored(change_layers(student.state_dict(), layers, change))

@@ -1,10 +1,12 @@
 """The study: every planned run of a profile, in the order of what they start from, each trained once."""
 
 import os
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
 from paper_lib.config import RunConfig
+from paper_lib.constraints import constraint_of
 from paper_lib.errors import CompanionError
 from paper_lib.manifest import Key, measured_runs, spoken
 from paper_lib.parallel import run_parallel
@@ -13,7 +15,7 @@ from paper_lib.profiles import get_profile
 from paper_lib.reuse import reuse_finished
 from paper_lib.runs import train_run
 from paper_lib.schedule import Planned, selected, waves, with_parents
-from paper_lib.starts import Study, load_policy, projection_bases
+from paper_lib.starts import Study, load_policy
 
 
 def train_study(
@@ -66,7 +68,7 @@ def _unmeasured(study: Study, chosen: list[Planned], models: dict[str, str]) -> 
 
 def _demanded(study: Study, chosen: list[Planned], models: dict[str, str], *, force: bool) -> list[Planned]:
     """What has to be trained: of the unmeasured runs, and of what these start from, whatever is neither
-    finished nor to be had from another profile."""
+    finished nor to be had from another profile, or lacks a state that others branch from."""
     if force:
         everything = with_parents(study, chosen)
         for run, seed in everything:
@@ -75,10 +77,11 @@ def _demanded(study: Study, chosen: list[Planned], models: dict[str, str], *, fo
     asked, todo, shared = _unmeasured(study, chosen, models), list[Planned](), list[Key]()
     for run, seed in asked:
         place, kept = study.place(run, seed, models), study.kept_states(run)
-        if (run, seed) in todo or place.finished(kept_states=kept):
+        if (run, seed) in todo:
             continue
-        if reuse_finished(run, place, study.data_dir / "runs", kept_states=kept):
+        if not place.finished() and reuse_finished(run, place, study.data_dir / "runs"):
             shared.append((run.name, seed))
+        if place.finished(kept_states=kept):
             continue
         todo.append((run, seed))
         asked += [(parent, seed) for parent in study.parents(run)]
@@ -127,7 +130,7 @@ def train_planned(study: Study, run: RunConfig, seed: int, models: dict[str, str
         study.place(run, seed, models),
         policy,
         evaluation=study.profile.evaluation,
-        bases=projection_bases(study, run, seed, policy.student),
+        confine=partial(constraint_of, study, run, seed),
         parent=parent,
         kept_states=study.kept_states(run),
         report=lambda line: None,

@@ -7,9 +7,9 @@ from dataclasses import asdict, fields, replace
 from itertools import pairwise
 
 import pytest
-from tiny import EARLY, LINEAGE, OPD, SFT, SUMS, TINY
+from tiny import EARLY, LINEAGE, MIX, OPD, SFT, SUMS, TINY
 
-from paper_lib.config import Projection, RunConfig, fingerprint
+from paper_lib.config import Projection, RunConfig, Subnetwork, fingerprint
 from paper_lib.errors import CompanionError
 from paper_lib.profiles import PROFILES, get_profile
 
@@ -71,6 +71,15 @@ def test_snapshots_start_at_zero_and_end_at_the_last_step():
         ("branch", ("opd", 0)),
         ("branch", ("opd", 4)),
         ("branch", ("opd", 3)),
+        ("mix_scale", "unit"),
+        ("mix_scale", "rms"),
+        ("sgd_momentum", 1.0),
+        ("sgd_momentum", -0.1),
+        ("rotated_layers", ()),
+        ("rotated_layers", (1, 1)),
+        ("rotated_layers", (-1,)),
+        ("base", ""),
+        ("anchor", ""),
     ],
 )
 def test_a_run_names_what_is_wrong_with_it(field, wrong):
@@ -88,6 +97,27 @@ def test_a_projected_run_needs_a_branch_and_the_exact_form_needs_opd():
         replace(EARLY, branch=None)
     with pytest.raises(ValueError, match="objective is 'rlvr', expected opd"):
         replace(OPD, objective="rlvr", estimator="exact")
+
+
+def test_settings_that_exclude_each_other_are_refused():
+    subnetwork = Subnetwork(source="opd")
+    for field, run, others in (
+        ("anchor", SFT, {"anchor": "sft_small"}),
+        ("base", replace(SFT, start="scratch"), {"base": "base_small"}),
+        ("rotated_layers", EARLY, {"rotated_layers": (1,)}),
+        ("rotated_layers", replace(SFT, start="scratch"), {"rotated_layers": (1,)}),
+        ("subnetwork", EARLY, {"subnetwork": subnetwork}),
+        ("subnetwork", OPD, {"subnetwork": subnetwork, "rotated_layers": (1,)}),
+        ("mix_scale", MIX, {"mix_scale": "unit", "rollout_policy": "teacher"}),
+    ):
+        with pytest.raises(ValueError, match=rf"^{field} is .+, expected .+$"):
+            replace(run, **others)
+
+
+@pytest.mark.parametrize("wrong", [{"source": ""}, {"source": "opd", "entries": "largest"}])
+def test_a_subnetwork_names_what_is_wrong_with_it(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        Subnetwork(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +158,11 @@ def test_every_field_of_a_run_is_in_its_fingerprint():
         "updates_per_batch": 2,
         "clip": (0.1, 0.1),
         "branch": ("sft", 2),
+        "sgd_momentum": 0.9,
+        "subnetwork": Subnetwork(source="opd"),
+        "rotated_layers": (1,),
+        "base": "other",
+        "anchor": "other",
         "snapshot_every": 1,
         "stream": "other",
     }
@@ -135,8 +170,17 @@ def test_every_field_of_a_run_is_in_its_fingerprint():
     for field, value in changes.items():
         prints.add(fingerprint(replace(OPD, **{field: value})))
     prints.add(fingerprint(replace(OPD, branch=("sft", 2), projection=Projection(basis="random", K=2))))
-    assert changes.keys() | {"projection"} == {f.name for f in fields(RunConfig)}
-    assert len(prints) == 1 + len(fields(RunConfig))
+    mix = replace(OPD, objective="mix")
+    prints |= {fingerprint(mix), fingerprint(replace(mix, mix_scale="unit"))}
+    assert changes.keys() | {"projection", "mix_scale"} == {f.name for f in fields(RunConfig)}
+    assert len(prints) == 2 + len(fields(RunConfig))
+
+
+def test_a_setting_that_is_absent_leaves_a_fingerprint_as_it_was():
+    later = ("mix_scale", "sgd_momentum", "subnetwork", "rotated_layers", "base", "anchor")
+    assert all(getattr(OPD, name) is None for name in later)
+    before = {name: value for name, value in asdict(OPD).items() if name not in later}
+    assert fingerprint(before) == fingerprint(OPD)
 
 
 def test_a_fingerprint_is_that_of_the_parts_and_the_version(monkeypatch):
@@ -160,6 +204,11 @@ def test_a_profile_plans_every_run_with_its_seeds():
         profile.run("nothing")
 
 
+def test_two_runs_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="name is 'opd', expected a name of its own"):
+        replace(TINY, probes=(OPD,))
+
+
 def test_an_unknown_profile_is_told_in_one_line():
     assert get_profile("smoke") is PROFILES["smoke"]
     with pytest.raises(CompanionError, match="no profile 'huge'; there are smoke, laptop, reference"):
@@ -173,13 +222,14 @@ def test_a_lineage_keeps_stages_that_it_has():
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
 def test_every_profile_holds_together(profile):
-    names = [run.name for run in profile.runs]
+    names = [run.name for run in profile.everything]
     assert len(names) == len(set(names))
     trained = {name for line in profile.lineages for name in line.kept}
     planned = {(run.name, seed) for run, seed in profile.planned()}
     for run, seed in profile.planned():
         parents = [run.branch[0]] if run.branch else []
-        parents += ["sft"] if run.start == "anchor" else []
+        parents += [run.anchor or "sft"] if run.start == "anchor" else []
+        parents += [run.subnetwork.source] if run.subnetwork else []
         if run.projection and run.projection.source:
             parents.append(run.projection.source)
         for parent in parents:
@@ -189,5 +239,4 @@ def test_every_profile_holds_together(profile):
             assert run.branch[1] in profile.run(run.branch[0]).snapshot_steps()
         if run.projection and run.projection.source:
             assert run.branch[1] in profile.run(run.projection.source).snapshot_steps()
-        assert run.teacher in trained
-    assert "base" in trained
+        assert {run.teacher, run.base or "base"} <= trained

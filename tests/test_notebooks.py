@@ -23,7 +23,10 @@ FIGURES = {
     "06_controls": {"fig7_controls_stable_rank", "fig9_controls_auxiliary", "fig1_overview", "claims"},
     "07_your_checkpoints": {"fig_where_it_lies", "fig_by_layer"},
 }
-COMPUTING = ("train", "study", "rollouts", "models", "pretrain", "runs", "evaluation", "extract")
+COMPUTING = (
+    *("train", "collection", "study", "starts", "rollouts", "models", "pretrain", "runs"),
+    *("evaluation", "extract"),
+)
 
 
 def cells(source: Path, kind: str | None = None) -> list[NotebookNode]:

@@ -5,10 +5,13 @@ from itertools import product
 
 import pytest
 import torch
+from accelerate import Accelerator
 from tiny import MIX, OPD, RLVR, SFT, SUMS, draw, full_logits
 from torch.nn import functional as F
 
+from paper_lib import train
 from paper_lib.batches import encode_demonstrations, encode_prompts, token_log_probs
+from paper_lib.collection import Policy
 from paper_lib.objectives import (
     clipped_loss,
     credit_weighted_loss,
@@ -19,7 +22,7 @@ from paper_lib.objectives import (
     token_gap,
 )
 from paper_lib.tasks import problems, seeded_generator
-from paper_lib.train import Policy, chunk_loss
+from paper_lib.train import advantage_scales, chunk_loss
 
 
 def normal(*shape, seed=0, scale=1.0):
@@ -337,6 +340,41 @@ def test_the_mix_is_linear_in_alpha(student, policy, rollouts):
     runs = (OPD, RLVR, replace(MIX, alpha=0.25))
     opd, rlvr, mix = (gradients(student, chunk_loss(policy, r, rollouts, tokens=50.0)) for r in runs)
     assert_close_gradients(mix, {name: 0.25 * opd[name] + 0.75 * rlvr[name] for name in mix})
+
+
+def test_a_mix_of_unit_scale_has_opd_and_rlvr_at_its_ends_up_to_their_scale():
+    gap, advantages, scales = normal(3, 4), normal(3, seed=1), (0.3, 1.7)
+    opd, rlvr = (mixed_credit(gap, advantages, alpha, scales=scales) for alpha in (1.0, 0.0))
+    assert torch.equal(opd, -(gap / 0.3))
+    assert torch.equal(rlvr, (advantages / 1.7)[:, None].expand(3, 4))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.05, 0.5, 1.0])
+def test_a_mix_of_unit_scale_does_not_know_the_scale_of_either_advantage(alpha):
+    gap, advantages, (opd, rlvr) = normal(3, 4), normal(3, seed=1), (0.3, 1.7)
+    credit = mixed_credit(gap, advantages, alpha, scales=(opd, rlvr))
+    rescaled = mixed_credit(8 * gap, advantages / 4, alpha, scales=(8 * opd, rlvr / 4))
+    assert torch.equal(credit, rescaled)  # powers of two round nothing
+
+
+def test_a_mix_of_unit_scale_is_opd_alone_where_no_group_has_variance():
+    gap = normal(3, 4)
+    credit = mixed_credit(gap, torch.zeros(3), 0.25, scales=(0.3, 0.0))
+    assert torch.equal(credit, 0.25 * -(gap / 0.3))
+    assert mixed_credit(torch.zeros(3, 4), torch.zeros(3), 0.25, scales=(0.0, 0.0)).eq(0).all()
+
+
+@pytest.mark.parametrize("width", [2048, 20])
+def test_the_scales_are_root_mean_squares_over_the_whole_batch(policy, rollouts, monkeypatch, width):
+    monkeypatch.setattr(train, "CHUNK_TOKENS", width)  # one chunk, or several
+    opd, rlvr = advantage_scales(policy, replace(MIX, mix_scale="unit"), rollouts, Accelerator())
+    with torch.no_grad():
+        ours, theirs = (full_logits(model, rollouts) for model in (policy.student, policy.teacher))
+    mask, tokens = rollouts.completion_mask, rollouts.completion_ids
+    gap = token_gap(token_log_probs(ours, tokens), token_log_probs(theirs, tokens))[mask]
+    assert opd == pytest.approx(float(gap.square().mean().sqrt()), rel=1e-4)
+    each = rollouts.advantages[:, None].expand(mask.shape)[mask]
+    assert rlvr == pytest.approx(float(each.square().mean().sqrt()), rel=1e-5)
 
 
 def test_an_alpha_outside_the_unit_interval_is_refused():

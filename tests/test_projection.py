@@ -7,12 +7,13 @@ import torch
 from accelerate import Accelerator
 from tiny import EARLY, SFT, SHAPE
 
+from paper_lib.collection import Policy
 from paper_lib.config import Projection
 from paper_lib.models import build_model
 from paper_lib.projection import PROJECTED, SubspaceConstraint, is_projected, project_right, random_subspace
 from paper_lib.subspaces import top_right_singular_vectors
 from paper_lib.tasks import seeded_generator
-from paper_lib.train import Optimization, Policy, train_steps
+from paper_lib.train import Optimization, train_steps
 
 SHAPES = [(24, 16), (16, 24), (20, 20)]  # tall, wide, square
 

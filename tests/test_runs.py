@@ -11,16 +11,17 @@ import pytest
 import torch
 from tiny import EARLY, MIX, OPD, RANDOM_TOKENS, RLVR, SFT, TINY, assert_same_runs, snapshots
 
-from paper_lib import runs
+from paper_lib import collection, runs
 from paper_lib.checkpoints import load_checkpoint, open_trajectory, step_path
+from paper_lib.collection import Policy
 from paper_lib.config import EvaluationConfig
 from paper_lib.errors import CompanionError
 from paper_lib.evaluation import accuracy
 from paper_lib.models import load_model
-from paper_lib.projection import is_projected, project_right, random_subspace
-from paper_lib.runs import RunPlace, train_run
+from paper_lib.projection import SubspaceConstraint, is_projected, project_right, random_subspace
+from paper_lib.run_place import RunPlace
+from paper_lib.runs import train_run
 from paper_lib.tasks import problems, seeded_generator
-from paper_lib.train import Policy
 
 
 class Stopped(Exception):
@@ -67,6 +68,11 @@ def stop_after(reports):
             raise Stopped(line)
 
     return report
+
+
+def confining(bases, run):
+    """What confines a run to these V_K."""
+    return lambda student: SubspaceConstraint(student, bases, run.projection.constrain)
 
 
 def curve(place):
@@ -251,7 +257,7 @@ def test_a_projected_branch_leaves_its_subspace_only_where_the_gradient_is_proje
         for name, weight in policy.student.named_parameters()
         if is_projected(name)
     }
-    place = go(run, place_in(tmp_path, run), policy, parent=parent, bases=bases)
+    place = go(run, place_in(tmp_path, run), policy, parent=parent, confine=confining(bases, run))
     at_branch, end = (load_checkpoint(step_path(place.directory, step)) for step in (2, 4))
     shares = []
     for name, v_k in bases.items():
@@ -276,11 +282,11 @@ def test_a_stopped_branch_goes_on_to_the_same_bits(parent, fresh, tmp_path):
 def test_a_projected_run_without_variance_is_recorded(parent, fresh, tmp_path, monkeypatch):
     """No update was proposed, so there is no share inside to report."""
     run = replace(EARLY, name="rlvr_projected", objective="rlvr")
-    monkeypatch.setattr("paper_lib.train.rewards", lambda t, batch, p: torch.zeros(len(batch.completion_ids)))
+    monkeypatch.setattr(collection, "rewards", lambda t, batch, p: torch.zeros(len(batch.completion_ids)))
     policy = fresh()
     weight = policy.student.model.layers[0].mlp.up_proj.weight
     bases = {"model.layers.0.mlp.up_proj.weight": random_subspace(weight.shape[1], 2, seeded_generator(0))}
-    place = go(run, place_in(tmp_path, run), policy, parent=parent, bases=bases)
+    place = go(run, place_in(tmp_path, run), policy, parent=parent, confine=confining(bases, run))
     assert curve(place).query("metric == 'share_inside'").empty
 
 

@@ -16,11 +16,12 @@ from tiny import EARLY, LINEAGE, OPD, OTHER_SEED, SFT, TINY, assert_same_runs, s
 from paper_lib import pretrain, profiles, runs, study
 from paper_lib.checkpoints import load_checkpoint, open_trajectory, read_matrix, step_path
 from paper_lib.config import Profile, Projection
+from paper_lib.constraints import projection_bases
 from paper_lib.errors import CompanionError
 from paper_lib.models import as_stored, load_model, save_model, weights_fingerprint
 from paper_lib.pretrain import build_models, missing_models
 from paper_lib.projection import is_projected, project_right
-from paper_lib.starts import Study, projection_bases
+from paper_lib.starts import Study
 from paper_lib.study import train_planned, train_study
 from paper_lib.tasks import problems
 

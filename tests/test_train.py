@@ -25,14 +25,16 @@ from tiny import (
     snapshots,
 )
 
-from paper_lib import train
+from paper_lib import collection, train
 from paper_lib.batches import token_log_probs
+from paper_lib.collection import Policy, collect, informative, step_problems
 from paper_lib.errors import CompanionError
 from paper_lib.models import build_model
 from paper_lib.objectives import group_advantages
-from paper_lib.runs import RunPlace, train_run
+from paper_lib.run_place import RunPlace
+from paper_lib.runs import train_run
 from paper_lib.tasks import character_tokenizer, split_of
-from paper_lib.train import Optimization, Policy, collect, informative, step_problems, train_steps
+from paper_lib.train import Optimization, train_steps
 
 LONG_SFT = replace(SFT, steps=8, snapshot_every=8)
 
@@ -158,7 +160,9 @@ def test_groups_without_variance_are_skipped(base_policy):
 
 
 def test_a_step_without_variance_leaves_everything_alone(policy, monkeypatch):
-    monkeypatch.setattr(train, "rewards", lambda tokenizer, batch, _: torch.ones(len(batch.completion_ids)))
+    monkeypatch.setattr(
+        collection, "rewards", lambda tokenizer, batch, _: torch.ones(len(batch.completion_ids))
+    )
     before = weights(policy)
     optimization = Optimization(policy, RLVR, Accelerator())
     values = run_steps(policy, RLVR, optimization=optimization)
@@ -273,6 +277,37 @@ def test_weights_and_moments_continue_to_the_bit():
     assert same(weights(second), weights(through))
 
 
+SGD = replace(OPD, name="opd_sgd", sgd_momentum=0.9, learning_rate=0.05, weight_decay=0.01)
+
+
+def test_sgd_accumulates_the_clipped_gradient_and_its_decay():
+    policy = policy_of()
+    expected = {name: p.detach().clone() for name, p in policy.student.named_parameters()}
+    optimization, momentum = Optimization(policy, SGD, Accelerator()), {name: 0.0 for name in expected}
+    for step in range(3):
+        run_steps(policy, SGD, first=step, last=step + 1, optimization=optimization)
+        for name, parameter in policy.student.named_parameters():
+            momentum[name] = 0.9 * momentum[name] + parameter.grad + 0.01 * expected[name]
+            expected[name] = expected[name] - 0.05 * momentum[name]
+            torch.testing.assert_close(parameter.detach(), expected[name], atol=1e-6, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_sgd_continues_to_the_bit(momentum):
+    run = replace(SGD, sgd_momentum=momentum)
+    through, first, second = policy_of(), policy_of(), policy_of(seed=5)
+    run_steps(through, run)
+    halfway = Optimization(first, run, Accelerator())
+    run_steps(first, run, last=2, optimization=halfway)
+    state = {name: tensor.clone() for name, tensor in halfway.state().items()}
+    assert any(name.startswith("momentum_buffer.") for name in state) == (momentum > 0)
+    continued = Optimization(second, run, Accelerator())
+    continued.load_state(state)
+    assert same(continued.state(), state)
+    run_steps(second, run, first=2, optimization=continued)
+    assert same(weights(second), weights(through))
+
+
 def test_a_loss_that_is_not_finite_is_told_in_one_line(policy):
     with torch.no_grad():
         policy.student.model.norm.weight[0] = float("nan")
@@ -305,7 +340,8 @@ def test_a_missing_teacher_is_told_in_one_line(policy):
 
 # A large ε keeps Adam from blowing up the rounding of entries whose gradient is nearly zero.
 SHARED = tuple(
-    replace(run, epsilon=1e-4) for run in (replace(SFT, max_gradient_norm=0.5), OPD, RANDOM_TOKENS, RLVR)
+    replace(run, epsilon=1e-4)
+    for run in (replace(SFT, max_gradient_norm=0.5), OPD, RANDOM_TOKENS, RLVR, replace(MIX, mix_scale="unit"))
 )
 
 
@@ -324,7 +360,7 @@ def _train_shared(rank, world, port, model, results):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
     torch.set_num_threads(1)
-    train.rewards = short_sums
+    collection.rewards = short_sums
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == world
     found = {}
@@ -342,7 +378,7 @@ def _train_shared(rank, world, port, model, results):
 def test_two_processes_take_the_step_of_one(base, tmp_path, monkeypatch):
     if not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
-    monkeypatch.setattr(train, "rewards", short_sums)
+    monkeypatch.setattr(collection, "rewards", short_sums)
     additions = [["+" in p.prompt for p in step_problems(RLVR, 0, step, 2)] for step in range(2, RLVR.steps)]
     assert [True, False] in additions or [
         False,

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.batches import Batch, encode_prompts
+from paper_lib.collection import Policy
 from paper_lib.config import (
     DiagnosticsConfig,
     EvaluationConfig,
@@ -23,7 +24,7 @@ from paper_lib.models import build_model, save_model
 from paper_lib.profiles import PROFILES
 from paper_lib.rollouts import sample
 from paper_lib.tasks import Task, character_tokenizer, seeded_generator
-from paper_lib.train import Optimization, Policy, train_steps
+from paper_lib.train import Optimization, train_steps
 
 SUMS = Task(name="tiny_sums", terms=(2, 2), digits=(1, 1))
 LONGER = Task(name="tiny_longer", terms=(3, 3), digits=(1, 1))
@@ -75,6 +76,7 @@ TINY = replace(
     models="models",
     lineages=(),
     runs=(SFT, OPD, RLVR, MIX, RANDOM_TOKENS, SIBLING, EARLY, OTHER_SEED),
+    probes=(),
     seeds=(0,),
     main_runs=(),
     main_seeds=(0,),
