@@ -83,7 +83,8 @@ from paper_lib.summaries import at_end, over_matrices
 sparsity = at_end(over_matrices(matrices, "update_sparsity", modules=chosen))
 null_sparsity = at_end(over_matrices(nulls, "update_sparsity", modules=chosen, sizes=matrices))
 compared = [*main_runs, "opd_exact", "opd_small_teacher", "opd_second_domain"]
-controls = [run for run in in_order(sparsity["run"]) if run not in (*compared, "opd_sibling")]
+shown = {run.name for run in study.runs} - {*compared, "opd_sibling"}
+controls = [run for run in in_order(sparsity["run"]) if run in shown]
 paper = {"sft": 0.081, "opd": 0.516, "rlvr": 0.772}
 paper |= {"opd_small_teacher": (0.503, 0.517), "opd_second_domain": 0.571}
 

@@ -10,12 +10,12 @@ from paper_lib.config import (
     ModelConfig,
     Profile,
 )
+from paper_lib.controls import SGD_RATE, control_runs
 from paper_lib.errors import CompanionError
 from paper_lib.plan import pretraining_stage, study_runs
 from paper_lib.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, UNSEEN_OPERATORS, Task
 
 MAIN_RUNS = ("sft", "opd", "rlvr")
-
 
 _SFT: dict[str, Any] = {
     "samples_per_prompt": 1,
@@ -68,6 +68,14 @@ LAPTOP = Profile(
 REFERENCE = replace(
     LAPTOP,
     name="reference",
+    probes=control_runs(
+        LAPTOP.runs,
+        rotated_layers=(1, 3),
+        sgd_rate=SGD_RATE,
+        ks=(1, 6, 12),
+        wide_ks=(6, 12),
+        branches=(0.1, 0.4),
+    ),
     seeds=tuple(range(5)),
     main_runs=(*MAIN_RUNS, "sft_matched"),
     main_seeds=tuple(range(8)),
@@ -129,6 +137,42 @@ _SMALL = {
     "snapshot_every": 200,
 }
 
+_SMOKE_RUNS = study_runs(
+    task=_SMALL_SUMS,
+    second_task=_SMALL_SORTING,
+    sft={
+        **_SFT,
+        "steps": 20,
+        "prompts_per_step": 64,
+        "learning_rate": 1e-4,
+        "max_new_tokens": 12,
+        "snapshot_every": 4,
+    },
+    policy={
+        "steps": 10,
+        "prompts_per_step": 8,
+        "learning_rate": 1e-5,
+        "max_new_tokens": 12,
+        "snapshot_every": 2,
+    },
+    K=2,
+)
+# One probe of each kind.
+_SMOKE_PROBES = (
+    "opd_as_sft",
+    "mix_0.25_unit",
+    "opd_lr_2e-05",
+    "opd_batch_16",
+    "opd_projected_early_k1",
+    "opd_projected_early_at_40",
+    "sft_projected_early_update",
+    "opd_subnetwork_found",
+    "opd_subnetwork_random",
+    "opd_sgd",
+    "opd_rotated",
+    "opd_restream",
+)
+
 SMOKE = Profile(
     name="smoke",
     models="runs/smoke/models",
@@ -155,25 +199,13 @@ SMOKE = Profile(
             kept={"teacher": "smoke_teacher_clean"},
         ),
     ),
-    runs=study_runs(
-        task=_SMALL_SUMS,
-        second_task=_SMALL_SORTING,
-        sft={
-            **_SFT,
-            "steps": 20,
-            "prompts_per_step": 64,
-            "learning_rate": 1e-4,
-            "max_new_tokens": 12,
-            "snapshot_every": 4,
-        },
-        policy={
-            "steps": 10,
-            "prompts_per_step": 8,
-            "learning_rate": 1e-5,
-            "max_new_tokens": 12,
-            "snapshot_every": 2,
-        },
-        K=2,
+    runs=_SMOKE_RUNS,
+    probes=tuple(
+        run
+        for run in control_runs(
+            _SMOKE_RUNS, rotated_layers=(1,), sgd_rate=SGD_RATE, ks=(1,), wide_ks=(4,), branches=(0.4,)
+        )
+        if run.name in _SMOKE_PROBES
     ),
     main_runs=MAIN_RUNS,
     main_seeds=(0, 1),

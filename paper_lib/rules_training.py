@@ -9,7 +9,7 @@ import pandas as pd
 
 from paper_lib.evidence import Evidence, Untested, distance, paired, say, seed_spread
 from paper_lib.findings import Check, Finding, count_seeds, if_there, label, less, show, three
-from paper_lib.styles import in_order
+from paper_lib.styles import in_order, is_mix
 from paper_lib.summaries import ATTENTION
 
 TOKEN_RUNS = tuple(f"opd_tokens_{how}_{share}" for how in ("top_gap", "random") for share in (50, 25))
@@ -174,7 +174,7 @@ def _scores(evidence: Evidence, runs: Sequence[str]) -> str:
 
 def advantage_mixes(evidence: Evidence, sft: str) -> Finding:
     """C14. The largest α stays nearer to OPD; the smallest is nearer to RLVR, and farther from OPD."""
-    mixes = [run for run in in_order(evidence.matrices["run"].unique()) if run.startswith("mix_")]
+    mixes = [run for run in in_order(evidence.matrices["run"].unique()) if is_mix(run)]
     if len(mixes) < 2:
         raise Untested("no two runs mix_<alpha> in the tables")
     opd, rlvr = (evidence.path(run, "stable_rank", **ALONG) for run in ("opd", "rlvr"))

@@ -1,7 +1,8 @@
 """One look for every figure: sizes, colours, and how each run is drawn."""
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import seaborn as sns
@@ -12,7 +13,7 @@ PAGE = (7.2, 2.8)  # its full width
 
 # Okabe and Ito's palette, told apart under the common colour vision deficiencies.
 SFT, OPD, RLVR, NULL = "#D55E00", "#0072B2", "#009E73", "#7F7F7F"
-ORANGE, SKY, PURPLE = "#E69F00", "#56B4E9", "#CC79A7"
+ORANGE, SKY, PURPLE, RED = "#E69F00", "#56B4E9", "#CC79A7", "#882255"
 _MIX_MARKERS = "dP*pX<>h"  # from α = 1 to 0.01, one a halving
 BACKDROP = "backdrop"  # gid of what is drawn for comparison (chance, nulls): alone it makes no figure
 
@@ -58,14 +59,79 @@ RUN_STYLE = {
     "opd_projected_principal": Style(label=r"OPD, top of $W_0$", color=ORANGE, linestyle="--", marker="X"),
     "opd_projected_random": Style(label="OPD, random V", color=NULL, linestyle="--", marker="h"),
     "sft_projected_early": Style(label="SFT, own early V", color=SFT, linestyle="--", marker="v"),
+    "sft_projected_early_update": Style(
+        label="SFT, update in early V", color=ORANGE, linestyle="--", marker="v"
+    ),
     "sft_projected_random": Style(label="SFT, random V", color=NULL, linestyle=":", marker="p"),
+    "opd_as_sft": Style(
+        label="OPD, at SFT's settings", color=blend(OPD, "white", 0.4), linestyle="--", marker="s"
+    ),
+    "opd_restream": Style(label="OPD, other rollouts throughout", color=SKY, linestyle="--", marker="H"),
+    "opd_rotated": Style(label="OPD, heads rotated", color=PURPLE, linestyle="--", marker="8"),
+    "opd_sgd": Style(label="OPD, SGD", color=RED, linestyle="--", marker="*"),
+    "opd_subnetwork_found": Style(label="OPD, found subnetwork", color=ORANGE, linestyle="--", marker="*"),
+    "opd_subnetwork_random": Style(label="OPD, random subnetwork", color=NULL, linestyle="--", marker="*"),
+    "sft_small": Style(
+        label="SFT, smaller student", color=blend(SFT, "white", 0.4), linestyle=":", marker="P"
+    ),
+    "opd_small_student": Style(label="OPD, smaller student", color=SKY, linestyle="--", marker="P"),
+    "opd_moe_teacher": Style(label="OPD, MoE teacher", color=PURPLE, linestyle="--", marker="X"),
 }
 
 
+@dataclass(frozen=True)
+class _Probe:
+    """A kind of run that is another with one setting changed, which its name ends in.
+
+    say: what the label adds. The colour is the other run's, lighter below the middle (on a log scale) of the
+    span of values and darker above it.
+    """
+
+    ending: str
+    say: Callable[[str], str]
+    marker: str
+    span: tuple[float, float] = (1.0, 1.0)
+
+    def shade(self, value: str) -> float:
+        """From 0.5 (halfway to white) at the low end of the span to −0.5 (to black) at its high end."""
+        low, high = map(math.log, self.span)
+        if low == high:
+            return 0.25
+        return 0.5 - min(1.0, max(0.0, (math.log(float(value)) - low) / (high - low)))
+
+
+_PROBES = (
+    _Probe(r"_lr_(.+)", lambda rate: f"rate {float(rate):.0e}".replace("e-0", "e-"), "<", (1e-6, 1e-4)),
+    _Probe(r"_batch_(\d+)", lambda size: f"batch {size}", ">", (16, 1024)),
+    _Probe(r"_k(\d+)", lambda k: f"K = {k}", "d", (1, 16)),
+    _Probe(r"_at_(\d+)", lambda percent: f"at {percent} %", "p", (5, 100)),
+    _Probe(r"_(unit)", lambda unit: f"{unit} scale", "*"),
+)
+
+
+def _split(run: str) -> tuple[str, int, str]:
+    """The run that a probe varies, its kind (a place in _PROBES) and value; no probe is itself, −1 and ""."""
+    for kind, probe in enumerate(_PROBES):
+        found = re.fullmatch(f"(.+?){probe.ending}", run)
+        if found and (found[1] in RUN_STYLE or is_mix(found[1])):
+            return found[1], kind, found[2]
+    return run, -1, ""
+
+
 def run_style(run: str) -> Style:
-    """The style of a run by name; `mix_0.25` lies between OPD and RLVR, an unknown run is black with its
-    name."""
-    if run.startswith("mix_"):
+    """The style of a run by name; `mix_0.25` lies between OPD and RLVR, `opd_lr_2e-05` is a probe of `opd`,
+    an unknown run is black with its name."""
+    parent, kind, value = _split(run)
+    if kind >= 0:
+        style, probe = run_style(parent), _PROBES[kind]
+        shade = probe.shade(value)
+        return Style(
+            label=f"{style.label}, {probe.say(value)}",
+            color=blend(style.color, "white" if shade > 0 else "black", abs(shade)),
+            linestyle=":",
+            marker=probe.marker,
+        )
+    if is_mix(run):
         alpha = float(run.removeprefix("mix_"))
         return Style(
             label=rf"mix, $\alpha$ = {alpha:g}",
@@ -76,15 +142,24 @@ def run_style(run: str) -> Style:
     return RUN_STYLE.get(run, Style(label=run.replace("_", " "), color="black", linestyle="-."))
 
 
+def is_mix(run: str) -> bool:
+    """Whether a run is one of the paper's mixes, `mix_<alpha>`."""
+    return re.fullmatch(r"mix_[\d.]+", run) is not None
+
+
 def in_order(runs: Iterable[str]) -> list[str]:
-    """Runs in legend order: as in RUN_STYLE, then mixes from OPD to RLVR, then others by name."""
+    """Runs in legend order: as in RUN_STYLE, then mixes from OPD to RLVR, then others by name; the probes of
+    a run follow it, by kind and value."""
     known = list(RUN_STYLE)
 
-    def place(run: str) -> tuple[int, float, str]:
-        if run in RUN_STYLE:
-            return known.index(run), 0.0, run
-        is_mix = run.startswith("mix_")
-        return len(known) + (not is_mix), -float(run.removeprefix("mix_")) if is_mix else 0.0, run
+    def place(run: str) -> tuple[int, float, int, float, str]:
+        parent, kind, value = _split(run)
+        size = float(value) if value[:1].isdigit() else 0.0
+        if parent in RUN_STYLE:
+            return known.index(parent), 0.0, kind, size, run
+        if is_mix(parent):
+            return len(known), -float(parent.removeprefix("mix_")), kind, size, run
+        return len(known) + 1, 0.0, 0, 0.0, run
 
     return sorted(set(runs), key=place)
 

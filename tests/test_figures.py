@@ -178,14 +178,35 @@ def test_the_objectives_keep_their_colours():
 
 
 def test_every_run_of_the_study_has_a_look_of_its_own():
-    looks = {run.name: run_style(run.name) for run in get_profile("laptop").runs}
+    looks = {run.name: run_style(run.name) for run in get_profile("reference").everything}
     assert [name for name, look in looks.items() if look.color == "black"] == []
-    assert len(set(looks.values())) == len(looks)
+    assert len({(look.color, look.linestyle, look.marker) for look in looks.values()}) == len(looks)
+    assert len({look.label for look in looks.values()}) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("run", "label"),
+    [
+        ("rlvr_lr_5e-06", "RLVR, rate 5e-6"),
+        ("sft_matched_batch_64", "SFT, matched, batch 64"),
+        ("opd_projected_early_k12", "OPD, own early V, K = 12"),
+        ("opd_projected_early_at_40", "OPD, own early V, at 40 %"),
+        ("mix_0.25_unit", r"mix, $\alpha$ = 0.25, unit scale"),
+    ],
+)
+def test_a_probe_is_labelled_by_its_run_and_what_it_changes(run, label):
+    assert run_style(run).label == label
+    assert run_style(f"unheard_of_{run}").color == "black"
 
 
 def test_runs_are_listed_in_one_order_everywhere():
     shuffled = ["zeta", "mix_0.25", "rlvr", "mix_0.75", "opd", "sft", "opd"]
     assert in_order(shuffled) == ["sft", "opd", "rlvr", "mix_0.75", "mix_0.25", "zeta"]
+    probes = ["mix_0.5_unit", "opd_batch_64", "opd_lr_2e-05", "opd_lr_5e-06", "mix_0.75_unit", "opd"]
+    assert in_order(["mix_0.5", "rlvr", *probes]) == [
+        *("opd", "opd_lr_5e-06", "opd_lr_2e-05", "opd_batch_64", "rlvr"),
+        *("mix_0.75_unit", "mix_0.5", "mix_0.5_unit"),
+    ]
 
 
 def test_a_trajectory_is_the_mean_over_matrices_and_seeds_with_the_seeds_as_band():
