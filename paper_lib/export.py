@@ -10,7 +10,7 @@ from paper_lib.errors import CompanionError
 from paper_lib.models import load_model, save_model
 from paper_lib.pretrain import models_directory
 from paper_lib.profiles import get_profile
-from paper_lib.starts import Study
+from paper_lib.starts import BASE, Study
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -27,7 +27,7 @@ def export_run(
 ) -> Path:
     """`export_snapshot` of a run by its profile, name and seed; an unknown name raises CompanionError."""
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
-    known = [run.name for run in study.profile.runs]
+    known = [run.name for run in study.profile.everything]
     if run_name not in known:
         raise CompanionError(f"no run {run_name!r} in profile {profile_name}; it has {', '.join(known)}")
     return export_snapshot(
@@ -64,12 +64,13 @@ def export_snapshot(
     if step not in trajectory.steps:
         steps = ", ".join(str(known) for known in trajectory.steps)
         raise CompanionError(f"{run_directory} has no snapshot after {step} steps; it has {steps}")
-    model, tokenizer = load_model(Path(models_dir) / "base")
+    base = Path(models_dir) / (trajectory.config.get("base") or BASE)
+    model, tokenizer = load_model(base)
     try:
         model.load_state_dict(load_checkpoint(trajectory.path(step)))
     except RuntimeError as error:
         raise CompanionError(
-            f"{trajectory.path(step)} does not fit the model in {models_dir}/base "
+            f"{trajectory.path(step)} does not fit the model in {base} "
             f"({str(error).splitlines()[-1].strip()}): name the models that the run was trained from"
         ) from error
     recipe = {"run": trajectory.config, "fingerprint": trajectory.fingerprint, "step": step}
