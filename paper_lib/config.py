@@ -46,7 +46,11 @@ def _present(value: Any) -> Any:
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shape of a Qwen3-architecture decoder that is built from its config (untied, no biases, RMSNorm on q
-    and k)."""
+    and k).
+
+    experts, experts_per_token, expert_size: of a mixture of experts in every layer (Qwen3-MoE), each a gated
+    MLP of expert_size in place of the one of intermediate_size; all three are None in a dense decoder.
+    """
 
     hidden_size: int
     layers: int
@@ -54,11 +58,18 @@ class ModelConfig:
     kv_heads: int
     intermediate_size: int
     head_dim: int = 32
+    experts: int | None = None
+    experts_per_token: int | None = None
+    expert_size: int | None = None
 
     def __post_init__(self) -> None:
-        require(
-            "kv_heads", self.kv_heads, self.heads % self.kv_heads == 0, f"a divisor of heads={self.heads}"
-        )
+        divides = self.heads % self.kv_heads == 0
+        require("kv_heads", self.kv_heads, divides, f"a divisor of heads={self.heads}")
+        mixture = (self.experts, self.experts_per_token, self.expert_size)
+        sizes = [size for size in mixture if size is not None]
+        whole = len(sizes) == 3 and min(sizes) >= 1 and sizes[1] <= sizes[0]
+        fits = "None, or all three at least 1 and no more experts a token than there are"
+        require("(experts, experts_per_token, expert_size)", mixture, not sizes or whole, fits)
 
 
 @dataclass(frozen=True, kw_only=True)

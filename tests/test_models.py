@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import SHAPE
+from tiny import SHAPE, draw, full_logits
 from transformers import PreTrainedTokenizerFast
 
+from paper_lib.batches import completion_logits
 from paper_lib.config import ModelConfig
 from paper_lib.errors import CompanionError
 from paper_lib.models import (
@@ -166,3 +167,43 @@ def test_a_fingerprint_sees_every_bit_name_shape_and_dtype():
 def test_heads_must_share_keys_evenly():
     with pytest.raises(ValueError, match="kv_heads is 2, expected a divisor of heads=3"):
         ModelConfig(hidden_size=32, layers=1, heads=3, kv_heads=2, intermediate_size=32)
+
+
+# A mixture of experts
+
+MIXTURE = replace(SHAPE, experts=4, experts_per_token=2, expert_size=24)
+
+
+@pytest.fixture
+def mixture(tokenizer):
+    return build_model(MIXTURE, tokenizer, seed=0)
+
+
+def test_a_mixture_has_its_experts_in_every_layer_and_weighs_those_it_chooses_to_one(mixture):
+    for layer in mixture.model.layers:
+        sizes = sorted(tuple(p.shape) for p in layer.mlp.parameters())
+        assert sizes == [(4, 32), (4, 32, 24), (4, 48, 32)]
+    _, weights, chosen = mixture.model.layers[0].mlp.gate(torch.eye(32))
+    assert weights.shape == chosen.shape == (32, 2)
+    torch.testing.assert_close(weights.sum(1), torch.ones(32))
+
+
+def test_a_mixture_comes_back_as_bf16_holds_it(mixture, tokenizer, tmp_path):
+    save_model(mixture, tokenizer, tmp_path / "mixture", card="", recipe={})
+    again = load_model(tmp_path / "mixture")[0]
+    assert type(again) is type(mixture)
+    assert same(again.state_dict(), as_stored(mixture.state_dict()))
+
+
+@torch.no_grad()
+def test_a_mixture_scores_completions_as_a_full_forward_pass_does(mixture, student, tokenizer):
+    batch = draw(student, tokenizer)
+    ours, whole = completion_logits(mixture, batch), full_logits(mixture, batch)
+    torch.testing.assert_close(ours[batch.completion_mask], whole[batch.completion_mask], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [(4, None, 24), (4, 5, 24), (4, 2, 0)])
+def test_a_mixture_names_what_is_wrong_with_it(wrong):
+    experts, per_token, size = wrong
+    with pytest.raises(ValueError, match=r"expert_size\) is \(4, .*\), expected None, or all three"):
+        replace(SHAPE, experts=experts, experts_per_token=per_token, expert_size=size)
