@@ -31,7 +31,7 @@ lab: $(READY) $(VIEWERS) ## Open JupyterLab on the notebooks
 reference: $(READY) ## Train and measure what the committed results lack, and redraw (hours)
 	$(RUN) -m paper_lib figures --profile reference --train $(ARGS)
 
-pretrain: $(READY) ## Rebuild the shipped student and teacher
+pretrain: $(READY) ## Rebuild the shipped models (PROFILE=reference for all)
 	$(RUN) -m paper_lib pretrain --profile $(PROFILE) $(ARGS)
 
 bench: $(READY) ## Time our training steps against TRL's

@@ -88,7 +88,7 @@ def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokeni
     broken."""
     directory = Path(directory)
     if not (directory / "config.json").is_file():
-        raise CompanionError(f"no model in {directory}; `make pretrain` builds the shipped pair")
+        raise CompanionError(f"no model in {directory}; `make pretrain` builds the models of its PROFILE")
     try:
         with _quiet():
             model, found = AutoModelForCausalLM.from_pretrained(
