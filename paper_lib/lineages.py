@@ -100,7 +100,7 @@ SMOKE_LINEAGES = (
     Lineage(
         shape=ModelConfig(hidden_size=48, layers=2, heads=2, kv_heads=1, intermediate_size=96),
         seed=2,
-        stages=(pretraining_stage("smoke_small_student", steps=100, **_SMALL),),
+        stages=(pretraining_stage("smoke_small_student", steps=60, **_SMALL),),
         kept={"base_small": "smoke_small_student"},
     ),
     Lineage(
@@ -115,7 +115,7 @@ SMOKE_LINEAGES = (
             expert_size=32,
         ),
         seed=3,
-        stages=(pretraining_stage("smoke_moe_teacher", steps=100, **_SMALL),),
+        stages=(pretraining_stage("smoke_moe_teacher", steps=60, **_SMALL),),
         kept={"teacher_moe": "smoke_moe_teacher"},
     ),
 )
