@@ -26,9 +26,9 @@ TEACHER_LINEAGE = Lineage(
     stages=(pretraining_stage("teacher_clean", steps=1600),),
     kept={"teacher": "teacher_clean"},
 )
-# For the rows of Table 1 with another student and with a mixture of experts as the teacher: the stages of
-# student and teacher, on other shapes. The mixture has the teacher's parameters, a quarter of its experts at
-# work on each token.
+# For the rows of Table 1 with another student and with a mixture of experts as the teacher. The small student
+# goes through the student's stages. The mixture is teacher_small with experts in place of its MLPs: as many
+# parameters as the teacher in all, a quarter of its experts at work on each token, and the same stage.
 SMALL_STUDENT_LINEAGE = Lineage(
     shape=ModelConfig(hidden_size=96, layers=3, heads=3, kv_heads=1, intermediate_size=288),
     seed=2,
@@ -41,7 +41,7 @@ SMALL_STUDENT_LINEAGE = Lineage(
 MOE_TEACHER_LINEAGE = Lineage(
     shape=replace(STUDENT_SHAPE, experts=8, experts_per_token=2, expert_size=192),
     seed=3,
-    stages=(pretraining_stage("moe_teacher_clean", steps=1600),),
+    stages=(pretraining_stage("moe_teacher_clean", steps=2000),),
     kept={"teacher_moe": "moe_teacher_clean"},
 )
 
