@@ -1,200 +1,128 @@
-"""What the paper claims, and for each claim a verdict that is computed from our tables and never asserted."""
+"""The ledger: for each claim a verdict that is computed from our tables and never asserted.
 
-from collections.abc import Callable, Sequence
+The rule is the docstring of `verdicts`. Every claim is read twice: as the paper set the runs up, and with
+matched settings, where SFT has OPD's start, rate, steps and batch (or, for claims without SFT, what the claim
+says). Where snapshots allow, it is also read with OPD at SFT's settings, at a quarter of the batch (as the
+paper's OPD has an eighth of RLVR's), and with runs cut at one norm or one accuracy. What is missing is no
+error.
+"""
+
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from paper_lib import rules_training, rules_weights
-from paper_lib.evidence import Evidence, Untested
-from paper_lib.findings import Finding
-from paper_lib.rules_training import NORM_FACTOR, RANK_FACTOR
+from paper_lib.claims_of_others import CLAIMS_OF_OTHERS
+from paper_lib.claims_of_paper import CLAIMS_OF_PAPER
+from paper_lib.equal_footing import at_equal_accuracy, at_equal_norm
+from paper_lib.evidence import Evidence
+from paper_lib.findings import Cast, Claim, Finding
+from paper_lib.seedwise import Untested
+from paper_lib.verdicts import UNTESTED, beyond_null, judge, reason
 
-UNTESTED = "not tested at this scale"
-VERDICTS = ("agrees", "partly", "disagrees", UNTESTED)
+CLAIMS = (*CLAIMS_OF_PAPER, *CLAIMS_OF_OTHERS)
+PAPER, MATCHED = "as the paper", "matched"
+OTHERS = ("OPD at SFT's settings", "OPD at a quarter of the batch", "equal norm", "equal accuracy")
+_READ = ("ours", "comparisons", "effect size", "null", "beyond the null", "verdict", "why")
 LEDGER_COLUMNS = (
-    *("claim", "statement", "where", "paper", "ours", "scale", "verdict", "why"),
-    *("with matched SFT", "verdict with matched SFT", "agrees when"),
+    *("claim", "statement", "where", "paper", "scale", "holds when", *_READ),
+    *(f"{name}, matched" for name in _READ),
+    *("matched by", *OTHERS),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One row of the ledger. rule: evidence, and the run that plays SFT, to a finding. about_sft: the claim
-    compares with SFT, so it is read a second time with matched SFT."""
+class Reading:
+    """A claim read once: its verdict and one line of why; without a finding where something is missing."""
 
-    id: str
-    statement: str
-    where: str
-    paper: str
-    agrees_when: str
-    rule: Callable[[Evidence, str], Finding]
-    about_sft: bool = False
+    claim: Claim
+    name: str
+    verdict: str
+    why: str
+    finding: Finding | None = None
 
 
-CLAIMS = (
-    Claim(
-        id="C1",
-        statement="The share of weights unchanged at bf16 rises from SFT to OPD to RLVR",
-        where="§3.2, Table 1",
-        paper="8.1 / 51.6 / 77.2 %",
-        agrees_when="sparsity: SFT < OPD < RLVR",
-        rule=rules_weights.sparsity_order,
-        about_sft=True,
-    ),
-    Claim(
-        id="C2",
-        statement="OPD's sparsity is stable over teachers and data domains",
-        where="§3.2, Table 1",
-        paper="48.6–57.1 % over six variants",
-        agrees_when="each variant's sparsity is nearer to OPD's than to SFT's and RLVR's",
-        rule=rules_weights.sparsity_of_variants,
-    ),
-    Claim(
-        id="C3",
-        statement="SFT rotates the principal subspaces most, then OPD, then RLVR",
-        where="§3.2, Fig. 2",
-        paper="> 10° / about 1° / < 0.5°, one layer",
-        agrees_when="mean principal angle: SFT > OPD > RLVR",
-        rule=rules_weights.rotation_order,
-        about_sft=True,
-    ),
-    Claim(
-        id="C4",
-        statement="SFT shifts the spectrum most, then OPD, then RLVR",
-        where="§3.2, Fig. 2",
-        paper="NSS 1e-3 / 1e-4 / 1e-5",
-        agrees_when="NSS: SFT > OPD > RLVR",
-        rule=rules_weights.shift_order,
-        about_sft=True,
-    ),
-    Claim(
-        id="C5",
-        statement="Visible updates avoid principal weights, more so from SFT to OPD to RLVR",
-        where="§3.2, Fig. 3",
-        paper="29.66 / 27.31 / 26.65 %, chance 30 %",
-        agrees_when="overlap: SFT > OPD > RLVR; OPD and RLVR below chance",
-        rule=rules_weights.principal_overlap,
-        about_sft=True,
-    ),
-    Claim(
-        id="C6",
-        statement="Visible updates gather on small weights, more so from SFT to OPD to RLVR",
-        where="§3.2, Fig. 3",
-        paper="31.88 / 53.59 / 73.48 %, chance 30 %",
-        agrees_when="overlap: SFT < OPD < RLVR; OPD and RLVR above chance",
-        rule=rules_weights.low_magnitude_overlap,
-        about_sft=True,
-    ),
-    Claim(
-        id="C7",
-        statement="Stable rank: OPD stays in a narrow low band, SFT grows, RLVR contracts",
-        where="§4.1, Fig. 4a",
-        paper="OPD about 20–30, SFT to about 75",
-        agrees_when="SFT grows, RLVR contracts; OPD's band is at most half as wide, and ends below SFT",
-        rule=rules_training.rank_regimes,
-        about_sft=True,
-    ),
-    Claim(
-        id="C8",
-        statement="OPD's low rank is not a small norm: it is well above RLVR's at about the same stable rank",
-        where="§4.1, Fig. 4b",
-        paper="norms 4.701 / 0.452 / 0.168 (first draft)",
-        agrees_when=f"norm OPD/RLVR above {NORM_FACTOR}; end stable ranks within a factor {RANK_FACTOR}",
-        rule=rules_training.norm_and_rank,
-    ),
-    Claim(
-        id="C9",
-        statement="Hill index: OPD drifts mildly, SFT rises sharply, RLVR falls",
-        where="§4.1, Fig. 4c",
-        paper="OPD 2.34 → 2.93 (first draft)",
-        agrees_when="SFT rises, RLVR falls, OPD moves less than SFT",
-        rule=rules_training.tail_drift,
-        about_sft=True,
-    ),
-    Claim(
-        id="C10",
-        statement="OPD's first checkpoint already has its final top subspace; SFT's and RLVR's come later",
-        where="§4.2, Fig. 5",
-        paper="no values printed (axis 0.4–1.0)",
-        agrees_when="Sim_K(first, end): OPD above SFT, RLVR and a random walk with OPD's step lengths",
-        rule=rules_training.early_subspace,
-        about_sft=True,
-    ),
-    Claim(
-        id="C11",
-        statement="Training on inside the early subspace leaves OPD intact and degrades SFT",
-        where="§4.2, Figs 6, 8",
-        paper="OPD 63.3 → 64.2, SFT 55.5 → 45.6 (first draft)",
-        agrees_when="OPD loses at most 2 standard errors; SFT loses more than 2, and more than OPD",
-        rule=rules_training.projected_training,
-    ),
-    Claim(
-        id="C12",
-        statement="Keeping 25 or 50 % of the tokens preserves the stable-rank trajectory",
-        where="§5.1, Figs 7a, 9",
-        paper="preserved (axis 18–29)",
-        agrees_when="each no farther from OPD than RLVR and SFT are, or than seeds move RLVR",
-        rule=rules_training.kept_tokens,
-    ),
-    Claim(
-        id="C13",
-        statement="Teacher rollouts preserve the stable-rank trajectory, with a somewhat larger norm",
-        where="§5.1, Figs 7b, 9",
-        paper="preserved; norm larger",
-        agrees_when="as C12, and the norm ends above OPD's",
-        rule=rules_training.teacher_rollouts,
-    ),
-    Claim(
-        id="C14",
-        statement="Mixing in RLVR's advantage leaves OPD's trajectory once OPD's share is small",
-        where="§5.2, Figs 7c, 9",
-        paper="α from 0.75 to 0.01",
-        agrees_when="the largest α is nearer to OPD, the smallest nearer to RLVR and farther from OPD",
-        rule=rules_training.advantage_mixes,
-    ),
-)
+def read_claim(claim: Claim, evidence: Evidence, name: str = PAPER) -> Reading:
+    """The claim in the reading of that name: PAPER, MATCHED or one of OTHERS."""
+    try:
+        finding = claim.rule(*_cast(evidence, name))
+    except Untested as missing:
+        return Reading(claim=claim, name=name, verdict=UNTESTED, why=_sentence(str(missing)))
+    why = reason(finding)
+    if name == MATCHED and claim.matched:
+        why = f"{_sentence(claim.matched)}. {why}"
+    return Reading(claim=claim, name=name, verdict=judge(finding), why=why, finding=finding)
 
 
-def judge(finding: Finding) -> str:
-    """agrees: every comparison holds; disagrees: none does; partly: some do; not tested: they were blunt."""
-    if finding.blunt or not finding.checks:
-        return UNTESTED
-    held = sum(check.holds for check in finding.checks)
-    return "agrees" if held == len(finding.checks) else "partly" if held else "disagrees"
+def read_all(evidence: Evidence, only: Sequence[str] | None = None) -> list[Reading]:
+    """Every claim, or those of `only`, in both main readings: PAPER and MATCHED of one claim are neighbours.
+
+    Raises ValueError for an unknown claim.
+    """
+    return [read_claim(claim, evidence, name) for claim in _chosen(only) for name in (PAPER, MATCHED)]
 
 
 def ledger(evidence: Evidence, only: Sequence[str] | None = None) -> pd.DataFrame:
-    """One row a claim, all text, columns LEDGER_COLUMNS. A missing run makes a row "not tested", no error.
+    """One row a claim, all text, columns LEDGER_COLUMNS; a reading that a claim does not have is "–".
 
-    only: these claims, such as ("C7", "C8"), in the ledger's order; None is all. Raises ValueError
-    for an unknown one.
+    only: these claims, such as ("C7", "C8"), in the ledger's order; None is all. Raises ValueError for an
+    unknown one.
     """
-    known_claims = [claim.id for claim in CLAIMS]
-    if unknown := sorted(set(only or ()) - set(known_claims)):
-        raise ValueError(f"no claim {unknown[0]!r}; there are {', '.join(known_claims)}")
     rows = []
-    for claim in [claim for claim in CLAIMS if only is None or claim.id in only]:
-        ours, verdict, why = _read(claim, evidence, "sft")
-        beside = matched = "–"
-        if claim.about_sft:
-            beside, matched, reason = _read(claim, evidence, "sft_matched")
-            beside = beside if matched != UNTESTED else reason
-        known = (claim.id, claim.statement, claim.where, claim.paper)
-        rows.append((*known, ours, evidence.scale, verdict, why, beside, matched, claim.agrees_when))
+    for claim in _chosen(only):
+        known = (claim.id, claim.statement, claim.where, claim.paper, evidence.scale, claim.holds_when)
+        main = [cell for name in (PAPER, MATCHED) for cell in _cells(read_claim(claim, evidence, name))]
+        others = [_short(claim, evidence, name) if name in claim.also else "–" for name in OTHERS]
+        matched = claim.matched or "SFT at OPD's start, rate, steps and batch in SFT's place"
+        rows.append((*known, *main, matched, *others))
     return pd.DataFrame(rows, columns=list(LEDGER_COLUMNS))
 
 
-def _read(claim: Claim, evidence: Evidence, sft: str) -> tuple[str, str, str]:
-    """Our values, the verdict and why, with `sft` in SFT's place."""
-    try:
-        finding = claim.rule(evidence, sft)
-    except Untested as missing:
-        return "–", UNTESTED, str(missing)
-    failing = [str(check) for check in finding.checks if not check.holds]
-    mixed = [str(check) for check in finding.checks if check.holds and check.in_seeds < check.seeds]
-    reasons = [f"fails: {'; '.join(failing)}"] if failing else ["every comparison holds"]
-    if mixed:
-        reasons.append(f"not in every seed: {'; '.join(mixed)}")
-    notes = [note for note in (finding.blunt, *reasons, finding.note) if note]
-    return finding.ours, judge(finding), ". ".join(note[0].upper() + note[1:] for note in notes)
+def _chosen(only: Sequence[str] | None) -> list[Claim]:
+    known = [claim.id for claim in CLAIMS]
+    if unknown := sorted(set(only or ()) - set(known)):
+        raise ValueError(f"no claim {unknown[0]!r}; there are {', '.join(known)}")
+    return [claim for claim in CLAIMS if only is None or claim.id in only]
+
+
+def _cast(evidence: Evidence, name: str) -> tuple[Evidence, Cast]:
+    """What a reading is of: tables, perhaps of runs that are cut, and the runs in the roles."""
+    matched = Cast(sft="sft_matched")
+    if name == "OPD at SFT's settings":
+        return evidence, Cast(opd="opd_as_sft", rlvr=None)
+    if name == "OPD at a quarter of the batch":
+        return evidence, Cast(opd=_smaller_batch(evidence))
+    if name == "equal norm":
+        return at_equal_norm(evidence, matched.runs), matched
+    if name == "equal accuracy":
+        return at_equal_accuracy(evidence, matched.runs), matched
+    return evidence, matched if name == MATCHED else Cast()
+
+
+def _smaller_batch(evidence: Evidence) -> str:
+    found = [run for run in evidence.runs if re.fullmatch(r"opd_batch_\d+", run)]
+    if not found:
+        raise Untested("no run opd_batch_<completions> in the tables")
+    return min(found, key=lambda run: int(run.rsplit("_", 1)[1]))
+
+
+def _cells(reading: Reading) -> tuple[str, ...]:
+    """One entry each of _READ."""
+    found = reading.finding
+    if found is None:
+        return ("–", "–", "–", "–", "–", reading.verdict, reading.why)
+    effects = [f"{each.text} {each.effect:+.1f}" for each in found.comparisons if each.effect == each.effect]
+    compared = [str(each) for each in found.comparisons]
+    words = ("; ".join(compared), "; ".join(effects) or "–", found.null, beyond_null(found))
+    return (found.ours, *words, reading.verdict, reading.why)
+
+
+def _short(claim: Claim, evidence: Evidence, name: str) -> str:
+    reading = read_claim(claim, evidence, name)
+    compared = [] if reading.finding is None else [str(each) for each in reading.finding.comparisons]
+    return f"{reading.verdict}: {'; '.join(compared) or reading.why}"
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from paper_lib.drawing import label_once
-from paper_lib.evidence import Evidence, Untested, paired
+from paper_lib.evidence import Evidence
+from paper_lib.seedwise import Untested, paired
 from paper_lib.styles import BACKDROP, NULL, run_style
 from paper_lib.summaries import ATTENTION
 

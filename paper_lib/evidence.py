@@ -1,31 +1,27 @@
 """What the ledger reads: the tables of one profile, asked for one metric of one run at a time."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from math import floor, log10
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from paper_lib.config import DiagnosticsConfig
-from paper_lib.nulls import t_interval
+from paper_lib.config import DiagnosticsConfig, Profile
 from paper_lib.profiles import get_profile
+from paper_lib.seedwise import Untested, defined
 from paper_lib.summaries import over_matrices
 from paper_lib.tables import read_table
 
 
-class Untested(Exception):
-    """A claim cannot be tested from these tables; the message says what is missing."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The tables of one profile. home: the task of the main runs; diagnostics: the sizes of the metrics.
+    """The tables of one profile. home: the task of the main runs; diagnostics: the sizes of the metrics;
+    rotated: the layers whose heads the run `opd_rotated` starts with rotated.
 
     Every answer has one column or entry a seed; a run, metric or value that is not there raises Untested.
+    pairs, trajectories and curvature may be empty.
     """
 
     profile: str
@@ -34,6 +30,15 @@ class Evidence:
     matrices: pd.DataFrame
     nulls: pd.DataFrame
     curves: pd.DataFrame
+    pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trajectories: pd.DataFrame = field(default_factory=pd.DataFrame)
+    curvature: pd.DataFrame = field(default_factory=pd.DataFrame)
+    rotated: tuple[int, ...] = ()
+
+    @cached_property
+    def runs(self) -> list[str]:
+        """The runs that the tables know, by name."""
+        return sorted({*self.matrices["run"], *self.curves["run"]})
 
     def path(
         self,
@@ -46,6 +51,14 @@ class Evidence:
     ) -> pd.DataFrame:
         """A metric along training, the mean over matrices: one row a snapshot, indexed by its share of the
         run in (0, 1], one column a seed. null: that null of the run instead."""
+        place = (run, metric, k, tuple(modules or ()), null)
+        if place not in self._paths:
+            self._paths[place] = self._path(run, metric, k, modules, null)
+        return self._paths[place]
+
+    def _path(
+        self, run: str, metric: str, k: float | None, modules: Iterable[str] | None, null: str | None
+    ) -> pd.DataFrame:
         rows = self._measured.get((run, metric)) if null is None else self._null.get((null, run, metric))
         if rows is None:
             raise Untested(f"no {metric} of {run}{(null and f', null {null},') or ''} in the tables")
@@ -56,11 +69,11 @@ class Evidence:
 
     def end(self, run: str, metric: str, **which: Any) -> pd.Series:
         """The value at the last snapshot, one entry a seed; arguments as for `path`."""
-        return _defined(self.path(run, metric, **which).iloc[-1], f"{metric} of {run} at the end")
+        return defined(self.path(run, metric, **which).iloc[-1], f"{metric} of {run} at the end")
 
     def first(self, run: str, metric: str, **which: Any) -> pd.Series:
         """The value at the first snapshot after W_0, one entry a seed."""
-        return _defined(self.path(run, metric, **which).iloc[0], f"{metric} of {run} at its first snapshot")
+        return defined(self.path(run, metric, **which).iloc[0], f"{metric} of {run} at its first snapshot")
 
     def score(self, run: str, task: str | None = None) -> tuple[pd.Series, pd.Series]:
         """Accuracy on the test problems at the end and its standard error, one entry a seed; at home unless
@@ -74,12 +87,80 @@ class Evidence:
             found.append(rows.set_index("seed")["value"].sort_index())
         return found[0], found[1]
 
+    def total_norm(self, run: str) -> pd.Series:
+        """‖ΔW‖_F over every matrix at the end, one entry a seed."""
+        return self._at_end(run, "frobenius_norm").pow(2).groupby("seed").sum().pow(0.5)
+
+    def energy_share(self, run: str, modules: Iterable[str]) -> tuple[pd.Series, pd.Series]:
+        """The share of Σ ‖ΔW‖_F² at the end that lies in these modules, and their share of the weights."""
+        energy, weights = self._at_end(run, "frobenius_norm").pow(2), self._at_end(run, "parameters")
+        wanted = list(modules)
+        shares = []
+        for amount in (energy, weights):
+            inside = amount[amount.index.get_level_values("module").isin(wanted)]
+            shares.append(inside.groupby("seed").sum() / amount.groupby("seed").sum())
+        return shares[0], shares[1]
+
+    def _at_end(self, run: str, metric: str) -> pd.Series:
+        """The values of every matrix at the last snapshot, indexed by seed, layer and module."""
+        rows = self._measured.get((run, metric))
+        if rows is None:
+            raise Untested(f"no {metric} of {run} in the tables")
+        return _last(rows).set_index(["seed", "layer", "module"])["value"]
+
+    def pair(
+        self,
+        run: str,
+        other: str,
+        metric: str,
+        *,
+        layers: Iterable[int] | None = None,
+        modules: Iterable[str] | None = None,
+    ) -> pd.Series:
+        """A metric of the table `pairs` for two runs of one seed at their ends, the mean over matrices (of
+        these layers and modules), one entry a seed."""
+        rows = _rows(self.pairs, run=run, other=other, metric=metric)
+        if len(rows):
+            rows = rows[rows["seed"] == rows["other_seed"]]
+            rows = rows if layers is None else rows[rows["layer"].isin(list(layers))]
+            rows = rows if modules is None else rows[rows["module"].isin(list(modules))]
+        if rows.empty:
+            raise Untested(f"no {metric} of {run} and {other} in a table of pairs")
+        return defined(_last(rows).groupby("seed")["value"].mean(), f"{metric} of {run} and {other}")
+
+    def drift(self, run: str, metric: str = "forward_kl") -> pd.Series:
+        """How far the policy is from its start at the end of a run, in nats a token, one entry a seed."""
+        rows = _rows(self.trajectories, run=run, metric=metric)
+        if rows.empty:
+            raise Untested(f"no {metric} of {run} in a table of trajectories")
+        return defined(_last(rows).groupby("seed")["value"].mean(), f"{metric} of {run}")
+
+    def curved(self, run: str, direction: str) -> pd.Series:
+        """The curvature of the KL at W_0 along a direction of a run ("start" for W_0's own), one a seed."""
+        rows = _rows(self.curvature, run=run, metric="curvature", direction=direction)
+        if rows.empty:
+            raise Untested(f"no curvature along {direction} of {run} in a table of curvature")
+        return defined(rows.groupby("seed")["value"].mean(), f"curvature along {direction} of {run}")
+
+    def learning(self, run: str) -> pd.DataFrame:
+        """Validation accuracy along training, W_0 left out, as `path` gives a metric."""
+        rows = self.curves[(self.curves["run"] == run) & (self.curves["metric"] == "sampled_accuracy")]
+        rows = rows[rows["step"] > 0]
+        if rows.empty:
+            raise Untested(f"no validation accuracy of {run} in the tables")
+        path = rows.pivot(index="step", columns="seed", values="value")
+        return path.set_index(path.index / path.index.max())
+
     @property
     def scale(self) -> str:
         """The profile and how many weights its diagnostics track."""
         rows = self.matrices[self.matrices["metric"] == "parameters"]
         size = rows.drop_duplicates(["layer", "module"])["value"]
         return f"{self.profile}: {size.sum() / 1e6:.2g} M weights in {len(size)} matrices"
+
+    @cached_property
+    def _paths(self) -> dict[Any, pd.DataFrame]:
+        return {}
 
     @cached_property
     def _measured(self) -> dict[Any, pd.DataFrame]:
@@ -95,55 +176,31 @@ def read_evidence(profile_name: str, data_dir: str | Path = "data") -> Evidence:
     profile = get_profile(profile_name)
     folder = Path(data_dir) / "results" / profile_name
     tables = {name: read_table(folder / f"{name}.parquet") for name in ("matrices", "nulls", "curves")}
+    for name in ("pairs", "trajectories", "curvature"):
+        if (folder / f"{name}.parquet").is_file():
+            tables[name] = read_table(folder / f"{name}.parquet")
     home = profile.run("opd").tasks[0].name
-    return Evidence(profile=profile_name, home=home, diagnostics=profile.diagnostics, **tables)
+    rotated = _rotated_layers(profile)
+    return Evidence(
+        profile=profile_name, home=home, diagnostics=profile.diagnostics, rotated=rotated, **tables
+    )
 
 
-def paired(*values: pd.Series) -> list[pd.Series]:
-    """The same entries of each: those of the seeds that all have, for comparisons seed by seed."""
-    seeds = set.intersection(*(set(each.index) for each in values))
-    if not seeds:
-        raise Untested("the runs compared have no seed in common")
-    return [each.loc[sorted(seeds)] for each in values]
+def _rotated_layers(profile: Profile) -> tuple[int, ...]:
+    """The layers whose heads `opd_rotated` starts with rotated; none in a profile without that run."""
+    try:
+        return tuple(getattr(profile.run("opd_rotated"), "rotated_layers", None) or ())
+    except ValueError:
+        return ()
 
 
-def distance(path: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
-    """RMS over the snapshots of `path` of log(path / other), seed by seed: 0.1 is about 10 % apart.
-
-    path, other: positive, as `Evidence.path` gives them; `other` is interpolated at the progress of `path`.
-    """
-    return (log_ratio(path, other) ** 2).mean() ** 0.5
-
-
-def seed_spread(path: pd.DataFrame, other: pd.DataFrame) -> float:
-    """How much seeds move the distance of two runs that share their anchor: the standard deviation over seeds
-    of log(path / other), RMS over the snapshots; NaN for one seed."""
-    return float(log_ratio(path, other).var(axis=1).mean() ** 0.5)
+def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
+    """The rows with these entries; none of an empty table, which has no columns."""
+    for column, value in where.items():
+        table = table[table[column] == value] if len(table) else table
+    return table
 
 
-def log_ratio(path: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """log(path / other) by snapshot of `path` and common seed."""
-    seeds = sorted(set(path.dropna(axis=1).columns) & set(other.dropna(axis=1).columns))
-    if not seeds:
-        raise Untested("the runs compared have no seed in common")
-    there = {seed: np.interp(path.index, other.index, other[seed]) for seed in seeds}
-    return (path[seeds] / pd.DataFrame(there, index=path.index)).map(np.log)
-
-
-def say(values: pd.Series, scale: float = 1.0) -> str:
-    """The mean over seeds; with several, ± half the 95 % interval of that mean, to two digits."""
-    mean = scale * values.mean()
-    if len(values) == 1:
-        return f"{mean:.3g}"
-    low, high = t_interval(values.to_numpy(), 0.95)
-    half = scale * (high - low) / 2
-    if half == 0:
-        return f"{mean:.3g} ± 0"
-    decimals = max(0, 1 - floor(log10(half)))
-    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
-
-
-def _defined(values: pd.Series, of: str) -> pd.Series:
-    if values.isna().all():
-        raise Untested(f"{of} is undefined: its update or its mask is empty")
-    return values.dropna()
+def _last(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows at the last step of each seed."""
+    return rows[rows["step"] == rows.groupby("seed")["step"].transform("max")]

@@ -1,54 +1,68 @@
-"""What a rule finds: our values in words, and comparisons that hold or do not."""
+"""What a claim is, and what its rule finds in the tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
-from paper_lib.evidence import Evidence, Untested, paired, say
+from paper_lib.evidence import Evidence
+from paper_lib.outcomes import Comparison
+from paper_lib.seedwise import Untested, say
 from paper_lib.styles import run_style
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """One comparison: of the means over the seeds that both sides have, and in how many of these it holds."""
+class Cast:
+    """Which runs play SFT, OPD and RLVR; None where nothing does."""
 
-    text: str
-    holds: bool
-    in_seeds: int = 1
-    seeds: int = 1
+    sft: str = "sft"
+    opd: str = "opd"
+    rlvr: str | None = "rlvr"
 
-    def __str__(self) -> str:
-        return self.text if self.seeds == 1 else f"{self.text} ({self.in_seeds} of {self.seeds} seeds)"
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """SFT's, OPD's and RLVR's run, in this order, those that are there."""
+        return tuple(run for run in (self.sft, self.opd, self.rlvr) if run is not None)
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether SFT is played by the run with OPD's start, rate, steps and batch."""
+        return self.sft == "sft_matched"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What the tables say of a claim: our values, the comparisons, what to read beside them, and, where
-    the comparisons could not have told the claim from its opposite, why."""
+    """ours: our values in words. null: what chance gives for the same quantity, in words; beyond: the
+    comparison that holds where the claim's effect is more than that, explained: what it means where it does
+    not. note: to be read beside it. blunt: why the comparisons could not have told the claim from its
+    opposite."""
 
     ours: str
-    checks: Sequence[Check]
+    comparisons: Sequence[Comparison]
+    null: str = "–"
+    beyond: Comparison | None = None
+    explained: str = ""
     note: str = ""
     blunt: str = ""
 
 
-def less(a: pd.Series, b: pd.Series, text: str) -> Check:
-    """Whether a < b, for the means over common seeds."""
-    a, b = paired(a, b)
-    return Check(text=text, holds=bool(a.mean() < b.mean()), in_seeds=int((a < b).sum()), seeds=len(a))
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One row of the ledger. holds_when: its comparisons in words. rule: evidence and a cast to a finding.
 
+    matched: what the second reading changes ("" where it puts matched SFT in SFT's place), beginning with "by
+    design" where the runs compared share their settings in the first reading already. also: further readings.
+    """
 
-def rising(values: dict[str, pd.Series]) -> list[Check]:
-    """A check for each neighbouring pair: the first is below the second."""
-    return [less(values[a], values[b], f"{a} < {b}") for a, b in pairwise(values)]
-
-
-def falling(values: dict[str, pd.Series]) -> list[Check]:
-    """A check for each neighbouring pair: the first is above the second."""
-    return [less(values[b], values[a], f"{a} > {b}") for a, b in pairwise(values)]
+    id: str
+    statement: str
+    where: str
+    paper: str
+    holds_when: str
+    rule: Callable[[Evidence, Cast], Finding]
+    matched: str = ""
+    also: Sequence[str] = ()
 
 
 def label(run: str) -> str:
@@ -56,18 +70,18 @@ def label(run: str) -> str:
     return run_style(run).label.replace(r"$\alpha$", "α").replace("$W_0$", "W₀")
 
 
-def three(evidence: Evidence, sft: str, metric: str, **which: Any) -> dict[str, pd.Series]:
-    """A metric at the end of SFT, OPD and RLVR, by label. sft: the run that plays SFT."""
-    return {label(run): evidence.end(run, metric, **which) for run in (sft, "opd", "rlvr")}
+def of_cast(evidence: Evidence, cast: Cast, metric: str, **which: Any) -> dict[str, pd.Series]:
+    """A metric at the end of SFT, OPD and RLVR, by label."""
+    return {label(run): evidence.end(run, metric, **which) for run in cast.runs}
 
 
-def show(values: dict[str, pd.Series], unit: str = "", scale: float = 1.0) -> str:
+def show(values: Mapping[str, pd.Series], unit: str = "", scale: float = 1.0) -> str:
     """Values by label in words: means, intervals, unit and number of seeds."""
     shown = "; ".join(f"{name} {say(each, scale)}" for name, each in values.items())
     return f"{shown}{unit and f' {unit}'} ({count_seeds(values)})"
 
 
-def count_seeds(values: dict[str, pd.Series]) -> str:
+def count_seeds(values: Mapping[str, pd.Series]) -> str:
     """How many seeds the values have, such as "3 seeds" or "1 or 3 seeds"."""
     counts = sorted({len(each) for each in values.values()})
     return f"{' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
@@ -79,3 +93,12 @@ def if_there(note: Callable[[], str]) -> str:
         return note()
     except Untested as missing:
         return str(missing)
+
+
+def null_if_there(null: Callable[[], tuple[str, Comparison]]) -> dict[str, Any]:
+    """The fields `null` and `beyond` of a finding; without the null's rows, why, and no comparison."""
+    try:
+        words, beyond = null()
+    except Untested as missing:
+        return {"null": f"– ({missing})"}
+    return {"null": words, "beyond": beyond}

@@ -5,109 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from worlds import FALSE, NEEDS, TOKENS, VARIANTS, world
 
-from paper_lib.claims import CLAIMS, LEDGER_COLUMNS, UNTESTED, VERDICTS, ledger
-from paper_lib.config import DiagnosticsConfig
-from paper_lib.evidence import Evidence, distance, paired, say, seed_spread
-from paper_lib.ledger import as_markdown, found, write_ledger
+from paper_lib.claims import CLAIMS, LEDGER_COLUMNS, MATCHED, OTHERS, PAPER, ledger, read_all, read_claim
+from paper_lib.evidence import Evidence
+from paper_lib.ledger import SUMMARY, as_markdown, found, the_rule, write_ledger
+from paper_lib.seedwise import paired, say
+from paper_lib.verdicts import NOT_REPRODUCED, PARTLY, REPRODUCED, UNTESTED, VERDICTS
 
-K_OF = {"principal_overlap": 0.3, "low_magnitude_overlap": 0.3, "subspace_alignment": 3.0, "hill_index": 16.0}
-STEPS = (10, 20, 30)
-TOKENS = [f"opd_tokens_{how}_{share}" for how in ("top_gap", "random") for share in (25, 50)]
-
-# What each run shows at its three snapshots, in a world where the paper is right.
-PAPER = {
-    "update_sparsity": {
-        **{"sft": 0.081, "opd": 0.516, "rlvr": 0.772},
-        **{"opd_small_teacher": 0.503, "opd_second_domain": 0.571},
-    },
-    "angle_u_mean": {"sft": 0.2, "opd": 0.02, "rlvr": 0.01},
-    "angle_v_mean": {"sft": 0.2, "opd": 0.02, "rlvr": 0.01},
-    "spectral_shift": {"sft": 1e-3, "opd": 1e-4, "rlvr": 1e-5},
-    "principal_overlap": {"sft": 0.2966, "opd": 0.2731, "rlvr": 0.2665},
-    "low_magnitude_overlap": {"sft": 0.3188, "opd": 0.5359, "rlvr": 0.7348},
-    "stable_rank": {
-        **{"sft": (20, 40, 60), "opd": (25, 25.5, 26), "rlvr": (30, 26, 22)},
-        **{run: (25.1, 25.4, 26.3) for run in (*TOKENS, "opd_teacher_rollouts", "mix_0.75")},
-        **{"mix_0.25": (28, 26, 24), "mix_0.01": (29.9, 26, 22.1)},
-    },
-    "frobenius_norm": {
-        **{"sft": 4.701, "opd": 0.452, "rlvr": 0.168, "opd_teacher_rollouts": 0.5},
-        **dict.fromkeys(TOKENS, 0.3),
-    },
-    "hill_index": {"sft": (2, 3, 4), "opd": (2.34, 2.6, 2.93), "rlvr": (3, 2.5, 2)},
-    "subspace_alignment": {"sft": (0.4, 0.7, 1), "opd": (0.8, 0.9, 1), "rlvr": (0.5, 0.8, 1)},
-}
-ACCURACY = {"opd": 0.633, "opd_projected_early": 0.642, "sft": 0.555, "sft_projected_early": 0.456}
-
-# What to change so that every comparison of a claim fails.
-REVERSED = {
-    "C1": {"update_sparsity": {"sft": 0.9, "rlvr": 0.1}},
-    "C2": {"update_sparsity": {"opd_small_teacher": 0.09, "opd_second_domain": 0.77}},
-    "C3": {"angle_u_mean": {"sft": 0.001, "rlvr": 0.3}, "angle_v_mean": {"sft": 0.001, "rlvr": 0.3}},
-    "C4": {"spectral_shift": {"sft": 1e-5, "rlvr": 1e-3}},
-    "C5": {"principal_overlap": {"sft": 0.29, "opd": 0.31, "rlvr": 0.33}},
-    "C6": {"low_magnitude_overlap": {"sft": 0.31, "opd": 0.29, "rlvr": 0.27}},
-    "C7": {"stable_rank": {"sft": (22, 21, 20), "opd": (20, 40, 60), "rlvr": (20, 21, 22)}},
-    "C8": {"frobenius_norm": {"rlvr": 0.45}, "stable_rank": {"rlvr": (30, 20, 15)}},
-    "C9": {"hill_index": {"sft": (3, 2.5, 2), "opd": (2, 4, 6), "rlvr": (2, 3, 4)}},
-    "C10": {"subspace_alignment": {"opd": (0.2, 0.6, 1)}},
-    "C11": {},
-    "C12": {"stable_rank": dict.fromkeys(TOKENS, (80.0, 80.0, 80.0))},
-    "C13": {
-        "stable_rank": {"opd_teacher_rollouts": (80.0, 80.0, 80.0)},
-        "frobenius_norm": {"opd_teacher_rollouts": 0.4},
-    },
-    "C14": {"stable_rank": {"mix_0.75": (29.9, 26, 22.1), "mix_0.01": (25.1, 25.4, 26.3)}},
-}
-NEEDS = {
-    "C2": "opd_small_teacher",
-    "C11": "sft_projected_early",
-    "C12": TOKENS[0],
-    "C13": "opd_teacher_rollouts",
-}
-
-
-def world(
-    changes: dict[str, dict] | None = None,
-    *,
-    accuracy: dict[str, float] = ACCURACY,
-    seeds: tuple[int, ...] = (0,),
-    jitter: float = 0.001,
-    without: tuple[str, ...] = (),
-) -> Evidence:
-    """Tables of one attention matrix, as in PAPER with `changes`; OPD's seeds 1 + jitter apart."""
-    metrics = {name: runs | (changes or {}).get(name, {}) for name, runs in PAPER.items()}
-    names = {run for runs in metrics.values() for run in runs}
-    rows = [("opd", 0, step, "parameters", np.nan, 100.0) for step in STEPS]
-    for seed in seeds:
-        rows += [(run, seed, step, "parameters", np.nan, 100.0) for run in names for step in STEPS]
-        for metric, runs in metrics.items():
-            for run, values in runs.items():
-                path = np.broadcast_to(values, 3) * (1 + jitter * seed * (run == "opd"))
-                rows += [
-                    (run, seed, s, metric, K_OF.get(metric), v) for s, v in zip(STEPS, path, strict=True)
-                ]
-    frame = pd.DataFrame(rows, columns=["run", "seed", "step", "metric", "k", "value"]).drop_duplicates()
-    frame = frame.astype({"k": float, "value": float}).assign(profile="smoke", layer=0, module="q")
-    frame = frame[~frame["run"].isin(without)]
-    walk = frame[frame["metric"] == "subspace_alignment"]
-    walk = walk.assign(null="random_walk", value=walk["value"].where(walk["step"] == STEPS[-1], 0.3))
-    scores = [
-        (run, seed, STEPS[-1], f"{name}:chain_sum", value)
-        for seed in seeds
-        for run, share in accuracy.items()
-        for name, value in (("sampled_accuracy", share), ("sampled_accuracy_se", 0.01))
-    ]
-    curves = pd.DataFrame(scores, columns=["run", "seed", "step", "metric", "value"]).assign(profile="smoke")
-    return Evidence(
-        profile="smoke",
-        home="chain_sum",
-        diagnostics=DiagnosticsConfig(),
-        matrices=frame,
-        nulls=walk,
-        curves=curves[~curves["run"].isin(without)],
-    )
+IDS = [claim.id for claim in CLAIMS]
+COLUMNS = {PAPER: "verdict", MATCHED: "verdict, matched"}
 
 
 def read(evidence: Evidence, claim: str, column: str = "verdict") -> str:
@@ -115,91 +22,158 @@ def read(evidence: Evidence, claim: str, column: str = "verdict") -> str:
     return ledger(evidence, [claim])[column].item()
 
 
-@pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-def test_where_the_paper_is_right_every_claim_agrees(seeds):
-    rows = ledger(world(seeds=seeds))
-    assert rows.set_index("claim")["verdict"].to_dict() == {claim.id: "agrees" for claim in CLAIMS}
+@pytest.fixture(scope="module")
+def true_rows() -> pd.DataFrame:
+    return ledger(world()).set_index("claim")
 
 
-@pytest.mark.parametrize("claim", REVERSED)
-def test_every_claim_can_fail(claim):
-    lost = {"opd": 0.633, "opd_projected_early": 0.4, "sft": 0.555, "sft_projected_early": 0.555}
-    evidence = world(REVERSED[claim], accuracy=lost if claim == "C11" else ACCURACY)
-    assert read(evidence, claim) == "disagrees", read(evidence, claim, "why")
+@pytest.mark.parametrize("reading", [PAPER, MATCHED])
+@pytest.mark.parametrize("claim", IDS)
+def test_where_a_claim_is_true_it_is_reproduced(true_rows, claim, reading):
+    why = true_rows.loc[claim, "why" if reading == PAPER else "why, matched"]
+    assert true_rows.loc[claim, COLUMNS[reading]] == REPRODUCED, why
 
 
-def test_half_an_ordering_is_partly_and_names_the_half_that_fails():
-    evidence = world({"update_sparsity": {"rlvr": 0.4}})
-    assert read(evidence, "C1") == "partly"
-    assert read(evidence, "C1", "why") == "Fails: OPD < RLVR"
+@pytest.mark.parametrize("claim", IDS)
+def test_where_a_claim_is_false_it_is_not_reproduced(claim):
+    for reading in read_all(world(FALSE[claim]), [claim]):
+        assert reading.verdict == NOT_REPRODUCED, (reading.name, reading.why)
 
 
-@pytest.mark.parametrize("claim", [claim.id for claim in CLAIMS])
-def test_a_missing_run_leaves_a_claim_untested_with_the_reason(claim):
-    run = NEEDS.get(claim, "rlvr")
-    evidence = world(without=("mix_0.25", "mix_0.01") if claim == "C14" else (run,))
-    assert read(evidence, claim) == UNTESTED
-    assert ("mix_" if claim == "C14" else run) in read(evidence, claim, "why")
+@pytest.mark.parametrize("claim", IDS)
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_fewer_than_three_seeds_are_no_test(claim, seeds):
+    for reading in read_all(world(seeds=seeds), [claim]):
+        assert reading.verdict == UNTESTED
+        assert "of the 3 needed" in reading.why
 
 
-def test_tables_of_one_run_leave_everything_untested():
-    names = {run for runs in PAPER.values() for run in runs} - {"opd"}
-    rows = ledger(world(without=(*names, *(set(ACCURACY) - {"opd"}))))
-    assert set(rows["verdict"]) == {UNTESTED}
+@pytest.mark.parametrize("claim", [claim for claim in IDS if claim not in ("C2", "C12")])
+def test_a_missing_run_or_table_leaves_a_claim_untested_with_the_reason(claim):
+    missing = NEEDS.get(claim, "rlvr")
+    without = ("mix_0.75", "mix_0.25") if claim == "C14" else (missing,)
+    rows = read_claim(next(each for each in CLAIMS if each.id == claim), world(without=without))
+    assert rows.verdict == UNTESTED
+    assert ("mix_" if claim == "C14" else missing.removesuffix("s")) in rows.why
+
+
+def test_a_family_with_a_missing_member_is_reproduced_in_part():
+    assert read(world(without=(TOKENS[0],)), "C12") == PARTLY
+    assert TOKENS[0] in read(world(without=(TOKENS[0],)), "C12", "why")
+    assert read(world(without=tuple(VARIANTS)), "C2") == UNTESTED
+
+
+def test_tables_of_one_run_leave_everything_but_claims_about_it_untested():
+    evidence = world()
+    alone = replace(evidence, matrices=evidence.matrices[evidence.matrices["run"] == "opd"])
+    empty = dict.fromkeys(("pairs", "trajectories", "curvature"), pd.DataFrame())
+    rows = ledger(replace(alone, curves=alone.curves.head(0), **empty))
+    tested = rows.loc[rows["verdict"] != UNTESTED, "claim"].tolist()
+    assert tested == ["S3", "S4"]
 
 
 def test_an_overlap_without_a_visible_update_leaves_its_claim_untested():
     evidence = world({"principal_overlap": {"rlvr": np.nan}})
     assert read(evidence, "C5") == UNTESTED
-    assert "principal_overlap of rlvr at the end is undefined" in read(evidence, "C5", "why")
+    assert "rincipal_overlap of rlvr at the end is undefined" in read(evidence, "C5", "why")
 
 
-def test_comparisons_that_seeds_drown_are_no_verdict():
-    evidence = world(seeds=(0, 1), jitter=3.0)
-    assert {read(evidence, claim) for claim in ("C12", "C13", "C14")} == {UNTESTED}
-    assert "than seeds move that distance" in read(evidence, "C12", "why")
+def test_half_an_ordering_is_partly_and_names_the_half_that_fails():
+    evidence = world({"update_sparsity": {"rlvr": 0.4}})
+    assert read(evidence, "C1") == PARTLY
+    assert read(evidence, "C1", "why") == "Holds: SFT < OPD. Fails: OPD < RLVR"
 
 
 def test_nothing_to_lose_is_no_proof_that_nothing_was_lost():
-    scores = ACCURACY | {"opd": 0.56, "opd_projected_early": 0.56}
-    evidence = world(accuracy=scores)
-    assert read(evidence, "C11") == UNTESTED
-    assert "nothing to lose" in read(evidence, "C11", "why")
-    assert read(world(accuracy=scores | {"opd_projected_early": 0.5}), "C11") == "partly"
+    scores = {"opd": 0.56, "opd_projected_early": 0.56}
+    assert read(world({"accuracy": scores}), "C11") == UNTESTED
+    assert "nothing to lose" in read(world({"accuracy": scores}), "C11", "why")
+    assert read(world({"accuracy": scores | {"opd_projected_early": 0.5}}), "C11") == PARTLY
 
 
-def test_an_ordering_goes_by_the_mean_and_says_how_many_seeds_follow():
-    evidence = world(seeds=(0, 1, 2))
-    swapped = (evidence.matrices["metric"] == "update_sparsity") & (evidence.matrices["seed"] == 1)
-    swapped &= evidence.matrices["run"] == "rlvr"
-    values = evidence.matrices["value"].mask(swapped, 0.5)
-    evidence = replace(evidence, matrices=evidence.matrices.assign(value=values))
-    assert read(evidence, "C1") == "agrees"
-    assert "Not in every seed: OPD < RLVR (2 of 3 seeds)" in read(evidence, "C1", "why")
+def test_other_seeds_can_change_a_verdict():
+    values = {0: 0.77, 1: 0.78, 2: 0.76, 3: 0.2, 4: 0.3, 5: 0.25}
+    evidence = world(seeds=tuple(values))
+    rows = evidence.matrices
+    chosen = (rows["run"] == "rlvr") & (rows["metric"] == "update_sparsity")
+    moved = rows.assign(value=rows["value"].mask(chosen, rows["seed"].map(values)))
+    verdicts = []
+    for seeds in ((0, 1, 2), (3, 4, 5), (0, 1, 2, 3, 4, 5)):
+        tables = {"matrices": moved, "nulls": evidence.nulls}
+        chosen_seeds = {name: table[table["seed"].isin(seeds)] for name, table in tables.items()}
+        verdicts.append(read(replace(evidence, **chosen_seeds), "C1"))
+    assert verdicts == [REPRODUCED, PARTLY, PARTLY]
+    assert read(replace(evidence, matrices=moved), "C1", "why").endswith("Undecided: OPD < RLVR")
+
+
+@pytest.mark.parametrize(
+    ("claim", "null", "explained"),
+    [
+        ("C1", {"null rescaled_sft update_sparsity": {"opd": 0.516}}, "as sparse"),
+        ("C3", {f"null rescaled_sft angle_{side}_mean": {"opd": 0.02} for side in "uv"}, "rotates as little"),
+        ("C5", {"null permuted principal_overlap": {"opd": 0.2731}}, "rounding to bf16"),
+        ("C6", {"null permuted low_magnitude_overlap": {"opd": 0.5359}}, "rounding to bf16"),
+        ("C7", {"null random_walk stable_rank": {"opd": 20.0}}, "random walk"),
+        ("C10", {"null random_walk subspace_alignment": {"opd": (0.9, 0.9, 1)}}, "random walk"),
+        ("C11", {"accuracy": {"opd_projected_random": 0.66}}, "random V"),
+        ("P3", {"pair jaccard_rounding": {("opd", "opd_restream", 0): 0.6}}, "small weights"),
+        ("S5", {"pair reverse_coverage_rounding": {("opd", "rlvr", 0): 0.53}}, "small weights"),
+    ],
+)
+def test_a_null_that_gives_the_effect_leaves_the_verdict_and_says_so(true_rows, claim, null, explained):
+    assert true_rows.loc[claim, "beyond the null"] == "yes"
+    row = ledger(world(null), [claim]).iloc[0]
+    assert row["verdict"] == REPRODUCED
+    assert row["beyond the null"] == "no"
+    assert explained in row["why"]
 
 
 def test_matched_sft_is_read_beside_the_papers_setting():
-    alone, column = world(), "verdict with matched SFT"
-    assert read(alone, "C4", column) == UNTESTED
-    assert read(alone, "C12", column) == "–"
-    beside = world({metric: {"sft_matched": runs["opd"]} for metric, runs in PAPER.items()})
-    assert read(beside, "C1", column) == "partly"
-    assert read(beside, "C9", column) == "partly"
-    assert read(beside, "C1") == "agrees"
+    evidence = world({"update_sparsity": {"sft_matched": 0.516}, "frobenius_norm": {"sft_matched": 0.4}})
+    assert read(evidence, "C1") == REPRODUCED
+    assert read(evidence, "C1", "verdict, matched") == PARTLY
+    assert read(world(without=("sft_matched",)), "C1", "verdict, matched") == UNTESTED
 
 
-def test_the_sheet_reads_back_as_the_ledger_and_the_page_has_every_claim(tmp_path):
-    rows = ledger(world(seeds=(0, 1)))
+def test_further_readings_put_other_runs_into_the_roles():
+    alone = world()
+    assert read(alone, "C1", "OPD at SFT's settings").startswith(
+        f"{UNTESTED}: No update_sparsity of opd_as_sft"
+    )
+    assert read(alone, "C12", "equal norm") == "–"
+    beside = world({"update_sparsity": {"opd_as_sft": 0.09, "opd_batch_64": 0.4, "opd_batch_128": 0.9}})
+    assert read(beside, "C1", "OPD at SFT's settings").startswith(f"{REPRODUCED}: ✓ SFT <")
+    assert read(beside, "C1", "OPD at a quarter of the batch").startswith(REPRODUCED)
+
+
+def test_no_cell_of_the_ledger_is_empty_and_every_verdict_is_known(true_rows):
+    for rows in (true_rows.reset_index(), ledger(world(seeds=(0,), without=("rlvr", "pairs", "curvature")))):
+        assert list(rows["claim"]) == IDS
+        assert rows.map(lambda cell: isinstance(cell, str) and cell != "").all().all()
+        assert set(rows["verdict"]) | set(rows["verdict, matched"]) <= set(VERDICTS)
+
+
+def test_the_ledger_covers_the_paper_and_two_others():
+    assert sum(name.startswith("C") for name in IDS) >= 15
+    assert sum(name[0] in "PS" for name in IDS) >= 6
+    assert len(IDS) == len(set(IDS)) == len(FALSE)
+    assert {name for claim in CLAIMS for name in claim.also} == set(OTHERS)
+
+
+def test_the_sheet_reads_back_as_the_ledger_and_the_page_has_claims_and_rule(tmp_path):
+    rows = ledger(world())
     page, sheet = write_ledger(rows, tmp_path)
     pd.testing.assert_frame_equal(
         pd.read_csv(sheet, dtype=str, keep_default_na=False), rows, check_dtype=False
     )
     assert list(rows.columns) == list(LEDGER_COLUMNS)
-    assert set(rows["verdict"]) <= set(VERDICTS)
-    lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    text = page.read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(CLAIMS)
-    assert {line.replace(r"\|", "").count("|") for line in lines} == {len(LEDGER_COLUMNS) + 1}
-    assert "smoke: 0.0001 M weights in 1 matrices" in page.read_text()
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {len(SUMMARY) + 1}
+    assert all(f"### {claim}. " in text for claim in IDS)
+    assert the_rule() in " ".join(text.split())
+    assert "smoke: 0.0003 M weights in 3 matrices" in " ".join(text.split())
 
 
 def test_a_notebook_shows_its_own_claims_alone():
@@ -215,21 +189,6 @@ def test_only_the_claims_asked_for_are_read():
 
 def test_a_bar_in_a_cell_does_not_end_the_cell():
     assert as_markdown(pd.DataFrame({"why": ["|ΔW| grows"]}), ["why"]).splitlines()[-1] == r"| \|ΔW\| grows |"
-
-
-def test_distance_is_the_log_of_a_constant_factor_whatever_the_snapshots():
-    path = pd.DataFrame({0: [2.0, 2.0, 2.0, 2.0]}, index=[0.25, 0.5, 0.75, 1.0])
-    other = pd.DataFrame({0: [3.0, 3.0], 1: [9.0, 9.0]}, index=[0.5, 1.0])
-    assert distance(path, other).to_dict() == pytest.approx({0: np.log(1.5)})
-
-
-def test_seeds_that_move_two_runs_alike_do_not_move_their_distance():
-    path = pd.DataFrame({0: [2.0, 2.0], 1: [6.0, 6.0]}, index=[0.5, 1.0])
-    assert seed_spread(path, 5 * path) == pytest.approx(0, abs=1e-12)
-    assert np.isnan(seed_spread(path[[0]], path))
-    assert seed_spread(path, pd.DataFrame(1.0, index=path.index, columns=[0, 1])) == pytest.approx(
-        np.log(3) / np.sqrt(2)
-    )
 
 
 def test_values_are_said_with_half_the_interval_of_their_mean():

@@ -1,0 +1,111 @@
+"""Rules of C15: the three gates of the paper's account, each against what chance or arithmetic gives."""
+
+from collections.abc import Callable
+from math import degrees
+
+import pandas as pd
+
+from paper_lib.evidence import Evidence
+from paper_lib.findings import Cast, Finding, label, of_cast, show
+from paper_lib.outcomes import Comparison, above, absent, more, same, times
+from paper_lib.rules_weights import POINTS, mean_angle
+from paper_lib.seedwise import Untested
+
+START = "start"  # in the table of curvature: what belongs to W_0 and to no run
+SAME_DENSITY = 0.02  # C15c: of all entries; SFT and OPD lie 20 points of sparsity and more apart
+BOUND_SLACK = 1.25  # C15a: the bound is exact to second order only; a quarter is left to the third
+
+
+def anchor_gate(evidence: Evidence, cast: Cast) -> Finding:
+    """C15a. ‖ΔW‖_F ≤ √(2δ/μ), δ the KL per token from π_0 to π_t and μ the curvature along ΔW."""
+    kl = {label(run): evidence.drift(run) for run in cast.runs}
+    names = [label(run) for run in cast.runs]
+    comparisons = [
+        times(kl[names[0]], kl[name], f"KL to the start: {name} < {names[0]}") for name in names[1:]
+    ]
+    norms = {}
+    for run in cast.runs[1:]:
+        norms[label(run)] = evidence.total_norm(run)
+        bound = (2 * kl[label(run)] / evidence.curved(run, "update")) ** 0.5
+        text = f"{label(run)}'s norm within its bound"
+        comparisons.append(times(bound, norms[label(run)], text, by=1 / BOUND_SLACK))
+    ours = f"KL to the start {show(kl, 'nats a token · 1e-3', 1e3)}; norms {show(norms)}"
+    return Finding(ours=ours, comparisons=comparisons)
+
+
+def geometry_gate(evidence: Evidence, cast: Cast) -> Finding:
+    """C15b. What the geometry steers rotates less than SFT's update at the same norm, has less of its energy
+    in the principal subspaces than a random update, and shows on principal weights less than its own entries
+    in random places do; and principal directions are the steep ones. (A Gaussian of the same norm is no null
+    for the rotation: at full rank it has a far smaller ‖ΔW‖₂, which is what rotates.)"""
+    null = "rescaled_sft_matched" if cast.is_matched else "rescaled_sft"
+    which = {"k": evidence.diagnostics.alphas[0]}
+    angles = {label(run): mean_angle(evidence, run) for run in cast.runs[1:]}
+    shrunk = {label(run): mean_angle(evidence, run, null=null) for run in cast.runs[1:]}
+    comparisons = []
+    for run in cast.runs[1:]:
+        name = label(run)
+        text = f"{name} rotates less than {label(cast.sft)}'s update at its norm"
+        comparisons.append(times(shrunk[name], angles[name], text))
+        own = evidence.end(run, "principal_not_low_overlap", **which)
+        dealt = evidence.end(run, "principal_not_low_overlap", null="permuted", **which)
+        text = f"{name} shows less on principal, not small weights than with its entries permuted"
+        comparisons.append(more(dealt, own, text, **POINTS))
+    comparisons += [_if_measured(evidence, cast.opd, *each) for each in _PROBED.items()]
+    return Finding(
+        ours=show(angles, "° on average", degrees(1)),
+        comparisons=comparisons,
+        null=f"{label(cast.sft)}'s update at their norms: {show(shrunk, '°', degrees(1))}",
+        beyond=comparisons[0],
+        explained="at OPD's norm SFT's update rotates no more",
+    )
+
+
+def _energy(evidence: Evidence, run: str) -> tuple[pd.Series, pd.Series]:
+    return evidence.end(run, "principal_energy_chance"), evidence.end(run, "principal_energy")
+
+
+def _curvature(evidence: Evidence, run: str) -> tuple[pd.Series, pd.Series]:
+    return evidence.curved(START, "principal"), evidence.curved(START, "off_principal")
+
+
+# What the first of two is above the second: chance's energy above the run's, one curvature above another.
+_PROBED = {
+    "OPD's energy in the principal subspaces is below a random update's": _energy,
+    "principal directions curve more than others": _curvature,
+}
+
+
+def _if_measured(
+    evidence: Evidence, run: str, text: str, measure: Callable[[Evidence, str], tuple[pd.Series, pd.Series]]
+) -> Comparison:
+    try:
+        greater, smaller = measure(evidence, run)
+    except Untested as missing:
+        return absent(text, str(missing))
+    return times(greater, smaller, text)
+
+
+def visibility_gate(evidence: Evidence, cast: Cast) -> Finding:
+    """C15c. ½ ULP says entry by entry what shows, and the sizes of an update alone, wherever they fall, how
+    much of it."""
+    values = of_cast(evidence, cast, "update_sparsity")
+    dealt = {label(run): evidence.end(run, "update_sparsity", null="permuted") for run in cast.runs}
+    comparisons = [
+        same(own, dealt[name], f"{name} as sparse with its entries permuted", within=SAME_DENSITY, **POINTS)
+        for name, own in values.items()
+    ]
+    for run in cast.runs:
+        text, limit = f"½ ULP predicts what shows of {label(run)}", 1 - SAME_DENSITY
+        try:
+            agreement = evidence.end(run, "prediction_agreement")
+        except Untested as missing:
+            comparisons.append(absent(text, str(missing)))
+        else:
+            comparisons.append(above(agreement, limit, text, unit="% of entries", scale=100))
+    return Finding(
+        ours=show(values, "%", 100),
+        comparisons=comparisons,
+        null=f"entries permuted: {show(dealt, '%', 100)}",
+        note="here the null is what the claim predicts",
+    )

@@ -1,0 +1,113 @@
+"""Rules of S1–S7: what "Dense Supervision, Sparse Updates" (Yu et al. 2026, arXiv 2606.13657) says of OPD."""
+
+from paper_lib.evidence import Evidence
+from paper_lib.findings import Cast, Finding, label, null_if_there, show
+from paper_lib.outcomes import Comparison, above, below, left_by_null, more, times
+from paper_lib.rules_controls import INTACT
+from paper_lib.rules_training import ALONG, walk_rank
+from paper_lib.rules_weights import POINTS, permuted_overlap
+from paper_lib.seedwise import Untested, say
+from paper_lib.summaries import MLP
+
+SMALL = (0.00036, 0.00142)  # S1: the range that the sibling reports, of the norm of W_0
+FAR_BELOW = 10.0  # S1: an order of magnitude; the sibling has two (0.142 against 11.9 %)
+
+
+def small_update(evidence: Evidence, cast: Cast) -> Finding:
+    """S1. The range is the sibling's own, at its size and learning rate; the order needs neither."""
+    values = {label(run): evidence.end(run, "relative_norm") for run in (cast.opd, cast.sft)}
+    opd, sft = values.values()
+    low, high = SMALL
+    text = f"OPD between {100 * low:g} and {100 * high:g} %"
+    in_range = Comparison(text=text, values=opd, low=low, high=high, level=high, unit="%", scale=100)
+    text = f"{FAR_BELOW:g} times below {label(cast.sft)}"
+    return Finding(
+        ours=show(values, "% of the norm of W₀", 100),
+        comparisons=[in_range, times(sft, opd, text, by=FAR_BELOW)],
+        note="the absolute value grows with the learning rate and shrinks with the width",
+    )
+
+
+def low_rank(evidence: Evidence, cast: Cast) -> Finding:
+    """S2. Offline distillation is SFT on demonstrations here."""
+    values = {label(run): evidence.end(run, "stable_rank", **ALONG) for run in (cast.opd, cast.sft)}
+    opd, sft = values.values()
+    return Finding(
+        ours=show(values),
+        comparisons=[times(sft, opd, f"OPD below {label(cast.sft)}")],
+        explained="a random walk with OPD's steps ends as low",
+        **null_if_there(lambda: walk_rank(evidence, cast.opd)),
+    )
+
+
+def masks_of_opd(evidence: Evidence, cast: Cast) -> Finding:
+    """S3. At the smallest α in the tables, the nearest to the sibling's 10 %."""
+    alpha = min(evidence.diagnostics.alphas)
+    principal, low = (
+        evidence.end(cast.opd, f"{mask}_overlap", k=alpha) for mask in ("principal", "low_magnitude")
+    )
+    chance = f"chance {100 * alpha:g} %"
+    return Finding(
+        ours=show({"principal": principal, "low magnitude": low}, f"%, {chance}", 100),
+        comparisons=[
+            below(principal, alpha, "principal overlap below chance", unit="%", scale=100),
+            above(low, alpha, "low-magnitude overlap above chance", unit="%", scale=100),
+        ],
+        explained="rounding to bf16 explains it",
+        **null_if_there(lambda: permuted_overlap(evidence, cast.opd, "low_magnitude_overlap", 1, alpha)),
+    )
+
+
+def energy_in_mlp(evidence: Evidence, cast: Cast) -> Finding:
+    """S4. Chance is the share of the weights."""
+    energy, weights = evidence.energy_share(cast.opd, MLP)
+    return Finding(
+        ours=f"{say(energy, 100)} % of ‖ΔW‖² ({len(energy)} seeds)",
+        comparisons=[above(energy, 0.5, "more than half in the MLP", unit="%", scale=100)],
+        null=f"their share of the weights: {say(weights, 100)} %",
+        beyond=more(energy, weights, "more than their share of the weights", **POINTS),
+        explained="as many of the weights are there",
+    )
+
+
+def shared_masks(evidence: Evidence, cast: Cast) -> Finding:
+    """S5. The share of OPD's visible entries that RLVR shows too; its chance is RLVR's density."""
+    if cast.rlvr is None:
+        raise Untested("nothing plays RLVR")
+    names = ("coverage", "density", "coverage_rounding")
+    try:
+        covered, chance, dealt = (evidence.pair(cast.rlvr, cast.opd, name) for name in names)
+    except Untested:
+        names = ("reverse_coverage", "other_density", "reverse_coverage_rounding")
+        covered, chance, dealt = (evidence.pair(cast.opd, cast.rlvr, name) for name in names)
+    return Finding(
+        ours=show({"coverage": covered, "chance": chance}, "%", 100),
+        comparisons=[more(covered, chance, "coverage above chance", **POINTS)],
+        null=f"rounding alone: {say(dealt, 100)} %",
+        beyond=left_by_null(covered - chance, dealt - chance, "above rounding"),
+        explained="rounding shows small weights in both",
+    )
+
+
+def subnetwork(evidence: Evidence, cast: Cast) -> Finding:
+    """S6."""
+    runs = {"all": "opd", "found": "opd_subnetwork_found", "random": "opd_subnetwork_random"}
+    scores = {name: evidence.score(run)[0] for name, run in runs.items()}
+    full, found, random = scores.values()
+    return Finding(
+        ours=f"accuracy {show(scores, '%', 100)}",
+        comparisons=[
+            more(found, full, f"the found one loses less than {100 * INTACT:g} points", by=-INTACT, **POINTS),
+            more(found, random, "the found one is above a random one", **POINTS),
+        ],
+        note="the random mask, of the same size, is the null and part of the claim",
+    )
+
+
+def optimizer(evidence: Evidence, cast: Cast) -> Finding:
+    """S7. SGD at the rate that a search found best for it."""
+    adamw, sgd = evidence.score("opd")[0], evidence.score("opd_sgd")[0]
+    return Finding(
+        ours=f"accuracy {show({'AdamW': adamw, 'SGD': sgd}, '%', 100)}",
+        comparisons=[more(adamw, sgd, "AdamW above SGD", **POINTS)],
+    )
