@@ -1,27 +1,12 @@
 """What the figures of projected training and of the ledger draw: accuracies with their errors, a table."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from paper_lib.styles import run_style
-
-_VERDICT_COLORS = {"agrees": "#CFE8DC", "partly": "#FBE9BF", "disagrees": "#F6CDB8"}
-_LEDGER = {
-    "claim": 5,
-    "statement": 32,
-    "paper": 22,
-    "ours": 46,
-    "verdict": 12,
-    "why": 46,
-    "verdict with matched SFT": 14,
-}
 
 
 def scores(curves: pd.DataFrame, runs: Sequence[str], task: str | None = None) -> pd.DataFrame:
@@ -76,31 +61,3 @@ def draw_scores(ax: Axes, curves: pd.DataFrame, task: str, *, runs: Sequence[str
             [number], row["mean"], row["error"], label=style.label, linestyle="", markersize=4.5, **look
         )
     ax.set(xticks=(), xlim=(-0.7, len(runs) - 0.3))
-
-
-def ledger_figure(rows: pd.DataFrame) -> Figure:
-    """The ledger as a picture, its verdicts in colour."""
-    width, leading = sum(_LEDGER.values()) + len(_LEDGER), 0.115
-    cells = [
-        [textwrap.wrap(str(row[name]), size) or [""] for name, size in _LEDGER.items()]
-        for _, row in rows.iterrows()
-    ]
-    heads = [textwrap.wrap(name, size) for name, size in _LEDGER.items()]
-    heights = [max(map(len, line)) + 0.8 for line in (heads, *cells)]
-    fig = plt.figure(figsize=(0.052 * width, leading * sum(heights)))
-    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(sum(heights), 0))
-    ax.set_axis_off()
-    top = 0.0
-    for number, (line, height) in enumerate(zip((heads, *cells), heights, strict=True)):
-        left = 0.6
-        for (name, size), words in zip(_LEDGER.items(), line, strict=True):
-            if number and (color := _VERDICT_COLORS.get(" ".join(words))) and name.startswith("verdict"):
-                ax.add_patch(Rectangle((left - 0.5, top), size + 0.6, height, color=color, linewidth=0))
-            weight = "bold" if number == 0 or name == "claim" else "normal"
-            ax.text(
-                left, top + 0.45, "\n".join(words), va="top", fontsize=6.5, linespacing=1.2, weight=weight
-            )
-            left += size + 1
-        top += height
-        ax.axhline(top, color="black" if number == 0 else "#BBBBBB", linewidth=0.6)
-    return fig
