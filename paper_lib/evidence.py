@@ -189,7 +189,7 @@ def read_evidence(profile_name: str, data_dir: str | Path = "data") -> Evidence:
 def _rotated_layers(profile: Profile) -> tuple[int, ...]:
     """The layers whose heads `opd_rotated` starts with rotated; none in a profile without that run."""
     try:
-        return tuple(getattr(profile.run("opd_rotated"), "rotated_layers", None) or ())
+        return profile.run("opd_rotated").rotated_layers or ()
     except ValueError:
         return ()
 

@@ -20,7 +20,10 @@ FIGURES = {
         *("fig4_intrinsic_geometry", "fig5_subspace_emergence"),
         *("fig6_projected_training", "fig8_projected_benchmarks"),
     },
-    "06_controls": {"fig7_controls_stable_rank", "fig9_controls_auxiliary", "fig1_overview", "claims"},
+    "06_controls": {
+        *("fig7_controls_stable_rank", "fig9_controls_auxiliary", "fig_size_regression"),
+        *("fig1_overview", "claims"),
+    },
     "07_your_checkpoints": {"fig_where_it_lies", "fig_by_layer"},
 }
 COMPUTING = (
