@@ -195,8 +195,8 @@ save_figure(fig, "fig_size_regression", figures_dir, profile=profile, inputs=[ta
 as_table({outcome: fit_size(ended, outcome) for outcome in outcomes}).T
 
 # %% [markdown]
-# Slopes and differences are of logarithms; intervals draw whole seeds. The partial R² is the share of what
-# size leaves that the objective explains: a large share of a small rest.
+# Slopes and differences are of logarithms, of the odds for sparsity; intervals draw whole seeds. The partial
+# R² is the share of what size leaves that the objective explains: it may be a large share of a small rest.
 #
 # ## The regime in one picture
 #
@@ -236,9 +236,9 @@ from paper_lib.verdicts import VERDICTS
 rows = ledger(evidence)
 assert set(rows["verdict"]) | set(rows["verdict, matched"]) <= set(VERDICTS)
 page, sheet = write_ledger(rows, Path(figures_dir) / profile)
+print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
 fig = claims_figure(read_all(evidence))
 save_figure(fig, "claims", figures_dir, profile=profile, inputs=[*tables.values(), sheet])
-print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
 
 # %% [markdown]
 # A dot is a comparison, at the distance of its mean from the edge of what its claim allows, in half widths of

@@ -39,7 +39,7 @@ def claims_figure(readings: list[Reading]) -> Figure:
     height = _ROW * len(claims) + 1.25
     fig = plt.figure(figsize=(10.5, height))
     grid = fig.add_gridspec(
-        *(1, 2), left=0.47, right=0.945, top=1 - 0.5 / height, bottom=0.75 / height, wspace=0.3
+        *(1, 2), left=0.47, right=0.935, top=1 - 0.5 / height, bottom=0.75 / height, wspace=0.3
     )
     for column, name in enumerate((PAPER, MATCHED)):
         ax = fig.add_subplot(grid[column])

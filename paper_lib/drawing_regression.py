@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.drawing import label_once
+from paper_lib.drawing import label_once, plain_log
 from paper_lib.findings import label
-from paper_lib.regression import OBJECTIVES, PREDICTORS, fit_size, predicted
+from paper_lib.regression import OBJECTIVES, PREDICTORS, fit_size, linear, measured, predicted
 from paper_lib.styles import BACKDROP, NULL, OPD, ORANGE, RLVR, SFT
 
 _LOOKS: dict[str, dict[str, Any]] = {
@@ -33,20 +33,21 @@ def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str)
         if other != against:
             line[other] = np.exp(np.log(data[other]).mean())
     fit = fit_size(data, outcome, draws=2)
-    centre = np.log(data[outcome]).mean() - sum(
+    centre = linear(data[outcome], outcome).mean() - sum(
         fit.slopes[name] * np.log(data[name]).mean() for name in PREDICTORS
     )
-    height = np.exp(centre + sum(fit.slopes[name] * np.log(line[name]) for name in PREDICTORS))
+    height = measured(centre + sum(fit.slopes[name] * np.log(line[name]) for name in PREDICTORS), outcome)
     ax.plot(line[against], height, color=NULL, linewidth=1, label="norm and drift ratio alone", gid=BACKDROP)
-    ax.set(xscale="log", yscale="log", xlabel=against.replace("_", " "), ylabel=outcome.replace("_", " "))
+    ax.set(xlabel=_words(against), ylabel=_words(outcome))
+    plain_log(ax, "xy")
 
 
 def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
-    """log(measured / predicted from size), a row an objective: what is beyond norm and drift ratio.
+    """f(measured) − f(predicted from size), a row an objective: what is beyond norm and drift ratio.
 
     A point is a run and seed, a bar the mean of its objective; all means at 0 is "it is size".
     """
-    left = np.log(data[outcome] / predicted(data, outcome))
+    left = linear(data[outcome], outcome) - linear(predicted(data, outcome), outcome)
     kinds = [kind for kind, _ in _by_objective(data)]
     for row, (kind, group) in enumerate(_by_objective(data)):
         values = left[group.index]
@@ -55,10 +56,14 @@ def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
         ax.plot([values.mean()] * 2, [row - 0.35, row + 0.35], color=_LOOKS[kind]["color"], linewidth=2)
     ax.axvline(0, color=NULL, linestyle="--", linewidth=1, gid=BACKDROP)
     ax.set_yticks(range(len(kinds)), [label(kind) for kind in kinds])
-    ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel=f"log {outcome.replace('_', ' ')}, measured / predicted")
+    ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="left by size (log)")
     ax.grid(visible=False, axis="y")
 
 
 def _by_objective(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     groups = dict(iter(data.groupby("objective")))
     return [(kind, groups[kind]) for kind in OBJECTIVES if kind in groups]
+
+
+def _words(name: str) -> str:
+    return {"frobenius_norm": "norm of the update"}.get(name, name.replace("_", " "))

@@ -88,5 +88,5 @@ def _section(row: pd.Series) -> str:
     verdict = f"**{row['verdict']}**, matched **{row['verdict, matched']}**"
     verdict += f"; beyond the null: {row['beyond the null']}, matched: {row['beyond the null, matched']}."
     details = [f"- {title}: {row[name]}" for name, title in _DETAILS.items() if row[name] != "–"]
-    others = [f"- At {name}: {row[name]}" for name in OTHERS if row[name] != "–"]
+    others = [f"- Also, {name}: {row[name]}" for name in OTHERS if row[name] != "–"]
     return "\n\n".join([head, paper, verdict, "\n".join([*details, *others])])

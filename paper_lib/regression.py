@@ -15,6 +15,7 @@ from paper_lib.findings import label
 from paper_lib.seedwise import Untested
 from paper_lib.summaries import ATTENTION
 
+SHARES = ("update_sparsity", "update_density")  # in (0, 1), with saturation at both ends
 PREDICTORS = ("frobenius_norm", "drift_ratio")
 OBJECTIVES = ("opd", "sft", "rlvr", "mix")  # the first is what the others are compared with
 DRAWS = 400
@@ -22,7 +23,7 @@ DRAWS = 400
 
 @dataclass(frozen=True, kw_only=True)
 class SizeFit:
-    """log y ~ 1 + log norm + log drift (+ objective), least squares over runs × seeds.
+    """f(y) ~ 1 + log norm + log drift (+ objective), least squares over runs × seeds; f as in `linear`.
 
     slopes, objectives: coefficients, the latter against OPD given size; interval: by their names, 95 % of a
     bootstrap over seeds. r_squared: of size alone; partial: the share of what it leaves that the objective
@@ -63,7 +64,10 @@ def end_values(
             }
         except Untested:
             continue
-        records.append(pd.DataFrame(columns).dropna().assign(run=run, objective=objective_of(run)))
+        found = pd.DataFrame(columns).dropna()
+        for share in set(SHARES) & set(columns):
+            found = found[found[share].between(0, 1, inclusive="neither")]
+        records.append(found.assign(run=run, objective=objective_of(run)))
     if not records:
         raise Untested("no run has both a size and what it is to predict")
     return pd.concat(records).rename_axis("seed").reset_index()
@@ -72,6 +76,19 @@ def end_values(
 def objective_of(run: str) -> str:
     """sft, opd, rlvr or mix, by the first word of a run's name."""
     return run.split("_")[0]
+
+
+def linear(values: pd.Series, outcome: str) -> pd.Series:
+    """f(y): the logarithm, and for SHARES log y / (1 − y). What rounding hides of an update of norm x is near
+    c / x where x is large and near 1 − x / c where it is small: a line of slope −1 in f at both ends."""
+    y = values.astype(float)
+    return (y / (1 - y) if outcome in SHARES else y).map(np.log)
+
+
+def measured(values: pd.Series, outcome: str) -> pd.Series:
+    """The inverse of `linear`."""
+    odds = values.map(np.exp)
+    return odds / (1 + odds) if outcome in SHARES else odds
 
 
 def fit_size(data: pd.DataFrame, outcome: str, *, draws: int = DRAWS, seed: int = 0) -> SizeFit:
@@ -83,7 +100,7 @@ def fit_size(data: pd.DataFrame, outcome: str, *, draws: int = DRAWS, seed: int 
     kinds = [kind for kind in OBJECTIVES if kind in set(data["objective"])]
     if len(data) <= 3 + len(kinds):
         raise Untested(f"{len(data)} runs and seeds are too few to fit {outcome} against size")
-    full, y = _design(data, kinds), np.log(data[outcome].to_numpy(float))
+    full, y = _design(data, kinds), linear(data[outcome], outcome).to_numpy()
     size = full[:, :3]
     plain, both = _solve(size, y), _solve(full, y)
     left, left_by_both = y - size @ plain, y - full @ both
@@ -107,7 +124,8 @@ def fit_size(data: pd.DataFrame, outcome: str, *, draws: int = DRAWS, seed: int 
 def predicted(data: pd.DataFrame, outcome: str) -> pd.Series:
     """What size alone predicts of `outcome`, in its own unit, indexed as the data."""
     design = _design(data, ["opd"])
-    return pd.Series(np.exp(design @ _solve(design, np.log(data[outcome].to_numpy(float)))), index=data.index)
+    fitted = design @ _solve(design, linear(data[outcome], outcome).to_numpy())
+    return measured(pd.Series(fitted, index=data.index), outcome)
 
 
 def explained_by_size(evidence: Evidence, outcomes: Sequence[str]) -> str:
@@ -116,7 +134,7 @@ def explained_by_size(evidence: Evidence, outcomes: Sequence[str]) -> str:
     for outcome in outcomes:
         fit = fit_size(data, outcome)
         rest = f", the objective {100 * fit.partial:.0f} % of the rest" if len(fit.objectives) else ""
-        words.append(f"{100 * fit.r_squared:.0f} % of the log {outcome.replace('_', ' ')}{rest}")
+        words.append(f"{100 * fit.r_squared:.0f} % of {outcome.replace('_', ' ')}{rest}")
     return f"over {data['run'].nunique()} runs norm and drift ratio explain {'; '.join(words)}"
 
 

@@ -7,7 +7,16 @@ import pytest
 from worlds import world
 
 from paper_lib.drawing_regression import draw_regression, draw_residuals
-from paper_lib.regression import PREDICTORS, as_table, end_values, fit_size, objective_of, predicted
+from paper_lib.regression import (
+    PREDICTORS,
+    as_table,
+    end_values,
+    fit_size,
+    linear,
+    measured,
+    objective_of,
+    predicted,
+)
 from paper_lib.seedwise import Untested
 
 RUNS = (
@@ -24,7 +33,7 @@ RUNS = (
 
 
 def planted(effect: dict[str, float], *, noise: float = 0.01, seeds: int = 5) -> pd.DataFrame:
-    """log sparsity = −1 − 0.5 log norm + 0.2 log drift + effect of the objective + noise."""
+    """log rank = −1 − 0.5 log norm + 0.2 log drift + effect of the objective + noise; so are sparsity's odds."""
     generator = np.random.default_rng(0)
     rows = [(run, seed) for run in RUNS for seed in range(seeds)]
     data = pd.DataFrame(rows, columns=["run", "seed"]).assign(
@@ -34,7 +43,8 @@ def planted(effect: dict[str, float], *, noise: float = 0.01, seeds: int = 5) ->
         data[name] = np.exp(generator.normal(size=len(data)))
     shift = data["objective"].map(lambda kind: effect.get(kind, 0.0))
     log_y = -1 - 0.5 * np.log(data["frobenius_norm"]) + 0.2 * np.log(data["drift_ratio"]) + shift
-    return data.assign(update_sparsity=np.exp(log_y + noise * generator.normal(size=len(data))))
+    rank = np.exp(log_y + noise * generator.normal(size=len(data)))
+    return data.assign(update_sparsity=rank / (1 + rank), stable_rank=rank)
 
 
 def test_where_all_is_size_the_objective_adds_nothing():
@@ -44,6 +54,14 @@ def test_where_all_is_size_the_objective_adds_nothing():
     assert fit.partial < 0.2
     inside = fit.interval.loc[list(fit.objectives.index)]
     assert ((inside["low"] < 0.01) & (inside["high"] > -0.01)).all()
+
+
+def test_a_share_is_fitted_by_its_odds_and_all_else_by_its_logarithm():
+    data = planted({"sft": -0.6})
+    share, rank = (fit_size(data, name) for name in ("update_sparsity", "stable_rank"))
+    assert share.slopes.to_dict() == pytest.approx(rank.slopes.to_dict())
+    for name in ("update_sparsity", "stable_rank"):
+        assert measured(linear(data[name], name), name).to_numpy() == pytest.approx(data[name].to_numpy())
 
 
 def test_an_effect_of_the_objective_is_found_beyond_size():
@@ -98,6 +116,6 @@ def test_every_run_and_seed_is_a_point_and_residuals_are_of_size_alone():
     points = sum(len(each.get_offsets()) for each in left.collections)
     assert points == len(data)
     left_over = np.concatenate([np.asarray(each.get_offsets())[:, 0] for each in right.collections])
-    ratio = np.log(data["update_sparsity"] / predicted(data, "update_sparsity"))
-    assert np.sort(left_over) == pytest.approx(np.sort(ratio.to_numpy()))
+    odds = [share / (1 - share) for share in (data["update_sparsity"], predicted(data, "update_sparsity"))]
+    assert np.sort(left_over) == pytest.approx(np.sort(np.log(odds[0] / odds[1]).to_numpy()))
     plt.close(figure)
