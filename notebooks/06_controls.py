@@ -171,7 +171,7 @@ pd.DataFrame(ends).loc[everything].rename(index=label).map("{:.3g}".format)
 #
 # **Claim (§4.1, Fig. 4b; C8).** OPD's geometry is not a small norm. Refuted, at this scale, if the norm of an
 # update and its drift ratio predict sparsity and stable rank over all runs, and the objective adds nothing.
-# Runs confined to a subspace or a subnetwork are left out.
+# Runs confined to a subspace or a subnetwork, of another model or under SGD are left out.
 
 # %%
 from paper_lib.drawing_regression import draw_regression, draw_residuals

@@ -17,6 +17,7 @@ from paper_lib.summaries import ATTENTION
 
 SHARES = ("update_sparsity", "update_density")  # in (0, 1), with saturation at both ends
 PREDICTORS = ("frobenius_norm", "drift_ratio")
+APART = ("_projected_", "_subnetwork_", "small_student", "sft_small", "_sgd")
 OBJECTIVES = ("opd", "sft", "rlvr", "mix")  # the first is what the others are compared with
 DRAWS = 400
 
@@ -45,12 +46,12 @@ def end_values(
 ) -> pd.DataFrame:
     """One row a run and seed at the end: run, seed, objective, then the outcomes and PREDICTORS.
 
-    All are means over matrices; masks at the first α. Runs without one of them are left out, and so are those
-    whose update is confined to a part of the weights, which is not what size could predict.
+    All are means over matrices; masks at the first α. Left out are runs without one of them and those of
+    APART: confined to a part of the weights, of another model, or under SGD, which has no such drift ratio.
     """
     alpha, records = evidence.diagnostics.alphas[0], []
     for run in evidence.runs if runs is None else runs:
-        if "_projected_" in run or "_subnetwork_" in run:
+        if any(name in run for name in APART):
             continue
         try:
             columns = {

@@ -33,7 +33,7 @@ RUNS = (
 
 
 def planted(effect: dict[str, float], *, noise: float = 0.01, seeds: int = 5) -> pd.DataFrame:
-    """log rank = −1 − 0.5 log norm + 0.2 log drift + effect of the objective + noise; so are sparsity's odds."""
+    """log rank = −1 − 0.5 log norm + 0.2 log drift + effect of the objective + noise; so sparsity's odds."""
     generator = np.random.default_rng(0)
     rows = [(run, seed) for run in RUNS for seed in range(seeds)]
     data = pd.DataFrame(rows, columns=["run", "seed"]).assign(
@@ -94,7 +94,9 @@ def test_too_few_runs_are_no_regression():
 
 
 def test_end_values_are_of_runs_that_have_all_and_are_free():
-    evidence = world({"drift_ratio": {"opd": 2.0, "rlvr": 1.5, "opd_projected_early": 3.0}})
+    evidence = world(
+        {"drift_ratio": {"opd": 2.0, "rlvr": 1.5, "opd_projected_early": 3.0, "opd_small_student": 2.0}}
+    )
     data = end_values(evidence, ["update_sparsity"])
     assert set(data["run"]) == {"opd", "rlvr"}
     assert list(data["seed"]) == [0, 1, 2] * 2
