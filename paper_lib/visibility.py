@@ -1,6 +1,6 @@
 """Gate III: which entries of an update bf16 can show, and what it would show of these sizes anywhere else.
 
-A stored weight moves where |ΔW_ij| exceeds ½ ULP of W_0,ij (Shen et al. 2026, §3.3, App. D): a statement about
+A stored weight moves where |ΔW_ij| exceeds ½ ULP of W_0,ij (Shen et al. 2026, §3.3, App. D): a statement on
 single entries, which is tested here entry by entry.
 """
 

@@ -1,4 +1,4 @@
-"""Masks of two runs meet as often as their densities, their rounding, or their common structure makes them."""
+"""Masks of two runs meet as often as densities, rounding, or a common structure makes them."""
 
 import math
 
@@ -87,7 +87,8 @@ def test_an_update_is_itself_and_its_half_is_covered() -> None:
 def test_the_two_runs_may_start_from_different_weights() -> None:
     w_a, w_b = (noise(24, 16, seed).bfloat16().double() for seed in (0, 1))
     delta_w = 0.1 * noise(24, 16, 2).double()
-    rows = {row.metric: row.value for row in measure_pair((w_a, w_a + delta_w), (w_b, w_b + delta_w), 1, CONFIG)}
+    found = measure_pair((w_a, w_a + delta_w), (w_b, w_b + delta_w), 1, CONFIG)
+    rows = {row.metric: row.value for row in found}
     assert_allclose([rows["subspace_alignment"], rows["update_cosine"]], 1)
     assert_allclose(rows["other_density"], visible_mask(w_b, w_b + delta_w).double().mean())
 
