@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -70,6 +71,34 @@ def random_walk(
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"shape must be (m, n) with m, n >= 1, got {tuple(shape)}")
     return (_directions(torch.Size((norms.numel(), *shape)), generator) * norms[:, None, None]).cumsum(0)
+
+
+def adam_walk(
+    learning_rates: Sequence[float] | Tensor,
+    steps: Sequence[int],
+    shape: tuple[int, int],
+    generator: torch.Generator,
+) -> Tensor:
+    """Σ_{s≤t} lr_s Z_s, Z_s standard normal: where Adam ends on gradients that are noise alone.
+
+    Adam moves each weight by about ±lr_s a step whatever the gradient's size, so without a common direction
+    ΔW_t is normal with variance Σ_{s≤t} lr_s². It shares the run's learning rates and nothing else: neither
+    its norm, which it predicts (see `spectra.drift_ratio`), nor W_0. learning_rates: one per optimizer step;
+    steps: ascending, those after which ΔW is wanted, 0 not among them. Returns (T, m, n), float64, on the
+    generator's device. Raises ValueError for rates that are negative or not finite, steps that do not ascend
+    within [1, number of rates], or a shape without entries.
+    """
+    rates = torch.as_tensor(learning_rates, dtype=torch.float64, device=generator.device)
+    if rates.ndim != 1 or not torch.isfinite(rates).all() or (rates < 0).any():
+        raise ValueError(f"learning_rates must be finite, >= 0, got {rates.tolist()!s:.60} for {shape}")
+    bounds = [0, *steps]
+    if not steps or any(a >= b for a, b in pairwise(bounds)) or steps[-1] > len(rates):
+        raise ValueError(f"steps must ascend within [1, {len(rates)}], got {list(steps)!s:.60}")
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"shape must be (m, n) with m, n >= 1, got {tuple(shape)}")
+    stretches = [torch.linalg.vector_norm(rates[a:b]) for a, b in pairwise(bounds)]
+    noise = torch.randn((len(steps), *shape), generator=generator, dtype=torch.float64, device=rates.device)
+    return (noise * torch.stack(stretches)[:, None, None]).cumsum(0)
 
 
 def random_walk_explained_variance(k: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from paper_lib import nulls
+from paper_lib import nulls, spectra
 
 SHAPES = [(40, 12), (12, 40), (24, 24), (3, 20, 12)]
 
@@ -194,3 +194,31 @@ def test_bad_input_gets_one_clear_line(call, said):
     with pytest.raises(ValueError, match=said) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_adam_on_noise_alone_moves_by_its_learning_rates() -> None:
+    rates, steps = [1e-3, 2e-3, 0.0, 3e-3, 1e-3, 1e-3], [2, 4, 6]
+    walk = nulls.adam_walk(rates, steps, (300, 400), torch.Generator().manual_seed(0))
+    assert walk.shape == (3, 300, 400)
+    for step, delta_w in zip(steps, walk, strict=True):
+        np.testing.assert_allclose(spectra.drift_ratio(delta_w, rates[:step]), 1, rtol=0.01)
+    increments = torch.stack([walk[0], walk[1] - walk[0], walk[2] - walk[1]]).flatten(1)
+    np.testing.assert_allclose(torch.corrcoef(increments), torch.eye(3), atol=0.02)
+    assert torch.equal(walk, nulls.adam_walk(rates, steps, (300, 400), torch.Generator().manual_seed(0)))
+
+
+def test_adam_walks_as_it_does_on_gradients_without_a_direction() -> None:
+    weight = torch.nn.Parameter(torch.zeros(100, 100))
+    adam = torch.optim.Adam([weight], lr=1e-3, betas=(0.9, 0.98))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        weight.grad = torch.randn(100, 100, generator=generator)
+        adam.step()
+    walk = nulls.adam_walk([1e-3] * 300, [300], (100, 100), generator)[0]
+    np.testing.assert_allclose(weight.detach().std(), walk.std(), rtol=0.1)
+
+
+@pytest.mark.parametrize("steps", [(), (0, 1), (2, 2), (1, 4)])
+def test_an_adam_walk_needs_a_rate_for_each_step(steps: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"steps must ascend within \[1, 3\]"):
+        nulls.adam_walk([1e-3] * 3, steps, (2, 2), torch.Generator())
