@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from paper_lib import __version__
 from paper_lib.confinement import Projection, Subnetwork
+from paper_lib.diagnostics_config import DiagnosticsConfig, ModelProbes
 from paper_lib.errors import require
 from paper_lib.run_config import Objective, RunConfig
 from paper_lib.tasks import Task
@@ -16,6 +17,7 @@ __all__ = [
     "EvaluationConfig",
     "Lineage",
     "ModelConfig",
+    "ModelProbes",
     "Objective",
     "Profile",
     "Projection",
@@ -91,21 +93,6 @@ class Lineage:
         require("(shape, origin)", start, (self.shape is None) != (self.origin is None), "one of the two")
         names = {stage.name for stage in self.stages}
         require("kept", self.kept, set(self.kept.values()) <= names, f"values among {sorted(names)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiagnosticsConfig:
-    """Sizes of the diagnostics, scaled to the model; the README's section on scale has the rule of each."""
-
-    alphas: tuple[float, ...] = (0.3, 0.5)
-    principal_rank: int = 4
-    angle_k: int = 16
-    K: int = 3
-    hill_k: int = 16
-    energy_k: int = 4
-    eta: float = 1e-3
-    absolute_threshold: float = 1e-5
-    null_runs: tuple[str, ...] = ("sft", "sft_matched", "opd", "rlvr")
 
 
 @dataclass(frozen=True, kw_only=True)
