@@ -4,15 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from paper_lib.checkpoints import MatrixName, Trajectory, matrix_names, matrix_shape, open_trajectory
+from paper_lib.comparisons import JointPart, PairPart
 from paper_lib.config import Profile, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
 from paper_lib.joined import write_joined
-from paper_lib.manifest import JOINT, Key, Manifest, PlannedPart, planned_parts, read_manifest, spoken
+from paper_lib.manifest import AND, JOINT, Key, Manifest, PlannedPart, planned_parts, read_manifest, spoken
 from paper_lib.measuring import measure_parts
-from paper_lib.parts import JointPart, Part, RunPart
+from paper_lib.parts import Part, RunPart
+from paper_lib.pretrain import models_directory
 from paper_lib.profiles import get_profile
 from paper_lib.starts import Study
 from paper_lib.tables import TABLES, table_metadata
@@ -113,55 +116,67 @@ def _require_curve(trajectory: Trajectory) -> None:
 def _parts(study: Study, found: _Found, manifest: Manifest) -> tuple[dict[Key, PlannedPart], dict[Key, Part]]:
     """All parts that the tables will hold, and of these the ones to be measured from what is on disk."""
     wanted, parts = planned_parts(study.profile, found.fingerprints), dict[Key, Part]()
+    left_out, gone = list[Key](), dict[Key, None]()
     for key, plan in list(wanted.items()):
-        name, seed = key
-        compared = {run: found.trajectories.get((run, seed)) for run in plan.compared}
-        members = {run: trajectory for run, trajectory in compared.items() if trajectory is not None}
+        members = {run: found.trajectories[run] for run in plan.compared if run in found.trajectories}
         if key in found.trajectories:
             parts[key] = _run_part(study, key, plan, found.trajectories[key])
-        elif name == JOINT and len(members) == len(compared):
-            parts[key] = _joint_part(study, seed, plan, members)
+        elif members and len(members) == len(plan.compared):
+            parts[key] = _comparison(study, key, plan, members)
         elif not manifest.holds(key, plan):
             del wanted[key]
-            gone = ", ".join(run for run in compared if run not in members)
-            print(
-                f"[extract] the comparison of seed {seed} is left out: it takes the weights of {gone}, which "
-                f"are measured but not on disk; `python -m paper_lib train --profile {study.profile.name} "
-                f"--seeds {seed}` trains them again",
-                flush=True,
-            )
+            left_out.append(key)
+            gone |= dict.fromkeys(run for run in plan.compared if run not in members)
+    if left_out:
+        seeds = ",".join(str(seed) for seed in sorted({seed for _, seed in gone}))
+        print(
+            f"[extract] left out: {spoken(left_out)}; needed are the weights of {spoken(list(gone))}, which "
+            f"are measured but not on disk; `python -m paper_lib train --profile {study.profile.name} "
+            f"--seeds {seeds}` trains them again",
+            flush=True,
+        )
     return wanted, parts
 
 
+def _common(study: Study, key: Key, plan: PlannedPart) -> dict[str, Any]:
+    """What every part has."""
+    return {
+        "profile": study.profile.name,
+        "seed": key[1],
+        "config": study.profile.diagnostics,
+        "tables": plan.tables,
+        "directory": study.results / "parts" / key[0].replace(AND, "+") / f"seed_{key[1]}",
+        "models": models_directory(study.profile, study.data_dir),
+        "fingerprint": plan.fingerprint,
+    }
+
+
 def _run_part(study: Study, key: Key, plan: PlannedPart, trajectory: Trajectory) -> RunPart:
-    (name, seed), matrices = key, _matrices(study.profile, trajectory)
+    matrices = _matrices(study.profile, trajectory)
     queries = [matrix for matrix in matrices if matrix.module == "q"] or matrices
     return RunPart(
-        label=f"{name} seed {seed}",
-        profile=study.profile.name,
-        seed=seed,
-        config=study.profile.diagnostics,
+        label=f"{key[0]} seed {key[1]}",
         matrices=tuple(matrices),
-        tables=plan.tables,
-        directory=study.results / "parts" / name / f"seed_{seed}",
-        fingerprint=plan.fingerprint,
-        run=study.profile.run(name),
+        run=study.profile.run(key[0]),
         trajectory=trajectory,
         pictured=queries[len(queries) // 2],
+        **_common(study, key, plan),
     )
 
 
-def _joint_part(study: Study, seed: int, plan: PlannedPart, members: dict[str, Trajectory]) -> JointPart:
+def _comparison(study: Study, key: Key, plan: PlannedPart, members: dict[Key, Trajectory]) -> Part:
+    matrices = tuple(matrix_names(next(iter(members.values())).path(0)))
+    common = _common(study, key, plan)
+    if key[0] != JOINT:
+        seeds = " and ".join(dict.fromkeys(str(seed) for _, seed in members))
+        return PairPart(label=f"{key[0]}, seed {seeds}", matrices=matrices, trajectories=members, **common)
+    by_name = {name: trajectory for (name, _), trajectory in members.items()}
     return JointPart(
-        label=f"{', '.join(members)} compared, seed {seed}",
-        profile=study.profile.name,
-        seed=seed,
-        config=study.profile.diagnostics,
-        matrices=tuple(matrix_names(next(iter(members.values())).path(0))),
-        tables=plan.tables,
-        directory=study.results / "parts" / JOINT / f"seed_{seed}",
-        fingerprint=plan.fingerprint,
-        trajectories=members,
+        label=f"{', '.join(by_name)} compared, seed {key[1]}",
+        matrices=matrices,
+        trajectories=by_name,
+        runs={name: study.profile.run(name) for name in by_name},
+        **common,
     )
 
 

@@ -9,10 +9,9 @@ import pandas as pd
 from paper_lib.config import fingerprint
 from paper_lib.errors import CompanionError
 from paper_lib.manifest import (
-    COMPARED,
-    JOINT,
     Key,
     PlannedPart,
+    compared_runs,
     owners,
     read_manifest,
     rows_of,
@@ -92,8 +91,8 @@ def forget(
     results = Path(data_dir) / "results" / profile.name
     manifest = read_manifest(results)
     gone = {(run.name, seed) for run, seed in selected(profile, runs, seeds)}
-    gone |= {(JOINT, seed) for name, seed in gone if name in COMPARED}
     held = manifest.parts()
+    gone |= {key for key in held if gone & set(compared_runs(key))}
     removed = [key for key in held if key in gone]
     if not removed:
         raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")

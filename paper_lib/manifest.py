@@ -1,8 +1,8 @@
 """What the tables of a profile are made of, and which of it they already hold.
 
-A part is a run of one seed, or what compares the runs of one seed. Each joined table says of every part in it
-which fingerprint its rows were computed from. It does so in its own metadata: rows and fingerprints are one
-file, so no crash can make them disagree. What is measured needs no run on disk.
+A part is a run of one seed, what compares the runs of one seed, or a pair of runs. Each joined table says of
+every part in it which fingerprint its rows were computed from. It does so in its own metadata: rows and
+fingerprints are one file, so no crash can make them disagree. What is measured needs no run on disk.
 """
 
 from collections.abc import Mapping, Set
@@ -16,24 +16,35 @@ from paper_lib.config import Profile, fingerprint
 from paper_lib.tables import TABLES, table_parts
 
 JOINT = "joint"  # in the place of a run's name: what compares the runs of a seed
+AND = " & "  # between the names of a pair, in the place of a run's name: opd & rlvr
 JOINT_RUNS = ("opd", "rlvr", "sft_matched")  # in one PCA, where they start from the same W_0
 RESCALED_FROM = ("sft", "sft_matched")  # the update of each of these ...
 RESCALED_TO = ("opd", "rlvr")  # ... at the norm of each of these, as nulls rescaled_sft, rescaled_sft_matched
 COMPARED = tuple(dict.fromkeys((*JOINT_RUNS, *RESCALED_FROM)))
 
-Key = tuple[str, int]  # (run, seed) or (JOINT, seed)
+Key = tuple[str, int]  # (run, seed), (JOINT, seed) or (run & run, seed)
+
+
+def compared_runs(key: Key) -> tuple[Key, ...]:
+    """The (run, seed) that a part may compare, none for a run by itself. A pair of a run with itself is of
+    this seed and the next."""
+    name, seed = key
+    if name == JOINT:
+        return tuple((run, seed) for run in COMPARED)
+    one, _, other = name.partition(AND)
+    return ((one, seed), (other, seed + (one == other))) if other else ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPart:
     """What a part has to be computed from, and the tables that it has rows in.
 
-    tables: those that are measured; a run's curve comes with it. compared: of a joint part, its runs.
+    tables: those that are measured; a run's curve comes with it. compared: the runs behind a comparison.
     """
 
     fingerprint: str
     tables: tuple[str, ...]
-    compared: tuple[str, ...] = ()
+    compared: tuple[Key, ...] = ()
 
     @property
     def joined(self) -> tuple[str, ...]:
@@ -43,7 +54,7 @@ class PlannedPart:
 
 def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key, PlannedPart]:
     """The parts that these trajectories (their fingerprints, in planned order) make, in the tables' order:
-    each run, then each seed of which at least two runs are compared."""
+    each run, then each seed of which at least two runs are compared, then each pair."""
     config, parts = profile.diagnostics, {}
     first_seed = {run.name: seed for run, seed in reversed(profile.planned())}
     for (name, seed), trained in trajectories.items():
@@ -56,8 +67,16 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
         behind = {name: trajectories[name, seed] for name in COMPARED if (name, seed) in trajectories}
         if len(behind) > 1:
             made_from = fingerprint(profile.name, JOINT, seed, config, behind)
-            tables = ("trajectories", "nulls")
-            parts[JOINT, seed] = PlannedPart(fingerprint=made_from, tables=tables, compared=tuple(behind))
+            curved = config.probes is not None and behind.keys() & set(config.probes.curvature_runs)
+            tables = ("trajectories", "nulls", *(("curvature",) if curved else ()))
+            compared = tuple((name, seed) for name in behind)
+            parts[JOINT, seed] = PlannedPart(fingerprint=made_from, tables=tables, compared=compared)
+    for one, other in (*config.pairs, *((run, run) for run in config.seed_runs)):
+        for key in [(one + AND + other, seed) for name, seed in trajectories if name == one]:
+            if not trajectories.keys() >= set(compared := compared_runs(key)):
+                continue
+            made_from = fingerprint(profile.name, key, config, [trajectories[run] for run in compared])
+            parts[key] = PlannedPart(fingerprint=made_from, tables=("pairs",), compared=compared)
     return parts
 
 
@@ -87,8 +106,7 @@ class Manifest:
         for table in ("trajectories", *TABLES):
             for key, made_from in self.fingerprints[table].items():
                 tables = tuple(t for t in TABLES if t != "curves" and key in self.fingerprints[t])
-                compared = COMPARED if key[0] == JOINT else ()
-                part = PlannedPart(fingerprint=made_from, tables=tables, compared=compared)
+                part = PlannedPart(fingerprint=made_from, tables=tables, compared=compared_runs(key))
                 found.setdefault(key, part)
         return found
 
@@ -118,21 +136,21 @@ def said_of(table: str, parts: Mapping[Key, PlannedPart], models: Mapping[str, s
 def measured_runs(profile: Profile, results: Path, trajectories: Mapping[Key, str]) -> set[Key]:
     """The planned (run, seed) that need no trajectory any more, `trajectories` giving all fingerprints.
 
-    A run that is compared with others of its seed counts only where that comparison is measured as well: it
-    takes all their weights.
+    A run that is compared with others counts only where that comparison is measured as well: it takes all
+    their weights.
     """
     manifest, parts = read_manifest(results), planned_parts(profile, trajectories)
     up_to_date = {key for key, part in parts.items() if manifest.holds(key, part)}
-    return {
-        (name, seed)
-        for name, seed in up_to_date
-        if name != JOINT and (name not in COMPARED or {(JOINT, seed)} & parts.keys() <= up_to_date)
-    }
+    awaited = {run for key in parts.keys() - up_to_date for run in parts[key].compared}
+    return {key for key in up_to_date - awaited if not parts[key].compared}
 
 
 def owners(table: str, rows: pd.DataFrame) -> pd.MultiIndex:
-    """The part that every row of a joined table belongs to, as (run or JOINT, seed)."""
-    compared = pd.Series(False, index=rows.index)
+    """The part that every row of a joined table belongs to, as (run or what stands in its place, seed)."""
+    if table == "pairs":
+        names = rows["run"].astype(object) + AND + rows["other"].astype(object)
+        return pd.MultiIndex.from_arrays([names, rows["seed"]])
+    compared = pd.Series(table == "curvature", index=rows.index)
     if table == "nulls":
         compared = rows["null"].astype(str).str.startswith("rescaled_")
     if table == "trajectories":

@@ -6,7 +6,7 @@ from time import monotonic
 from paper_lib.checkpoints import MatrixName
 from paper_lib.errors import CompanionError
 from paper_lib.parallel import completed, one_thread, roughly
-from paper_lib.parts import Measured, Part
+from paper_lib.parts import Measured, Part, Unit
 
 
 def measure_parts(parts: Sequence[Part], *, workers: int | None, force: bool) -> int:
@@ -19,26 +19,26 @@ def measure_parts(parts: Sequence[Part], *, workers: int | None, force: bool) ->
     done = len(parts) - len(todo)
     if done:
         print(f"[extract] {done} of {len(parts)} parts are up to date", flush=True)
-    tasks = [(number, matrix) for number, part in enumerate(todo) for matrix in part.matrices]
-    results: list[dict[MatrixName, Measured]] = [{} for _ in todo]
+    tasks = [(number, unit) for number, part in enumerate(todo) for unit in part.units]
+    results: list[dict[Unit, Measured]] = [{} for _ in todo]
     failures: dict[str, str] = {}
     began = monotonic()
-    jobs = [(todo[number], matrix) for number, matrix in tasks]
-    labels = [f"{part.label}, {matrix.name}" for part, matrix in jobs]
+    jobs = [(todo[number], unit) for number, unit in tasks]
+    labels = [f"{part.label}, {unit}" for part, unit in jobs]
     outcomes = completed(
         *(_measure, jobs), labels=labels, what="extract", workers=workers, report=lambda line: None
     )
     for ready, (index, outcome) in enumerate(outcomes, start=1):
-        number, matrix = tasks[index]
+        number, unit = tasks[index]
         part = todo[number]
         if isinstance(outcome, CompanionError):
             failures.setdefault(part.label, str(outcome))
             continue
-        results[number][matrix] = outcome
-        if len(results[number]) < len(part.matrices):
+        results[number][unit] = outcome
+        if len(results[number]) < len(part.units):
             continue
         with one_thread():
-            part.write([results[number][matrix] for matrix in part.matrices])
+            part.write([results[number][unit] for unit in part.units])
         results[number] = {}  # its frames are on disk now
         done, left = done + 1, (monotonic() - began) / ready * (len(tasks) - ready)
         count = f"{len(part.matrices)} matrices"
@@ -49,5 +49,5 @@ def measure_parts(parts: Sequence[Part], *, workers: int | None, force: bool) ->
     return len(todo)
 
 
-def _measure(part: Part, matrix: MatrixName) -> Measured:
-    return part.measure(matrix)
+def _measure(part: Part, unit: Unit) -> Measured:
+    return part.measure(unit) if isinstance(unit, MatrixName) else part.measure_whole(unit)

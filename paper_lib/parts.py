@@ -1,7 +1,7 @@
-"""What is extracted, and resumed, as one: a run of one seed, or the runs of one seed that are compared."""
+"""What is extracted, and resumed, as one: a part of the tables; here a run of one seed by itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -10,27 +10,32 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from paper_lib.checkpoints import MatrixName, Trajectory, read_matrix
 from paper_lib.config import DiagnosticsConfig, RunConfig
 from paper_lib.errors import CompanionError
-from paper_lib.manifest import JOINT_RUNS, RESCALED_FROM, RESCALED_TO
-from paper_lib.measure import mask_picture, measure_matrix, measure_nulls, measure_rescaled
-from paper_lib.pca import path_gram, path_pca, path_rows, point_rows
+from paper_lib.measure import mask_picture, measure_matrix, measure_nulls
+from paper_lib.measure_end import measure_end, unchanged_counts, unchanged_rows
+from paper_lib.pca import path_gram, path_rows
+from paper_lib.probing import drift_rows, load_snapshot, snapshot_model
 from paper_lib.tables import TABLES, Row, table_metadata, write_table
 from paper_lib.tasks import seeded_generator
 
 EVERYWHERE = {"layer": -1, "module": "all"}  # the place of a null's path through all projection matrices
+DRIFT = "drift"
 
 Frames = dict[str, list[pd.DataFrame]]
+Unit = MatrixName | str  # what is measured by itself: a matrix, or by name the model as a whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one matrix gives: frames by table, and by name the inner products of paths, to be summed."""
+    """What one unit gives: frames by table, and by name what is summed over matrices (counts, inner products
+    of paths)."""
 
     frames: Frames
-    grams: dict[str, Tensor]
+    sums: dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +49,29 @@ class Part(ABC):
     matrices: tuple[MatrixName, ...]
     tables: tuple[str, ...]
     directory: Path
+    models: Path
     fingerprint: str
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The matrices, then what is measured of the model as a whole."""
+        return (*self.matrices, *self.wholes())
 
     @abstractmethod
     def measure(self, matrix: MatrixName) -> Measured:
         """One matrix's share of the tables."""
 
-    @abstractmethod
-    def paths(self, grams: dict[str, Tensor]) -> Frames:
-        """What only all matrices together give, from their summed inner products."""
+    def wholes(self) -> tuple[str, ...]:
+        """By name, what `measure_whole` can measure."""
+        return ()
+
+    def measure_whole(self, name: str) -> Measured:
+        """What needs the whole model, which is built from the config of its base in `models`."""
+        raise NotImplementedError(name)
+
+    def paths(self, sums: dict[str, Tensor]) -> Frames:
+        """What only all matrices together give, from the sums over them."""
+        return {}
 
     def path(self, table: str) -> Path:
         """Where the part keeps its rows of a table."""
@@ -67,11 +86,10 @@ class Part(ABC):
         return all(fingerprint == self.fingerprint for fingerprint in found)
 
     def write(self, measured: Sequence[Measured]) -> None:
-        """Write its tables from what all its matrices gave, in their order."""
-        names = sorted(set.intersection(*(set(each.grams) for each in measured)))
-        whole = self.paths(
-            {name: reduce(torch.add, [each.grams[name] for each in measured]) for name in names}
-        )
+        """Write its tables from what all its units gave, in their order."""
+        sums = [each.sums for each in measured[: len(self.matrices)]]
+        names = sorted(set.intersection(*map(set, sums)))
+        whole = self.paths({name: reduce(torch.add, [each[name] for each in sums]) for name in names})
         for table in self.tables:
             frames = [frame for each in measured for frame in each.frames.get(table, [])]
             rows = concatenated(table, [*frames, *whole.get(table, [])])
@@ -88,7 +106,8 @@ class Part(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class RunPart(Part):
-    """A run of one seed by itself: its matrices, its path, and where asked its nulls and mask picture."""
+    """A run of one seed by itself: its matrices, its path, its drift, and where asked its nulls and mask
+    picture."""
 
     run: RunConfig
     trajectory: Trajectory
@@ -97,87 +116,72 @@ class RunPart(Part):
     def measure(self, matrix: MatrixName) -> Measured:
         name, steps, weights = self.run.name, self.trajectory.steps, snapshots(self.trajectory, matrix)
         place: dict[str, Any] = {"layer": matrix.layer, "module": matrix.module}
-        rows = measure_matrix(weights, steps, self.config, self.run.learning_rates())
+        rates = self.run.learning_rates()
+        rows = measure_matrix(weights, steps, self.config, rates)
+        rows += measure_end(weights[0], weights[-1], steps[-1], self.config)
         frames = {"matrices": [self.keyed(name, rows, **place)]}
-        grams = {"path": path_gram([w.double() - weights[0].double() for w in weights])}
+        sums = {"path": path_gram([w.double() - weights[0].double() for w in weights])}
+        sums["unchanged"] = unchanged_counts(weights[0], weights[-1], self.config)
         if "nulls" in self.tables:
-            nulls, walk = measure_nulls(
+            nulls, walks = measure_nulls(
                 weights,
                 steps,
                 self.config,
                 lambda null: seeded_generator(null, name, self.seed, matrix.name),
+                rates,
             )
             names = [null for null, rows in nulls.items() for _ in rows]
             rows = [row for rows in nulls.values() for row in rows]
             frames["nulls"] = [self.keyed(name, rows, null=names, **place)]
-            grams["walk"] = path_gram(walk)
+            sums |= {null: path_gram(walk) for null, walk in walks.items()}
         if "masks" in self.tables and matrix == self.pictured:
             picture = mask_picture(weights[0], weights[-1], self.config)
             frames["masks"] = [picture.assign(profile=self.profile, run=name, seed=self.seed, **place)]
-        return Measured(frames=frames, grams=grams)
+        return Measured(frames=frames, sums=sums)
 
-    def paths(self, grams: dict[str, Tensor]) -> Frames:
+    def wholes(self) -> tuple[str, ...]:
+        return () if self.config.probes is None else (DRIFT,)
+
+    def measure_whole(self, name: str) -> Measured:
+        probes = self.config.probes
+        if name != DRIFT or probes is None:
+            return super().measure_whole(name)
+        run, trajectory = self.run, self.trajectory
+        steps = trajectory.steps[1:] if run.name in probes.drift_runs else trajectory.steps[-1:]
+        start, tokenizer = snapshot_model(self.models, trajectory, 0)
+        now, _ = snapshot_model(self.models, trajectory, 0)
+
+        def models() -> Iterator[tuple[int, PreTrainedModel]]:
+            for step in steps:
+                load_snapshot(now, trajectory, step)
+                yield step, now
+
+        rows = drift_rows(
+            *(start, models(), tokenizer, run.tasks[0], probes),
+            max_new_tokens=run.max_new_tokens,
+            seed=self.seed,
+        )
+        return Measured(frames={"trajectories": [self.keyed(run.name, rows)]}, sums={})
+
+    def paths(self, sums: dict[str, Tensor]) -> Frames:
         name, steps = self.run.name, self.trajectory.steps
-        frames = {"trajectories": [self.keyed(name, path_rows(grams["path"], steps))]}
-        if "walk" in grams:
-            rows = path_rows(grams["walk"], steps)
-            frames["nulls"] = [self.keyed(name, rows, null="random_walk", **EVERYWHERE)]
+        rows = path_rows(sums["path"], steps) + unchanged_rows(sums["unchanged"], steps[-1], self.config)
+        frames = {"trajectories": [self.keyed(name, rows)], "nulls": list[pd.DataFrame]()}
+        for null in ("random_walk", "adam_walk"):
+            if null in sums:
+                rows = path_rows(sums[null], steps)
+                frames["nulls"].append(self.keyed(name, rows, null=null, **EVERYWHERE))
         return frames
 
 
-@dataclass(frozen=True, kw_only=True)
-class JointPart(Part):
-    """Runs of one seed, compared: one PCA of those that share W_0, and SFT's update at the others' norm."""
+def snapshots(trajectory: Trajectory, matrix: MatrixName, steps: Sequence[int] | None = None) -> list[Tensor]:
+    """W_0, …, W_T of one matrix (at `steps` alone, where given), mapped from their files.
 
-    trajectories: dict[str, Trajectory]
-
-    @property
-    def joint_runs(self) -> tuple[str, ...]:
-        """The runs of the joint PCA, in its order."""
-        return tuple(name for name in JOINT_RUNS if name in self.trajectories)
-
-    @property
-    def rescaled_runs(self) -> list[tuple[str, str]]:
-        """(whose update, at whose norm) of every rescaled null."""
-        known = self.trajectories
-        return [(a, b) for a in RESCALED_FROM for b in RESCALED_TO if a in known and b in known]
-
-    def measure(self, matrix: MatrixName) -> Measured:
-        weights = {name: snapshots(trajectory, matrix) for name, trajectory in self.trajectories.items()}
-        frames = {"nulls": [self._rescaled(matrix, weights, *pair) for pair in self.rescaled_runs]}
-        starts = [weights[name][0] for name in self.joint_runs]
-        if len(starts) < 2 or not all(torch.equal(starts[0], w_0) for w_0 in starts):
-            return Measured(frames=frames, grams={})
-        updates = [w.double() - starts[0].double() for name in self.joint_runs for w in weights[name]]
-        return Measured(frames=frames, grams={"joint": path_gram(updates)})
-
-    def _rescaled(
-        self, matrix: MatrixName, weights: dict[str, list[Tensor]], source: str, target: str
-    ) -> pd.DataFrame:
-        other_delta_w = weights[source][-1].double() - weights[source][0].double()
-        w_0, w_t = weights[target][0], weights[target][-1]
-        fits = other_delta_w.shape == w_0.shape
-        step = self.trajectories[target].steps[-1]
-        rows = measure_rescaled(w_0, w_t, other_delta_w, step, self.config) if fits else []
-        return self.keyed(target, rows, null=f"rescaled_{source}", layer=matrix.layer, module=matrix.module)
-
-    def paths(self, grams: dict[str, Tensor]) -> Frames:
-        if "joint" not in grams:  # the runs start from different weights: their updates have no common origin
-            return {}
-        points = [(name, step) for name in self.joint_runs for step in self.trajectories[name].steps]
-        coordinates, ratios = path_pca(grams["joint"])
-        last = max(step for _, step in points)
-        shares = point_rows(last, ratios, "explained_variance_ratio")
-        frames = [self.keyed("joint:" + "+".join(self.joint_runs), shares)]
-        for (name, step), point in zip(points, coordinates, strict=True):
-            frames.append(self.keyed(name, point_rows(step, point, "joint_pca_coordinate")))
-        return {"trajectories": frames}
-
-
-def snapshots(trajectory: Trajectory, matrix: MatrixName) -> list[Tensor]:
-    """W_0, …, W_T of one matrix, mapped from their files. Raises CompanionError where one is not finite."""
-    weights = [read_matrix(trajectory.path(step), matrix) for step in trajectory.steps]
-    for step, w_t in zip(trajectory.steps, weights, strict=True):
+    Raises CompanionError where one is not finite.
+    """
+    steps = trajectory.steps if steps is None else steps
+    weights = [read_matrix(trajectory.path(step), matrix) for step in steps]
+    for step, w_t in zip(steps, weights, strict=True):
         if not torch.isfinite(w_t).all():
             path = trajectory.path(step)
             raise CompanionError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.batches import encode_prompts
+from paper_lib.checkpoints import Trajectory, load_checkpoint
 from paper_lib.config import ModelProbes
 from paper_lib.curvature import (
     equal_rms,
@@ -20,11 +22,14 @@ from paper_lib.curvature import (
 )
 from paper_lib.decompositions import Decomposition
 from paper_lib.drift import policy_drift
+from paper_lib.errors import CompanionError
+from paper_lib.models import load_model
 from paper_lib.nulls import permuted
 from paper_lib.rollouts import sample
 from paper_lib.tables import Row
 from paper_lib.tasks import Task, problems, seeded_generator
 
+BASE = "base"  # the model that a run starts from, where its configuration names no other
 RANDOM_DIRECTIONS = {
     "principal": principal_direction,
     "off_principal": off_principal_direction,
@@ -33,6 +38,25 @@ RANDOM_DIRECTIONS = {
 START = "start"  # in the place of a run's name: directions that are W_0's own
 Update = Mapping[str, Tensor]  # by parameter name
 Named = tuple[str, str, Update]  # of which run, which direction
+
+
+def snapshot_model(
+    models: Path, trajectory: Trajectory, step: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The student after `step` steps, and its tokenizer; config and tokenizer are its base's, in `models`."""
+    model, tokenizer = load_model(models / (trajectory.config.get("base") or BASE))
+    load_snapshot(model, trajectory, step)
+    return model, tokenizer
+
+
+def load_snapshot(model: PreTrainedModel, trajectory: Trajectory, step: int) -> None:
+    """Give the model the weights after `step` steps; CompanionError where they are another model's."""
+    path = trajectory.path(step)
+    try:
+        model.load_state_dict(load_checkpoint(path))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CompanionError(f"{path} does not fit the base that it was trained from ({reason})") from error
 
 
 def drift_rows(

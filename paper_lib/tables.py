@@ -25,17 +25,24 @@ MASK_COLUMNS = (
     *("profile", "run", "seed", "layer", "module", "row", "column"),
     *("update", "principal", "low_magnitude"),
 )
+PAIR_COLUMNS = (
+    *("profile", "run", "other", "seed", "other_seed"),
+    *("step", "layer", "module", "metric", "k", "value"),
+)
+CURVATURE_COLUMNS = ("profile", "run", "seed", "step", "direction", "metric", "k", "value")
 TABLES = {
     "matrices": RESULT_COLUMNS,
     "nulls": NULL_COLUMNS,
     "trajectories": TRAJECTORY_COLUMNS,
     "curves": CURVE_COLUMNS,
     "masks": MASK_COLUMNS,
+    "pairs": PAIR_COLUMNS,
+    "curvature": CURVATURE_COLUMNS,
 }
 
 _TYPES = {
-    **dict.fromkeys(("profile", "run", "module", "metric", "null"), pa.string()),
-    **dict.fromkeys(("seed", "step", "layer", "row", "column"), pa.int64()),
+    **dict.fromkeys(("profile", "run", "other", "module", "metric", "null", "direction"), pa.string()),
+    **dict.fromkeys(("seed", "other_seed", "step", "layer", "row", "column"), pa.int64()),
     **dict.fromkeys(("k", "value"), pa.float64()),
     **dict.fromkeys(("update", "principal", "low_magnitude"), pa.bool_()),
 }

@@ -12,9 +12,11 @@ from numpy.testing import assert_allclose
 from planted import PROFILE, STEPS, extracted_study, table
 from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
+from sklearn.metrics import jaccard_score
 
 from paper_lib.checkpoints import load_checkpoint, matrix_names, step_path
 from paper_lib.measure import measure_matrix, measure_rescaled
+from paper_lib.sparsity import half_ulp
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def test_path_pca_is_pca_of_all_weights(
 def test_nulls_keep_what_they_promise(extracted: Path) -> None:
     nulls = table(extracted, "nulls", "layer == 0 and module == 'up'").set_index("null")
     truth = table(extracted, "matrices", "layer == 0 and module == 'up' and step == 10")
-    promised = {"same_norm_gaussian", "permuted", "rescaled_sft", "random_walk"}
+    promised = {"same_norm_gaussian", "permuted", "rescaled_sft", "random_walk", "adam_walk"}
     assert set(nulls.index) == promised  # not rescaled_sft_matched, whose update is 0 and has no direction
     gaussian = nulls.loc["same_norm_gaussian"].query("run == 'opd'")
     assert value(gaussian, "stable_rank") > 3 > value(truth.query("run == 'opd'"), "stable_rank")
@@ -157,8 +159,14 @@ def test_nulls_keep_what_they_promise(extracted: Path) -> None:
     still = nulls.loc["permuted"].query("run == 'sft_matched' and metric == 'update_sparsity'")
     assert still["value"].tolist() == [1.0]
     whole = table(extracted, "nulls", "layer == -1 and run == 'opd' and metric == 'explained_variance_ratio'")
-    assert whole["module"].tolist() == ["all"] * 3
-    assert_allclose(whole["value"].sum(), 1)
+    for walk in ("random_walk", "adam_walk"):
+        shares = whole[whole["null"] == walk]
+        assert shares["module"].tolist() == ["all"] * 3
+        assert_allclose(shares["value"].sum(), 1)
+    adam = nulls.loc["adam_walk"].query("run == 'sft_matched'")  # which never moved: the walk asks for rates
+    assert value(adam.query("step == 10"), "update_sparsity") < 1
+    assert value(adam.query("step == 10"), "low_magnitude_overlap", 0.3) > 0.3
+    assert sorted(set(adam.query("metric == 'stable_rank'")["step"])) == [4, 8, 10]
 
 
 def test_sft_rescaled_has_its_spectrum_at_the_others_norm(extracted: Path) -> None:
@@ -204,3 +212,56 @@ def test_an_update_at_its_own_norm_turns_and_shows_what_the_run_did() -> None:
             value for (metric, k), value in run.items() if metric == row.metric and (k == row.k or k != k)
         ]
         assert_allclose(row.value, same[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("run", ["sft", "opd", "rlvr"])
+def test_the_end_of_a_run_shows_what_its_formulas_give(extracted: Path, run: str) -> None:
+    name = "model.layers.0.mlp.down_proj.weight"
+    w_0, w_t = (torch.from_numpy(stored(extracted, run, step, name)) for step in (0, 10))
+    delta_w, observed = w_t - w_0, w_0.bfloat16() != w_t.bfloat16()
+    predicted = delta_w.abs() > half_ulp(w_0)
+    at = table(extracted, "matrices", f"run == {run!r} and layer == 0 and module == 'down' and step == 10")
+    assert_allclose(value(at, "predicted_density"), predicted.double().mean())
+    assert_allclose(value(at, "prediction_agreement"), (predicted == observed).double().mean())
+    pairs = delta_w.abs().flatten()[:, None] > half_ulp(w_0).flatten()
+    assert_allclose(value(at, "independent_density"), pairs.double().mean())
+    u, _, vh = np.linalg.svd(w_0.numpy(), full_matrices=False)
+    inside = np.linalg.norm(u[:, :3].T @ delta_w.numpy() @ vh[:3].T) ** 2 / np.linalg.norm(delta_w) ** 2
+    assert_allclose(value(at, "principal_energy", 3), inside)
+    assert_allclose(value(at, "principal_energy_chance", 3), 3 / 16 * 3 / 24)
+    energy = np.sort(np.square(delta_w.numpy()), axis=None)[::-1]
+    assert_allclose(value(at, "coordinate_energy", 0.1), energy[: math.ceil(38.4)].sum() / energy.sum())
+    assert len(table(extracted, "matrices", "metric == 'predicted_density'")) == 4 * 8
+
+
+def test_sparsity_depends_on_precision_and_tolerance_as_counted(extracted: Path) -> None:
+    rows = table(extracted, "trajectories", "run == 'opd' and metric.str.startswith('update_sparsity')")
+    names = [m.name for m in matrix_names(step_path(extracted / "runs/planted/opd/seed_0", 0))]
+    path = [np.concatenate([stored(extracted, "opd", step, n).ravel() for n in names]) for step in (0, 10)]
+    a, b = (torch.from_numpy(w) for w in path)
+    for precision in (torch.bfloat16, torch.float16, torch.float32):
+        metric = f"update_sparsity_{str(precision)[6:]}"
+        before, after = (w.to(precision).double() for w in (a, b))
+        for eta in (0.0, 1e-3):
+            same = (before - after).abs() <= eta * torch.maximum(before.abs(), after.abs())
+            assert_allclose(value(rows, metric, eta), same.double().mean())
+    bf16 = rows[rows["metric"] == "update_sparsity_bfloat16"].sort_values("k")
+    assert bf16["value"].is_monotonic_increasing
+    assert bf16[bf16["k"] < 2**-8]["value"].nunique() == 1
+    assert bf16["value"].iloc[-1] > bf16["value"].iloc[0]
+    assert value(rows, "update_sparsity_float32", 1e-3) > value(rows, "update_sparsity_float32", 0.0)
+
+
+def test_pairs_compare_what_each_run_shows(extracted: Path) -> None:
+    name = "model.layers.1.self_attn.k_proj.weight"
+    masks = {}
+    for run in ("opd", "rlvr"):
+        w_0, w_t = (torch.from_numpy(stored(extracted, run, step, name)).bfloat16() for step in (0, 10))
+        masks[run] = (w_0 != w_t).numpy().ravel()
+    rows = table(extracted, "pairs", "run == 'opd' and other == 'rlvr' and layer == 1 and module == 'k'")
+    assert set(rows["seed"]) == set(rows["other_seed"]) == {0}
+    assert_allclose(value(rows, "jaccard"), jaccard_score(masks["opd"], masks["rlvr"]))
+    both = (masks["opd"] & masks["rlvr"]).sum()
+    assert_allclose(value(rows, "coverage"), both / masks["rlvr"].sum())
+    assert_allclose(value(rows, "reverse_coverage"), both / masks["opd"].sum())
+    assert set(table(extracted, "pairs", "other == 'sft_matched'")["run"]) == {"opd", "rlvr"}

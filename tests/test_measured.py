@@ -21,6 +21,8 @@ from paper_lib.tables import TABLES, read_table, table_metadata
 
 TWO_SEEDS = replace(TINY, runs=(SFT, OPD, RLVR, EARLY), seeds=(0, 1))
 RUNS = {(run.name, seed) for run, seed in TWO_SEEDS.planned()}
+PAIR = "opd & rlvr"
+COMPARISONS = {(name, seed) for name in (JOINT, PAIR) for seed in (0, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def held(data: Path) -> set[tuple[str, int]]:
 
 def test_tables_say_of_every_part_what_it_was_computed_from(reference):
     manifest = read_manifest(reference / "results" / "tiny")
-    assert set(manifest.parts()) == RUNS | {(JOINT, 0), (JOINT, 1)}
+    assert set(manifest.parts()) == RUNS | COMPARISONS
     assert set(manifest.fingerprints["masks"]) == {("opd", 0)}
     assert set(manifest.fingerprints["nulls"]) == {("opd", 0), ("opd", 1), (JOINT, 0), (JOINT, 1)}
     assert manifest.models == Study(profile=TWO_SEEDS, data_dir=reference).models()
@@ -98,7 +100,7 @@ def test_tables_grow_seed_by_seed_with_the_other_runs_gone(data, reference, trai
     shutil.rmtree(data / "results")
     train(data)
     extract(data)
-    assert held(data) == {(name, 0) for name in ("sft", "opd", "rlvr", "opd_projected_early", JOINT)}
+    assert held(data) == {(name, 0) for name in ("sft", "opd", "rlvr", "opd_projected_early", JOINT, PAIR)}
     shutil.rmtree(data / "runs")
     shutil.rmtree(data / "results" / "tiny" / "parts")
     trained.clear()
@@ -111,8 +113,8 @@ def test_tables_grow_seed_by_seed_with_the_other_runs_gone(data, reference, trai
 def test_a_forgotten_run_is_trained_and_measured_again_to_the_same_bytes(data, reference, trained, capsys):
     forget("tiny", data_dir=data, runs=["opd"], seeds=[1])
     assert "[forget] removed from" in (told := capsys.readouterr().out)
-    assert ": opd (seed 1), the comparison of seed 1; train and extract" in told
-    assert held(data) == (RUNS | {(JOINT, 0)}) - {("opd", 1)}
+    assert ": opd (seed 1), opd & rlvr (seed 1), the comparison of seed 1; train and extract" in told
+    assert held(data) == (RUNS | COMPARISONS) - {("opd", 1), (JOINT, 1), (PAIR, 1)}
     for table in set(TABLES) - {"masks"}:
         assert (
             read_table(data / "results" / "tiny" / f"{table}.parquet")
@@ -143,7 +145,10 @@ def test_a_comparison_whose_runs_are_partly_gone_is_left_out_and_comes_back(data
     train(data, runs=["opd"], seeds=[1])
     extract(data)
     told = capsys.readouterr().out
-    assert "the comparison of seed 1 is left out: it takes the weights of rlvr, which are measured" in told
+    assert (
+        "left out: opd & rlvr (seed 1), the comparison of seed 1; needed are the weights of rlvr (seed 1)"
+        in told
+    )
     assert "`python -m paper_lib train --profile tiny --seeds 1` trains them again" in told
     train(data, seeds=[1])
     assert extract(data) == tables(reference)

@@ -17,6 +17,7 @@ from paper_lib.config import (
     EvaluationConfig,
     Lineage,
     ModelConfig,
+    ModelProbes,
     Projection,
     RunConfig,
 )
@@ -80,7 +81,16 @@ TINY = replace(
     seeds=(0,),
     main_runs=(),
     main_seeds=(0,),
-    diagnostics=DiagnosticsConfig(principal_rank=2, angle_k=4, K=2, hill_k=4, energy_k=2, null_runs=("opd",)),
+    diagnostics=DiagnosticsConfig(
+        principal_rank=2,
+        angle_k=4,
+        K=2,
+        hill_k=4,
+        energy_k=2,
+        null_runs=("opd",),
+        seed_runs=(),
+        probes=ModelProbes(drift_prompts=2, curvature_prompts=2, draws=2, samples=2),
+    ),
     evaluation=EvaluationConfig(
         snapshot_problems=4, final_problems=4, variant_problems=4, samples=2, variants=(LONGER,)
     ),
