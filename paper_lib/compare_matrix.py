@@ -27,11 +27,11 @@ def measure_shared(work: Comparison, matrix: Matrix) -> pd.DataFrame:
     try:
         rows = {MEASURED: _metrics(work, weights) + _gram_rows(work, _path_gram(weights))}
         if work.nulls:
-            nulls, walk = measure_nulls(
+            nulls, walks = measure_nulls(
                 weights, work.steps, work.config, lambda null: seeded_generator(null, "compare", matrix.name)
             )
             rows |= nulls
-            rows["random_walk"] += _gram_rows(work, path_gram(walk))
+            rows["random_walk"] += _gram_rows(work, path_gram(walks["random_walk"]))
     except (ValueError, RuntimeError, MemoryError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CompanionError(f"{work.finetuned.file(matrix.name)}: {matrix.name}: {reason}") from error

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from paper_lib.checkpoints import MatrixName, Trajectory, matrix_names, matrix_shape, open_trajectory
-from paper_lib.comparisons import JointPart, PairPart
 from paper_lib.config import Profile, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
 from paper_lib.joined import write_joined
+from paper_lib.joint_parts import JointPart, PairPart
 from paper_lib.manifest import AND, JOINT, Key, Manifest, PlannedPart, planned_parts, read_manifest, spoken
 from paper_lib.measuring import measure_parts
 from paper_lib.parts import Part, RunPart

@@ -79,14 +79,14 @@ def measure_nulls(
     steps: Sequence[int],
     config: DiagnosticsConfig,
     generator: Callable[[str], Generator],
-    learning_rates: Sequence[float],
+    learning_rates: Sequence[float] | None = None,
 ) -> tuple[dict[str, list[Row]], dict[str, list[Tensor]]]:
     """Rows by null: what same-size, permuted and random-walk updates would show in place of the run's own.
 
     weights, steps: as for `measure_matrix`. generator: gives each null, by its name, an own generator. The
     first two are drawn at the last step; the walks have every step: `random_walk` with the run's own
-    increment norms, `adam_walk` with its learning rates (one per optimizer step) and, at the last step, all
-    that the first two have. Also returns each walk's updates, from 0 at step 0.
+    increment norms, `adam_walk`, left out where None, with its learning rates (one per optimizer step) and,
+    at the last step, all that the first two have. Also returns each walk's updates, from 0 at step 0.
     """
     w_0, last = weights[0], steps[-1]
     start = _start(w_0, config)
@@ -96,14 +96,14 @@ def measure_nulls(
         rows[null] = _null_update(last, start, draw(delta_w, generator(null)), config)
     increments = [spectra.frobenius_norm(b.double() - a.double()) for a, b in pairwise(weights)]
     m, n = w_0.shape
-    walks = {
-        "random_walk": nulls.random_walk(torch.stack(increments), (m, n), generator("random_walk")),
-        "adam_walk": nulls.adam_walk(learning_rates, steps[1:], (m, n), generator("adam_walk")),
-    }
+    walks = {"random_walk": nulls.random_walk(torch.stack(increments), (m, n), generator("random_walk"))}
+    if learning_rates is not None:
+        walks["adam_walk"] = nulls.adam_walk(learning_rates, steps[1:], (m, n), generator("adam_walk"))
     for null, walk in walks.items():
         rows[null] = _walk(steps, walk, config)
-    shown = _null_update(last, start, walks["adam_walk"][-1], config)
-    rows["adam_walk"] += [row for row in shown if row.metric != "stable_rank"]  # which the walk has
+    if "adam_walk" in walks:
+        shown = _null_update(last, start, walks["adam_walk"][-1], config)
+        rows["adam_walk"] += [row for row in shown if row.metric != "stable_rank"]  # which the walk has
     return rows, {null: [torch.zeros_like(delta_w), *walk] for null, walk in walks.items()}
 
 

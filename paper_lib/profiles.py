@@ -6,6 +6,7 @@ from typing import Any
 from paper_lib.config import (
     DiagnosticsConfig,
     EvaluationConfig,
+    ModelProbes,
     Profile,
 )
 from paper_lib.controls import SGD_RATE, control_runs
@@ -52,6 +53,7 @@ LAPTOP = Profile(
     ),
     main_runs=MAIN_RUNS,
     main_seeds=(0, 1, 2),
+    diagnostics=DiagnosticsConfig(probes=ModelProbes(drift_prompts=32, draws=2)),
     evaluation=EvaluationConfig(variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)),
 )
 
@@ -70,6 +72,7 @@ REFERENCE = replace(
     seeds=tuple(range(5)),
     main_runs=(*MAIN_RUNS, "sft_matched"),
     main_seeds=tuple(range(8)),
+    diagnostics=DiagnosticsConfig(),
     committed=True,
 )
 
@@ -90,7 +93,14 @@ SMOLLM2 = Profile(
         policy={"steps": 100, "prompts_per_step": 16, "learning_rate": 2e-6, "snapshot_every": 10},
         K=8,
     ),
-    diagnostics=DiagnosticsConfig(principal_rank=16, angle_k=72, K=8, hill_k=64, energy_k=16),
+    diagnostics=DiagnosticsConfig(
+        principal_rank=16,
+        angle_k=72,
+        K=8,
+        hill_k=64,
+        energy_k=16,
+        probes=ModelProbes(drift_prompts=8, drift_runs=(), curvature_prompts=4, draws=1, samples=2),
+    ),
     evaluation=EvaluationConfig(
         final_problems=128, variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)
     ),
@@ -149,7 +159,14 @@ SMOKE = Profile(
     ),
     main_runs=MAIN_RUNS,
     main_seeds=(0, 1),
-    diagnostics=DiagnosticsConfig(principal_rank=2, angle_k=8, K=2, hill_k=8, energy_k=2),
+    diagnostics=DiagnosticsConfig(
+        principal_rank=2,
+        angle_k=8,
+        K=2,
+        hill_k=8,
+        energy_k=2,
+        probes=ModelProbes(drift_prompts=8, curvature_prompts=8, draws=2, samples=2),
+    ),
     evaluation=EvaluationConfig(
         snapshot_problems=32,
         final_problems=64,

@@ -9,7 +9,14 @@ from itertools import pairwise
 import pytest
 from tiny import EARLY, LINEAGE, MIX, OPD, SFT, SUMS, TINY
 
-from paper_lib.config import Projection, RunConfig, Subnetwork, fingerprint
+from paper_lib.config import (
+    DiagnosticsConfig,
+    ModelProbes,
+    Projection,
+    RunConfig,
+    Subnetwork,
+    fingerprint,
+)
 from paper_lib.errors import CompanionError
 from paper_lib.profiles import PROFILES, get_profile
 
@@ -85,6 +92,25 @@ def test_snapshots_start_at_zero_and_end_at_the_last_step():
 def test_a_run_names_what_is_wrong_with_it(field, wrong):
     with pytest.raises(ValueError, match=re.escape(f"{field} is {wrong!r}, expected")):
         replace(OPD, **{field: wrong})
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "wrong"),
+    [
+        (DiagnosticsConfig(), "etas", (0.0, 1.0)),
+        (DiagnosticsConfig(), "precision_etas", (-0.1,)),
+        (DiagnosticsConfig(), "coordinate_fractions", (0.1, 0.0)),
+        (DiagnosticsConfig(), "pairs", (("opd", "opd"),)),
+        (DiagnosticsConfig(), "pairs", (("opd", "rlvr"), ("opd", "rlvr"))),
+        (ModelProbes(), "drift_prompts", 0),
+        (ModelProbes(), "curvature_prompts", 0),
+        (ModelProbes(), "draws", 0),
+        (ModelProbes(), "samples", 0),
+    ],
+)
+def test_diagnostics_name_what_is_wrong_with_them(config, field, wrong):
+    with pytest.raises(ValueError, match=re.escape(f"{field} is {wrong!r}, expected")):
+        replace(config, **{field: wrong})
 
 
 def test_the_groups_of_grpo_need_two_samples():

@@ -9,15 +9,20 @@ import pytest
 from tiny import EARLY, OPD, RLVR, SFT, TINY
 
 from paper_lib import profiles, study
+from paper_lib.batches import encode_prompts
+from paper_lib.checkpoints import open_trajectory
 from paper_lib.config import Profile
 from paper_lib.curves import training_curves
+from paper_lib.drift import policy_drift
 from paper_lib.errors import CompanionError
 from paper_lib.extract import extract_study
 from paper_lib.joined import forget
 from paper_lib.manifest import JOINT, read_manifest
+from paper_lib.probing import START, snapshot_model
 from paper_lib.starts import Study
 from paper_lib.study import train_planned, train_study
 from paper_lib.tables import TABLES, read_table, table_metadata
+from paper_lib.tasks import problems
 
 TWO_SEEDS = replace(TINY, runs=(SFT, OPD, RLVR, EARLY), seeds=(0, 1))
 RUNS = {(run.name, seed) for run, seed in TWO_SEEDS.planned()}
@@ -224,6 +229,56 @@ def test_committed_tables_are_completed_only_when_asked_for(data, trained, monke
     assert trained == []
     train(data, train=True, runs=["sft"])
     assert trained == [("sft", 2)]
+
+
+def test_the_drift_in_the_tables_is_that_of_the_policies(reference):
+    rows = read_table(reference / "results" / "tiny" / "trajectories.parquet")
+    kl = rows[rows["metric"].isin(["forward_kl", "reverse_kl"])]
+    assert set(kl[kl["run"] == "opd"]["step"]) == {2, 4}
+    assert set(kl[kl["run"] == "opd_projected_early"]["step"]) == {4}  # not among the runs that are followed
+    assert (kl["value"] > 0).all()
+    trajectory = open_trajectory(reference / "runs" / "tiny" / "rlvr" / "seed_1")
+    start, tokenizer = snapshot_model(reference / TINY.models, trajectory, 0)
+    now, _ = snapshot_model(reference / TINY.models, trajectory, 4)
+    chosen = problems(RLVR.tasks[0], split="validation", number=2, seed="evaluation")
+    found = policy_drift(
+        *(start, now, encode_prompts(tokenizer, [problem.prompt for problem in chosen])),
+        samples=2,
+        max_new_tokens=RLVR.max_new_tokens,
+        pad_id=tokenizer.pad_token_id,
+        end_id=tokenizer.eos_token_id,
+        seed=1,
+    )
+    told = rows.query("run == 'rlvr' and seed == 1 and step == 4").set_index("metric")["value"]
+    for metric, value in found.items():
+        assert told[metric] == value
+
+
+def test_the_curvature_of_every_direction_is_in_the_tables(reference):
+    rows = read_table(reference / "results" / "tiny" / "curvature.parquet")
+    curvature = rows[rows["metric"] == "curvature"]
+    names = ("gaussian", "off_principal", "principal", "principal_reconstruction")
+    expected = {(START, name) for name in names}
+    expected |= {(run, name) for run in ("opd", "rlvr") for name in ("update", "permuted_update")}
+    for _, found in curvature.groupby("seed"):
+        assert set(zip(found["run"], found["direction"], strict=True)) == expected
+    assert (curvature["value"] > 0).all()
+    several = set(rows[rows["metric"] == "curvature_se"]["direction"])
+    assert several == {"gaussian", "off_principal", "principal", "permuted_update"}
+
+
+def test_seeds_of_one_run_are_compared_and_a_pair_asks_for_both(reference, tmp_path, trained, monkeypatch):
+    data = Path(shutil.copytree(reference, tmp_path / "data"))
+    plan(monkeypatch, replace(TWO_SEEDS, diagnostics=replace(TINY.diagnostics, seed_runs=("sft",))))
+    extract(data)
+    rows = read_table(data / "results" / "tiny" / "pairs.parquet").query("run == other")
+    assert set(zip(rows["run"], rows["seed"], rows["other_seed"], strict=True)) == {("sft", 0, 1)}
+    assert ("sft & sft", 0) in held(data)
+    forget("tiny", data_dir=data, runs=["sft"], seeds=[1])
+    assert ("sft & sft", 0) not in held(data)
+    shutil.rmtree(data / "runs")
+    train(data, runs=["sft"])
+    assert trained == [("sft", 0), ("sft", 1)]
 
 
 def test_curves_are_the_same_from_tables_and_from_folders(data, reference):
