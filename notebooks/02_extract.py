@@ -21,7 +21,7 @@
 #
 # - every diagnostic as an equation, and a cell that tries it on a case with a known answer;
 # - the nulls: what an update without structure would show;
-# - the extraction itself, every matrix of every snapshot of every run, into five tidy tables;
+# - the extraction itself, every matrix of every snapshot of every run, into seven tidy tables;
 # - the identities and inequalities that the tables have to satisfy, checked on all rows.
 #
 # Extraction takes under a minute (`smoke`), about 3 minutes (`laptop`) or half an hour (`reference`) on two
@@ -167,8 +167,10 @@ print(f"chance: {chance_alignment(sizes.K, 128):.3f}")
 # ## The extraction
 #
 # Each matrix is read from its snapshots one at a time, so memory does not grow with the model. Beside each
-# main run's own values come those of four nulls: a Gaussian of the same norm, the same entries in random
-# places, a random walk with the same step lengths, and SFT's update at the norm of OPD's and RLVR's.
+# main run's own values come those of five nulls: a Gaussian of the same norm, the same entries in random
+# places, a random walk with the same step lengths, what Adam does with the same learning rates on noise,
+# and SFT's update at the norm of OPD's and RLVR's. Pairs of runs, the KL to the start and the curvature of
+# W_0 along the updates come with it.
 
 # %%
 from paper_lib.extract import extract_study

@@ -20,8 +20,9 @@ _NULL_LABELS = {
     "permuted": "entries permuted",
     "rescaled_sft": "SFT's at this norm",
     "rescaled_sft_matched": "matched SFT's at this norm",
+    "adam_walk": "Adam on noise alone",
 }
-_NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "s", "v"), strict=True))
+_NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "s", "v", "^"), strict=True))
 _BELOW = 0.3  # of a line's height, where its nulls stand: on top of the run nobody would see either
 
 

@@ -52,6 +52,22 @@ def over_matrices(
     return totals.assign(value=totals["sum"] / totals["size"]).drop(columns=["sum", "size"])
 
 
+def energy_share(matrices: pd.DataFrame, modules: Iterable[str] = MLP) -> pd.DataFrame:
+    """Σ ‖ΔW‖_F² over these modules / over all: the share of the update's energy in the FFN (Yu et al. 2026).
+
+    matrices: the table. Returns columns run, seed, step, value, in [0, 1]; NaN where nothing moved. Read it
+    against the modules' share of the parameters, which is what equal sizes of all entries give. Raises
+    ValueError for a table without `frobenius_norm`.
+    """
+    rows = matrices[matrices["metric"] == "frobenius_norm"]
+    if rows.empty:
+        raise ValueError("no metric 'frobenius_norm' in the table")
+    energy = rows.assign(all=rows["value"] ** 2)
+    energy["part"] = energy["all"].where(energy["module"].isin(list(modules)), 0.0)
+    sums = energy.groupby(["run", "seed", "step"], as_index=False)[["part", "all"]].sum()
+    return sums.assign(value=sums["part"] / sums["all"]).drop(columns=["part", "all"])
+
+
 def over_seeds(summary: pd.DataFrame, *, level: float | None = None) -> pd.DataFrame:
     """Mean and spread over seeds for each run and step (and null) of what `over_matrices` returns.
 

@@ -9,6 +9,7 @@ from paper_lib.summaries import (
     ATTENTION,
     MODULE_GROUPS,
     at_end,
+    energy_share,
     mask_recall,
     over_matrices,
     over_seeds,
@@ -36,6 +37,18 @@ def test_sparsity_is_the_unchanged_share_of_all_weights_together():
     sparsity = table("update_sparsity", {("opd", 0, 12, "q"): 0.5, ("opd", 0, 12, "up"): 0.9})
     mean = over_matrices(pd.concat([sparsity, SIZES]), "update_sparsity")
     assert mean["value"].item() == pytest.approx((50 + 270) / 400)
+
+
+def test_energy_adds_over_matrices_and_divides_by_all_of_it():
+    norms = {("opd", 0, 12, "q"): 3.0, ("opd", 0, 12, "up"): 4.0, ("opd", 0, 12, "down"): 12.0}
+    still = {("rlvr", 1, 12, "q"): 0.0, ("rlvr", 1, 12, "up"): 0.0}
+    share = energy_share(pd.concat([table("frobenius_norm", norms | still), SIZES])).set_index("run")["value"]
+    assert share["opd"] == pytest.approx(160 / 169)
+    assert np.isnan(share["rlvr"])
+    attention = energy_share(table("frobenius_norm", norms), ATTENTION)["value"].item()
+    assert attention == pytest.approx(9 / 169)
+    with pytest.raises(ValueError, match="no metric 'frobenius_norm'"):
+        energy_share(SIZES)
 
 
 def test_nulls_stay_apart_and_borrow_the_sizes():
