@@ -44,8 +44,8 @@ class DiagnosticsConfig:
 
     etas: tolerances η at which the sparsity is measured besides `eta`; precision_etas: those of them for
     storage other than bf16. coordinate_fractions: shares of the entries whose energy is measured. pairs: runs
-    of one seed whose updates are compared; seed_runs: runs compared with their own next seed. probes: what
-    needs the models, None to do without.
+    of one seed whose updates are compared; seed_runs: runs compared with their own next seed. model_probes:
+    what needs the models, None to do without.
     """
 
     alphas: tuple[float, ...] = (0.3, 0.5)
@@ -62,7 +62,7 @@ class DiagnosticsConfig:
     coordinate_fractions: tuple[float, ...] = (0.01, 0.05, 0.1, 0.175)
     pairs: tuple[tuple[str, str], ...] = PAIRS
     seed_runs: tuple[str, ...] = ("sft", "sft_matched", "opd", "rlvr")
-    probes: ModelProbes | None = field(default_factory=ModelProbes)
+    model_probes: ModelProbes | None = field(default_factory=ModelProbes)
 
     def __post_init__(self) -> None:
         for name in ("etas", "precision_etas"):

@@ -61,7 +61,7 @@ class JointPart(Part):
         return (CURVATURE,) if CURVATURE in self.tables else ()
 
     def measure_whole(self, name: str) -> Measured:
-        probes = self.config.probes
+        probes = self.config.model_probes
         if name != CURVATURE or probes is None:
             return super().measure_whole(name)
         known = self.trajectories

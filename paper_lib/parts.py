@@ -140,10 +140,10 @@ class RunPart(Part):
         return Measured(frames=frames, sums=sums)
 
     def wholes(self) -> tuple[str, ...]:
-        return () if self.config.probes is None else (DRIFT,)
+        return () if self.config.model_probes is None else (DRIFT,)
 
     def measure_whole(self, name: str) -> Measured:
-        probes = self.config.probes
+        probes = self.config.model_probes
         if name != DRIFT or probes is None:
             return super().measure_whole(name)
         run, trajectory = self.run, self.trajectory

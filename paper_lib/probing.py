@@ -26,10 +26,10 @@ from paper_lib.errors import CompanionError
 from paper_lib.models import load_model
 from paper_lib.nulls import permuted
 from paper_lib.rollouts import sample
+from paper_lib.starts import BASE
 from paper_lib.tables import Row
 from paper_lib.tasks import Task, problems, seeded_generator
 
-BASE = "base"  # the model that a run starts from, where its configuration names no other
 RANDOM_DIRECTIONS = {
     "principal": principal_direction,
     "off_principal": off_principal_direction,

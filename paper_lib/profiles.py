@@ -53,7 +53,7 @@ LAPTOP = Profile(
     ),
     main_runs=MAIN_RUNS,
     main_seeds=(0, 1, 2),
-    diagnostics=DiagnosticsConfig(probes=ModelProbes(drift_prompts=32, draws=2)),
+    diagnostics=DiagnosticsConfig(model_probes=ModelProbes(drift_prompts=32, draws=2)),
     evaluation=EvaluationConfig(variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)),
 )
 
@@ -99,7 +99,7 @@ SMOLLM2 = Profile(
         K=8,
         hill_k=64,
         energy_k=16,
-        probes=ModelProbes(drift_prompts=8, drift_runs=(), curvature_prompts=4, draws=1, samples=2),
+        model_probes=ModelProbes(drift_prompts=8, drift_runs=(), curvature_prompts=4, draws=1, samples=2),
     ),
     evaluation=EvaluationConfig(
         final_problems=128, variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)
@@ -165,7 +165,7 @@ SMOKE = Profile(
         K=2,
         hill_k=8,
         energy_k=2,
-        probes=ModelProbes(drift_prompts=8, curvature_prompts=8, draws=2, samples=2),
+        model_probes=ModelProbes(drift_prompts=8, curvature_prompts=8, draws=2, samples=2),
     ),
     evaluation=EvaluationConfig(
         snapshot_problems=32,

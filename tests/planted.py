@@ -20,7 +20,7 @@ from paper_lib.tables import CURVE_COLUMNS, read_table, write_table
 STEPS = (0, 4, 8, 10)
 SHAPES = {"q": (16, 16), "k": (8, 16), "up": (24, 16), "down": (16, 24)}
 MATRICES = 2 * len(SHAPES)
-DIAGNOSTICS = DiagnosticsConfig(principal_rank=3, angle_k=6, K=2, hill_k=4, energy_k=2, probes=None)
+DIAGNOSTICS = DiagnosticsConfig(principal_rank=3, angle_k=6, K=2, hill_k=4, energy_k=2, model_probes=None)
 RUNS = tuple(
     RunConfig(
         name=name, objective=objective, steps=10, snapshot_every=4, learning_rate=rate, schedule=schedule

@@ -89,7 +89,7 @@ TINY = replace(
         energy_k=2,
         null_runs=("opd",),
         seed_runs=(),
-        probes=ModelProbes(drift_prompts=2, curvature_prompts=2, draws=2, samples=2),
+        model_probes=ModelProbes(drift_prompts=2, curvature_prompts=2, draws=2, samples=2),
     ),
     evaluation=EvaluationConfig(
         snapshot_problems=4, final_problems=4, variant_problems=4, samples=2, variants=(LONGER,)
