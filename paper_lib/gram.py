@@ -14,14 +14,14 @@ from paper_lib.decompositions import EPS, FLOOR, GROWTH, Decomposition, lapack, 
 
 PROBES, PROBE_SAFETY = 16, 10.0  # chance below 1e-13 that ‖R‖_F is ten times what 16 random vectors show
 RESOLVED = 1e-5  # of σ_1: vectors of smaller σ lose too many digits to squaring
-BLURRED, LARGEST_REFINEMENT = 0.02, 128  # of σ_1, and how many
+BLURRED, LARGEST_REFINEMENT = 0.02, 64  # of σ_1, and how many
 
 
 def gram(w: Tensor, k: int) -> Decomposition:
     """σ = √λ of the Gram matrix on the short side, and the vectors of the k largest.
 
     w: (m, n), any floating dtype; 1 ≤ k ≤ min(m, n). σ_i is off by the `rounding_bound` of λ_i over 2 σ_i:
-    the smallest, up to 128 below a fiftieth of σ_1, are therefore computed again from W on the space of their
+    the smallest, up to 64 below a fiftieth of σ_1, are therefore computed again from W on the space of their
     vectors. The residual is estimated from random vectors, with a safety factor. Where σ_k vanishes LAPACK
     steps in. Cost: for an n × n matrix about a quarter of its SVD.
     """
@@ -88,23 +88,24 @@ def _gram_eigen(tall: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     if failed:
         raise ArithmeticError(f"the tridiagonal eigenproblem of size {n} did not converge")
 
-    def vectors(first: int, last: int) -> Tensor:
+    def tridiagonal_vectors(first: int, last: int) -> np.ndarray:
         """Of the eigenvalues first..last, counted from 1 and the smallest; (n, last − first + 1)."""
         if last < first:
-            return torch.empty((n, 0), dtype=torch.float64)
+            return np.empty((n, 0))
         _, _, found, failed = scipy_lapack.dstemr(
             diagonal, np.append(beside, 0.0), 2, 0.0, 0.0, first, last, compute_v=1
         )
         if failed:
             raise ArithmeticError(f"eigenvectors {first} to {last} of {n} did not converge")
-        found = found[:, : last - first + 1]
-        below = np.asfortranarray(found[1:])
-        _, work, _ = scipy_lapack.dormqr("L", "N", reflectors[1:, :-1], tau, below, -1)
-        below, _, _ = scipy_lapack.dormqr("L", "N", reflectors[1:, :-1], tau, below, int(work[0]))
-        return torch.from_numpy(np.concatenate([found[:1], below]))
+        return found[:, : last - first + 1]
 
     ascending = torch.from_numpy(values)
-    leading, trailing = vectors(n - k + 1, n), vectors(1, _blurred(ascending, k))
+    wanted = ((1, _blurred(ascending, k)), (n - k + 1, n))
+    both = np.concatenate([tridiagonal_vectors(*each) for each in wanted], axis=1)
+    inner, below = np.asfortranarray(reflectors[1:, :-1]), np.asfortranarray(both[1:])
+    _, work, _ = scipy_lapack.dormqr("L", "N", inner, tau, below, -1)
+    both[1:], _, _ = scipy_lapack.dormqr("L", "N", inner, tau, below, int(work[0]), overwrite_c=1)
+    trailing, leading = torch.from_numpy(both).split([both.shape[1] - k, k], 1)
     return ascending.flip(0), leading.flip(1), trailing
 
 
