@@ -246,7 +246,7 @@ from itertools import product
 
 from paper_lib.drawing_weights import draw_mask, draw_overlap
 
-overlaps = list(product(("principal", "low_magnitude"), diagnostics.alphas))
+overlaps = list(product(("principal", "low_magnitude"), diagnostics.alphas[:2]))
 draw_ours = {"runs": main_runs, "modules": chosen, "level": level}
 
 # %%

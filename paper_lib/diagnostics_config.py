@@ -42,13 +42,14 @@ class ModelProbes:
 class DiagnosticsConfig:
     """Sizes of the diagnostics, scaled to the model; the README's section on scale has the rule of each.
 
+    alphas: of the masks, the one that the paper's numbers need first, then its appendix's and the sibling's.
     etas: tolerances η at which the sparsity is measured besides `eta`; precision_etas: those of them for
     storage other than bf16. coordinate_fractions: shares of the entries whose energy is measured. pairs: runs
     of one seed whose updates are compared; seed_runs: runs compared with their own next seed. model_probes:
     what needs the models, None to do without.
     """
 
-    alphas: tuple[float, ...] = (0.3, 0.5)
+    alphas: tuple[float, ...] = (0.3, 0.5, 0.1)
     principal_rank: int = 4
     angle_k: int = 16
     K: int = 3

@@ -191,7 +191,11 @@ def world(
             gone |= table["other"].isin(without)
         everything[name] = table[~gone].assign(profile="smoke")
     return Evidence(
-        profile="smoke", home="chain_sum", diagnostics=DiagnosticsConfig(), rotated=(1,), **everything
+        profile="smoke",
+        home="chain_sum",
+        diagnostics=DiagnosticsConfig(alphas=(ALPHA,)),
+        rotated=(1,),
+        **everything,
     )
 
 
