@@ -61,7 +61,8 @@ def compare(
     takes as many as there are cores, memory and work for. backend, address: see `clusters.run_on`. The tables
     do not depend on workers or backend; they may on `threads`, in their last digits, so these are part of
     what makes a finished matrix valid. Finished matrices are kept in out/parts and not measured again unless
-    `force`. A worker holds at most 1.5 GB and twelve float64 copies of its matrix, whatever the model's size.
+    `force`. A worker holds at most 1.5 GB and twelve float64 copies of its matrix, whatever the model's size;
+    with nulls, a trajectory's random walk adds one a snapshot.
     Raises CompanionError where nothing could be measured; a matrix that failed alone is in `failed`.
     """
     out, work = Path(out), open_comparison(base, finetuned, **options)
