@@ -210,9 +210,7 @@ matrices.query("run == 'opd' and layer == 0 and module == 'q' and metric == 'sta
 # %%
 from paper_lib.summaries import at_end
 
-several = matrices["metric"].str.contains(
-    "overlap|chance|angle_[uv]$|coordinate_energy"
-)  # those with more than one k
+several = matrices["metric"].str.contains("overlap|chance|angle_[uv]$|coordinate_energy")  # several k
 place = ["run", "seed", "step", "layer", "module"]
 wide = matrices[~several].pivot(index=place, columns="metric", values="value")
 quotient = (wide["frobenius_norm"] / wide["operator_norm"]) ** 2

@@ -1,6 +1,7 @@
 """What a weight matrix is called, wherever it is stored: one name, one layer and one module for each."""
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Matrix:
     dtype: str
 
 
-class Source:
+class Source(ABC):
     """A checkpoint to read matrices from. It can be pickled and keeps no file open.
 
     label: short, for reports. fingerprint: changes when the files do.
@@ -49,28 +50,28 @@ class Source:
     label: str
     fingerprint: str
 
+    @abstractmethod
     def matrices(self) -> list[Matrix]:
         """Its matrices in layer order, then q … down; those outside the layers come first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def skipped(self) -> dict[str, str]:
         """Canonical name to reason, of every other tensor."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, name: str) -> Tensor:
         """One matrix by its canonical name, (m, n), dtype as stored; no other tensor's pages are read.
 
         Raises CompanionError where there is no such matrix, or where its file has gone.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def file(self, name: str) -> Path:
         """Where the matrix is stored, for messages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fused(self, name: str) -> tuple[str, slice]:
         """The module's own weight that a matrix is cut from, and its rows there; itself where it is whole."""
-        raise NotImplementedError
 
 
 def canonical_name(name: str) -> str:

@@ -67,7 +67,7 @@ class Part(ABC):
 
     def measure_whole(self, name: str) -> Measured:
         """What needs the whole model, which is built from the config of its base in `models`."""
-        raise NotImplementedError(name)
+        raise ValueError(f"{self.label} measures {name!r} of no whole model; it has {self.wholes()}")
 
     def paths(self, sums: dict[str, Tensor]) -> Frames:
         """What only all matrices together give, from the sums over them."""
