@@ -242,9 +242,10 @@ save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=use
 
 # %% [markdown]
 # Accuracy of answers sampled at temperature 1, eight a problem, for the seeds that all runs of a panel have;
-# the band and the bars at the right are standard errors of the evaluation, over problems and not over
-# training. The runs of the middle and right panels start from the weights in which the left one ends. A curve
-# that ends within the errors of its start is no evidence of learning.
+# the band and the bars at the right are the 95 % interval over seeds where there are three, and with fewer
+# the standard error of the evaluation, over problems and not over training. The runs of the middle and right
+# panels start from the weights in which the left one ends. A curve that ends within the errors of its start
+# is no evidence of learning.
 
 # %% [markdown]
 # ## What we found

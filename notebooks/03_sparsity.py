@@ -34,7 +34,6 @@ seed: int = 0  # of the simulated weights in the rounding null
 data_dir: str = "data"  # where results/<profile>/ holds the tables
 figures_dir: str = "figures"  # figures go to <profile>/ below it
 modules: str = "all"  # matrices averaged over: all, attention or mlp
-level: float = 0.95  # of the intervals over seeds
 window: int = 48  # rows and columns shown of the masks
 
 # %%
@@ -90,9 +89,9 @@ paper |= {"opd_small_teacher": (0.503, 0.517), "opd_second_domain": 0.571}
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.0), layout="constrained", sharex=True)
-draw_points(left, sparsity, runs=compared, nulls=null_sparsity, level=level)
+draw_points(left, sparsity, runs=compared, nulls=null_sparsity)
 draw_paper(left, paper, runs=compared)
-draw_points(right, sparsity, runs=controls, level=level)
+draw_points(right, sparsity, runs=controls)
 left.set(title="the paper's table", xlabel="update sparsity", xlim=(-0.03, 1.03))
 right.set(title="our controls", xlabel="update sparsity")
 draw_legend(fig)
@@ -101,12 +100,12 @@ save_figure(
 )
 
 # %% [markdown]
-# Filled markers are means over seeds, rings the seeds, bars the interval of the mean where there are several
-# seeds. Read the levels with care: sparsity depends on the learning rate and the number of steps, which are
-# ours, so only the order can be compared with the diamonds. Then read each run against the grey marks below
-# it. A mark straight below its run says that nothing but the size of the update, or the set of its
-# magnitudes, is needed to explain the sparsity; SFT's update shrunk to the size of OPD's says what the
-# objective adds at equal size.
+# Filled markers are means over seeds, rings the seeds, bars Student's 95 % interval of the mean where there
+# are three seeds or more (the legend says how many). Read the levels with care: sparsity depends on the
+# learning rate and the number of steps, which are ours, so only the order can be compared with the diamonds.
+# Then read each run against the grey marks below it. A mark straight below its run says that nothing but the
+# size of the update, or the set of its magnitudes, is needed to explain the sparsity; SFT's update shrunk to
+# the size of OPD's says what the objective adds at equal size.
 
 # %%
 from paper_lib.summaries import over_seeds
@@ -170,7 +169,7 @@ left.plot(
 )
 draw_plane(left, path, x="size", y="sparsity", runs=main_runs)
 left.set(xscale="log", xlabel=r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$", ylabel="update sparsity")
-draw_points(right, excess, runs=main_runs, nulls=tails, level=level)
+draw_points(right, excess, runs=main_runs, nulls=tails)
 draw_chance(right, 0, "Gaussian of the same norm", axis="x")
 right.set(title="beyond its size", xlabel="sparsity − Gaussian's")
 right.margins(x=0.1)
@@ -180,7 +179,8 @@ save_figure(
 )
 
 # %% [markdown]
-# Left, a run travels down and to the right as its update grows; runs that share one curve differ in how far
+# Left, a run travels down and to the right as its update grows, and a cross at its end is the interval over
+# seeds; runs that share one curve differ in how far
 # they have gone, not in how they move. Right, what each run's sparsity has beyond that of a Gaussian update
 # of the same norm on the same weights: zero means that its size explains it. An update whose entries are of
 # more equal size than normal ones shows more of itself at the same norm, one with heavier tails less; the
@@ -247,7 +247,7 @@ from itertools import product
 from paper_lib.drawing_weights import draw_mask, draw_overlap
 
 overlaps = list(product(("principal", "low_magnitude"), diagnostics.alphas[:2]))
-draw_ours = {"runs": main_runs, "modules": chosen, "level": level}
+draw_ours = {"runs": main_runs, "modules": chosen}
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.6), layout="constrained", height_ratios=(3, 2))

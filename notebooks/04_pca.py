@@ -38,7 +38,6 @@ figures_dir: str = "figures"  # figures go to <profile>/ below it
 modules: str = "all"  # matrices averaged over: all, attention or mlp
 module: str = "q"  # of the one matrix shown by itself: q, k, v, o, gate, up or down
 layer: int = -1  # its layer, from 0; -1 is the middle one
-level: float = 0.95  # of the intervals over seeds
 
 # %%
 from pathlib import Path
@@ -111,7 +110,7 @@ draw_layers(axes[0, 2], ends[ends["module"].isin(chosen)], "angle_u_max", runs=m
 axes[0, 2].set_title("largest angle, $U$")
 for ax, (metric, (scale, label)) in zip(axes[1], measures.items(), strict=True):
     points, null = (at_end(over_matrices(table, metric, modules=chosen)) for table in (matrices, nulls))
-    draw_points(ax, points, runs=main_runs, nulls=null, level=level, scale=scale)
+    draw_points(ax, points, runs=main_runs, nulls=null, scale=scale)
     draw_paper(ax, paper.get(metric, {}), runs=main_runs)
     plain_log(ax, "x", subs=(1, 3) if scale == DEGREES else (1,))
     ax.set_xlabel(label)

@@ -60,8 +60,9 @@ use_style()
 
 # %% [markdown]
 # Runs differ in their number of steps, so the horizontal axis is each run's own progress. Lines are means
-# over matrices, then over seeds; bands span the seeds. As elsewhere, `SFT, matched` is SFT with OPD's
-# start, learning rate, batch and steps: it tells the objective from the schedule.
+# over matrices, then over seeds; bands are Student's 95 % interval of the mean over seeds where there are
+# three or more, and two seeds are small dots; the legend says how many there are. As elsewhere, `SFT,
+# matched` is SFT with OPD's start, learning rate, batch and steps: it tells the objective from the schedule.
 
 # %% [markdown]
 # ## The shape of the update along training
@@ -224,8 +225,9 @@ draw_legend(fig, columns=3)
 save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs=[tables["curves"]])
 
 # %% [markdown]
-# Lines begin where V is taken. The band, and the bars beside the end, are one standard error over the
-# validation problems, of which all runs answer the same; a panel uses the seeds that all its runs have.
+# Lines begin where V is taken. The band, and the bars beside the end, are the 95 % interval over seeds, with
+# fewer than three the standard error over the problems; a panel uses the seeds that all its runs have. Seeds
+# share their anchor and problems, so that two runs differ by less than their intervals suggest.
 # Right, a line below 1 is an update that leaves the subspace although its gradient lies in it, or, where
 # only the update is constrained, what the projection takes away from it. The random V is the line to
 # compare with: if it learns as well as the early V, accuracy says nothing about this subspace.

@@ -101,10 +101,11 @@ sources = [tables["matrices"], tables["curves"]]
 save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inputs=sources)
 
 # %% [markdown]
-# All lines come from the seeds that the controls have, so that they share their anchors and problems; bands
-# above span several seeds where there are any. Below, the band and the bars beside the end are one standard
-# error over the problems. Read each control twice: a line that follows OPD above and not below has kept the
-# rank and lost the function, and one that leaves it above and not below has done the reverse.
+# All lines come from the seeds that the controls have, so that they share their anchors and problems. Bands,
+# and the bars beside the end, are the 95 % interval over seeds; with fewer than three, seeds are dots above,
+# and below the bars are one standard error over the problems. Read each control twice: a line that follows
+# OPD above and not below has kept the rank and lost the function, and one that leaves it above and not below
+# has done the reverse.
 
 # %%
 from paper_lib.distances import distance, seed_spread
@@ -187,9 +188,9 @@ draw_legend(fig)
 save_figure(fig, "fig_size_regression", figures_dir, profile=profile, inputs=[tables["matrices"]])
 
 # %% [markdown]
-# Points are runs and seeds; the grey line is the fit of both predictors with the other held at its mean. The
-# right panel has what they leave over, by objective: bars at 0 would mean that knowing the objective adds
-# nothing to knowing the size.
+# Points are runs and seeds, bars the interval over seeds of an objective's mean; the grey line is the fit of
+# both predictors with the other held at its mean. The right panel has what they leave over, by objective:
+# bars at 0 would mean that knowing the objective adds nothing to knowing the size.
 
 # %%
 as_table({outcome: fit_size(ended, outcome) for outcome in outcomes}).T
@@ -214,10 +215,11 @@ draw_legend(fig, columns=5)
 save_figure(fig, "fig1_overview", figures_dir, profile=profile, inputs=tables.values())
 
 # %% [markdown]
-# Full markers are means over seeds, rings the seeds, an arrow at the edge is a mean beyond it, diamonds
-# where the paper's OPD lies between the paper's RLVR and SFT. The numbers at the right are the end values
-# themselves. A position says nothing about the length of its scale: where our SFT and RLVR nearly agree,
-# small differences look large, and where their seeds do not even agree on the order, the row is left blank.
+# Full markers are means over seeds with their interval, rings the seeds, an arrow at the edge is a mean
+# beyond it, diamonds where the paper's OPD lies between the paper's RLVR and SFT. The numbers at the right
+# are the end values themselves. A position says nothing about the length of its scale: where our SFT and
+# RLVR nearly agree, small differences look large, and where their seeds do not even agree on the order, the
+# row is left blank.
 
 # %% [markdown]
 # ## What we found

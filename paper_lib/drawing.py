@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from paper_lib.drawing_seeds import count_of, counted, draw_band, draw_few, is_few, say_seeds, spread
 from paper_lib.styles import BACKDROP, NULL, in_order, run_style
 from paper_lib.summaries import over_matrices, over_seeds
 
@@ -38,15 +39,17 @@ def draw_trajectory(
     scale: float = 1.0,
     against: str = "progress",
 ) -> None:
-    """Draw `metric` along training, a line a run: the mean over matrices and seeds, the band its extremes.
+    """Draw `metric` along training, a line a run: the mean over matrices and seeds, the band its interval.
 
     table, k, modules: as for `over_matrices`. runs: which, and in which order; None is all. null: rows of the
-    table `nulls`, drawn dotted in the colour of the run they belong to. scale: factor on the values, such as
-    180/π. against: "progress" (step over the run's last) or "step". Raises ValueError for a run without rows.
+    table `nulls`, thin in the colour of their run, each kind with its own dashes. scale: factor on the
+    values, such as 180/π. against: "progress" (step over the run's last) or "step". Raises ValueError for a
+    run without rows.
     """
     if against not in ("progress", "step"):
         raise ValueError(f"against is {against!r}, expected 'progress' or 'step'")
-    lines = over_seeds(over_matrices(table, metric, k=k, modules=modules))
+    values = over_matrices(table, metric, k=k, modules=modules)
+    lines = spread(values)
     last = lines.groupby("run")["step"].max()
     names = in_order(lines["run"]) if runs is None else list(runs)
     nulls = None
@@ -55,19 +58,21 @@ def draw_trajectory(
     for name in names:
         line = _of_run(lines, name, metric).sort_values("step")
         style = run_style(name)
-        x = line["step"] / (last[name] if against == "progress" else 1)
+        unit = last[name] if against == "progress" else 1
         look: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-        ax.plot(x, scale * line["mean"], label=style.label, **look)
-        if (line["seeds"] > 1).any():
-            band = (scale * line["low"], scale * line["high"])
-            ax.fill_between(x, *band, color=style.color, alpha=0.15, linewidth=0, gid=BACKDROP)
+        drawn = ax.plot(line["step"] / unit, scale * line["mean"], label=style.label, **look)[0]
+        counted(drawn, line["seeds"].max())
+        draw_band(ax, line["step"] / unit, line, style.color, scale=scale)
+        if is_few(line["seeds"].max()):
+            seeds = values[values["run"] == name]
+            draw_few(ax, seeds["step"] / unit, scale * seeds["value"], style.color)
         if nulls is not None:
-            for _, walk in nulls[nulls["run"] == name].groupby("null"):
+            for kind, walk in nulls[nulls["run"] == name].groupby("null"):
                 walk = walk.sort_values("step")
-                x = walk["step"] / (last[name] if against == "progress" else 1)
-                ax.plot(x, scale * walk["mean"], color=style.color, linestyle=":", linewidth=1, gid=BACKDROP)
+                thin: dict[str, Any] = {"color": style.color, "linewidth": 1, "gid": BACKDROP}
+                ax.plot(walk["step"] / unit, scale * walk["mean"], linestyle=null_dashes(str(kind)), **thin)
     for kind in [] if nulls is None else nulls["null"].unique():
-        label_once(ax, _NULL_LABELS.get(kind, kind), color=NULL, linestyle=":")
+        label_once(ax, null_look(kind)[0], color=NULL, linestyle=null_dashes(kind))
     ax.set_xlabel("training progress" if against == "progress" else "step")
 
 
@@ -77,16 +82,15 @@ def draw_points(
     *,
     runs: Sequence[str] | None = None,
     nulls: pd.DataFrame | None = None,
-    level: float | None = None,
     scale: float = 1.0,
 ) -> None:
-    """Draw one value a run, top to bottom: each seed a ring, their mean a marker, a bar from low to high.
+    """Draw one value a run, top to bottom: each seed a ring, their mean a marker, a bar for its interval.
 
     summary: rows of one step a run (`at_end(over_matrices(…))`). nulls: the same of the table `nulls`, drawn
-    grey just below the run they belong to. level: of the interval; None draws the extremes of the seeds.
+    grey just below the run they belong to.
     """
     names = in_order(summary["run"]) if runs is None else list(runs)
-    means = over_seeds(summary, level=level)
+    means = spread(summary)
     for row, name in enumerate(names):
         point, style = _of_run(means, name, "value").iloc[0], run_style(name)
         seeds = scale * summary.loc[summary["run"] == name, "value"]
@@ -99,14 +103,18 @@ def draw_points(
                 "alpha": 0.6,
             }
             ax.scatter(seeds, np.full(len(seeds), row), **ring)
+        if np.isfinite(point["low"]):
             ax.plot(scale * point[["low", "high"]], [row, row], color=style.color, linewidth=1.2)
-        ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)
+        mean = ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)[0]
+        counted(mean, point["seeds"])
         if nulls is not None:
             for kind, group in nulls[nulls["run"] == name].groupby("null"):
                 label, look = null_look(str(kind))
                 ax.plot(scale * group["value"].mean(), row + _BELOW, gid=BACKDROP, **look)
                 label_once(ax, label, **look)
-    ax.set_yticks(range(len(names)), [run_style(name).label for name in names])
+    seeds = [means.loc[means["run"] == name, "seeds"].max() for name in names]
+    few = [f" (n = {n:.0f})" if n < max(seeds) else "" for n in seeds]
+    ax.set_yticks(range(len(names)), [run_style(name).label + n for name, n in zip(names, few, strict=True)])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
 
@@ -134,13 +142,26 @@ def plain_log(ax: Axes, axes: str = "y", *, subs: Sequence[float] = (1, 2, 5)) -
         axis.set_minor_formatter(NullFormatter())
 
 
-def draw_legend(fig: Figure, *, columns: int = 4) -> Legend:
-    """One legend below all panels, each label once, in the order drawn."""
+def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True) -> Legend:
+    """One legend below all panels, each label once, in the order drawn, and over how many seeds means go.
+
+    seeds: False leaves that out, for figures of runs that have none.
+    """
     entries: dict[str, Artist] = {}
     for ax in fig.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(str(label), handle)
-    return fig.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
+    counts = [n for ax in fig.axes for artist in ax.lines if (n := count_of(artist))]
+    few = {label: n for label, handle in entries.items() if (n := count_of(handle)) and n < max(counts)}
+    labels = [f"{label} (n = {few[label]})" if label in few and seeds else label for label in entries]
+    title = say_seeds(counts) if counts and seeds else None
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 7.5}
+    return fig.legend(list(entries.values()), labels, title=title, **place)
+
+
+def null_dashes(null: str) -> str:
+    """How the line of a null is dashed: dotted, but Adam's walk is dash-dotted."""
+    return "-." if null == "adam_walk" else ":"
 
 
 def null_look(null: str) -> tuple[str, dict[str, Any]]:

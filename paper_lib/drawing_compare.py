@@ -115,4 +115,4 @@ def draw_path(
     norm.set_title(r"$\Vert\Delta W\Vert_F$")
     alignment.set(title="Sim$_K$ with the end", ylim=(0, 1.03))
     plane.set(title="path, PC1 and PC2", xlabel="PC1", ylabel="PC2")
-    draw_legend(fig, columns=2)
+    draw_legend(fig, columns=2, seeds=False)

@@ -8,7 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from paper_lib.drawing import label_once
+from paper_lib.drawing_seeds import ENOUGH, LEVEL, counted
 from paper_lib.evidence import Evidence
+from paper_lib.nulls import t_interval
 from paper_lib.seedwise import Untested, paired
 from paper_lib.styles import BACKDROP, NULL, run_style
 from paper_lib.summaries import ATTENTION
@@ -79,9 +81,9 @@ def position(value: pd.Series, rlvr: pd.Series, sft: pd.Series, *, log: bool) ->
 def draw_overview(ax: Axes, evidence: Evidence, *, limits: tuple[float, float] = (-0.5, 1.3)) -> None:
     """Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric.
 
-    A marker is the mean over seeds, rings are the seeds, a hollow diamond is the paper's OPD. A row whose
-    seeds do not agree on whether SFT is above RLVR has no such scale and says so. What is beyond `limits`
-    sits at the edge as an arrow. The values themselves stand at the right.
+    A marker is the mean over seeds, a bar its interval from three seeds on, rings are the seeds, a hollow
+    diamond is the paper's OPD. A row whose seeds do not agree on whether SFT is above RLVR has no such scale
+    and says so. What is beyond `limits` sits at the edge as an arrow. The values stand at the right.
     """
     for place, run in ((0, "rlvr"), (1, "sft")):
         ax.axvline(place, color=run_style(run).color, linewidth=1.6, label=run_style(run).label, gid=BACKDROP)
@@ -129,7 +131,12 @@ def _draw_position(
     style, mean = run_style(run), positions.mean()
     beyond = "<" if mean < limits[0] else ">" if mean > limits[1] else style.marker
     x = min(max(mean, limits[0]), limits[1])
-    ax.plot(x, height, color=style.color, marker=beyond, markersize=6, clip_on=False)
+    counted(
+        ax.plot(x, height, color=style.color, marker=beyond, markersize=6, clip_on=False)[0], len(positions)
+    )
+    if len(positions) >= ENOUGH:
+        ends = np.clip(t_interval(positions, LEVEL), *limits)
+        ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
     label_once(ax, style.label, color=style.color, marker=style.marker, linestyle="none")
     if len(positions) > 1:
         look: dict[str, Any] = {"facecolors": "none", "edgecolors": style.color, "s": 9, "linewidths": 0.6}

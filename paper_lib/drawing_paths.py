@@ -7,20 +7,21 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.drawing import label_once, plain_log
+from paper_lib.drawing import label_once, null_dashes, null_look, plain_log
+from paper_lib.drawing_seeds import counted, draw_band, draw_few, is_few, spread
 from paper_lib.styles import BACKDROP, NULL, run_style
-from paper_lib.summaries import over_seeds
 
 DEGREES = 180 / math.pi
+WALKS = ("random_walk", "adam_walk")
 
 
 def draw_angles(ax: Axes, table: pd.DataFrame, side: str, *, runs: Sequence[str]) -> None:
-    """Principal angles in degrees by index, a line a run: means over the seeds, the band their extremes.
+    """Principal angles in degrees by index, a line a run: means over the seeds, the band their interval.
 
     table: rows of `matrices` of one matrix. side: "u" or "v".
     """
     angles = table[table["metric"] == f"angle_{side}"].drop(columns="step")
-    _draw_lines(ax, angles.rename(columns={"k": "step"}), runs)
+    _draw_lines(ax, angles.rename(columns={"k": "step"}), runs, DEGREES)
     plain_log(ax, subs=(1, 3))
     ax.set(xlabel="index $i$", ylabel=r"$\theta_i$ (degrees)")
 
@@ -32,22 +33,22 @@ def draw_layers(ax: Axes, table: pd.DataFrame, metric: str, *, runs: Sequence[st
     """
     rows = table[table["metric"] == metric].drop(columns="step").rename(columns={"layer": "step"})
     means = rows.groupby(["run", "seed", "step"])["value"].mean().reset_index()
-    _draw_lines(ax, means, runs)
+    _draw_lines(ax, means, runs, DEGREES)
     plain_log(ax, subs=(1, 3))
     ax.set(xlabel="layer", ylabel="degrees", xticks=sorted(rows["step"].unique()))
 
 
-def _draw_lines(ax: Axes, rows: pd.DataFrame, runs: Sequence[str]) -> None:
+def _draw_lines(ax: Axes, rows: pd.DataFrame, runs: Sequence[str], scale: float) -> None:
     for run in runs:
-        line = over_seeds(rows[rows["run"] == run])
+        mine, color = rows[rows["run"] == run], run_style(run).color
+        line = spread(mine)
         if line.empty:
-            raise ValueError(f"no angle of run {run!r} here; there are {sorted(rows['run'].unique())}")
-        ax.plot(line["step"], DEGREES * line["mean"], **_look(run, walk=False))
-        if (line["seeds"] > 1).any():
-            band = (DEGREES * line["low"], DEGREES * line["high"])
-            ax.fill_between(
-                line["step"], *band, color=run_style(run).color, alpha=0.15, linewidth=0, gid=BACKDROP
-            )
+            raise ValueError(f"nothing of run {run!r} here; there are {sorted(rows['run'].unique())}")
+        drawn = ax.plot(line["step"], scale * line["mean"], **_look(run, walk=False))[0]
+        counted(drawn, line["seeds"].max())
+        draw_band(ax, line["step"], line, color, scale=scale)
+        if is_few(line["seeds"].max()):
+            draw_few(ax, mine["step"], scale * mine["value"], color)
 
 
 def draw_paths(
@@ -80,7 +81,7 @@ def draw_paths(
             ax.plot(x, y, **look)
             ax.plot(x.iloc[0], y.iloc[0], "o", color=style.color, markerfacecolor="white", markersize=6)
     if null is not None:
-        label_once(ax, "its random walk", color=NULL, linestyle=":")
+        label_once(ax, null_look("random_walk")[0], color=NULL, linestyle=":")
     if not own:
         ax.set_aspect("equal", adjustable="datalim")
     unit = " (spreads)" if own else ""
@@ -90,18 +91,20 @@ def draw_paths(
 def draw_explained_variance(
     ax: Axes, table: pd.DataFrame, nulls: pd.DataFrame, *, runs: Sequence[str]
 ) -> None:
-    """Share of variance by principal component, a line a run; dotted, the same of its random walk.
+    """Share of variance by principal component, a line a run; thin, the same of the walks with its steps.
 
-    table: `trajectories`; nulls: `nulls`. Means over the seeds.
+    table: `trajectories`; nulls: `nulls`, of which `random_walk` is dotted and `adam_walk` dash-dotted. Means
+    over the seeds, the band their interval.
     """
-    for source, dotted in ((table, False), (nulls[nulls["null"] == "random_walk"], True)):
-        rows = source[source["metric"] == "explained_variance_ratio"]
-        for run in runs:
-            share = rows[rows["run"] == run].groupby("k")["value"].mean()
-            ax.plot(share.index, share, **_look(run, walk=dotted))
-    label_once(ax, "its random walk", color=NULL, linestyle=":")
+    shares = table[table["metric"] == "explained_variance_ratio"].drop(columns="step")
+    _draw_lines(ax, shares.rename(columns={"k": "step"}), runs, 1.0)
+    walks = nulls[(nulls["metric"] == "explained_variance_ratio") & nulls["null"].isin(WALKS)]
+    for (null, run), rows in walks[walks["run"].isin(runs)].groupby(["null", "run"]):
+        share = rows.groupby("k")["value"].mean()
+        ax.plot(share.index, share, **_look(str(run), walk=True) | {"linestyle": null_dashes(str(null))})
+        label_once(ax, null_look(str(null))[0], color=NULL, linestyle=null_dashes(str(null)))
     ax.set(xlabel="component $k$", ylabel="share of variance", yscale="log")
-    ax.set_xticks(sorted(rows["k"].unique()))
+    ax.set_xticks(sorted(shares["k"].unique()))
 
 
 def _look(run: str, *, walk: bool) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from paper_lib.drawing import label_once, plain_log
+from paper_lib.drawing_seeds import ENOUGH, LEVEL, counted
 from paper_lib.findings import label
+from paper_lib.nulls import t_interval
 from paper_lib.regression import OBJECTIVES, PREDICTORS, fit_size, linear, measured, predicted
 from paper_lib.styles import BACKDROP, NULL, OPD, ORANGE, RLVR, SFT
 
@@ -45,7 +47,8 @@ def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str)
 def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
     """f(measured) − f(predicted from size), a row an objective: what is beyond norm and drift ratio.
 
-    A point is a run and seed, a bar the mean of its objective; all means at 0 is "it is size".
+    A point is a run and seed, a tick the mean of its objective, a bar its interval over seeds, each of which
+    counts with the mean of its runs; all means at 0 is "it is size".
     """
     left = linear(data[outcome], outcome) - linear(predicted(data, outcome), outcome)
     kinds = [kind for kind, _ in _by_objective(data)]
@@ -53,7 +56,13 @@ def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
         values = left[group.index]
         spread = row + np.linspace(-0.25, 0.25, len(values))
         ax.scatter(values, spread, s=12, linewidths=0, alpha=0.6, **_LOOKS[kind])
-        ax.plot([values.mean()] * 2, [row - 0.35, row + 0.35], color=_LOOKS[kind]["color"], linewidth=2)
+        seeds = values.groupby(group["seed"]).mean()
+        color = _LOOKS[kind]["color"]
+        counted(
+            ax.plot([seeds.mean()] * 2, [row - 0.35, row + 0.35], color=color, linewidth=2)[0], len(seeds)
+        )
+        if len(seeds) >= ENOUGH:
+            ax.plot(t_interval(seeds, LEVEL), [row] * 2, color=color, linewidth=1.2)
     ax.axvline(0, color=NULL, linestyle="--", linewidth=1, gid=BACKDROP)
     ax.set_yticks(range(len(kinds)), [label(kind) for kind in kinds])
     ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="left by size (log)")

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 from paper_lib.drawing import draw_chance, draw_points, label_once, null_look
+from paper_lib.drawing_seeds import ENOUGH, counted, draw_few, is_few, spread
 from paper_lib.sparsity import overlap_bounds
 from paper_lib.styles import BACKDROP, ORANGE, PURPLE, in_order, run_style
 from paper_lib.summaries import at_end, over_matrices, overlap_range
@@ -72,7 +73,6 @@ def draw_overlap(
     alpha: float,
     runs: Sequence[str],
     modules: Sequence[str],
-    level: float,
 ) -> None:
     """The overlap of one α-mask ("principal", "low_magnitude") with each run's visible update at its end,
     with chance, nulls and what the update's density allows. Other arguments as for `draw_points`."""
@@ -82,7 +82,7 @@ def draw_overlap(
     )
     draw_reach(ax, at_end(overlap_range(matrices, alpha=alpha, modules=modules)), runs=runs)
     draw_chance(ax, alpha, axis="x")
-    draw_points(ax, ends, runs=runs, nulls=null, level=level)
+    draw_points(ax, ends, runs=runs, nulls=null)
     ax.set(
         title=f"{mask.replace('_', ' ')}\n" + rf"$\alpha$ = {alpha:g}", xlabel="overlap", xlim=(-0.03, 1.03)
     )
@@ -105,7 +105,8 @@ def draw_plane(
     runs: Sequence[str] | None = None,
     nulls: pd.DataFrame | None = None,
 ) -> None:
-    """Two metrics against each other: a line a run through its training, a marker at its end.
+    """Two metrics against each other: a line a run through its training, a marker at its end, with the
+    intervals of both over seeds.
 
     frame, nulls: from `summaries.side_by_side`, averaged over seeds here; a null is one point, grey, at the
     end of the run it belongs to. Lines get thinner from the first run to the last, so that those which
@@ -119,9 +120,22 @@ def draw_plane(
             raise ValueError(f"no {y} of run {run!r}; there are {sorted(frame['run'].unique())}")
         line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
         line |= {"linewidth": width, "markevery": [-1], "markersize": 6}
-        ax.plot(path[x], path[y], label=style.label, **line)
+        counted(ax.plot(path[x], path[y], label=style.label, **line)[0], _draw_end(ax, frame, run, x, y))
     if nulls is not None:
         for (null, _), points in nulls.groupby(["null", "run"]):
             label, look = null_look(str(null))
             ax.plot(points[x].mean(), points[y].mean(), gid=BACKDROP, **look)
             label_once(ax, label, **look)
+
+
+def _draw_end(ax: Axes, frame: pd.DataFrame, run: str, x: str, y: str) -> int:
+    """A cross of both intervals at a run's end, or its seeds where they are two; returns their number."""
+    ends, color = at_end(frame[frame["run"] == run]), run_style(run).color
+    across, up = (spread(ends.assign(value=ends[name])).iloc[0] for name in (x, y))
+    if is_few(up["seeds"]):
+        draw_few(ax, ends[x], ends[y], color)
+    if up["seeds"] >= ENOUGH:
+        thin: dict[str, Any] = {"color": color, "linewidth": 1, "gid": BACKDROP}
+        ax.plot(across[["low", "high"]], [up["mean"]] * 2, **thin)
+        ax.plot([across["mean"]] * 2, up[["low", "high"]], **thin)
+    return int(up["seeds"])

@@ -68,6 +68,13 @@ def energy_share(matrices: pd.DataFrame, modules: Iterable[str] = MLP) -> pd.Dat
     return sums.assign(value=sums["part"] / sums["all"]).drop(columns=["part", "all"])
 
 
+def squared_norm(matrices: pd.DataFrame) -> pd.DataFrame:
+    """Σ ‖ΔW‖_F² over all matrices of each run, seed and step: columns run, seed, step, square."""
+    rows = matrices[matrices["metric"] == "frobenius_norm"]
+    sums = rows.assign(square=rows["value"] ** 2).groupby(["run", "seed", "step"])["square"].sum()
+    return sums.reset_index()
+
+
 def over_seeds(summary: pd.DataFrame, *, level: float | None = None) -> pd.DataFrame:
     """Mean and spread over seeds for each run and step (and null) of what `over_matrices` returns.
 

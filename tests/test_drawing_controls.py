@@ -34,6 +34,15 @@ def test_accuracy_is_the_mean_over_shared_seeds_and_its_error_shrinks_with_them(
     assert found["error"].to_numpy() == pytest.approx(0.02 / np.sqrt(2))
 
 
+def test_three_seeds_have_their_own_interval_and_fewer_the_evaluations_error():
+    table = curves({("opd", seed, 8): 0.6 + seed / 10 for seed in range(3)})
+    reach = 4.302653 * 0.1 / np.sqrt(3)
+    three, two = scores(table, ["opd"]).iloc[0], scores(table[table["seed"] < 2], ["opd"]).iloc[0]
+    assert (three["low"], three["high"]) == pytest.approx((0.7 - reach, 0.7 + reach))
+    assert two["high"] - two["mean"] == pytest.approx(0.02 / np.sqrt(2))
+    assert (three["seeds"], two["seeds"]) == (3, 2)
+
+
 def test_accuracy_of_a_run_that_is_not_there_is_refused_by_name():
     table = curves({("opd", 0, 8): 0.6, ("rlvr", 1, 8): 0.6})
     with pytest.raises(ValueError, match="of run 'sft' in the curves"):

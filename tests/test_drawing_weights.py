@@ -66,7 +66,7 @@ def test_an_overlap_is_drawn_with_chance_its_null_and_its_reach(ax):
     density = rows("update_density", dict.fromkeys(ends, 0.8))
     null = overlap.assign(null="permuted", value=0.42)
     matrices = pd.concat([overlap, density])
-    draw_overlap(ax, matrices, null, "low_magnitude", alpha=0.3, runs=["opd"], modules=["q"], level=0.95)
+    draw_overlap(ax, matrices, null, "low_magnitude", alpha=0.3, runs=["opd"], modules=["q"])
     assert ax.get_title() == "low magnitude\n" + r"$\alpha$ = 0.3"
     at = [float(line.get_xdata()[0]) for line in ax.lines if len(line.get_xdata())]
     assert {0.3, 0.42, 0.45} <= {round(x, 6) for x in at}
@@ -110,7 +110,7 @@ def test_angles_are_drawn_in_degrees_by_index_and_by_layer(ax):
     largest = rows("angle_u_max", {("opd", 0, 8): 0.1})
     draw_layers(ax, pd.concat([largest, largest.assign(layer=1, value=0.3)]), "angle_u_max", runs=["opd"])
     np.testing.assert_allclose(points(ax.lines[-1]), [[0, math.degrees(0.1)], [1, math.degrees(0.3)]])
-    with pytest.raises(ValueError, match=r"no angle of run 'sft' here; there are \['opd'\]"):
+    with pytest.raises(ValueError, match=r"nothing of run 'sft' here; there are \['opd'\]"):
         draw_angles(ax, by_index, "u", runs=["sft"])
 
 
@@ -136,7 +136,7 @@ def test_a_joint_path_keeps_its_units_and_an_own_path_is_in_spreads(ax):
     own = path("pca_coordinate", [-2, 0, 2], [1, 0, 1])
     draw_paths(ax, own, runs=["opd"], seed=0, null=own.assign(null="random_walk"))
     np.testing.assert_allclose(points(ax.lines[2]), [[-1, 0.5], [0, 0], [1, 0.5]])
-    assert "its random walk" in ax.get_legend_handles_labels()[1]
+    assert "random walk" in ax.get_legend_handles_labels()[1]
     with pytest.raises(ValueError, match="no pca_coordinate of run 'opd', seed 3"):
         draw_paths(ax, own, runs=["opd"], seed=3)
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from paper_lib.drawing import draw_chance, draw_legend, draw_points, draw_trajectory
+from paper_lib.drawing_seeds import say_seeds
 from paper_lib.errors import CompanionError
 from paper_lib.figures import save_figure
 from paper_lib.profiles import get_profile
@@ -209,17 +210,40 @@ def test_runs_are_listed_in_one_order_everywhere():
     ]
 
 
-def test_a_trajectory_is_the_mean_over_matrices_and_seeds_with_the_seeds_as_band():
+def test_a_trajectory_is_the_mean_over_matrices_and_seeds_with_their_interval_as_band():
     ax = plt.subplots()[1]
-    draw_trajectory(ax, results(), "stable_rank", runs=("opd", "sft"), scale=2.0)
+    draw_trajectory(ax, results(seeds=(0, 1, 2)), "stable_rank", runs=("opd", "sft"), scale=2.0)
     opd, sft = ax.lines
     assert opd.get_label() == "OPD"
-    np.testing.assert_allclose(opd.get_xydata(), [[0.5, 2 * 10.05], [1, 2 * 20.05]])
+    np.testing.assert_allclose(opd.get_xydata(), [[0.5, 2 * 10.1], [1, 2 * 20.1]])
     np.testing.assert_allclose(sft.get_xdata(), [0.5, 1])
     band = ax.collections[0].get_paths()[0].get_extents()
-    np.testing.assert_allclose([band.ymin, band.ymax], [2 * 10.0, 2 * 20.1])
+    reach = 4.302653 * 0.1 / np.sqrt(3)  # Student's, two degrees of freedom
+    np.testing.assert_allclose([band.ymin, band.ymax], [2 * (10.1 - reach), 2 * (20.1 + reach)], rtol=1e-6)
     draw_trajectory(ax, results(), "stable_rank", runs=("opd",), against="step")
     np.testing.assert_allclose(ax.lines[-1].get_xdata(), [6, 12])
+
+
+def test_two_seeds_are_dots_and_no_band():
+    ax = plt.subplots()[1]
+    draw_trajectory(ax, results(), "stable_rank", runs=("opd",))
+    assert len(ax.collections) == 1
+    dots = ax.collections[0].get_offsets().data.tolist()
+    assert sorted(dots) == [[0.5, 10.0], [0.5, 10.1], [1.0, 20.0], [1.0, 20.1]]
+
+
+def test_the_legend_says_how_many_seeds_and_which_runs_have_fewer():
+    fig, ax = plt.subplots()
+    table = results(seeds=(0, 1, 2))
+    table = table[(table["run"] != "rlvr") | (table["seed"] == 0)]
+    draw_trajectory(ax, table, "stable_rank")
+    legend = draw_legend(fig)
+    title = legend.get_title().get_text()
+    assert title == "n = 1–3 seeds; bands and bars: Student's 95% interval of the mean, from n = 3 on"
+    assert [text.get_text() for text in legend.get_texts()] == ["SFT", "OPD", "RLVR (n = 1)"]
+    assert say_seeds([8, 8]) == "n = 8 seeds; bands and bars: Student's 95% interval of the mean"
+    assert say_seeds([1]) == "n = 1 seed, no interval below 3"
+    assert draw_legend(fig, seeds=False).get_title().get_text() == ""
 
 
 def test_one_seed_has_no_band():
@@ -234,6 +258,8 @@ def test_a_null_is_drawn_in_the_same_panel_with_one_legend_entry():
     draw_trajectory(ax, results(), "stable_rank", null=null)
     assert [line.get_linestyle() for line in ax.lines].count(":") == 4  # one a run, and the legend's
     assert ax.get_legend_handles_labels()[1] == ["SFT", "OPD", "RLVR", "random walk"]
+    draw_trajectory(ax, results(), "stable_rank", null=null.assign(null="adam_walk"))
+    assert [line.get_linestyle() for line in ax.lines].count("-.") == 4
 
 
 def test_points_are_one_line_a_run_from_the_top():
@@ -250,6 +276,17 @@ def test_points_are_one_line_a_run_from_the_top():
     assert means == pytest.approx({10.05: 0, 20.05: 1, 30.05: 2, 5.0: 2.3})
     assert [line.get_color() for line in ax.lines].count(NULL) == 4
     draw_legend(fig)
+
+
+def test_points_have_a_bar_from_three_seeds_on_and_say_who_has_fewer():
+    ax = plt.subplots()[1]
+    ends = at_end(over_matrices(results(seeds=(0, 1, 2)), "stable_rank"))
+    draw_points(ax, ends[(ends["run"] != "rlvr") | (ends["seed"] < 2)], runs=("opd", "rlvr"))
+    bars = {line.get_ydata()[0]: line.get_xdata() for line in ax.lines if len(line.get_xdata()) == 2}
+    reach = 4.302653 * 0.1 / np.sqrt(3)
+    assert bars.keys() == {0}
+    assert list(bars[0]) == pytest.approx([20.1 - reach, 20.1 + reach])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["OPD", "RLVR (n = 2)"]
 
 
 def test_a_run_that_is_not_there_is_named():

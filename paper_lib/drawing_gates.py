@@ -1,0 +1,179 @@
+"""What the figures of the three gates draw (App. D): norm against KL, curvature by direction, visibility."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from paper_lib.drawing import draw_chance, label_once, plain_log
+from paper_lib.drawing_seeds import counted, draw_band, draw_few, is_few, spread
+from paper_lib.styles import BACKDROP, NULL, in_order, run_style
+from paper_lib.summaries import at_end, over_matrices, squared_norm
+
+START = "start"  # in the table `curvature`: directions of W_0 itself
+OF_START = {
+    "principal": "principal",
+    "off_principal": "off principal",
+    "gaussian": "Gaussian",
+    "principal_reconstruction": "top of $W_0$",
+}
+OF_RUN = {"update": "update", "permuted_update": "permuted"}
+_PRECISIONS = {
+    "bfloat16": ("bf16", "black", "o"),
+    "float16": ("fp16", "#E69F00", "D"),
+    "float32": ("fp32", "#CC79A7", "^"),
+}
+
+
+def draw_kl_and_norm(
+    ax: Axes, trajectories: pd.DataFrame, matrices: pd.DataFrame, curvature: pd.DataFrame
+) -> None:
+    """Gate I: KL(π_0 ‖ π_t) per token against ‖ΔW‖_F² over all matrices, both logarithmic.
+
+    trajectories, matrices, curvature: the tables. A dot is a snapshot, the mean over the seeds that have
+    both; the larger marker is the end, with the interval of the KL. Dashed in a run's colour is ½ μ ‖ΔW‖_F²,
+    with μ the measured curvature along its update, drawn where that was measured.
+    """
+    kl = trajectories.loc[trajectories["metric"] == "forward_kl", ["run", "seed", "step", "value"]]
+    both = kl.merge(squared_norm(matrices), on=["run", "seed", "step"])
+    both = both[(both["value"] > 0) & (both["square"] > 0)]
+    slopes = curvature[(curvature["metric"] == "curvature") & (curvature["direction"] == "update")]
+    for run in in_order(both["run"]):
+        rows, style = both[both["run"] == run], run_style(run)
+        path = rows.groupby("step")[["square", "value"]].mean()
+        look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": "none"}
+        drawn = ax.plot(path["square"], path["value"], label=style.label, markersize=3, **look)[0]
+        end = spread(at_end(rows)).iloc[0]
+        counted(drawn, end["seeds"])
+        ax.plot(path["square"].iloc[-1:], path["value"].iloc[-1:], markersize=6, gid=BACKDROP, **look)
+        if np.isfinite(end["low"]):
+            ends = [end["low"], end["high"]]
+            ax.plot([path["square"].iloc[-1]] * 2, ends, color=style.color, linewidth=1, gid=BACKDROP)
+        mu = slopes.loc[slopes["run"] == run, "value"].mean()
+        if np.isfinite(mu):
+            x = np.geomspace(path["square"].min(), path["square"].max(), 20)
+            ax.plot(x, mu * x / 2, color=style.color, linestyle="--", linewidth=1, gid=BACKDROP)
+            label_once(ax, r"½ $\mu\,\Vert\Delta W\Vert_F^2$", color=NULL, linestyle="--")
+    plain_log(ax, "xy", subs=(1,))
+    ax.set(xlabel=r"$\Vert\Delta W\Vert_F^2$, all matrices", ylabel="KL to the start (nats a token)")
+
+
+def draw_curvature(ax: Axes, curvature: pd.DataFrame) -> None:
+    """Gate II: the curvature μ of the KL at W_0 along each direction, a row each, logarithmic.
+
+    curvature: the table. Seeds are dots, their mean a marker, its interval a bar: W_0's own directions in
+    black, an update and its own entries in random places (hollow) in the colour of its run.
+    """
+    rows = curvature[curvature["metric"] == "curvature"]
+    named = [(START, direction, words) for direction, words in OF_START.items()]
+    for run in in_order(set(rows["run"]) - {START}):
+        named += [(run, name, f"{run_style(run).label}, {words}") for name, words in OF_RUN.items()]
+    there = set(zip(rows["run"], rows["direction"], strict=True))
+    named = [each for each in named if each[:2] in there]
+    for height, (run, direction, _) in enumerate(named):
+        values = rows[(rows["run"] == run) & (rows["direction"] == direction)]
+        color, marker = ("black", "D") if run == START else (run_style(run).color, run_style(run).marker)
+        fill = "white" if direction == "permuted_update" else color
+        _draw_row(ax, height, values, color=color, marker=marker, markerfacecolor=fill)
+    plain_log(ax, "x", subs=(1,))
+    _name_rows(ax, [words for *_, words in named])
+    ax.set_xlabel(r"curvature $\mu$ (nats a token per unit$^2$)")
+
+
+def draw_principal_energy(
+    ax: Axes, matrices: pd.DataFrame, *, runs: Sequence[str], modules: Sequence[str] | None = None
+) -> None:
+    """Gate II: the share of ‖ΔW‖_F² in W_0's top-r × top-r singular subspaces over the share r²/(mn) that
+    chance gives, a row a run, logarithmic; the mean over matrices of the one over that of the other.
+
+    matrices: the table, which has both metrics at a run's last step.
+    """
+    share, chance = (
+        over_matrices(matrices, metric, modules=modules).set_index(["run", "seed", "step"])["value"]
+        for metric in ("principal_energy", "principal_energy_chance")
+    )
+    ratio = (share / chance).rename("value").reset_index()
+    shown = [run for run in runs if run in set(ratio["run"])]
+    for height, run in enumerate(shown):
+        style = run_style(run)
+        _draw_row(ax, height, ratio[ratio["run"] == run], color=style.color, marker=style.marker)
+    draw_chance(ax, 1, axis="x")
+    plain_log(ax, "x", subs=(1, 2, 5))
+    _name_rows(ax, [run_style(run).label for run in shown])
+    ax.set_xlabel("energy in principal subspaces\nover chance")
+
+
+def draw_prediction(
+    ax: Axes, matrices: pd.DataFrame, *, runs: Sequence[str], others: Sequence[str] = ()
+) -> None:
+    """Gate III: the visible density against what ½ ULP entry by entry predicts (filled) and what the same
+    sizes dealt out at random would show (hollow), each on its diagonal where it is right.
+
+    matrices: the table. Means over matrices, a marker a seed. others: more runs, as grey dots.
+    """
+    columns = ("predicted_density", "independent_density", "update_density")
+    place = ["run", "seed", "layer", "module"]
+    rows = matrices[matrices["metric"].isin(columns)]
+    last = rows["step"] == rows.groupby(["run", "seed"])["step"].transform("max")
+    wide = rows[last].pivot(index=place, columns="metric", values="value").dropna()
+    means = wide.groupby(["run", "seed"]).mean().reset_index()
+    for run in [*(name for name in others if name not in runs), *runs]:
+        mine, style = means[means["run"] == run], run_style(run)
+        color = style.color if run in runs else NULL
+        look: dict[str, Any] = {"color": color, "linestyle": "none", "marker": style.marker}
+        for x, hollow in (("predicted_density", False), ("independent_density", True)):
+            kind = {"markerfacecolor": "white"} if hollow else {"markerfacecolor": color}
+            size = {"markersize": 4.5} if run in runs else {"markersize": 2.5, "marker": "."}
+            if run in runs or not hollow:
+                ax.plot(mine[x], mine["update_density"], alpha=0.85, **(look | kind | size))
+        if run in runs and len(mine):
+            label_once(ax, style.label, **look)
+    ax.plot([0, 1], [0, 1], color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP)
+    ring: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "none"}
+    label_once(ax, "½ ULP, entry by entry", **ring)
+    label_once(ax, "sizes dealt out at random", markerfacecolor="white", **ring)
+    ax.set(xlabel="predicted visible density", ylabel="observed visible density")
+
+
+def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: float) -> None:
+    """Sparsity of one run against the tolerance η in bf16, fp16 and fp32; η = 0 stands at the left edge.
+
+    trajectories: the table, whose rows `update_sparsity_<precision>` have η as k. eta: the paper's, marked
+    like 2⁻⁸, below which in bf16 every η says "not equal".
+    """
+    rows = trajectories[(trajectories["run"] == run) & (trajectories["k"].notna())]
+    edge = rows.loc[rows["k"] > 0, "k"].min() / 3
+    for precision, (words, color, marker) in _PRECISIONS.items():
+        found = rows[rows["metric"] == f"update_sparsity_{precision}"]
+        if found.empty:
+            continue
+        found = found.assign(step=found["k"].replace(0, edge))
+        line = spread(found).sort_values("step")
+        drawn = ax.plot(line["step"], line["mean"], color=color, marker=marker, label=words)[0]
+        counted(drawn, line["seeds"].max())
+        draw_band(ax, line["step"], line, color)
+        if is_few(line["seeds"].max()):
+            draw_few(ax, found["step"], found["value"], color)
+    for value, words, dashes in ((2**-8, "$2^{-8}$", ":"), (eta, r"the paper's $\eta$", "-.")):
+        ax.axvline(value, color=NULL, linestyle=dashes, linewidth=1, gid=BACKDROP)
+        label_once(ax, words, color=NULL, linestyle=dashes)
+    ax.set(xscale="log", xlabel=r"tolerance $\eta$ (left edge: 0)", ylabel="update sparsity")
+    ax.set(title=run_style(run).label, ylim=(-0.03, 1.03))
+
+
+def _draw_row(ax: Axes, height: float, values: pd.DataFrame, **look: Any) -> None:
+    """One row: seeds as dots, their mean, its interval. values: columns run, seed, step, value."""
+    point, color = spread(values.assign(run="", step=0)).iloc[0], look["color"]
+    if np.isfinite(point["low"]):
+        ax.plot(point[["low", "high"]], [height] * 2, color=color, linewidth=1.2)
+    counted(ax.plot(point["mean"], height, markersize=5, **look)[0], point["seeds"])
+    if point["seeds"] > 1:
+        draw_few(ax, values["value"], [height + 0.28] * len(values), color)
+
+
+def _name_rows(ax: Axes, names: Sequence[str]) -> None:
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(visible=False, axis="y")
