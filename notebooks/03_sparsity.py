@@ -23,7 +23,9 @@
 # - Table 1: the sparsity of every run, with intervals, beside the paper's values and three kinds of null;
 # - the rounding null: how much of a sparsity its update's size alone explains;
 # - Figure 3: the masks themselves, and their overlaps with the visible update at two α;
-# - what an overlap can be at all, given how dense the update is: the paper's α must have been 0.3.
+# - what an overlap can be at all, given how dense the update is: the paper's α must have been 0.3;
+# - Gate III entry by entry: does ½ ULP say which weights show, and what does the tolerance η change;
+# - whether other runs and other seeds show the same weights, beside two nulls, and what rotated heads change.
 #
 # It reads tables and draws: well under a minute with every profile. `01_train` and `02_extract` make the
 # tables, except those of `reference`, which come with the project.
@@ -49,10 +51,9 @@ from paper_lib.summaries import MODULE_GROUPS
 from paper_lib.tables import read_table
 
 study, chosen = get_profile(profile), MODULE_GROUPS[modules]
-tables = {
-    name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in ("matrices", "nulls", "masks")
-}
-matrices, nulls, masks = map(read_table, tables.values())
+names = ("matrices", "nulls", "masks", "pairs", "trajectories")
+tables = {name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in names}
+matrices, nulls, masks, pairs, trajectories = map(read_table, tables.values())
 main_runs = ["sft", "sft_matched", "opd", "rlvr"]
 use_style()
 
@@ -261,7 +262,8 @@ for ax, (mask, alpha) in zip(axes[1], overlaps, strict=True):
     ax.tick_params(labelleft=ax is axes[1, 0])
 axes[0, 0].set_title("$W_0$ of OPD")
 draw_legend(fig)
-save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=list(tables.values()))
+used = [tables[name] for name in ("matrices", "nulls", "masks")]
+save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used)
 
 # %% [markdown]
 # Top, one corner of one matrix: the weights that count as principal, as small, or as both, and the entries
@@ -320,7 +322,85 @@ ends.rename(index=lambda run: run_style(run).label).round(3)
 # %% [markdown]
 # Lift is the overlap over chance, recall the visible share of the weights in the mask. Read recall against
 # the density: above it the mask is preferred, below it avoided. Unlike the overlap, recall is not squeezed
-# where the update is dense.
+# where the update is dense. How little room the paper's SFT had, whichever weights it touched:
+
+# %%
+density = reported.loc["sft", "density"]
+for share in (0.3, 0.1):
+    low, high = overlap_bounds(share, density)
+    print(f"density {density:.1%}, chance {share:.0%}: any overlap lies between {low:.1%} and {high:.1%}")
+    print(f"    so no lift below {low / share:.2f} or above {high / share:.2f}, whatever SFT did")
+assert low / share <= 1 <= high / share
+
+# %% [markdown]
+# ## Gate III, entry by entry
+#
+# **Claim (§3.3, App. D; C15c).** An entry shows where |ΔW| exceeds half a unit in the last place of W₀.
+# Refuted by filled marks off the diagonal on the left; and it is arithmetic, not geometry, where the rings,
+# which deal the same sizes out at random, lie on the diagonal too.
+
+# %%
+from paper_lib.drawing_gates import draw_prediction, draw_tolerances
+
+ended = sorted(set(matrices["run"]))
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.3), layout="constrained")
+draw_prediction(axes[0], matrices, runs=main_runs, others=ended)
+axes[0].set(title="which weights show", aspect="equal", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
+for ax, run in zip(axes[1:], ("opd", "sft"), strict=True):
+    draw_tolerances(ax, trajectories, run, eta=study.diagnostics.eta)
+axes[2].set(ylabel="")
+draw_legend(fig, columns=5)
+inputs = [tables["matrices"], tables["trajectories"]]
+save_figure(fig, "fig_gate3_visibility", figures_dir, profile=profile, inputs=inputs)
+
+# %% [markdown]
+# Left, a filled mark on the dashed diagonal is a run (grey: all others) whose visible weights are those that
+# ½ ULP names. The distance of a ring from the diagonal is what the *placing* of large entries on
+# large or small weights adds: none on it, fewer visible weights than their sizes give where it lies below.
+# Right, in bf16 the line is level up to 2⁻⁸ whatever the run, so that the paper's η = 10⁻³ is a test for
+# equal bits; the same update stored in fp16 or fp32 has no such floor, and there its sparsity is a choice of
+# η.
+
+# %%
+bf16 = trajectories[trajectories["metric"] == "update_sparsity_bfloat16"]
+levels = bf16.assign(below=bf16["k"] < 2**-8).groupby(["below", "run", "seed"])["value"]
+spans = levels.max() - levels.min()
+assert spans[True].max() == 0, "below 2^-8 every tolerance asks for the same bits"
+assert study.diagnostics.eta < 2**-9
+print(
+    f"{len(spans[True])} runs: η from 0 to just below 2^-8 changes bf16's sparsity by {spans[True].max():g}"
+)
+print(f"and from just above 2^-8 to {bf16['k'].max():g} by up to {spans[False].max():.2f}")
+agreement = over_matrices(matrices, "prediction_agreement", modules=chosen).groupby("run")["value"].mean()
+print(f"½ ULP is right on {agreement.min():.2%} of the entries or more, run by run")
+
+# %% [markdown]
+# ## The same weights in other runs?
+#
+# **Claim (Zhu et al. 2025; P2, P3).** Runs from one model show on the same weights, and no longer where the
+# heads were rotated, the function unchanged. Refuted by Jaccard indices at chance, or by rotated layers that
+# share as much as untouched ones; and explained by rounding where its mark lies on the run's.
+
+# %%
+from paper_lib.drawing_pairs import draw_jaccard, draw_rotated
+from paper_lib.evidence import read_evidence
+
+evidence = read_evidence(profile, data_dir)
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.9), layout="constrained", width_ratios=(3, 2))
+draw_jaccard(left, pairs, modules=chosen)
+draw_rotated(right, pairs, evidence.rotated)
+left.set_title("runs of one seed, and seeds of one run")
+right.set_title("OPD, heads rotated")
+draw_legend(fig)
+save_figure(fig, "fig_cross_run_masks", figures_dir, profile=profile, inputs=[tables["pairs"]])
+
+# %% [markdown]
+# Each row is the share of the weights that either run shows which both show: a marker the mean over seeds, a
+# bar its interval, dots above it the seeds. Two grey marks are what independent masks of the same densities
+# share, and what updates of these sizes share by rounding alone, as both show where W₀ is small; only what
+# is right of *both* says that training picks weights. Consecutive seeds start from anchors of their own (SFT
+# from the base), so their weights, and with them the rounding null, are not quite the same. Right, where the
+# profile has such a run, attention matrices in layers with rotated heads against the others.
 
 # %% [markdown]
 # ## What we found
@@ -332,11 +412,10 @@ ends.rename(index=lambda run: run_style(run).label).round(3)
 from IPython.display import Markdown
 
 from paper_lib.claims import ledger
-from paper_lib.evidence import read_evidence
 from paper_lib.ledger import found
 
-claims = ("C1", "C2", "C5", "C6", "C15c")
-rows = ledger(read_evidence(profile, data_dir), claims)
+claims = ("C1", "C2", "C5", "C6", "C15c", "P2", "P3")
+rows = ledger(evidence, claims)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
 Markdown(found(rows, *claims))
 

@@ -24,6 +24,7 @@
 # - Figure 2: principal angles in one matrix and in all, and the normalised spectral shift (NSS), beside nulls
 #   of the same norm;
 # - the same two along training, against the norm of the update;
+# - Gates I and II: the norm against how far the policy moved, and how steep the directions are it moved in;
 # - the paths of OPD, RLVR and matched SFT in one plane, from the weights they share;
 # - the share of variance per component, beside a random walk with the run's own step lengths.
 #
@@ -51,8 +52,9 @@ from paper_lib.tables import read_table
 
 study, chosen = get_profile(profile), MODULE_GROUPS[modules]
 results, main_runs = Path(data_dir) / "results" / profile, ["sft", "sft_matched", "opd", "rlvr"]
-tables = {name: results / f"{name}.parquet" for name in ("matrices", "nulls", "trajectories")}
-matrices, nulls, trajectories = map(read_table, tables.values())
+names = ("matrices", "nulls", "trajectories", "curvature")
+tables = {name: results / f"{name}.parquet" for name in names}
+matrices, nulls, trajectories, curvature = map(read_table, tables.values())
 use_style()
 
 # %% [markdown]
@@ -170,6 +172,51 @@ table["norm / OPD's"] = table["norm"] / table.loc["opd", "norm"]
 table.rename(columns={"angle": "degrees per unit norm", "shift": "NSS per unit norm"}).round(4)
 
 # %% [markdown]
+# ## Gates I and II
+#
+# The paper's account (§3.3, App. D; C15) has three gates; `03_sparsity` draws the third. Gate I: an anchor
+# bounds the norm, ‖ΔW‖_F ≤ √(2δ/μ), where δ is how far the policy may move in KL and μ how steep that KL is.
+# Gate II: the geometry of the model steers the update away from the principal directions, which are steep. To
+# second order the KL of a step ΔW *is* ½ μ ‖ΔW‖_F² with the μ of its own direction, so a point on the dashed
+# line of its run says that the expansion holds, not that anything bound the norm.
+#
+# **Claim (§3.3, App. D; C15).** OPD's and RLVR's small norms come with small KL, on their bound; principal
+# directions are steeper than others, and the runs avoid them. Refuted by runs that move far in weights and
+# little in policy, by principal directions no steeper than Gaussian ones, or by energy at or above chance.
+
+# %%
+from paper_lib.drawing_gates import draw_curvature, draw_kl_and_norm, draw_principal_energy
+
+places = [["kl", "curvature"], ["kl", "energy"]]
+look = {"figsize": (7.2, 4.4), "layout": "constrained", "height_ratios": (5, 3)}
+fig, axes = plt.subplot_mosaic(places, **look)
+draw_kl_and_norm(axes["kl"], trajectories, matrices, curvature, runs=main_runs)
+draw_curvature(axes["curvature"], curvature)
+draw_principal_energy(axes["energy"], matrices, runs=main_runs, modules=chosen)
+axes["kl"].set_title("Gate I: norm and KL")
+axes["curvature"].set_title("Gate II: curvature and energy")
+draw_legend(fig)
+used = [tables["trajectories"], tables["matrices"], tables["curvature"]]
+save_figure(fig, "fig_gates_norm_curvature", figures_dir, profile=profile, inputs=used)
+
+# %% [markdown]
+# Left, dots are snapshots (large: the end, with the interval of its KL). A run above another at the same
+# norm has spent its norm in steeper directions; SFT starts from other weights than the rest. Top right,
+# small dots are seeds: where an update (full) is steeper than its own entries in random places (hollow),
+# training has sought steep directions, which is the opposite of being steered away from them. Below, an
+# update right of the dashed line has more of its energy in the principal subspaces than chance gives, and
+# one left of it less.
+
+# %%
+steep = curvature[curvature["metric"] == "curvature"].groupby(["run", "direction"])["value"].mean()
+moved = trajectories[trajectories["metric"].isin(["forward_kl", "reverse_kl"])]
+ends_at = moved.groupby(["run", "seed"])["step"].transform("max")
+kl = moved[moved["step"] == ends_at].groupby(["run", "metric"])["value"].mean().unstack()
+assert (steep >= 0).all(), "a Fisher matrix has no negative curvature"
+print((steep / steep["start", "gaussian"]).round(2).rename("μ over a Gaussian direction's").to_string())
+kl.loc[[run for run in main_runs if run in kl.index]].map("{:.2e}".format)
+
+# %% [markdown]
 # ## The path
 #
 # PCA of a trajectory finds the directions in weight space along which the snapshots ΔW₁, …, ΔW_T spread most.
@@ -191,7 +238,7 @@ mine = trajectories[trajectories["seed"] == seed]
 joined = mine.loc[mine["metric"] == "joint_pca_coordinate", "run"].unique()
 together = [run for run in ("sft_matched", "opd", "rlvr") if run in joined]
 assert together, f"no joint path of seed {seed}; there are {sorted(trajectories['seed'].unique())}"
-walks = nulls[(nulls["null"] == "random_walk") & (nulls["layer"] == -1)]
+walks = nulls[nulls["null"].isin(["random_walk", "adam_walk"]) & (nulls["layer"] == -1)]
 share = mine[mine["run"].str.startswith("joint:")].query("k <= 2")["value"].sum()
 print(f"joint PCA of {', '.join(together)}: the first two components have {share:.0%} of the variance")
 
@@ -204,7 +251,7 @@ print(f"joint PCA of {', '.join(together)}: the first two components have {share
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 3.1), layout="constrained")
 draw_paths(left, mine, runs=together, seed=seed, metric="joint_pca_coordinate")
 left.set_title("from one $W_0$, together")
-draw_paths(middle, mine, runs=["opd"], seed=seed, null=walks)
+draw_paths(middle, mine, runs=["opd"], seed=seed, null=walks[walks["null"] == "random_walk"])
 middle.set_title("OPD, and a walk")
 draw_explained_variance(right, trajectories, walks, runs=main_runs)
 components = range(1, 6)
@@ -219,15 +266,17 @@ save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used
 # Left, rings mark the common start and dots the snapshots; where the paths part, the objectives lead to
 # different weights. Middle, the same run in axes of its own, beside a walk that shares only its step lengths:
 # what the two have in common is no property of training. Right, the shares per component; a run above its own
-# dotted line on the first component drifts, one on it has shown no structure. With few snapshots the walk's
-# shares differ from the formula, which holds for long walks: compare with the dotted lines.
+# dotted line on the first component drifts, one on it has shown no structure. The dash-dotted line is Adam's
+# walk on noise alone, which has the run's learning rates and none of its step lengths. With few snapshots a
+# walk's shares differ from the formula, which holds for long walks: compare with the thin lines.
 
 # %%
 shares = trajectories[trajectories["metric"] == "explained_variance_ratio"]
 ours = shares[shares["run"].isin(main_runs)].groupby(["run", "k"])["value"].mean().unstack().loc[main_runs]
-walk = walks[walks["metric"] == "explained_variance_ratio"].groupby(["run", "k"])["value"].mean().unstack()
+of_walks = walks[(walks["metric"] == "explained_variance_ratio") & (walks["k"] == 1)]
+first = of_walks.groupby(["run", "null"])["value"].mean().unstack().add_prefix("PC1, ")
 assert ours.sum(axis=1).max() <= 1 + 1e-9
-ours.rename(columns=lambda k: f"PC{k:.0f}").assign(**{"PC1 of its walk": walk[1.0]}).round(3)
+ours.rename(columns=lambda k: f"PC{k:.0f}").join(first).round(3)
 
 # %% [markdown]
 # ## What we found
@@ -243,7 +292,7 @@ from paper_lib.claims import ledger
 from paper_lib.evidence import read_evidence
 from paper_lib.ledger import found
 
-claims = ("C3", "C4", "C7")
+claims = ("C3", "C4", "C7", "C15a", "C15b")
 rows = ledger(read_evidence(profile, data_dir), claims)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
 Markdown(found(rows, *claims))

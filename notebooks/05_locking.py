@@ -27,6 +27,7 @@
 #   training;
 # - the K of projected training beside the stable rank that the paper's rule asks for;
 # - Figure 6: accuracy along training inside six subspaces, and how far Adam leaves them;
+# - the same over K and over the point at which the subspace is taken, where a profile has such runs;
 # - Figure 8: the same at the end, on the test problems and on the variants that no run was trained on.
 #
 # It reads tables and draws: under a minute with every profile. `01_train` and `02_extract` make the tables,
@@ -51,10 +52,9 @@ from paper_lib.summaries import ATTENTION, MLP, MODULE_GROUPS
 from paper_lib.tables import read_table
 
 study, chosen = get_profile(profile), MODULE_GROUPS[modules]
-tables = {
-    name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in ("matrices", "nulls", "curves")
-}
-matrices, nulls, curves = map(read_table, tables.values())
+names = ("matrices", "nulls", "curves", "pairs")
+tables = {name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in names}
+matrices, nulls, curves, pairs = map(read_table, tables.values())
 main_runs = ["sft", "sft_matched", "opd", "rlvr"]
 use_style()
 
@@ -88,7 +88,7 @@ names = {
     "hill_index": "Hill index",
 }
 groups = {"attention": ATTENTION, "MLP": MLP}
-walks = nulls[nulls["null"] == "random_walk"]
+walks = nulls[nulls["null"].isin(["random_walk", "adam_walk"]) & (nulls["layer"] >= 0)]
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.4), layout="constrained", sharex=True)
@@ -97,15 +97,17 @@ for row, (where, group) in zip(axes, groups.items(), strict=True):
         draw_trajectory(ax, matrices, metric, runs=main_runs, modules=group)
     draw_trajectory(row[1], matrices, "stable_rank", runs=main_runs, modules=group, null=walks)
     row[0].set_ylabel(where)
-for ax, title in zip(axes[0, [0, 2, 3, 1]], (*names.values(), "with random walk"), strict=True):
+for ax, title in zip(axes[0, [0, 2, 3, 1]], (*names.values(), "with its walks"), strict=True):
     ax.set(title=title, xlabel="", xticks=(0, 0.5, 1), xlim=(0, 1.05))
 for ax in axes[:, 1:3].flat:
     plain_log(ax)
 draw_legend(fig, columns=5)
-save_figure(fig, "fig4_intrinsic_geometry", figures_dir, profile=profile, inputs=tables.values())
+used = [tables["matrices"], tables["nulls"]]
+save_figure(fig, "fig4_intrinsic_geometry", figures_dir, profile=profile, inputs=used)
 
 # %% [markdown]
-# Dotted, in the second column, is a random walk with the run's own step lengths: the stable rank of an
+# In the second column are two walks, Adam's on noise alone (dash-dotted, with the run's learning rates) and
+# one with the run's own step lengths (dotted): the stable rank of an
 # update whose steps know nothing of each other is that of a Gaussian matrix, about mn / (√m + √n)² for an m
 # × n matrix. A run far below it moves in few directions, whatever its size. Compare OPD with both SFT
 # lines: what sets it apart from the dashed one is the objective, what sets the dashed one apart from the
@@ -147,6 +149,7 @@ print(f"K = {K}, chance K/n = {chance:.3f}; the paper has K = 16, and 16/4096 = 
 
 # %%
 from paper_lib.drawing import draw_chance
+from paper_lib.drawing_pairs import draw_shared
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.4), layout="constrained", sharey=True)
 before_end = walks[walks["step"] < walks.groupby("run")["step"].transform("max")]
@@ -154,22 +157,28 @@ draw_trajectory(left, matrices, "subspace_alignment", runs=main_runs, modules=ch
 draw_trajectory(right, stretches, "increment_alignment", runs=main_runs, modules=chosen, null=before_end)
 for ax in (left, right):
     draw_chance(ax, chance, "chance, K/n")
+draw_shared(left, pairs, runs=main_runs, modules=chosen)
 left.set(title="update so far, with the whole update", ylabel=rf"$\mathrm{{Sim}}_{{{K}}}$", ylim=(0, 1.03))
 right.set(title="stretch of training, with the last one", xlim=left.get_xlim())
 draw_legend(fig)
-save_figure(fig, "fig5_subspace_emergence", figures_dir, profile=profile, inputs=tables.values())
+used = [tables[name] for name in ("matrices", "nulls", "pairs")]
+save_figure(fig, "fig5_subspace_emergence", figures_dir, profile=profile, inputs=used)
 
 # %% [markdown]
 # Left, the distance of a line from the dotted walk in its colour is what emergence adds to the shared
-# prefix. Right, every point compares two stretches of training that share no step (the last one is 1 with
-# itself and is left out), so chance is the dashed line and everything above it is a direction that comes
-# back. A run whose left line starts high while its right line sits at chance has made large early steps,
-# and no more.
+# prefix; the dash-dotted walk is Adam's, on noise alone with the run's learning rates. The short marks at
+# the edge are whole updates compared across runs: a line below them is closer to its own end than to
+# nothing, but no closer than another seed is, whose subspace is then a matter of the model and the task.
+# Right, every point compares two stretches of training that share no step (the last one is 1 with itself and
+# is left out), so chance is the dashed line and everything above it is a direction that comes back. A run
+# whose left line starts high while its right line sits at chance has made large early steps, and no more.
 
 # %%
 first = {}
 sources = {"run": (matrices, "subspace_alignment"), "stretch": (matrices, "increment_alignment")}
-for name, (table, metric) in (sources | {"walk": (walks, "subspace_alignment")}).items():
+for null in ("random_walk", "adam_walk"):
+    sources[null.replace("_", " ")] = (walks[walks["null"] == null], "subspace_alignment")
+for name, (table, metric) in sources.items():
     path = over_seeds(over_matrices(table, metric, modules=chosen))
     first[name] = path.sort_values("step").groupby("run").first()["mean"]
 assert all(values.between(0, 1 + 1e-9).all() for values in first.values())
@@ -239,6 +248,41 @@ assert inside.to_numpy().max() <= 1 + 1e-6
 inside.loc[list(projections)].rename(index=label).round(3)
 
 # %% [markdown]
+# How much of this hangs on one K and one branch point, the only ones the paper tries?
+#
+# **Claim (§4.2; C11).** The early subspace is enough: OPD loses nothing in it at any K from the stable rank
+# on, wherever V is taken. Refuted by a loss that closes only as K or the branch point grows, which would mean
+# that the projection costs what it leaves out; and special to the subspace only if a random V loses more.
+
+# %%
+from paper_lib.drawing_sweeps import accuracy_change, draw_change, draw_share_inside
+
+home = study.run("opd").tasks[0]
+changes = accuracy_change(study, curves, home.name)
+fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.2), layout="constrained", width_ratios=(4, 3, 4))
+draw_change(axes[0], changes, "K")
+draw_change(axes[1], changes, "at")
+draw_share_inside(axes[2], study, curves)
+axes[0].set(title="over K", ylabel="accuracy − free run's")
+axes[1].set_title("over the branch point")
+axes[2].set_title("what is projected")
+draw_legend(fig)
+save_figure(fig, "fig_projection_sweep", figures_dir, profile=profile, inputs=[tables["curves"]])
+
+# %% [markdown]
+# Left and middle, test accuracy at the end against the free run of the same seed; bars are the interval over
+# seeds, with fewer than three the error of the evaluation. A panel has as many points as the profile has
+# runs. A level line at 0 says that K does not matter; where the random V is level too, neither does V. Right,
+# how much of the step that the optimizer proposed lay inside V: with the gradient projected that is the step
+# taken, so the rest leaves the subspace; with the update projected the rest is cut off.
+
+# %%
+columns = ["run", "K", "at", "seed", "change", "error"]
+by_run = changes[columns].groupby("run").agg({"K": "first", "at": "first", "change": "mean", "seed": "count"})
+assert by_run["change"].abs().max() <= 1
+by_run.rename(index=label, columns={"seed": "n"}).round(3)
+
+# %% [markdown]
 # **Claim (§4.2, Fig. 8; C11).** The same holds on held-out benchmarks. Ours are the test problems of the
 # home task and variants that the runs from the anchor never trained on. Refuted by a variant on which
 # projected OPD falls below free OPD by more than two standard errors.
@@ -246,7 +290,6 @@ inside.loc[list(projections)].rename(index=label).round(3)
 # %%
 from paper_lib.drawing_controls import draw_scores
 
-home = study.run("opd").tasks[0]
 tasks = {task.name: task.name.replace("_", "\n") for task in (home, *study.evaluation.variants)}
 fig, axes = plt.subplots(2, len(tasks), figsize=(7.2, 4.4), layout="constrained", sharey="col")
 for row, (parent, runs) in zip(axes, families.items(), strict=True):

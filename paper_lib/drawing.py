@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
@@ -112,8 +111,8 @@ def draw_points(
                 label, look = null_look(str(kind))
                 ax.plot(scale * group["value"].mean(), row + _BELOW, gid=BACKDROP, **look)
                 label_once(ax, label, **look)
-    seeds = [means.loc[means["run"] == name, "seeds"].max() for name in names]
-    few = [f" (n = {n:.0f})" if n < max(seeds) else "" for n in seeds]
+    numbers = [means.loc[means["run"] == name, "seeds"].max() for name in names]
+    few = [f" (n = {n:.0f})" if n < max(numbers) else "" for n in numbers]
     ax.set_yticks(range(len(names)), [run_style(name).label + n for name, n in zip(names, few, strict=True)])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=False, axis="y")
@@ -147,7 +146,7 @@ def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True) -> Legend:
 
     seeds: False leaves that out, for figures of runs that have none.
     """
-    entries: dict[str, Artist] = {}
+    entries: dict[str, Any] = {}
     for ax in fig.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(str(label), handle)

@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from paper_lib.drawing import draw_chance, label_once, plain_log
+from paper_lib.drawing_rows import draw_row, name_rows
 from paper_lib.drawing_seeds import counted, draw_band, draw_few, is_few, spread
-from paper_lib.styles import BACKDROP, NULL, in_order, run_style
+from paper_lib.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, run_style
 from paper_lib.summaries import at_end, over_matrices, squared_norm
 
 START = "start"  # in the table `curvature`: directions of W_0 itself
@@ -22,25 +23,35 @@ OF_START = {
 OF_RUN = {"update": "update", "permuted_update": "permuted"}
 _PRECISIONS = {
     "bfloat16": ("bf16", "black", "o"),
-    "float16": ("fp16", "#E69F00", "D"),
-    "float32": ("fp32", "#CC79A7", "^"),
+    "float16": ("fp16", ORANGE, "D"),
+    "float32": ("fp32", PURPLE, "^"),
 }
 
 
 def draw_kl_and_norm(
-    ax: Axes, trajectories: pd.DataFrame, matrices: pd.DataFrame, curvature: pd.DataFrame
+    ax: Axes,
+    trajectories: pd.DataFrame,
+    matrices: pd.DataFrame,
+    curvature: pd.DataFrame,
+    *,
+    runs: Sequence[str],
 ) -> None:
     """Gate I: KL(π_0 ‖ π_t) per token against ‖ΔW‖_F² over all matrices, both logarithmic.
 
-    trajectories, matrices, curvature: the tables. A dot is a snapshot, the mean over the seeds that have
-    both; the larger marker is the end, with the interval of the KL. Dashed in a run's colour is ½ μ ‖ΔW‖_F²,
-    with μ the measured curvature along its update, drawn where that was measured.
+    trajectories, matrices, curvature: the tables. runs: in their colours, a dot a snapshot, the mean over the
+    seeds that have both; the larger marker is the end, with the interval of the KL. Dashed is ½ μ ‖ΔW‖_F²,
+    with μ the measured curvature along the run's update, where that was measured. The ends of all other runs
+    are grey dots.
     """
     kl = trajectories.loc[trajectories["metric"] == "forward_kl", ["run", "seed", "step", "value"]]
     both = kl.merge(squared_norm(matrices), on=["run", "seed", "step"])
     both = both[(both["value"] > 0) & (both["square"] > 0)]
     slopes = curvature[(curvature["metric"] == "curvature") & (curvature["direction"] == "update")]
-    for run in in_order(both["run"]):
+    others = at_end(both[~both["run"].isin(runs)]).groupby("run")[["square", "value"]].mean()
+    if len(others):
+        grey: dict[str, Any] = {"color": NULL, "marker": ".", "linestyle": "none", "markersize": 4}
+        ax.plot(others["square"], others["value"], label="other runs, at their end", gid=BACKDROP, **grey)
+    for run in (name for name in runs if name in set(both["run"])):
         rows, style = both[both["run"] == run], run_style(run)
         path = rows.groupby("step")[["square", "value"]].mean()
         look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": "none"}
@@ -76,9 +87,10 @@ def draw_curvature(ax: Axes, curvature: pd.DataFrame) -> None:
         values = rows[(rows["run"] == run) & (rows["direction"] == direction)]
         color, marker = ("black", "D") if run == START else (run_style(run).color, run_style(run).marker)
         fill = "white" if direction == "permuted_update" else color
-        _draw_row(ax, height, values, color=color, marker=marker, markerfacecolor=fill)
+        seeds = values.set_index("seed")["value"]
+        draw_row(ax, height, seeds, color=color, marker=marker, markerfacecolor=fill)
     plain_log(ax, "x", subs=(1,))
-    _name_rows(ax, [words for *_, words in named])
+    name_rows(ax, [words for *_, words in named])
     ax.set_xlabel(r"curvature $\mu$ (nats a token per unit$^2$)")
 
 
@@ -98,10 +110,11 @@ def draw_principal_energy(
     shown = [run for run in runs if run in set(ratio["run"])]
     for height, run in enumerate(shown):
         style = run_style(run)
-        _draw_row(ax, height, ratio[ratio["run"] == run], color=style.color, marker=style.marker)
+        seeds = ratio[ratio["run"] == run].set_index("seed")["value"]
+        draw_row(ax, height, seeds, color=style.color, marker=style.marker)
     draw_chance(ax, 1, axis="x")
     plain_log(ax, "x", subs=(1, 2, 5))
-    _name_rows(ax, [run_style(run).label for run in shown])
+    name_rows(ax, [run_style(run).label for run in shown])
     ax.set_xlabel("energy in principal subspaces\nover chance")
 
 
@@ -109,7 +122,7 @@ def draw_prediction(
     ax: Axes, matrices: pd.DataFrame, *, runs: Sequence[str], others: Sequence[str] = ()
 ) -> None:
     """Gate III: the visible density against what ½ ULP entry by entry predicts (filled) and what the same
-    sizes dealt out at random would show (hollow), each on its diagonal where it is right.
+    sizes dealt out at random would show (rings), each on its diagonal where it is right.
 
     matrices: the table. Means over matrices, a marker a seed. others: more runs, as grey dots.
     """
@@ -123,17 +136,18 @@ def draw_prediction(
         mine, style = means[means["run"] == run], run_style(run)
         color = style.color if run in runs else NULL
         look: dict[str, Any] = {"color": color, "linestyle": "none", "marker": style.marker}
-        for x, hollow in (("predicted_density", False), ("independent_density", True)):
-            kind = {"markerfacecolor": "white"} if hollow else {"markerfacecolor": color}
-            size = {"markersize": 4.5} if run in runs else {"markersize": 2.5, "marker": "."}
-            if run in runs or not hollow:
-                ax.plot(mine[x], mine["update_density"], alpha=0.85, **(look | kind | size))
+        small: dict[str, Any] = {"markersize": 3.5} if run in runs else {"markersize": 2.5, "marker": "."}
+        ax.plot(mine["predicted_density"], mine["update_density"], **(look | small))
+        if run in runs:
+            ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 0.8}
+            ax.plot(mine["independent_density"], mine["update_density"], **(look | ring))
         if run in runs and len(mine):
             label_once(ax, style.label, **look)
     ax.plot([0, 1], [0, 1], color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP)
-    ring: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "none"}
-    label_once(ax, "½ ULP, entry by entry", **ring)
-    label_once(ax, "sizes dealt out at random", markerfacecolor="white", **ring)
+    black: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "none"}
+    label_once(ax, "½ ULP, entry by entry", markersize=3.5, **black)
+    label_once(ax, "sizes dealt out at random", markerfacecolor="none", markersize=7, **black)
+    ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     ax.set(xlabel="predicted visible density", ylabel="observed visible density")
 
 
@@ -161,19 +175,3 @@ def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: floa
         label_once(ax, words, color=NULL, linestyle=dashes)
     ax.set(xscale="log", xlabel=r"tolerance $\eta$ (left edge: 0)", ylabel="update sparsity")
     ax.set(title=run_style(run).label, ylim=(-0.03, 1.03))
-
-
-def _draw_row(ax: Axes, height: float, values: pd.DataFrame, **look: Any) -> None:
-    """One row: seeds as dots, their mean, its interval. values: columns run, seed, step, value."""
-    point, color = spread(values.assign(run="", step=0)).iloc[0], look["color"]
-    if np.isfinite(point["low"]):
-        ax.plot(point[["low", "high"]], [height] * 2, color=color, linewidth=1.2)
-    counted(ax.plot(point["mean"], height, markersize=5, **look)[0], point["seeds"])
-    if point["seeds"] > 1:
-        draw_few(ax, values["value"], [height + 0.28] * len(values), color)
-
-
-def _name_rows(ax: Axes, names: Sequence[str]) -> None:
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(visible=False, axis="y")

@@ -135,7 +135,7 @@ def _draw_position(
         ax.plot(x, height, color=style.color, marker=beyond, markersize=6, clip_on=False)[0], len(positions)
     )
     if len(positions) >= ENOUGH:
-        ends = np.clip(t_interval(positions, LEVEL), *limits)
+        ends = [min(max(end, limits[0]), limits[1]) for end in t_interval(positions.to_numpy(), LEVEL)]
         ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
     label_once(ax, style.label, color=style.color, marker=style.marker, linestyle="none")
     if len(positions) > 1:

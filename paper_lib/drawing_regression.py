@@ -62,7 +62,7 @@ def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
             ax.plot([seeds.mean()] * 2, [row - 0.35, row + 0.35], color=color, linewidth=2)[0], len(seeds)
         )
         if len(seeds) >= ENOUGH:
-            ax.plot(t_interval(seeds, LEVEL), [row] * 2, color=color, linewidth=1.2)
+            ax.plot(t_interval(seeds.to_numpy(), LEVEL), [row] * 2, color=color, linewidth=1.2)
     ax.axvline(0, color=NULL, linestyle="--", linewidth=1, gid=BACKDROP)
     ax.set_yticks(range(len(kinds)), [label(kind) for kind in kinds])
     ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="left by size (log)")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import Container
 
 from paper_lib.styles import BACKDROP
 from paper_lib.summaries import over_seeds
@@ -46,9 +47,9 @@ def counted(artist: Artist, seeds: float) -> None:
     artist.set_gid(f"{_COUNTED}{int(seeds)}")
 
 
-def count_of(artist: Artist) -> int | None:
-    """What `counted` noted, None for any other artist."""
-    gid = artist.get_gid() or ""
+def count_of(artist: Artist | Container) -> int | None:
+    """What `counted` noted, on the first of a container such as error bars; None for any other artist."""
+    gid = (artist[0] if isinstance(artist, Container) else artist).get_gid() or ""
     return int(gid.removeprefix(_COUNTED)) if gid.startswith(_COUNTED) else None
 
 
