@@ -234,6 +234,7 @@ kl.loc[[run for run in main_runs if run in kl.index]].map("{:.2e}".format)
 from paper_lib.drawing_paths import draw_explained_variance, draw_paths
 from paper_lib.nulls import random_walk_explained_variance
 
+assert f"{random_walk_explained_variance(1):.0%}" == "61%"
 mine = trajectories[trajectories["seed"] == seed]
 joined = mine.loc[mine["metric"] == "joint_pca_coordinate", "run"].unique()
 together = [run for run in ("sft_matched", "opd", "rlvr") if run in joined]

@@ -125,6 +125,22 @@ pd.Series(apart, name="distance to OPD").sort_values().round(3).to_frame()
 # farther than seeds move that distance, the stable rank does not separate the objectives, and keeping it says
 # little about any control.
 #
+# Whether a trajectory that is kept means a function that is learned shows best on teacher rollouts, where the
+# sampled gap is no longer an estimate of the reverse KL:
+
+# %%
+common = list(evidence.learning("opd_teacher_rollouts"))
+for run in ("opd", "opd_teacher_rollouts"):
+    rank = evidence.path(run, "stable_rank", modules=chosen)[common].mean(axis=1)
+    accuracy = evidence.learning(run)[common].mean(axis=1)
+    print(f"{label(run)}: stable rank {rank.iloc[0]:.2f} → {rank.iloc[-1]:.2f}, ", end="")
+    print(f"accuracy {accuracy.iloc[0]:.3f} → {accuracy.iloc[-1]:.3f} (n = {len(common)})")
+print(f"distance of their stable ranks: {apart[label('opd_teacher_rollouts')]:.3f}, preserved below 0.1")
+
+# %% [markdown]
+# Means over the seeds of the control, from the first snapshot after W₀ to the last. A rank that is kept
+# beside an accuracy that does not rise says that the rank does not measure the learning.
+#
 # ## Their scale and their tails
 #
 # **Claim (§5.1, Fig. 9; C12, C13).** The controls change the scale at most: the norm of the update moves,

@@ -124,23 +124,26 @@ def draw_prediction(
     """Gate III: the visible density against what ½ ULP entry by entry predicts (filled) and what the same
     sizes dealt out at random would show (rings), each on its diagonal where it is right.
 
-    matrices: the table. Means over matrices, a marker a seed. others: more runs, as grey dots.
+    matrices: the table. Means over matrices and seeds, with the interval of what is observed. others: more
+    runs, as grey dots.
     """
     columns = ("predicted_density", "independent_density", "update_density")
     place = ["run", "seed", "layer", "module"]
     rows = matrices[matrices["metric"].isin(columns)]
     last = rows["step"] == rows.groupby(["run", "seed"])["step"].transform("max")
     wide = rows[last].pivot(index=place, columns="metric", values="value").dropna()
-    means = wide.groupby(["run", "seed"]).mean().reset_index()
+    means = wide.groupby(["run", "seed"]).mean().reset_index()  # over matrices
     for run in [*(name for name in others if name not in runs), *runs]:
-        mine, style = means[means["run"] == run], run_style(run)
+        each, style = means[means["run"] == run], run_style(run)
         color = style.color if run in runs else NULL
+        mine = each[[*columns]].mean().to_frame().T if len(each) else each
         look: dict[str, Any] = {"color": color, "linestyle": "none", "marker": style.marker}
         small: dict[str, Any] = {"markersize": 3.5} if run in runs else {"markersize": 2.5, "marker": "."}
         ax.plot(mine["predicted_density"], mine["update_density"], **(look | small))
         if run in runs:
             ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 0.8}
             ax.plot(mine["independent_density"], mine["update_density"], **(look | ring))
+            _draw_spread(ax, each, color)
         if run in runs and len(mine):
             label_once(ax, style.label, **look)
     ax.plot([0, 1], [0, 1], color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP)
@@ -149,6 +152,17 @@ def draw_prediction(
     label_once(ax, "sizes dealt out at random", markerfacecolor="none", markersize=7, **black)
     ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     ax.set(xlabel="predicted visible density", ylabel="observed visible density")
+
+
+def _draw_spread(ax: Axes, each: pd.DataFrame, color: str) -> None:
+    """The interval of the observed density of one run over its seeds, or the seeds where they are two."""
+    x, y = each["predicted_density"], each["update_density"]
+    if len(each) == 0:
+        return
+    point = spread(each.assign(step=0, value=y)).iloc[0]
+    counted(ax.plot([x.mean()] * 2, point[["low", "high"]], color=color, linewidth=1)[0], point["seeds"])
+    if is_few(point["seeds"]):
+        draw_few(ax, x, y, color)
 
 
 def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: float) -> None:

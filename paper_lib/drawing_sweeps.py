@@ -50,7 +50,8 @@ def accuracy_change(profile: Profile, curves: pd.DataFrame, task: str) -> pd.Dat
 
 
 def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
-    """The change of accuracy over "K" or over "at", a line a parent and basis that varies it.
+    """The change of accuracy over "K" or over "at", a line a parent and basis; over "at" only parents that
+    vary it, where there are any.
 
     changes: of `accuracy_change`; only projected gradients, at the usual value of the other of the two. A
     point has the interval over seeds from three on, below that the error of the evaluation.
@@ -62,7 +63,12 @@ def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
     rows = rows[rows["basis"].isin(["early", "random"])]
     if along == "at":
         rows = rows[rows["basis"] == "early"]
-    for (parent, basis), group in rows.groupby(["parent", "basis"]):
+        varied = rows.groupby("parent")["at"].transform("nunique") > 1
+        rows = rows[varied] if varied.any() else rows
+    series = list(rows.groupby(["parent", "basis"]))
+    apart = 0.03 * max(np.ptp(rows[along]) if len(rows) else 0, 1e-2)
+    for number, ((parent, basis), group) in enumerate(series):
+        shift = apart * (number - (len(series) - 1) / 2)  # so that bars at one value stand side by side
         style = run_style(f"{parent}_projected_{basis}")
         look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": style.linestyle}
         means = spread(group.assign(step=group[along], value=group["change"], run="")).sort_values("step")
@@ -70,11 +76,11 @@ def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
         down = (means["mean"] - means["low"]).fillna(pd.Series(error, means.index))
         up = (means["high"] - means["mean"]).fillna(pd.Series(error, means.index))
         bars = ax.errorbar(
-            means["step"], means["mean"], [down, up], label=style.label, elinewidth=0.8, **look
+            means["step"] + shift, means["mean"], [down, up], label=style.label, elinewidth=0.8, **look
         )
         counted(bars.lines[0], means["seeds"].max())
         if is_few(means["seeds"].max()):
-            draw_few(ax, group[along], group["change"], style.color)
+            draw_few(ax, group[along] + shift, group["change"], style.color)
     draw_chance(ax, 0, "free training")
     ax.set_xlabel("K" if along == "K" else "V taken at (share of the run)")
     ax.set_xticks(sorted(rows[along].unique()))

@@ -14,11 +14,14 @@ LINES = 15
 HEADINGS = ("**Question.**", "**In this notebook**", "## What we found", "## Exercises")
 PARAMETER = re.compile(r"(\w+): (bool|int|float|str)(?: \| None)? = .+  # \S.+")
 FIGURES = {
-    "03_sparsity": {"table1_sparsity", "fig3_mask_overlap"},
-    "04_pca": {"fig2_rotation_drift", "fig_pca_trajectory"},
+    "03_sparsity": {
+        *("table1_sparsity", "fig3_mask_overlap", "fig_rounding_null", "fig3_matched_density"),
+        *("fig_gate3_visibility", "fig_cross_run_masks"),
+    },
+    "04_pca": {"fig2_rotation_drift", "fig_pca_trajectory", "fig_gates_norm_curvature"},
     "05_locking": {
         *("fig4_intrinsic_geometry", "fig5_subspace_emergence"),
-        *("fig6_projected_training", "fig8_projected_benchmarks"),
+        *("fig6_projected_training", "fig8_projected_benchmarks", "fig_projection_sweep"),
     },
     "06_controls": {
         *("fig7_controls_stable_rank", "fig9_controls_auxiliary", "fig_size_regression"),
