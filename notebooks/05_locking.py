@@ -260,11 +260,13 @@ from paper_lib.drawing_sweeps import accuracy_change, draw_change, draw_share_in
 home = study.run("opd").tasks[0]
 changes = accuracy_change(study, curves, home.name)
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.2), layout="constrained", width_ratios=(4, 3, 4))
+axes[1].sharey(axes[0])
 draw_change(axes[0], changes, "K")
 draw_change(axes[1], changes, "at")
 draw_share_inside(axes[2], study, curves)
 axes[0].set(title="over K", ylabel="accuracy − free run's")
 axes[1].set_title("over the branch point")
+axes[1].tick_params(labelleft=False)
 axes[2].set_title("what is projected")
 draw_legend(fig)
 save_figure(fig, "fig_projection_sweep", figures_dir, profile=profile, inputs=[tables["curves"]])

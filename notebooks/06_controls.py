@@ -55,7 +55,6 @@ study, chosen = get_profile(profile), MODULE_GROUPS[modules]
 names = ("matrices", "nulls", "curves")
 tables = {name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in names}
 matrices, nulls, curves = map(read_table, tables.values())
-same_seeds = matrices[matrices["seed"].isin(study.seeds)]
 use_style()
 
 # %%
@@ -67,8 +66,12 @@ controls = {
 }
 references = ["opd", "rlvr"]
 everything = [*references, *(run for members in controls.values() for run in members)]
+there = matrices[matrices["run"].isin(everything)].groupby("run")["seed"]
+shared = sorted(set.intersection(*(set(seeds) for _, seeds in there)))
+same_seeds = matrices[matrices["seed"].isin(shared)]
 for title, members in controls.items():
     print(f"{title}: {', '.join(members)}")
+print(f"seeds that all of them have: {shared}")
 
 # %% [markdown]
 # ## Which controls keep the trajectory?
@@ -92,7 +95,7 @@ fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained", sharex=
 for column, (title, members) in zip(axes.T, controls.items(), strict=True):
     shown = [*references, *members]
     draw_trajectory(column[0], same_seeds, "stable_rank", runs=shown, modules=chosen)
-    draw_accuracy(column[1], curves, runs=shown)
+    draw_accuracy(column[1], curves[curves["seed"].isin(shared)], runs=shown)
     column[0].set(title=title, xlabel="", xlim=(-0.03, 1.25))
 axes[0, 0].set_ylabel("stable rank")
 axes[1, 0].set_ylabel("validation accuracy (avg@8)")
@@ -101,11 +104,11 @@ sources = [tables["matrices"], tables["curves"]]
 save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inputs=sources)
 
 # %% [markdown]
-# All lines come from the seeds that the controls have, so that they share their anchors and problems. Bands,
-# and the bars beside the end, are the 95 % interval over seeds; with fewer than three, seeds are dots above,
-# and below the bars are one standard error over the problems. Read each control twice: a line that follows
-# OPD above and not below has kept the rank and lost the function, and one that leaves it above and not below
-# has done the reverse.
+# All lines come from the seeds that all the controls have, so that they share their anchors and problems.
+# Bands, and the bars beside the end, are the 95 % interval over seeds; with fewer than three, seeds are dots
+# above, and below the bars are one standard error over the problems. Read each control twice: a line that
+# follows OPD above and not below has kept the rank and lost the function, and one that leaves it above and
+# not below has done the reverse.
 
 # %%
 from paper_lib.distances import distance, seed_spread
@@ -174,7 +177,7 @@ ends = {
     metric: over_seeds(at_end(over_matrices(same_seeds, metric, modules=chosen))).set_index("run")["mean"]
     for metric in ("stable_rank", "frobenius_norm", "hill_index", "drift_ratio")
 }
-accuracy = curves[(curves["metric"] == "sampled_accuracy") & curves["seed"].isin(study.seeds)]
+accuracy = curves[(curves["metric"] == "sampled_accuracy") & curves["seed"].isin(shared)]
 gained = accuracy.sort_values("step").groupby(["run", "seed"])["value"]
 ends["accuracy gained"] = (gained.last() - gained.first()).groupby("run").mean()
 pd.DataFrame(ends).loc[everything].rename(index=label).map("{:.3g}".format)

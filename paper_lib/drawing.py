@@ -154,6 +154,7 @@ def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True) -> Legend:
     few = {label: n for label, handle in entries.items() if (n := count_of(handle)) and n < max(counts)}
     labels = [f"{label} (n = {few[label]})" if label in few and seeds else label for label in entries]
     title = say_seeds(counts) if counts and seeds else None
+    columns = min(columns, 3) if few and seeds and len(labels) > 8 else columns
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 7.5}
     return fig.legend(list(entries.values()), labels, title=title, **place)
 

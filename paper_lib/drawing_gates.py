@@ -82,15 +82,15 @@ def draw_curvature(ax: Axes, curvature: pd.DataFrame) -> None:
     for run in in_order(set(rows["run"]) - {START}):
         named += [(run, name, f"{run_style(run).label}, {words}") for name, words in OF_RUN.items()]
     there = set(zip(rows["run"], rows["direction"], strict=True))
-    named = [each for each in named if each[:2] in there]
+    named, seeds = [each for each in named if each[:2] in there], []
     for height, (run, direction, _) in enumerate(named):
         values = rows[(rows["run"] == run) & (rows["direction"] == direction)]
         color, marker = ("black", "D") if run == START else (run_style(run).color, run_style(run).marker)
         fill = "white" if direction == "permuted_update" else color
-        seeds = values.set_index("seed")["value"]
-        draw_row(ax, height, seeds, color=color, marker=marker, markerfacecolor=fill)
+        look: dict[str, Any] = {"color": color, "marker": marker, "markerfacecolor": fill}
+        seeds.append(draw_row(ax, height, values.set_index("seed")["value"], **look))
     plain_log(ax, "x", subs=(1,))
-    name_rows(ax, [words for *_, words in named])
+    name_rows(ax, [words for *_, words in named], seeds)
     ax.set_xlabel(r"curvature $\mu$ (nats a token per unit$^2$)")
 
 
@@ -107,14 +107,13 @@ def draw_principal_energy(
         for metric in ("principal_energy", "principal_energy_chance")
     )
     ratio = (share / chance).rename("value").reset_index()
-    shown = [run for run in runs if run in set(ratio["run"])]
+    shown, seeds = [run for run in runs if run in set(ratio["run"])], []
     for height, run in enumerate(shown):
-        style = run_style(run)
-        seeds = ratio[ratio["run"] == run].set_index("seed")["value"]
-        draw_row(ax, height, seeds, color=style.color, marker=style.marker)
+        style, values = run_style(run), ratio[ratio["run"] == run].set_index("seed")["value"]
+        seeds.append(draw_row(ax, height, values, color=style.color, marker=style.marker))
     draw_chance(ax, 1, axis="x")
     plain_log(ax, "x", subs=(1, 2, 5))
-    name_rows(ax, [run_style(run).label for run in shown])
+    name_rows(ax, [run_style(run).label for run in shown], seeds)
     ax.set_xlabel("energy in principal subspaces\nover chance")
 
 

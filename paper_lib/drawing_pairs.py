@@ -42,14 +42,14 @@ def draw_jaccard(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> No
 
     pairs: the table. A run with its own next seed is filled in its colour, two runs of a seed are in black.
     """
-    named = named_pairs(pairs)
+    named, seeds = named_pairs(pairs), []
     for height, pair in enumerate(named):
         same = pair[0] == pair[1]
         style = run_style(pair[0])
         look = {"color": style.color, "marker": style.marker} if same else {"color": "black", "marker": "D"}
-        draw_row(ax, height, pair_values(pairs, pair, "jaccard", modules=modules), **look)
+        seeds.append(draw_row(ax, height, pair_values(pairs, pair, "jaccard", modules=modules), **look))
         _draw_both(ax, height, pairs, pair, modules=modules)
-    name_rows(ax, [_name(pair) for pair in named])
+    name_rows(ax, [_name(pair) for pair in named], seeds)
     ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
 
 
@@ -68,13 +68,13 @@ def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
         "rotated layers": sorted(rotated),
         "untouched layers": sorted(set(rows["layer"]) - set(rotated)),
     }
-    color = run_style(ROTATED[1]).color
+    color, seeds = run_style(ROTATED[1]).color, []
     for height, layers in enumerate(places.values()):
         which: dict[str, Any] = {"layers": layers, "modules": ATTENTION}
         marker = {"color": color, "marker": "8", "markerfacecolor": "white" if height else color}
-        draw_row(ax, height, pair_values(rows, ROTATED, "jaccard", **which), **marker)
+        seeds.append(draw_row(ax, height, pair_values(rows, ROTATED, "jaccard", **which), **marker))
         _draw_both(ax, height, rows, ROTATED, **which)
-    name_rows(ax, [f"{place}\n({', '.join(map(str, layers))})" for place, layers in places.items()])
+    name_rows(ax, [f"{place}\n({', '.join(map(str, layers))})" for place, layers in places.items()], seeds)
     ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
 
 

@@ -14,8 +14,9 @@ from paper_lib.styles import BACKDROP, NULL
 _ABOVE, _BELOW = -0.28, 0.3  # of a row's height: where seeds and nulls stand
 
 
-def draw_row(ax: Axes, height: float, values: pd.Series, **look: Any) -> None:
-    """A marker at the mean of `values`, one a seed, a bar for its interval, dots for the seeds above it."""
+def draw_row(ax: Axes, height: float, values: pd.Series, **look: Any) -> int:
+    """A marker at the mean of `values`, one a seed, a bar for its interval, dots for the seeds above it;
+    returns the number of seeds."""
     point = spread(pd.DataFrame({"run": "", "step": 0, "value": values})).iloc[0]
     if np.isfinite(point["low"]):
         ends = [point["low"], point["high"]]
@@ -23,6 +24,7 @@ def draw_row(ax: Axes, height: float, values: pd.Series, **look: Any) -> None:
     counted(ax.plot(point["mean"], height, markersize=5, **look)[0], point["seeds"])
     if point["seeds"] > 1:
         draw_few(ax, values.dropna(), [height + _ABOVE] * int(point["seeds"]), look["color"])
+    return int(point["seeds"])
 
 
 def draw_nulls(ax: Axes, height: float, nulls: Mapping[str, float]) -> None:
@@ -33,8 +35,9 @@ def draw_nulls(ax: Axes, height: float, nulls: Mapping[str, float]) -> None:
         label_once(ax, words, **look)
 
 
-def name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """The rows' names at the left, the first at the top."""
-    ax.set_yticks(range(len(names)), names)
+def name_rows(ax: Axes, names: Sequence[str], seeds: Sequence[int]) -> None:
+    """The rows' names at the left, the first at the top, and the number of seeds of those that have fewer."""
+    few = [f" (n = {n})" if n < max(seeds) else "" for n in seeds]
+    ax.set_yticks(range(len(names)), [name + n for name, n in zip(names, few, strict=True)])
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.grid(visible=False, axis="y")

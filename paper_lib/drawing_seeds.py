@@ -58,8 +58,7 @@ def say_seeds(counts: Iterable[int]) -> str:
     least, most = min(found := list(counts)), max(found)
     number = f"n = {most}" if least == most else f"n = {least}–{most}"
     words = f"{number} seed{'s' if most > 1 else ''}"
-    if least >= ENOUGH:
-        return f"{words}; bands and bars: Student's {LEVEL:.0%} interval of the mean"
-    if most >= ENOUGH:
-        return f"{words}; bands and bars: Student's {LEVEL:.0%} interval of the mean, from n = {ENOUGH} on"
-    return f"{words}, no interval below {ENOUGH}"
+    if most < ENOUGH:
+        return f"{words}, no interval below {ENOUGH}"
+    interval = f"{words}; bands and bars: Student's {100 * LEVEL:.0f} % interval of the mean"
+    return interval if least >= ENOUGH else f"{interval}, from n = {ENOUGH} on"

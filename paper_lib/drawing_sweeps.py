@@ -84,6 +84,7 @@ def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
     draw_chance(ax, 0, "free training")
     ax.set_xlabel("K" if along == "K" else "V taken at (share of the run)")
     ax.set_xticks(sorted(rows[along].unique()))
+    ax.margins(x=0.12)
 
 
 def draw_share_inside(ax: Axes, profile: Profile, curves: pd.DataFrame) -> None:
@@ -95,17 +96,17 @@ def draw_share_inside(ax: Axes, profile: Profile, curves: pd.DataFrame) -> None:
     runs = projected_runs(profile).set_index("run")
     runs = runs[runs["usual_K"] & runs["usual_at"] & runs["basis"].isin(["early", "random"])]
     rows = curves[(curves["metric"] == "share_inside") & curves["run"].isin(runs.index)]
-    shown = in_order(rows["run"])
+    shown, seeds = in_order(rows["run"]), []
     for height, run in enumerate(shown):
         values = rows[rows["run"] == run].groupby("seed")["value"].mean()
         style = run_style(run)
-        draw_row(ax, height, values, color=style.color, marker=style.marker)
+        seeds.append(draw_row(ax, height, values, color=style.color, marker=style.marker))
     names = [
         f"{run_style(runs['parent'][run]).label}, {_TARGETS[runs['constrain'][run]]}"
         + (", random V" if runs["basis"][run] == "random" else "")
         for run in shown
     ]
-    name_rows(ax, names)
+    name_rows(ax, names, seeds)
     ax.axvline(1, color=NULL, linestyle="--", linewidth=1, zorder=1)
     label_once(ax, "confined to V", color=NULL, linestyle="--")
     ax.set(xlabel="share of the step inside V", xlim=(0, 1.05))

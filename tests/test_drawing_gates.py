@@ -56,7 +56,7 @@ def test_curvature_has_a_row_a_direction_and_the_interval_of_three_seeds(ax):
     start = [("start", seed, "principal", value) for seed, value in enumerate((9.0, 10.0, 11.0))]
     table = pd.DataFrame([*start, ("opd", 0, "update", 5.0)], columns=["run", "seed", "direction", "value"])
     draw_curvature(ax, table.assign(metric="curvature"))
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["principal", "OPD, update"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["principal", "OPD, update (n = 1)"]
     assert places(ax) == [[10, 0], [5, 1]]
     bar = next(line for line in ax.lines if len(line.get_xdata()) == 2)
     np.testing.assert_allclose(bar.get_xdata().astype(float), [10 - REACH, 10 + REACH], rtol=1e-6)
