@@ -166,9 +166,9 @@ save_figure(fig, "fig5_subspace_emergence", figures_dir, profile=profile, inputs
 
 # %% [markdown]
 # Left, the distance of a line from the dotted walk in its colour is what emergence adds to the shared
-# prefix; the dash-dotted walk is Adam's, on noise alone with the run's learning rates. The short marks at
-# the edge are whole updates compared across runs: a line below them is closer to its own end than to
-# nothing, but no closer than another seed is, whose subspace is then a matter of the model and the task.
+# prefix; the dash-dotted walk is Adam's, on noise alone with the run's learning rates. The short marks at the
+# edge are whole updates compared across runs: a line still below the mark in its colour is no closer to its
+# own end than another seed's whole update is, so what it shares by then belongs to the model and the task.
 # Right, every point compares two stretches of training that share no step (the last one is 1 with itself and
 # is left out), so chance is the dashed line and everything above it is a direction that comes back. A run
 # whose left line starts high while its right line sits at chance has made large early steps, and no more.
@@ -265,7 +265,7 @@ draw_change(axes[0], changes, "K")
 draw_change(axes[1], changes, "at")
 draw_share_inside(axes[2], study, curves)
 axes[0].set(title="over K", ylabel="accuracy − free run's")
-axes[1].set_title("over the branch point")
+axes[1].set_title("over the branch")
 axes[1].tick_params(labelleft=False)
 axes[2].set_title("what is projected")
 draw_legend(fig)

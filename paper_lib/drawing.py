@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from paper_lib.drawing_seeds import count_of, counted, draw_band, draw_few, is_few, say_seeds, spread
+from paper_lib.drawing_seeds import (
+    count_of,
+    counted,
+    draw_band,
+    draw_few,
+    is_few,
+    say_number,
+    say_seeds,
+    spread,
+)
 from paper_lib.styles import BACKDROP, NULL, in_order, run_style
 from paper_lib.summaries import over_matrices, over_seeds
 
@@ -23,6 +32,7 @@ _NULL_LABELS = {
     "adam_walk": "Adam on noise alone",
 }
 _NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "s", "v", "^"), strict=True))
+_DOTTED = 25  # steps at most at which two seeds are dots: more would hide the line
 _BELOW = 0.3  # of a line's height, where its nulls stand: on top of the run nobody would see either
 
 
@@ -63,7 +73,8 @@ def draw_trajectory(
         counted(drawn, line["seeds"].max())
         draw_band(ax, line["step"] / unit, line, style.color, scale=scale)
         if is_few(line["seeds"].max()):
-            seeds = values[values["run"] == name]
+            some = line["step"].iloc[:: 1 + len(line) // _DOTTED]
+            seeds = values[(values["run"] == name) & values["step"].isin(some)]
             draw_few(ax, seeds["step"] / unit, scale * seeds["value"], style.color)
         if nulls is not None:
             for kind, walk in nulls[nulls["run"] == name].groupby("null"):
@@ -146,13 +157,14 @@ def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True) -> Legend:
 
     seeds: False leaves that out, for figures of runs that have none.
     """
-    entries: dict[str, Any] = {}
+    entries, of_label = dict[str, Any](), dict[str, list[int]]()
     for ax in fig.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(str(label), handle)
+            of_label.setdefault(str(label), []).extend([n] if (n := count_of(handle)) else [])
     counts = [n for ax in fig.axes for artist in ax.lines if (n := count_of(artist))]
-    few = {label: n for label, handle in entries.items() if (n := count_of(handle)) and n < max(counts)}
-    labels = [f"{label} (n = {few[label]})" if label in few and seeds else label for label in entries]
+    few = {label: say_number(ns) for label, ns in of_label.items() if ns and min(ns) < max(counts)}
+    labels = [f"{label} ({few[label]})" if label in few and seeds else label for label in entries]
     title = say_seeds(counts) if counts and seeds else None
     columns = min(columns, 3) if few and seeds and len(labels) > 8 else columns
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 7.5}

@@ -53,11 +53,16 @@ def count_of(artist: Artist | Container) -> int | None:
     return int(gid.removeprefix(_COUNTED)) if gid.startswith(_COUNTED) else None
 
 
+def say_number(counts: Iterable[int]) -> str:
+    """The counts in short: n = 8, or n = 1–8 where they differ."""
+    least, most = min(found := list(counts)), max(found)
+    return f"n = {most}" if least == most else f"n = {least}–{most}"
+
+
 def say_seeds(counts: Iterable[int]) -> str:
     """The line of a legend that says over how many seeds its means go, and what bands and bars are."""
     least, most = min(found := list(counts)), max(found)
-    number = f"n = {most}" if least == most else f"n = {least}–{most}"
-    words = f"{number} seed{'s' if most > 1 else ''}"
+    words = f"{say_number(found)} seed{'s' if most > 1 else ''}"
     if most < ENOUGH:
         return f"{words}, no interval below {ENOUGH}"
     interval = f"{words}; bands and bars: Student's {100 * LEVEL:.0f} % interval of the mean"

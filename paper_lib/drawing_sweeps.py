@@ -82,7 +82,7 @@ def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
         if is_few(means["seeds"].max()):
             draw_few(ax, group[along] + shift, group["change"], style.color)
     draw_chance(ax, 0, "free training")
-    ax.set_xlabel("K" if along == "K" else "V taken at (share of the run)")
+    ax.set_xlabel("K" if along == "K" else "V taken at")
     ax.set_xticks(sorted(rows[along].unique()))
     ax.margins(x=0.12)
 
