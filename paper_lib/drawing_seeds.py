@@ -64,6 +64,6 @@ def say_seeds(counts: Iterable[int]) -> str:
     least, most = min(found := list(counts)), max(found)
     words = f"{say_number(found)} seed{'s' if most > 1 else ''}"
     if most < ENOUGH:
-        return f"{words}, no interval below {ENOUGH}"
+        return f"{words}, no interval over seeds below {ENOUGH}"
     interval = f"{words}; bands and bars: Student's {100 * LEVEL:.0f} % interval of the mean"
     return interval if least >= ENOUGH else f"{interval}, from n = {ENOUGH} on"

@@ -242,8 +242,10 @@ def test_the_legend_says_how_many_seeds_and_which_runs_have_fewer():
     assert title == "n = 1–3 seeds; bands and bars: Student's 95 % interval of the mean, from n = 3 on"
     assert [text.get_text() for text in legend.get_texts()] == ["SFT", "OPD", "RLVR (n = 1)"]
     assert say_seeds([8, 8]) == "n = 8 seeds; bands and bars: Student's 95 % interval of the mean"
-    assert say_seeds([1]) == "n = 1 seed, no interval below 3"
+    assert say_seeds([1]) == "n = 1 seed, no interval over seeds below 3"
     assert draw_legend(fig, seeds=False).get_title().get_text() == ""
+    draw_trajectory(ax, table[table["seed"] < 2], "stable_rank", runs=("opd",))
+    assert [text.get_text() for text in draw_legend(fig).get_texts()][1] == "OPD (n = 2–3)"
 
 
 def test_one_seed_has_no_band():
