@@ -15,16 +15,17 @@ def training_curves(study: Study) -> tuple[pd.DataFrame, list[Path]]:
 
     Raises CompanionError where there is none.
     """
-    models = study.models()
-    planned, manifest = study.fingerprints(models), read_manifest(study.results)
+    manifest = read_manifest(study.results)
+    models = study.known_models(manifest.models)
+    planned = study.fingerprints(models)
     parts = planned_parts(study.profile, planned)
     held = {key for key in planned if manifest.holds(key, parts[key])}
     joined = study.results / "curves.parquet"
     frames = [rows_of("curves", read_table(joined), held)] if held else []
     files = [joined] if held else []
-    for run, seed in study.profile.planned():
-        place = study.place(run, seed, models)
-        if (run.name, seed) not in held and place.finished():
+    for name, seed in (key for key in planned if key not in held):
+        place = study.place(study.profile.run(name), seed, models)
+        if place.finished():
             files.append(place.directory / "curve.parquet")
             frames.append(read_table(files[-1]))
     if not frames:

@@ -65,11 +65,13 @@ class Study:
         )
 
     def fingerprints(self, models: dict[str, str]) -> dict[Key, str]:
-        """Of every planned run, in planned order; none where the fingerprint of a model is not known."""
-        if not self.model_names() <= models.keys():
-            return {}
-        planned = self.profile.planned()
-        return {(run.name, seed): self.place(run, seed, models).fingerprint for run, seed in planned}
+        """Of the planned runs, in planned order; not of those with a model behind them that is not known."""
+        known = [(run, seed) for run, seed in self.profile.planned() if self._behind(run) <= models.keys()]
+        return {(run.name, seed): self.place(run, seed, models).fingerprint for run, seed in known}
+
+    def _behind(self, run: RunConfig) -> set[str]:
+        """The pretrained models that a run and the runs it starts from are made from."""
+        return set(models_of(run)).union(*(self._behind(parent) for parent in self.parents(run)))
 
     def model_names(self) -> set[str]:
         """The bases that its runs start from, and the teachers that they learn from."""
@@ -77,14 +79,21 @@ class Study:
 
     def models(self) -> dict[str, str]:
         """Fingerprint of every model of the profile, by name; a missing one raises CompanionError."""
-        place, names = models_directory(self.profile, self.data_dir), sorted(self.model_names())
-        return {name: weights_fingerprint(load_model(place / name)[0].state_dict()) for name in names}
+        return {name: self._model_fingerprint(name) for name in sorted(self.model_names())}
 
     def known_models(self, recorded: dict[str, str]) -> dict[str, str]:
-        """As `models`, or where one is not on disk those that were recorded with what was made from them."""
+        """As `models`; of those not on disk, what was recorded with what was made from them, if it was."""
+        place, known = models_directory(self.profile, self.data_dir), {}
+        for name in sorted(self.model_names()):
+            if (place / name / "config.json").is_file():
+                known[name] = self._model_fingerprint(name)
+            elif name in recorded:
+                known[name] = recorded[name]
+        return known
+
+    def _model_fingerprint(self, name: str) -> str:
         place = models_directory(self.profile, self.data_dir)
-        there = all((place / name / "config.json").is_file() for name in self.model_names())
-        return self.models() if there else recorded
+        return weights_fingerprint(load_model(place / name)[0].state_dict())
 
 
 def models_of(run: RunConfig) -> list[str]:

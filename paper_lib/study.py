@@ -8,7 +8,7 @@ from shutil import rmtree
 from paper_lib.config import RunConfig
 from paper_lib.constraints import constraint_of
 from paper_lib.errors import CompanionError
-from paper_lib.manifest import Key, measured_runs, spoken
+from paper_lib.manifest import Key, measured_runs, read_manifest, spoken
 from paper_lib.parallel import run_parallel
 from paper_lib.pretrain import build_models, missing_models
 from paper_lib.profiles import get_profile
@@ -41,15 +41,14 @@ def train_study(
         prepare_models(study, workers=workers)
         models = study.models()
         _train(study, _demanded(study, chosen, models, force=force), models, workers or os.cpu_count() or 1)
-    else:
-        models = study.models()
-        missing = sum(not _finished(study, *pair, models) for pair in _unmeasured(study, chosen, models))
-        if missing:
-            again = f"`python -m paper_lib figures --profile {profile_name} --train` trains them"
-            print(
-                f"[train] {missing} of {len(chosen)} planned runs are not measured yet; {again}", flush=True
-            )
-    return [study.directory(*pair) for pair in chosen if _finished(study, *pair, models)]
+        return [study.directory(*pair) for pair in chosen if _finished(study, *pair, models)]
+    models = study.known_models(read_manifest(study.results).models)
+    known = study.fingerprints(models)  # a run whose model was never built is not there
+    finished = [(r, s) for r, s in chosen if (r.name, s) in known and _finished(study, r, s, models)]
+    if missing := sum(pair not in finished for pair in _unmeasured(study, chosen, models)):
+        again = f"`python -m paper_lib figures --profile {profile_name} --train` trains them"
+        print(f"[train] {missing} of {len(chosen)} planned runs are not measured yet; {again}", flush=True)
+    return [study.directory(*pair) for pair in finished]
 
 
 def _finished(study: Study, run: RunConfig, seed: int, models: dict[str, str]) -> bool:
