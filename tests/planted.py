@@ -23,7 +23,13 @@ MATRICES = 2 * len(SHAPES)
 DIAGNOSTICS = DiagnosticsConfig(principal_rank=3, angle_k=6, K=2, hill_k=4, energy_k=2, model_probes=None)
 RUNS = tuple(
     RunConfig(
-        name=name, objective=objective, steps=10, snapshot_every=4, learning_rate=rate, schedule=schedule
+        name=name,
+        objective=objective,
+        start="base" if name == "sft" else "anchor",
+        steps=10,
+        snapshot_every=4,
+        learning_rate=rate,
+        schedule=schedule,
     )
     for name, objective, rate, schedule in (
         ("sft", "sft", 1e-3, "cosine"),

@@ -202,3 +202,15 @@ def test_the_probes_of_the_reference_are_those_of_no_other_profile_but_smokes():
     reference = PROFILES["reference"]
     settings = {"rotated_layers": (1,), "sgd_rate": 1.0, "ks": (1,), "wide_ks": (4,), "branches": (0.4,)}
     assert {run.teacher for run in control_runs(reference.runs, **settings)} == {"teacher", "teacher_moe"}
+
+
+def test_a_model_that_was_never_built_leaves_out_its_own_runs_alone(probed, tmp_path):
+    shutil.copytree(probed.data_dir / "models", tmp_path / "models")
+    shutil.rmtree(tmp_path / "models" / "base_small")
+    study = Study(profile=probed.profile, data_dir=tmp_path)
+    models = study.known_models({})
+    assert models == {name: value for name, value in probed.models().items() if name != "base_small"}
+    whole = probed.fingerprints(probed.models())
+    left = {key: value for key, value in whole.items() if key[0] not in (SMALL.name, FROM_SMALL.name)}
+    assert study.fingerprints(models) == left
+    assert study.known_models({"base_small": "recorded"}) == models | {"base_small": "recorded"}
