@@ -32,9 +32,9 @@ def control_runs(
     branches: tuple[float, ...],
 ) -> tuple[RunConfig, ...]:
     """The probes of a study. runs: what `study_runs` gave. rotated_layers: half of the student's layers.
-    ks: sizes of OPD's early V_K beside the study's own; wide_ks: those at which a random V, and SFT's, which
-    needs more directions for the same share of its update, are tried too. branches: shares of the run after
-    which V_K is taken, beside the study's fifth."""
+    ks: sizes of OPD's early V_K beside the study's own; wide_ks: of SFT's, which needs more directions for
+    the same share of its update, the last also of a random V for OPD. branches: shares of the run after which
+    V_K is taken, beside the study's fifth."""
     by_name = {run.name: run for run in runs}
     sft, opd, rlvr, matched = (by_name[name] for name in ("sft", "opd", "rlvr", "sft_matched"))
     mix = by_name["mix_0.5"]
