@@ -10,13 +10,12 @@ from paper_lib.comparison import Comparison
 from paper_lib.errors import CompanionError
 from paper_lib.matrices import Matrix
 from paper_lib.measure import measure_matrix, measure_nulls
-from paper_lib.pca import path_gram
+from paper_lib.pca import path_gram, update_gram
 from paper_lib.tables import Row
 from paper_lib.tasks import seeded_generator
 
 MEASURED = ""  # the null of rows that are none
 GRAM = "path_gram"  # ⟨ΔW_s, ΔW_t⟩, step s and k = t, in parts alone
-BLOCK = 2**22  # entries of each snapshot that are widened to float64 at once
 
 
 def measure_shared(work: Comparison, matrix: Matrix) -> pd.DataFrame:
@@ -25,7 +24,7 @@ def measure_shared(work: Comparison, matrix: Matrix) -> pd.DataFrame:
     """
     weights = [_read(work, matrix, step) for step in range(len(work.snapshots))]
     try:
-        rows = {MEASURED: _metrics(work, weights) + _gram_rows(work, _path_gram(weights))}
+        rows = {MEASURED: _metrics(work, weights) + _gram_rows(work, update_gram(weights))}
         if work.nulls:
             nulls, walks = measure_nulls(
                 weights, work.steps, work.config, lambda null: seeded_generator(null, "compare", matrix.name)
@@ -53,14 +52,6 @@ def _read(work: Comparison, matrix: Matrix, index: int) -> Tensor:
             f"{source.file(matrix.name)}: {matrix.name} has {bad} of {w_t.numel()} entries not finite"
         )
     return w_t
-
-
-def _path_gram(weights: list[Tensor]) -> Tensor:
-    """`path_gram` of the updates, some rows of the matrix at a time."""
-    rows = max(1, BLOCK // weights[0].shape[1])
-    blocks = zip(*(w.split(rows) for w in weights), strict=True)
-    grams = [path_gram([w.double() - block[0].double() for w in block]) for block in blocks]
-    return torch.stack(grams).sum(0)
 
 
 def _gram_rows(work: Comparison, gram: Tensor) -> list[Row]:

@@ -49,10 +49,6 @@ def mixed_credit(
     return alpha * -gap + (1 - alpha) * advantages[:, None].expand_as(gap)
 
 
-def _over(values: Tensor, scale: float) -> Tensor:
-    return values / scale if scale else torch.zeros_like(values)
-
-
 def retained(
     gap: Tensor,
     mask: Tensor,

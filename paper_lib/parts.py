@@ -17,7 +17,7 @@ from paper_lib.config import DiagnosticsConfig, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.measure import mask_picture, measure_matrix, measure_nulls
 from paper_lib.measure_end import measure_end, unchanged_counts, unchanged_rows
-from paper_lib.pca import path_gram, path_rows
+from paper_lib.pca import path_gram, path_rows, update_gram
 from paper_lib.probing import drift_rows, load_snapshot, snapshot_model
 from paper_lib.tables import TABLES, Row, table_metadata, write_table
 from paper_lib.tasks import seeded_generator
@@ -120,7 +120,7 @@ class RunPart(Part):
         rows = measure_matrix(weights, steps, self.config, rates)
         rows += measure_end(weights[0], weights[-1], steps[-1], self.config)
         frames = {"matrices": [self.keyed(name, rows, **place)]}
-        sums = {"path": path_gram([w.double() - weights[0].double() for w in weights])}
+        sums = {"path": update_gram(weights)}
         sums["unchanged"] = unchanged_counts(weights[0], weights[-1], self.config)
         if "nulls" in self.tables:
             nulls, walks = measure_nulls(

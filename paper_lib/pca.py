@@ -9,12 +9,21 @@ from paper_lib.subspaces import trajectory_pca
 from paper_lib.tables import Row
 
 COMPONENTS = 5
+BLOCK = 2**22  # entries of each snapshot that are widened to float64 at once
 
 
 def path_gram(updates: Sequence[Tensor]) -> Tensor:
     """⟨ΔW_s, ΔW_t⟩ of T updates of one matrix: (T, T), float64. `path_pca` takes the sum over matrices."""
     flat = torch.stack(list(updates)).flatten(1).double()
     return flat @ flat.mT
+
+
+def update_gram(weights: Sequence[Tensor]) -> Tensor:
+    """`path_gram` of W_t − W_0 for W_0, …, W_T (m, n), some rows at a time: no float64 copy of all."""
+    rows = max(1, BLOCK // weights[0].shape[1])
+    blocks = zip(*(w.split(rows) for w in weights), strict=True)
+    grams = [path_gram([w.double() - block[0].double() for w in block]) for block in blocks]
+    return torch.stack(grams).sum(0)
 
 
 def path_pca(gram: Tensor) -> tuple[Tensor, Tensor]:
