@@ -2,15 +2,19 @@
 
 PROFILE ?= laptop
 ARGS ?=
+# owner/name on GitHub: gives the book its links to Binder and Colab.
+REPOSITORY ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.installed
+BOOK := build/book/.built
+DRAWN := build/book-figures/.drawn
 VIEWERS := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab reference pretrain bench clean distclean
+.PHONY: help figures test lab book check-book student reference pretrain bench clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,11 +26,20 @@ figures: $(READY) ## Train and measure what is missing, redraw every figure (ref
 test: $(READY) ## Lint, check types and run the tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy paper_lib
+	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
 
 lab: $(READY) $(VIEWERS) ## Open JupyterLab on the notebooks
 	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)" $(ARGS)
+
+book: $(BOOK) ## Build the book in build/book, from the committed tables
+
+check-book: $(BOOK) ## Open every page of the book in a browser, without a network
+	@bash .ci/browser
+	$(RUN) -m pytest -m site tests/test_book_site.py $(ARGS)
+
+student: $(READY) ## Write the notebooks without solutions to build/student
+	$(RUN) -m paper_lib student $(ARGS)
 
 reference: $(READY) ## Train and measure what the committed results lack, and redraw (hours)
 	$(RUN) -m paper_lib figures --profile reference --train $(ARGS)
@@ -37,7 +50,7 @@ pretrain: $(READY) ## Rebuild the shipped models (PROFILE=reference for all)
 bench: $(READY) ## Time our training steps against TRL's
 	$(RUN) -m paper_lib bench train --profile $(PROFILE) $(ARGS)
 
-REBUILT = $(filter-out data/models data/results,$(wildcard data/*)) \
+REBUILT = $(wildcard build) $(filter-out data/models data/results,$(wildcard data/*)) \
 	$(filter-out %/reference,$(wildcard data/results/* figures/*))
 
 clean: ## Remove runs, tables, figures and executed notebooks, except the reference ones
@@ -54,8 +67,20 @@ $(READY): pyproject.toml constraints.txt
 	@rm -f $@
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV): a few minutes the first time"
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[test]'
+	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[test,book]'
 	@touch $@
+
+# The book's own copy of the figures: what is committed changes by hand alone.
+$(DRAWN): $(READY) $(wildcard notebooks/*.py paper_lib/* data/results/reference/*.parquet)
+	$(RUN) -m paper_lib figures --profile reference --no-train --figures-dir build/book-figures
+	@touch $@
+
+$(BOOK): $(DRAWN) $(shell find book -type f -not -path '*/__pycache__/*')
+	$(RUN) book/making/assembled.py --executed data/executed/reference --figures build/book-figures/reference \
+		--out build/book-source --repository '$(REPOSITORY)'
+	$(RUN) -m sphinx -q -W --keep-going -b html -d build/book-doctrees -c book build/book-source build/book
+	@touch $@
+	@echo "the book is in build/book/index.html"
 
 # A double click on notebooks/*.py opens a notebook; the setting stays inside .venv.
 $(VIEWERS): $(READY)

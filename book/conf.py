@@ -1,0 +1,65 @@
+"""The book: executed notebooks, ledger, glossary and reference, as a site that needs no network."""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from paper_lib import __version__
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "making"))
+
+# A package that carries MathJax: nothing is asked of a CDN.
+MATHJAX = find_spec("sphinx-mathjax-offline")
+assert MATHJAX is not None
+assert MATHJAX.submodule_search_locations
+mathjax_path = "mathjax/tex-chtml.js"
+
+project = 'A companion to "On the Geometry of On-Policy Distillation"'
+author = "The companion's maintainers"
+copyright = "the companion's maintainers"
+release = version = __version__
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx.ext.mathjax",
+    "sphinxcontrib.bibtex",
+    "docstrings",
+    "linking",
+]
+exclude_patterns = ["gallery.md", "ledger_in_short.md", "badges.md", "_extra"]
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath", "html_image"]
+myst_heading_anchors = 3
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+# The notebooks were executed by Papermill; a page without a kernel must not ask a CDN for widgets.
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}  # type: ignore[var-annotated]
+nb_mime_priority_overrides = [("html", "text/html", 0), ("html", "image/png", 10)]
+nb_output_stderr = "remove"
+nb_merge_streams = True
+nb_number_source_lines = False
+
+viewcode_follow_imported_members = False  # such links would lead to no page
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": False}
+numfig = True
+smartquotes = False
+
+html_theme = "furo"
+html_title = "The geometry of on-policy distillation: a companion"
+html_static_path = ["static", *(f"{place}/static" for place in MATHJAX.submodule_search_locations)]
+html_extra_path = ["../build/book-source/_extra"]
+html_css_files = ["book.css"]
+html_js_files = ["book.js"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}

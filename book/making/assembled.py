@@ -1,0 +1,112 @@
+"""Put together what Sphinx reads: the written pages, the executed notebooks, the gallery, the ledger, the reference.
+
+    python book/making/assembled.py --executed DIR --figures DIR --out DIR [--repository OWNER/NAME]
+"""
+
+import argparse
+import csv
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+from colab import for_colab
+from executed import about, figures_in, page_of
+from reference import reference_pages
+
+BOOK = Path(__file__).resolve().parents[1]
+NOTEBOOKS = "notebooks"  # their folder among the pages
+
+
+def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> list[str]:
+    """Write Sphinx's source to `out`, which is emptied first; returns the names of the figures shown.
+
+    executed, figures: where `paper_lib figures` left a profile's notebooks and figures. repository: owner/name on
+    GitHub for the badges, none without. Raises FileNotFoundError where a notebook or figure is missing.
+    """
+    sources = sorted((BOOK.parent / NOTEBOOKS).glob("[0-9][0-9]_*.py"))
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(BOOK / "pages", out)
+    (out / NOTEBOOKS).mkdir()
+    (out / "figures").mkdir()
+    (out / "_extra" / "figures").mkdir(parents=True)
+    shown: dict[str, str] = {}
+    for source in sources:
+        page = page_of(executed / f"{source.stem}.ipynb", figures)
+        nbformat.write(page, out / NOTEBOOKS / f"{source.stem}.ipynb")
+        shown |= dict.fromkeys(figures_in(page), source.stem)
+    for name in shown:
+        shutil.copy(figures / f"{name}.png", out / "figures")
+        for moving in figures.glob(f"{name}.gif"):
+            shutil.copy(moving, out / "_extra" / "figures")
+    (out / "gallery.md").write_text(gallery(shown, figures), encoding="utf-8")
+    (out / "ledger_in_short.md").write_text(ledger_in_short(figures / "claims.csv"), encoding="utf-8")
+    (out / "badges.md").write_text(badges([source.stem for source in sources], repository), encoding="utf-8")
+    (out / "ledger.md").write_text(ledger((figures / "claims.md").read_text(encoding="utf-8")), encoding="utf-8")
+    reference_pages(out / "api")
+    for_colab(sources, out / "_extra" / "colab", repository)
+    return list(shown)
+
+
+def gallery(shown: dict[str, str], figures: Path) -> str:
+    """A card a figure, with its caption, leading to it in its notebook. shown: notebook by figure."""
+    cards = []
+    for name, notebook in shown.items():
+        said = about(name, figures)
+        cards += [
+            f":::{{grid-item-card}} {said['caption']}",
+            f":img-top: figures/{name}.png",
+            f":img-alt: {' '.join(said['alt'].split())}",
+            f":link: {name.replace('_', '-')}",
+            ":link-type: ref",
+            f":class-card: figure-card {notebook}",
+            ":::",
+            "",
+        ]
+    return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
+
+
+def ledger(claims: str) -> str:
+    """The ledger as `paper_lib` wrote it, with a label before each claim."""
+    return re.sub(r"^### (\w+)\. ", r"(claim-\1)=\n### \1. ", claims, flags=re.MULTILINE)
+
+
+def ledger_in_short(claims: Path) -> str:
+    """Claim, statement and both verdicts as a table, each claim leading to its entry in the ledger."""
+    with claims.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| claim | statement | verdict | matched |", "|---|---|---|---|"]
+    for row in rows:
+        statement = row["statement"].replace("|", "\\|")
+        cells = (f"[{row['claim']}](#claim-{row['claim'].lower()})", statement)
+        lines.append(f"| {' | '.join(cells)} | {row['verdict']} | {row['verdict, matched']} |")
+    return "\n".join([*lines, ""])
+
+
+def badges(notebooks: list[str], repository: str) -> str:
+    """Links that open the project in Binder and each notebook in Colab; none while no repository is known."""
+    if not repository:
+        return "This copy of the book was built without naming a repository, so it has no links to them.\n"
+    colab = f"https://colab.research.google.com/github/{repository}/blob/gh-pages/colab"
+    links = [f"[Binder](https://mybinder.org/v2/gh/{repository}/HEAD?urlpath=lab/tree/notebooks/start.md)"]
+    links += [f"[Colab: {name}]({colab}/{name}.ipynb)" for name in notebooks]
+    return "".join(f"- {link}\n" for link in links)
+
+
+def main() -> None:
+    """Assemble from the command line; what is missing is said in one line."""
+    parser = argparse.ArgumentParser(description="Put together what Sphinx reads.")
+    for name in ("executed", "figures", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--repository", default="", metavar="OWNER/NAME", help="on GitHub, for the badges")
+    options = parser.parse_args()
+    try:
+        shown = assemble(options.executed, options.figures, options.out, options.repository)
+    except (FileNotFoundError, KeyError) as error:
+        sys.exit(f"error: {error} (make book draws what it needs)")
+    print(f"{len(shown)} figures, {len(list(options.out.rglob('*.ipynb')))} notebooks in {options.out}")
+
+
+if __name__ == "__main__":
+    main()

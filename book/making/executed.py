@@ -1,0 +1,99 @@
+"""Executed notebooks become pages: figures with caption and alternative text, links, no traces of Papermill."""
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+
+SAVES = re.compile(r'save_(?:figure|animation)\(\s*\w+,\s*"(\w+)"')
+_NOTEBOOK = re.compile(r"`(0\d_[a-z_]+)`")
+_FIGURE_RESULT = re.compile(r"\w*Path\('.*'\)")
+_KEPT = ("tags", "jupyter")  # of a cell's metadata
+
+
+def page_of(executed: Path, figures: Path) -> NotebookNode:
+    """The notebook as the book shows it.
+
+    executed: a copy that Papermill made; figures: the folder of the figures it saved, with a JSON each. Raises
+    FileNotFoundError for a figure that is not there, KeyError for one without a caption or alternative text.
+    """
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata = nbformat.from_dict(
+        {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+    )
+    notebook.cells = [_clean(cell) for cell in notebook.cells if not _is_injected(cell)]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _NOTEBOOK.sub(r"[`\1`](\1.ipynb)", cell.source)
+        for name in SAVES.findall(cell.source) if cell.cell_type == "code" else ():
+            _as_figure(cell, name, figures)
+    notebook.cells = [each for cell in notebook.cells for each in (cell, *_player(cell))]
+    return notebook
+
+
+def figures_in(notebook: NotebookNode) -> list[str]:
+    """Names of the figures that a page has, in its order."""
+    return [name for cell in notebook.cells if cell.cell_type == "code" for name in SAVES.findall(cell.source)]
+
+
+def about(name: str, figures: Path) -> dict[str, Any]:
+    """What the JSON beside a figure says of it, with `caption` and `alt` in it."""
+    found: dict[str, Any] = json.loads((figures / f"{name}.json").read_text(encoding="utf-8"))
+    missing = [key for key in ("caption", "alt") if not found.get(key)]
+    if missing:
+        raise KeyError(f"{figures / name}.json has no {' and no '.join(missing)}: draw the figure again")
+    return found
+
+
+def _player(cell: NotebookNode) -> list[NotebookNode]:
+    """After an animation, whose last frame is the figure: a link to play it."""
+    moving = re.findall(r'save_animation\(\s*\w+,\s*"(\w+)"', cell.source) if cell.cell_type == "code" else []
+    link = '<p><a class="play" data-of="{}" href="../figures/{}.gif">Play the animation</a></p>'
+    return [nbformat.v4.new_markdown_cell(link.format(name.replace("_", "-"), name)) for name in moving]
+
+
+def _is_injected(cell: NotebookNode) -> bool:
+    return "injected-parameters" in cell.metadata.get("tags", [])
+
+
+def _clean(cell: NotebookNode) -> NotebookNode:
+    cell.metadata = nbformat.from_dict({key: cell.metadata[key] for key in _KEPT if key in cell.metadata})
+    tags = cell.metadata.get("tags", [])
+    if cell.cell_type == "code":
+        if "solution" in tags:
+            tags.append("hide-cell")
+            cell.metadata["mystnb"] = {"code_prompt_show": "Solution: show", "code_prompt_hide": "Solution: hide"}
+        cell.outputs = [_fitting(output) for output in cell.outputs if not _is_clutter(output)]
+    cell.metadata["tags"] = tags
+    return cell
+
+
+def _is_clutter(output: NotebookNode) -> bool:
+    text = output.get("data", {}).get("text/plain", "") if output.output_type == "execute_result" else ""
+    return bool(_FIGURE_RESULT.fullmatch(text))
+
+
+def _fitting(output: NotebookNode) -> NotebookNode:
+    """An output without what needs a kernel; a widget keeps its still picture or its view."""
+    if "data" in output:
+        output.data.pop("application/vnd.jupyter.widget-view+json", None)
+    return output
+
+
+def _as_figure(cell: NotebookNode, name: str, figures: Path) -> None:
+    """Show the picture that was saved, at its full resolution, as a figure that can be referred to."""
+    said = about(name, figures)
+    picture = base64.b64encode((figures / f"{name}.png").read_bytes()).decode()
+    shown = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+    if not shown:
+        shown = [nbformat.v4.new_output("display_data", {})]
+        cell.outputs += shown
+    shown[-1].data = nbformat.from_dict({"image/png": picture, "text/plain": said["caption"]})
+    cell.metadata["mystnb"] = {
+        "figure": {"caption": said["caption"], "name": name.replace("_", "-")},
+        "image": {"alt": said["alt"], "classes": "result"},
+    }
