@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.installed
 BOOK := build/book/.built
 DRAWN := build/book-figures/.drawn
-VIEWERS := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
+LAB := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 
 .DEFAULT_GOAL := help
 .PHONY: help figures test lab book check-book student reference pretrain bench clean distclean
@@ -29,8 +29,9 @@ test: $(READY) ## Lint, check types and run the tests
 	$(RUN) -m mypy
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
 
-lab: $(READY) $(VIEWERS) ## Open JupyterLab on the notebooks
-	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)" $(ARGS)
+lab: $(READY) $(LAB) ## Open JupyterLab on a start page beside the notebooks
+	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/start.md $(ARGS)
 
 book: $(BOOK) ## Build the book in build/book, from the committed tables
 
@@ -82,7 +83,7 @@ $(BOOK): $(DRAWN) $(shell find book -type f -not -path '*/__pycache__/*')
 	@touch $@
 	@echo "the book is in build/book/index.html"
 
-# A double click on notebooks/*.py opens a notebook; the setting stays inside .venv.
-$(VIEWERS): $(READY)
-	@$(RUN) -m jupytext_config --settings-file $@ set-default-viewer python
-	@touch $@
+# A double click on notebooks/*.py opens a notebook, on start.md the page, and no news are fetched; all inside .venv.
+$(LAB): $(READY) .binder/lab.json
+	@mkdir -p $(@D)
+	@cp .binder/lab.json $@

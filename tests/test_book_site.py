@@ -155,8 +155,8 @@ def test_the_start_page_has_the_gallery_and_the_ledger(offline):
     verdicts = page.locator("#the-ledger-in-short table tbody tr")
     assert verdicts.count() >= 21
     page.locator(".figure-card").first.click()
-    assert "/notebooks/0" in page.url
-    assert page.locator(f"[id='{urldefrag(page.url)[1]}'] img").count() == 1
+    page.wait_for_url("**/notebooks/0*")
+    page.locator(f"[id='{urldefrag(page.url)[1]}'] img").wait_for()
 
 
 def test_the_first_mention_of_a_term_leads_to_the_glossary(offline):
@@ -171,7 +171,9 @@ def test_the_first_mention_of_a_term_leads_to_the_glossary(offline):
 def test_no_page_is_wider_than_the_screen(browser, viewport):
     context = browser.new_context(viewport=viewport, offline=True)
     page, wide = context.new_page(), {}
-    for path in sorted([*SITE.glob("*.html"), *SITE.glob("notebooks/*.html"), SITE / "api" / "diagnostics.html"]):
+    for path in sorted(
+        [*SITE.glob("*.html"), *SITE.glob("notebooks/*.html"), SITE / "api" / "diagnostics.html"]
+    ):
         page.goto(path.as_uri())
         _typeset(page)
         width = page.evaluate("document.documentElement.scrollWidth")
@@ -182,7 +184,9 @@ def test_no_page_is_wider_than_the_screen(browser, viewport):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["index", "glossary", "ledger", "teaching", "notebooks/03_sparsity", "notebooks/06_controls"])
+@pytest.mark.parametrize(
+    "name", ["index", "glossary", "ledger", "teaching", "notebooks/03_sparsity", "notebooks/06_controls"]
+)
 def test_pages_have_no_serious_barrier(browser, name, scheme):
     context = browser.new_context(viewport=DESKTOP, offline=True, color_scheme=scheme)
     page = context.new_page()

@@ -1,6 +1,6 @@
-"""Put together what Sphinx reads: the written pages, the executed notebooks, the gallery, the ledger, the reference.
+"""Put together what Sphinx reads: written pages, executed notebooks, gallery, ledger, reference.
 
-    python book/making/assembled.py --executed DIR --figures DIR --out DIR [--repository OWNER/NAME]
+python book/making/assembled.py --executed DIR --figures DIR --out DIR [--repository OWNER/NAME]
 """
 
 import argparse
@@ -22,8 +22,8 @@ NOTEBOOKS = "notebooks"  # their folder among the pages
 def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> list[str]:
     """Write Sphinx's source to `out`, which is emptied first; returns the names of the figures shown.
 
-    executed, figures: where `paper_lib figures` left a profile's notebooks and figures. repository: owner/name on
-    GitHub for the badges, none without. Raises FileNotFoundError where a notebook or figure is missing.
+    executed, figures: where `paper_lib figures` left a profile's notebooks and figures. repository:
+    owner/name on GitHub for the badges, none without. Raises FileNotFoundError where one is missing.
     """
     sources = sorted((BOOK.parent / NOTEBOOKS).glob("[0-9][0-9]_*.py"))
     shutil.rmtree(out, ignore_errors=True)
@@ -43,7 +43,9 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
     (out / "gallery.md").write_text(gallery(shown, figures), encoding="utf-8")
     (out / "ledger_in_short.md").write_text(ledger_in_short(figures / "claims.csv"), encoding="utf-8")
     (out / "badges.md").write_text(badges([source.stem for source in sources], repository), encoding="utf-8")
-    (out / "ledger.md").write_text(ledger((figures / "claims.md").read_text(encoding="utf-8")), encoding="utf-8")
+    (out / "ledger.md").write_text(
+        ledger((figures / "claims.md").read_text(encoding="utf-8")), encoding="utf-8"
+    )
     reference_pages(out / "api")
     for_colab(sources, out / "_extra" / "colab", repository)
     return list(shown)

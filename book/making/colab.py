@@ -16,6 +16,10 @@ def for_colab(sources: list[Path], folder: Path, repository: str) -> None:
     folder.mkdir(parents=True)
     for source in sources if repository else ():
         notebook = jupytext.read(source)
-        notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+        notebook.metadata["kernelspec"] = {
+            "display_name": "Python 3",
+            "language": "python",
+            "name": "python3",
+        }
         notebook.cells.insert(1, nbformat.v4.new_code_cell(_SETUP.format(repository=repository)))
         nbformat.write(notebook, folder / f"{source.stem}.ipynb")

@@ -1,4 +1,4 @@
-"""Docstrings are plain text with single backticks; autodoc reads reStructuredText. This turns one into the other."""
+"""From the docstrings here, plain text with single backticks, to the reStructuredText that autodoc reads."""
 
 import re
 from typing import Any

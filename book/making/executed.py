@@ -1,4 +1,4 @@
-"""Executed notebooks become pages: figures with caption and alternative text, links, no traces of Papermill."""
+"""Executed notebooks become pages: figures with caption and alternative text, and links between them."""
 
 import base64
 import json
@@ -18,8 +18,9 @@ _KEPT = ("tags", "jupyter")  # of a cell's metadata
 def page_of(executed: Path, figures: Path) -> NotebookNode:
     """The notebook as the book shows it.
 
-    executed: a copy that Papermill made; figures: the folder of the figures it saved, with a JSON each. Raises
-    FileNotFoundError for a figure that is not there, KeyError for one without a caption or alternative text.
+    executed: a copy that Papermill made; figures: the folder of the figures it saved, with a JSON each.
+    Raises FileNotFoundError for a figure that is not there, KeyError for one without a caption or
+    alternative text.
     """
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata = nbformat.from_dict(
@@ -37,7 +38,9 @@ def page_of(executed: Path, figures: Path) -> NotebookNode:
 
 def figures_in(notebook: NotebookNode) -> list[str]:
     """Names of the figures that a page has, in its order."""
-    return [name for cell in notebook.cells if cell.cell_type == "code" for name in SAVES.findall(cell.source)]
+    return [
+        name for cell in notebook.cells if cell.cell_type == "code" for name in SAVES.findall(cell.source)
+    ]
 
 
 def about(name: str, figures: Path) -> dict[str, Any]:
@@ -66,7 +69,10 @@ def _clean(cell: NotebookNode) -> NotebookNode:
     if cell.cell_type == "code":
         if "solution" in tags:
             tags.append("hide-cell")
-            cell.metadata["mystnb"] = {"code_prompt_show": "Solution: show", "code_prompt_hide": "Solution: hide"}
+            cell.metadata["mystnb"] = {
+                "code_prompt_show": "Solution: show",
+                "code_prompt_hide": "Solution: hide",
+            }
         cell.outputs = [_fitting(output) for output in cell.outputs if not _is_clutter(output)]
     cell.metadata["tags"] = tags
     return cell

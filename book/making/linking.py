@@ -1,4 +1,4 @@
-"""The first mention of a glossary term on a page leads to the glossary, that of a claim to its ledger entry."""
+"""The first mention of a glossary term on a page leads to the glossary, that of a claim to the ledger."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,8 @@ _CLOSED = (
     *(nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.math, nodes.raw, nodes.caption),
     *(nodes.comment, nodes.rubric, nodes.term, nodes.target, addnodes.pending_xref, addnodes.desc_signature),
 )
-_SENTENCE = re.compile(r"(?:^|[.:?!] )$")  # what a capital letter may follow
+_SENTENCE = re.compile(r"(?:^|[.?!] )$")  # what a capital letter may follow
+_EVERYDAY = {"base", "verdict", "verdicts", "visible"}  # terms that prose uses in other senses too
 _UNLINKED = ("glossary", "ledger", "bibliography", "api/")  # pages that terms lead to, or that are code
 
 
@@ -35,7 +36,9 @@ def glossary_terms(page: str) -> list[list[str]]:
     return entries
 
 
-def first_mentions(text: str, targets: Mapping[str, str], pattern: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+def first_mentions(
+    text: str, targets: Mapping[str, str], pattern: re.Pattern[str]
+) -> Iterator[tuple[str, str]]:
     """Split a text into (piece, target), with target "" but for what is mentioned for the first time.
 
     targets: what each spelling leads to; several may lead to one target.
@@ -44,7 +47,9 @@ def first_mentions(text: str, targets: Mapping[str, str], pattern: re.Pattern[st
     for match in pattern.finditer(text):
         target = targets.get(match[0])
         if target is None and _SENTENCE.search(text[: match.start()]):
-            target = targets.get(match[0][0].lower() + match[0][1:])  # not Student's interval, in mid-sentence
+            target = targets.get(
+                match[0][0].lower() + match[0][1:]
+            )  # not Student's interval, in mid-sentence
         if target is None or target in linked:
             continue
         linked.add(target)
@@ -96,9 +101,14 @@ def _node(piece: str, target: str, page: str) -> Node:
 
 
 def _find_targets(app: Sphinx) -> None:
-    pages = {name: (Path(app.srcdir) / f"{name}.md").read_text(encoding="utf-8") for name in ("glossary", "ledger")}
+    pages = {
+        name: (Path(app.srcdir) / f"{name}.md").read_text(encoding="utf-8") for name in ("glossary", "ledger")
+    }
     app.config.link_targets = {
-        spelling: f"term:{entry[0]}" for entry in glossary_terms(pages["glossary"]) for spelling in entry
+        spelling: f"term:{entry[0]}"
+        for entry in glossary_terms(pages["glossary"])
+        for spelling in entry
+        if spelling not in _EVERYDAY
     }
     for claim in re.findall(r"^\(claim-(\w+)\)=", pages["ledger"], re.MULTILINE):
         app.config.link_targets[claim] = f"ref:claim-{claim.lower()}"

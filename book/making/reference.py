@@ -52,7 +52,16 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Reading, pairing, measuring and placing any two checkpoints.",
         (
             *("sources", "checkpoints", "shards", "fused", "adapters", "matrices", "sizes", "export"),
-            *("compare", "compare_matrix", "compared", "comparison", "clusters", "placing", "answer", "report"),
+            *(
+                "compare",
+                "compare_matrix",
+                "compared",
+                "comparison",
+                "clusters",
+                "placing",
+                "answer",
+                "report",
+            ),
         ),
     ),
     "Figures": (
