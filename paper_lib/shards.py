@@ -12,7 +12,7 @@ from torch import Tensor
 
 from paper_lib.checkpoints import opened
 from paper_lib.errors import CompanionError
-from paper_lib.files import read_json
+from paper_lib.files import read_json, sha256
 from paper_lib.fused import Piece, pieces, text_config
 from paper_lib.matrices import Matrix, Source, canonical_name, place, reading_order
 
@@ -21,6 +21,7 @@ FETCH = "download it again or save it again"
 FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 _WORDS = {"I": "int", "U": "uint", "F": "float"}
 _SAMPLES, _PAGE = 64, 4096
+_WHOLE = 256 * 2**20  # bytes of a file that are read whole to tell it from others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +136,19 @@ def indexed_files(folder: Path) -> dict[str, Path]:
 
 
 def files_fingerprint(files: list[Path], *parts: Any) -> str:
-    """16 hexadecimal digits of the files' names, sizes, times and 64 pages of each, and of JSON-able parts.
+    """16 hexadecimal digits of the files' names and content, and of JSON-able parts.
 
-    The pages tell copies apart whose times were reset; a link counts as the file it leads to.
+    Of a file above 256 MB: its size, time and 64 pages; these tell copies apart whose times were reset. A
+    link counts as the file it leads to.
     """
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for path in files:
         status = path.stat()
-        digest.update(f"{path.name} {path.resolve().name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        digest.update(f"{path.name} {path.resolve().name} {status.st_size}\n".encode())
+        if status.st_size <= _WHOLE:
+            digest.update(sha256(path).encode())
+            continue
+        digest.update(f"{status.st_mtime_ns}\n".encode())
         with open(path, "rb") as file:
             for sample in range(_SAMPLES):
                 file.seek(max(0, status.st_size - _PAGE) * sample // (_SAMPLES - 1), os.SEEK_SET)

@@ -195,7 +195,25 @@ def test_a_fingerprint_changes_with_the_files_alone(tmp_path: Path) -> None:
     assert open_source(path).fingerprint not in (before, after)
 
 
-def test_copies_of_one_size_and_time_have_fingerprints_of_their_own(tmp_path: Path) -> None:
+def test_the_fingerprint_of_a_small_file_is_that_of_its_content_and_of_a_large_one_has_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_checkpoint(tiny_weights(), path)
+    before = open_source(path).fingerprint
+    os.utime(path, ns=(0, 0))
+    assert open_source(path).fingerprint == before
+    monkeypatch.setattr("paper_lib.shards._WHOLE", 0)
+    large = open_source(path).fingerprint
+    os.utime(path, ns=(1, 1))
+    assert open_source(path).fingerprint != large
+
+
+@pytest.mark.parametrize("whole", [0, 2**20])
+def test_copies_of_one_size_and_time_have_fingerprints_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int
+) -> None:
+    monkeypatch.setattr("paper_lib.shards._WHOLE", whole)
     prints = set()
     for name, scale in (("a", 1.0), ("b", 2.0)):
         path = tmp_path / name / "model.safetensors"
