@@ -248,6 +248,19 @@ save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=use
 # is no evidence of learning.
 
 # %% [markdown]
+# ## Try it: whose credit?
+#
+# Take a wrong completion and turn α from 1 (OPD) to 0 (RLVR): the credit leaves the wrong tokens and spreads
+# over all. Then take a problem whose eight rewards are equal, where A = 0 and OPD alone has something to say.
+
+# %%
+from paper_lib.collection import step_problems
+from paper_lib.view_rollout import play_rollouts
+
+posed = step_problems(from_base, seed, 0, from_base.prompts_per_step)
+play_rollouts(batch, log_p, teacher_log_p, policy.tokenizer, posed, row=row)
+
+# %% [markdown]
 # ## What we found
 #
 # The gain is that of the last over the first snapshot on the same validation problems, its error taken as if

@@ -403,6 +403,17 @@ save_figure(fig, "fig_cross_run_masks", figures_dir, profile=profile, inputs=[ta
 # profile has such a run, attention matrices in layers with rotated heads against the others.
 
 # %% [markdown]
+# ## Try it: how small is unchanged?
+#
+# Move η with bf16: the picture stays as it is until 2⁻⁸. Then store the same update in fp16 or fp32, at η = 0
+# and 10⁻³: the shares change at once, and the question is whether the order of the runs does.
+
+# %%
+from paper_lib.play_tolerance import play_tolerance
+
+play_tolerance(trajectories, runs=main_runs, eta=study.diagnostics.eta)
+
+# %% [markdown]
 # ## What we found
 #
 # The verdicts are computed from these tables by the rule of the ledger (`claims.md` beside the figures has

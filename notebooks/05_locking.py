@@ -320,6 +320,17 @@ for task in tasks:
 pd.DataFrame(gain).loc[families["opd"]].rename(index=label).round(3)
 
 # %% [markdown]
+# ## Try it: which subspace is enough?
+#
+# Go from the run's own early V to one that knows less of it, and watch the distance to the free run and the
+# share of the step inside V. Only what the profile has measured can be chosen, K and the branch included.
+
+# %%
+from paper_lib.play_projection import play_projection
+
+play_projection(study, curves)
+
+# %% [markdown]
 # ## What we found
 #
 # The verdicts are computed from these tables by the rule of the ledger (`claims.md` beside the figures has

@@ -241,6 +241,17 @@ save_figure(fig, "fig1_overview", figures_dir, profile=profile, inputs=tables.va
 # row is left blank.
 
 # %% [markdown]
+# ## Try it: how much OPD does a mix need?
+#
+# Turn α down from 1 (OPD) to 0 (RLVR) and look where the path leaves OPD's, in rank, norm, tail and accuracy.
+# A mix whose shade holds both ends cannot be told from either with these seeds.
+
+# %%
+from paper_lib.view_mixing import play_mixing
+
+play_mixing(same_seeds, curves[curves["seed"].isin(shared)], modules=chosen)
+
+# %% [markdown]
 # ## What we found
 #
 # Each claim has comparisons that were fixed beforehand: one number a seed, Student's 95 % interval, and a

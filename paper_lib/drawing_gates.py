@@ -21,7 +21,7 @@ OF_START = {
     "principal_reconstruction": "top of $W_0$",
 }
 OF_RUN = {"update": "update", "permuted_update": "permuted"}
-_PRECISIONS = {
+PRECISIONS = {  # in the metrics' names: words, colour and marker
     "bfloat16": ("bf16", "black", "o"),
     "float16": ("fp16", ORANGE, "D"),
     "float32": ("fp32", PURPLE, "^"),
@@ -171,8 +171,8 @@ def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: floa
     like 2⁻⁸, below which in bf16 every η says "not equal".
     """
     rows = trajectories[(trajectories["run"] == run) & (trajectories["k"].notna())]
-    edge = rows.loc[rows["k"] > 0, "k"].min() / 3
-    for precision, (words, color, marker) in _PRECISIONS.items():
+    edge = left_edge(rows)
+    for precision, (words, color, marker) in PRECISIONS.items():
         found = rows[rows["metric"] == f"update_sparsity_{precision}"]
         if found.empty:
             continue
@@ -188,3 +188,8 @@ def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: floa
         label_once(ax, words, color=NULL, linestyle=dashes)
     ax.set(xscale="log", xlabel=r"tolerance $\eta$ (left edge: 0)", ylabel="update sparsity")
     ax.set(title=run_style(run).label, ylim=(-0.03, 1.03))
+
+
+def left_edge(rows: pd.DataFrame) -> float:
+    """Where η = 0 stands on a logarithmic axis: a little left of the smallest other k of these rows."""
+    return rows.loc[rows["k"] > 0, "k"].min() / 3
