@@ -111,7 +111,8 @@ def _named(
         if right in (0, of):
             group = f"All {of} completions are {verdict}, so A = 0: RLVR learns nothing from this problem"
         else:
-            group = f"{right} of {of} completions are right, so A = {signed(each['rlvr'])} on all its tokens"
+            group = f"{right} of {of} {'is' if right == 1 else 'are'} right, so A = {signed(each['rlvr'])}"
+            group += " on all its tokens"
         each["said"] = (
             f"Completion {number} of {of} of {prompt} is {verdict} (reward {each['reward']}). {group}. "
             f"OPD's lowest credit is {signed(each['opd'][lowest])}, on token {lowest + 1}, "
