@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-import ipywidgets as widgets  # type: ignore[import-untyped]
+import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from paper_lib.errors import CompanionError

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.site
 
 SITE = Path(__file__).parents[1] / "build" / "book"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
+TABLET = {"width": 1100, "height": 800}
 NOTEBOOKS = 7
 SERIOUS = ("critical", "serious")
 
@@ -167,7 +168,7 @@ def test_the_first_mention_of_a_term_leads_to_the_glossary(offline):
     assert page.locator("#term-stable-rank").is_visible()
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("viewport", [DESKTOP, TABLET, PHONE], ids=["desktop", "tablet", "phone"])
 def test_no_page_is_wider_than_the_screen(browser, viewport):
     context = browser.new_context(viewport=viewport, offline=True)
     page, wide = context.new_page(), {}
@@ -201,3 +202,39 @@ def test_pages_have_no_serious_barrier(browser, name, scheme):
     ]
     context.close()
     assert serious == []
+
+
+def test_the_rollout_viewer_works_without_a_kernel_and_by_keyboard(offline):
+    page = offline.new_page()
+    page.goto((SITE / "notebooks" / "01_train.html").as_uri())
+    view = page.locator('[data-view="rollout"]')
+    said, tokens = view.locator('[data-output="said"]'), view.locator('[data-output="tokens"]')
+    before = (said.inner_text(), tokens.inner_text())
+    completion = view.locator('[data-control="completion"]')
+    completion.select_option(index=(completion.evaluate("select => select.selectedIndex") + 1) % 8)
+    assert (said.inner_text(), tokens.inner_text()) != before
+    alpha = view.locator('[data-control="alpha"]')
+    alpha.focus()
+    page.keyboard.press("Home")
+    assert float(view.locator('[data-output="alpha"]').inner_text()) == 0
+    at_zero = tokens.inner_text()
+    page.keyboard.press("End")
+    assert float(view.locator('[data-output="alpha"]').inner_text()) == 1
+    assert tokens.inner_text() != at_zero
+
+
+def test_the_mixing_view_works_without_a_kernel_and_by_keyboard(offline):
+    page = offline.new_page()
+    page.goto((SITE / "notebooks" / "06_controls.html").as_uri())
+    view = page.locator('[data-view="mixing"]')
+    said, chart = view.locator('[data-output="said"]'), view.locator('[data-output="chart"]')
+    view.locator('[data-control="alpha"]').focus()
+    heard = []
+    for key in ("Home", "ArrowRight", "End"):
+        page.keyboard.press(key)
+        heard.append((view.locator('[data-output="alpha"]').inner_text(), said.inner_text()))
+    assert len(set(heard)) == 3
+    before = chart.inner_html()
+    view.locator('[data-control="metric"]').select_option(index=1)
+    assert chart.inner_html() != before
+    assert view.locator('[data-output="still"]').is_hidden()

@@ -70,8 +70,15 @@ def gallery(shown: dict[str, str], figures: Path) -> str:
 
 
 def ledger(claims: str) -> str:
-    """The ledger as `paper_lib` wrote it, with a label before each claim."""
-    return re.sub(r"^### (\w+)\. ", r"(claim-\1)=\n### \1. ", claims, flags=re.MULTILINE)
+    """The ledger as `paper_lib` wrote it, with a label before each claim, to which its row leads."""
+    labelled = re.sub(r"^### (\w+)\. ", r"(claim-\1)=\n### \1. ", claims, flags=re.MULTILINE)
+    labelled = re.sub(r"^# .*", "# The ledger", labelled, count=1)
+    return re.sub(
+        r"^\| ([CPS]\d+[abc]?) \|",
+        lambda row: f"| [{row[1]}](#claim-{row[1].lower()}) |",
+        labelled,
+        flags=re.MULTILINE,
+    )
 
 
 def ledger_in_short(claims: Path) -> str:

@@ -112,6 +112,7 @@ def _find_targets(app: Sphinx) -> None:
     }
     for claim in re.findall(r"^\(claim-(\w+)\)=", pages["ledger"], re.MULTILINE):
         app.config.link_targets[claim] = f"ref:claim-{claim.lower()}"
+        app.config.link_targets.setdefault(claim.rstrip("abc"), f"ref:claim-{claim.lower()}")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -72,6 +72,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("drawing_sweeps", "drawing_regression", "drawing_ledger", "drawing_compare"),
         ),
     ),
+    "Play": (
+        "Controls in JupyterLab, still pictures without a kernel, and views that need none.",
+        ("play", "play_projection", "play_tolerance", "view_mixing", "view_rollout", "views"),
+    ),
     "Commands": (
         "Notebooks executed, times taken, files written whole.",
         (
