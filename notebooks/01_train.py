@@ -288,12 +288,117 @@ claims.reset_index(drop=True)
 # %% [markdown]
 # ## Exercises
 #
-# 1. Show that the credit $-r_t$ gives the gradient of the reverse KL on average over the student's samples,
-#    although $r_t$ itself depends on θ. *Hint:* what is the mean of ∇ log π_θ?
-# 2. Rerun the cell on credit with another `seed` until RLVR's line is at zero. What does OPD learn from that
-#    problem that RLVR cannot? *Hint:* look at the rewards of the group.
-# 3. Add a run to a copy of the profile: `replace(opd, name="opd_fast", learning_rate=1e-4)`, and train it.
-#    How does its accuracy end? *Hint:* `Profile` and `RunConfig` are dataclasses; `train_study` takes a
-#    profile by name, so register the copy in `paper_lib.profiles.PROFILES`.
-# 4. Which of the runs in the table see exactly the same problems in the same order, and which the same
-#    completions? *Hint:* `paper_lib.collection.step_problems` and `collect` say what the seeds depend on.
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
+# the cell. `check` says whether it is right, and otherwise which mistake it looks like.
+
+# %%
+from paper_lib.exercises import check
+
+# %% [markdown]
+# ### Exercise 01-1 — How much more does SFT see? (5 minutes)
+#
+# In the paper, SFT takes 5,375 steps of 256 sequences. OPD takes 300 steps of 64 sequences, eight samples
+# for each of eight prompts. How many times as many sequences does SFT see as OPD?
+#
+# <details><summary>Hint</summary>
+#
+# Steps times batch, for each. Is a batch counted in prompts or in sequences?
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # one number, SFT's sequences over OPD's
+check("01-1", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# SFT sees 5,375 · 256 = 1,376,000 sequences and OPD 300 · 64 = 19,200, about 72 times fewer: four times
+# fewer a step, over eighteen times fewer steps. The paper compares the two updates as if the objective were
+# what differs. `sft_matched` is the run that has OPD's start, rate, steps and batch.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+steps, batch = {"sft": 5375, "opd": 300}, {"sft": 256, "opd": 64}
+sequences = {run: steps[run] * batch[run] for run in steps}
+answer = sequences["sft"] / sequences["opd"]
+verdict = check("01-1", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 01-2 — The advantage of a group (10 minutes)
+#
+# Write RLVR's advantage (GRPO) for the completions of one prompt: the reward less the mean of the group,
+# over the group's standard deviation (the one with G − 1). What must it be where all rewards are equal?
+#
+# <details><summary>Hint</summary>
+#
+# `rewards.std()` of a tensor divides by G − 1. Try it on `torch.ones(4)`, then divide by it.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of rewards, a (G,) tensor, that returns (G,)
+check("01-2", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Adding a small number to the deviation, as is usual, makes a group without variance 0 and changes others
+# by less than a thousandth. Such a group teaches RLVR nothing: its line in the figure on credit is at zero.
+# OPD still learns from it, as the teacher judges every token of right answers too.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(rewards):
+    return (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+
+
+verdict = check("01-2", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 01-3 — Why −r_t is the right credit (25 minutes)
+#
+# OPD samples a token $v$ from the student's $p$ and gives it the credit $-r_v = \log q_v - \log p_v$, where
+# $q$ is the teacher's distribution. Write the gradient of the reverse KL, $\sum_v p_v r_v$, with respect to
+# the student's logits, without automatic differentiation. It is the mean over the student's samples of $r_v
+# \nabla \log p_v$, although $r_v$ itself depends on the logits: why?
+#
+# <details><summary>Hint</summary>
+#
+# For a softmax, ∇ log p_v = e_v − p, with e_v the v-th unit vector. The term in which r_v is differentiated
+# is the mean of ∇ log p_v itself.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of logits and teacher_logits, (V,) tensors, that returns (V,)
+check("01-3", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Differentiate Σ p_v r_v as a product. One part is Σ p_v r_v ∇ log p_v, the mean that sampling estimates;
+# the other is Σ p_v ∇ log p_v = ∇ Σ p_v = ∇ 1 = 0. With ∇ log p_v = e_v − p the first is p_v (r_v − Σ_w p_w
+# r_w) in its v-th entry: a token gains where its gap is below the mean gap. Averaged over the *teacher's*
+# samples the same credit is no longer this gradient, which is what is odd about teacher rollouts (C13).
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(logits, teacher_logits):
+    p = logits.softmax(0)
+    r = logits.log_softmax(0) - teacher_logits.log_softmax(0)
+    return p * (r - p @ r)
+
+
+verdict = check("01-3", answer)
+assert verdict.right, verdict
+verdict

@@ -252,13 +252,162 @@ laws.assign(**{"agrees?": np.where(laws["holds"], "agrees", "disagrees")}).drop(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Which metrics of a matrix change when ΔW is multiplied by 2, which when W₀ and ΔW both are, and which
-#    when rows are permuted? Check three of them with the functions above. *Hint:* masks compare magnitudes
-#    within one matrix.
-# 2. Replace AdamW by plain SGD in the cell on the drift ratio, at a learning rate that gives steps of the
-#    same size. What becomes of the ratio when the gradients have a mean as large as their deviation? *Hint:*
-#    the drift grows with the steps, the noise with their root.
-# 3. The Hill index of σ_i = i^(-1/3) is not 3, even over 100 values. Where does the difference come from?
-#    *Hint:* compare the sum of log(k / i) with the integral.
-# 4. Show that Sim_K of a walk at a fraction f of its steps depends on f but not on the length of the walk.
-#    *Hint:* repeat the cell with 100 steps and look at every tenth.
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
+# the cell. `check` says whether it is right, and otherwise which mistake it looks like. Try the metrics by
+# hand, without those of `paper_lib`.
+
+# %%
+from paper_lib.exercises import check
+
+# %% [markdown]
+# ### Exercise 02-1 — What forgets the size of the update? (5 minutes)
+#
+# Which of these do not change when ΔW is doubled and W₀ stays as it is? `update_sparsity`,
+# `frobenius_norm`, `relative_norm`, `spectral_shift`, `stable_rank`, `hill_index`, `top_energy` (the share
+# of ‖ΔW‖² in its leading directions), `drift_ratio`.
+#
+# <details><summary>Hint</summary>
+#
+# Write each as a formula and put 2 ΔW in. Where does the 2 cancel?
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a set of names, such as {"frobenius_norm"}
+check("02-1", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Three are quotients of singular values of ΔW alone, in which a common factor cancels. All others compare
+# ΔW with something that did not grow: with W₀, with bf16's steps, with learning rates. This is why the
+# claims of §3 need nulls of the same norm, and those of §4.1 do not.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from paper_lib.spectra import singular_values, top_energy
+
+delta = torch.randn(64, 48, generator=torch.Generator().manual_seed(seed))
+sigma, doubled = singular_values(delta), singular_values(2 * delta)
+quotients = {"stable_rank": (stable_rank(delta), stable_rank(2 * delta))}
+quotients["hill_index"] = hill_index(sigma, 8), hill_index(doubled, 8)
+quotients["top_energy"] = top_energy(sigma, 8), top_energy(doubled, 8)
+answer = {name for name, (before, after) in quotients.items() if torch.isclose(before, after)}
+verdict = check("02-1", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 02-2 — Sparsity by hand (10 minutes)
+#
+# Write the update sparsity of two float32 matrices as the paper defines it: the share of entries that do
+# not change when both are rounded to bf16, with the tolerance η = 10⁻³ of the larger magnitude.
+#
+# <details><summary>Hint</summary>
+#
+# Which of the two is rounded, the weights or their difference?
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of w_0 and w_t, (m, n) float32, that returns a share in [0, 1]
+check("02-2", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Round the *weights*: a small difference has a bf16 value of its own and is never lost by rounding it. The
+# tolerance then does no work, as two bf16 numbers that differ do so by at least 2⁻⁸ of the larger. Applied
+# to float32 values it would be a threshold that the paper does not have.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(w_0, w_t, eta=1e-3):
+    a, b = w_0.bfloat16().float(), w_t.bfloat16().float()
+    unchanged = (a - b).abs() <= eta * torch.maximum(a.abs(), b.abs())
+    return unchanged.double().mean()
+
+
+verdict = check("02-2", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 02-3 — Stable rank by hand (10 minutes)
+#
+# Write ‖ΔW‖_F² / ‖ΔW‖₂² from the singular values.
+#
+# <details><summary>Hint</summary>
+#
+# ‖ΔW‖_F² is the sum of the squared singular values, ‖ΔW‖₂ the largest of them.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of delta_w, (m, n) float64, that returns one number
+check("02-3", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Every direction counts by its energy relative to the strongest one's, so that many weak ones add little.
+# The rank proper would be min(m, n) for every update in these tables.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(delta_w):
+    sigma = torch.linalg.svdvals(delta_w)
+    return (sigma / sigma[0]).square().sum()
+
+
+verdict = check("02-3", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 02-4 — The end contains the beginning (15 minutes)
+#
+# A long random walk takes equal steps in very many dimensions. What is the cosine ⟨ΔW_f, ΔW_end⟩ / (‖ΔW_f‖
+# ‖ΔW_end‖) between where it is after a fraction f of its steps and where it ends? Derive it, or measure it
+# with `random_walk`.
+#
+# <details><summary>Hint</summary>
+#
+# ΔW_end is ΔW_f plus steps that are nearly orthogonal to it. Squared lengths of orthogonal steps add up.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of f in (0, 1] that returns a cosine
+check("02-4", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# With unit end, ‖ΔW_f‖² = f, and ΔW_end = ΔW_f + rest with the rest orthogonal to ΔW_f. So the inner
+# product is f, the norms are √f and 1, and the cosine is √f. It depends on the fraction alone and not on
+# the number of steps. Sim_K of a walk starts lower, since top singular vectors do not follow the whole
+# matrix, but rises to 1 for the same reason: compare both below.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(f):
+    return f**0.5
+
+
+long_walk = random_walk([1.0] * 20, (128, 128), torch.Generator().manual_seed(seed))
+end_span = top_right_singular_vectors(long_walk[-1], sizes.K)
+for at in (2, 5, 10):
+    cosine = torch.nn.functional.cosine_similarity(long_walk[at - 1].flatten(), long_walk[-1].flatten(), 0)
+    sim = subspace_alignment(top_right_singular_vectors(long_walk[at - 1], sizes.K), end_span)
+    print(f"f = {at / 20}: cosine {cosine:.3f}, √f {answer(at / 20):.3f}, Sim_K {sim:.3f}")
+verdict = check("02-4", answer)
+assert verdict.right, verdict
+verdict

@@ -433,13 +433,118 @@ Markdown(found(rows, *claims))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Run this notebook with `modules = "attention"` and `"mlp"`. Which group is sparser, and is its update the
-#    smaller one? *Hint:* the two figures on sparsity answer both.
-# 2. The simulated curve uses normal weights. Draw it for weights from a Student distribution with three
-#    degrees of freedom. In which direction does it move at the same norm, and why? *Hint:*
-#    `torch.distributions.StudentT(3.0)`; think of where the median weight lies for a given norm.
-# 3. Take `precision=torch.float16` in `update_sparsity` for the simulated weights. How many more bits of the
-#    fraction does it have, and by what factor does the curve move to the left? *Hint:* repeat the cell on the
-#    gaps with it.
-# 4. Show that recall equals the density times the lift, and that it is the density at chance. *Hint:* divide
-#    |M ∩ U| once by |U| and once by |M|.
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
+# the cell. `check` says whether it is right, and otherwise which mistake it looks like.
+
+# %%
+from paper_lib.exercises import check
+
+# %% [markdown]
+# ### Exercise 03-1 — Which α was it? (10 minutes)
+#
+# The paper prints for SFT a density of 92.73 %, an overlap of 29.66 % with the principal mask and one of
+# 31.88 % with the low-magnitude mask, both masks of the same α. The cell above tried two α. Give the least
+# and the largest α that allow both overlaps.
+#
+# <details><summary>Hint</summary>
+#
+# An overlap o needs (α − (1 − d)) / d ≤ o ≤ α / d. Solve each inequality for α.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # two numbers, the least and the largest α, as shares
+check("03-1", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Both inequalities solved for α give o d ≤ α ≤ o d + (1 − d). The larger overlap gives the lower end and
+# the smaller one the upper end: α lies between 0.296 and 0.348. The 30 % of the paper's text are inside,
+# the 0.5 of its appendix is not. Nothing but printed numbers was needed; a bound is worth deriving before a
+# run.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+dense, principal_overlap, low_overlap = 0.9273, 0.2966, 0.3188
+answer = max(principal_overlap, low_overlap) * dense, min(principal_overlap, low_overlap) * dense + 1 - dense
+verdict = check("03-1", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 03-2 — The principal weights (20 minutes)
+#
+# Write the principal mask: the round(α m n) entries that are largest in magnitude in the rank-r
+# reconstruction of W₀. `mark_largest(values, alpha)` of `paper_lib.sparsity` marks the largest values.
+#
+# <details><summary>Hint</summary>
+#
+# `torch.linalg.svd(w_0, full_matrices=False)` gives U, σ and Vᵀ. Keep r columns of U, r values, r rows of
+# Vᵀ.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of w_0, alpha and rank that returns a boolean (m, n) tensor
+check("03-2", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# The reconstruction is what the leading directions alone make of each entry. Ranking |W₀| itself would make
+# the principal mask the opposite of the low-magnitude one, and C5 a restatement of C6; as it is, an entry
+# can be principal and small.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from paper_lib.sparsity import mark_largest
+
+
+def answer(w_0, alpha, rank):
+    u, s, vh = torch.linalg.svd(w_0, full_matrices=False)
+    leading = (u[:, :rank] * s[:rank]) @ vh[:rank]
+    return mark_largest(leading.abs(), alpha)
+
+
+verdict = check("03-2", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 03-3 — Sparsity at equal size (15 minutes)
+#
+# How much sparser is OPD's update than SFT's when both have the same norm? Give OPD's sparsity at its end
+# less that of SFT's update shrunk to OPD's norm (the null `rescaled_sft` of the run `opd`), in points, as a
+# mean over seeds. Sparsity over several matrices counts weights, not matrices.
+#
+# <details><summary>Hint</summary>
+#
+# `sparsity` and `null_sparsity` above hold one row a seed. One point is a share of 0.01.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # points of sparsity, OPD less SFT's update at OPD's norm
+check("03-3", answer, tables={"matrices": matrices, "nulls": nulls})
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Compare it with the gap between OPD and SFT as they are, which the cell prints beside it. What is left at
+# equal norm is what the objective, and not the distance, has done to the sparsity. C1 is reproduced, and it
+# is nearly all size: the ledger says so under "beyond the null".
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+ours = at_end(over_matrices(matrices, "update_sparsity")).groupby("run")["value"].mean()
+shrunk = at_end(over_matrices(nulls, "update_sparsity", sizes=matrices))
+shrunk = shrunk[shrunk["run"] == "opd"].groupby("null")["value"].mean()
+answer = 100 * (ours["opd"] - shrunk["rescaled_sft"])
+print(f"as they are {100 * (ours['opd'] - ours['sft']):.2f} points, at equal norm {answer:.2f}")
+verdict = check("03-3", answer, tables={"matrices": matrices, "nulls": nulls})
+assert verdict.right, verdict
+verdict

@@ -301,13 +301,152 @@ Markdown(found(rows, *claims))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Draw the angles of another matrix (`module = "down"`, `layer = 0`). Which indices turn most, and does
-#    their order agree with the gaps between the singular values of W₀? *Hint:*
-#    `paper_lib.checkpoints.read_matrix` gives W₀ from `step_000000.safetensors` of a run.
-# 2. NSS only sees updates that stretch. Find an update of any norm you like with NSS = 0 and a largest angle
-#    of 90°. *Hint:* permute the singular vectors.
-# 3. Simulate a walk of 10, 100 and 1,000 steps in 10,000 dimensions with `paper_lib.nulls.random_walk` and
-#    take its PCA with `paper_lib.subspaces.trajectory_pca`. From how many snapshots on does 6 / (π² k²) hold
-#    to a percent?
-# 4. Add a constant drift of the length of one step to each step of the walk. How many steps does it take
-#    until the first component has 90 % of the variance, and what does the parabola become?
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
+# the cell. `check` says whether it is right, and otherwise which mistake it looks like.
+
+# %%
+import torch
+
+from paper_lib.exercises import check
+
+# %% [markdown]
+# ### Exercise 04-1 — A walk looks low-dimensional (5 minutes)
+#
+# The k-th principal component of a long random walk in many dimensions has a share of 6 / (π² k²) of the
+# variance. How many components hold 90 % of it?
+#
+# <details><summary>Hint</summary>
+#
+# `random_walk_explained_variance(k)` is the share. Add them up until they pass 0.9.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a whole number of components
+check("04-1", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Six, in a million dimensions as in a hundred. "Six components explain 90 % of the path" says nothing of
+# the training; the share of the *first*, against the walk's 61 %, at least says whether there is drift.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from itertools import accumulate, count
+
+cumulative = accumulate(random_walk_explained_variance(k) for k in count(1))
+answer = next(k for k, share in enumerate(cumulative, start=1) if share >= 0.9)
+verdict = check("04-1", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 04-2 — The largest angle (15 minutes)
+#
+# Write the largest principal angle, in degrees, between the spans of the k leading *right* singular vectors
+# of W₀ and W_t.
+#
+# <details><summary>Hint</summary>
+#
+# The cosines of the angles are the singular values of V_0ᵀ V_t. Which of them belongs to the largest angle?
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of w_0, w_t and k that returns degrees
+check("04-2", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# The smallest cosine has the largest angle. This is good enough for angles of a degree. For one of 1e-9 it
+# would return 0, as the cosine is flat there: `principal_angles` takes small angles from the sine.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(w_0, w_t, k):
+    v_0, v_t = (torch.linalg.svd(w, full_matrices=False).Vh[:k] for w in (w_0, w_t))
+    cosines = torch.linalg.svdvals(v_0 @ v_t.mT)
+    return torch.rad2deg(cosines.min().clamp(max=1).acos())
+
+
+verdict = check("04-2", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 04-3 — Rotation per unit of norm (15 minutes)
+#
+# SFT turns the weights about four times as far as OPD, and its update is longer. Divide, matrix by matrix,
+# the mean angle `angle_u_mean` at the end by `relative_norm`, and take the mean over matrices and seeds.
+# How many times OPD's is SFT's?
+#
+# <details><summary>Hint</summary>
+#
+# Make run, layer, module and seed the index of both metrics, and divide the two series.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # one number, SFT's angle per unit of norm over OPD's
+check("04-3", answer, tables={"matrices": matrices})
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# The cell prints it beside the quotient of the angles as they are. Where the first is near 1, SFT and OPD
+# turn the weights alike for each step they take, and C3 is an order of norms. Dividing the two means gives
+# another number, as matrices with a long update count more in it.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+ended = at_end(matrices).set_index(["run", "layer", "module", "seed"])
+angle, norm = (ended.loc[ended["metric"] == name, "value"] for name in ("angle_u_mean", "relative_norm"))
+per_unit, as_is = (angle / norm).groupby("run").mean(), angle.groupby("run").mean()
+answer = per_unit["sft"] / per_unit["opd"]
+print(f"as they are {as_is['sft'] / as_is['opd']:.2f}, per unit of norm {answer:.2f}")
+verdict = check("04-3", answer, tables={"matrices": matrices})
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 04-4 — What NSS does not see (20 minutes)
+#
+# Write a function that takes any W₀ and returns a W_t with NSS = 0 whose two leading right singular vectors
+# span a plane at a largest angle of 90° to those of W₀.
+#
+# <details><summary>Hint</summary>
+#
+# Keep the singular values, and hand them to other right singular vectors.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of w_0, (m, n) with m and n at least 4, that returns w_t
+check("04-4", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# U diag(σ) V'ᵀ has W₀'s singular values for any orthonormal V'. Taking V in the reverse order hands the
+# largest values to the vectors that had the smallest. The other way round, U (2 diag(σ)) Vᵀ has a large NSS
+# and turns nothing. So C3 and C4 are two claims; that they agree run by run is because both follow the
+# norm.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(w_0):
+    u, s, vh = torch.linalg.svd(w_0, full_matrices=False)
+    return (u * s) @ vh.flip(0)
+
+
+verdict = check("04-4", answer)
+assert verdict.right, verdict
+verdict

@@ -351,13 +351,158 @@ Markdown(found(rows, *ours))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Draw figure 5 with `modules = "mlp"`. Does the subspace come earlier or later than in attention?
-#    *Hint:* chance changes too, since `down` has more columns than the others.
-# 2. Show by arithmetic that Sim_K of a walk's cumulative update at a fraction f of its steps is well above
-#    chance. *Hint:* ΔW_end = ΔW_f + the rest, with norms √f and √(1 − f); `paper_lib.nulls.random_walk`
-#    checks you.
-# 3. SFT's V_K holds a smaller share of its update than OPD's, as its stable rank is higher. Which K would
-#    give both the same share? *Hint:* the metric `top_energy` at the branch; then add a `Projection` to a
-#    copy of the profile.
-# 4. Construct a 2 × 2 gradient of rank one for which Adam's first step, g/|g| entry by entry, lies outside
-#    its row space. *Hint:* sign(u vᵀ) = sign(u) sign(v)ᵀ; compare the directions of v and sign(v).
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
+# the cell. `check` says whether it is right, and otherwise which mistake it looks like.
+
+# %%
+import torch
+
+from paper_lib.exercises import check
+
+# %% [markdown]
+# ### Exercise 05-1 — Sim_K by hand (15 minutes)
+#
+# Write Sim_K = ‖V_K(t)ᵀ V_K(end)‖_F² / K of two updates, from their singular value decompositions.
+#
+# <details><summary>Hint</summary>
+#
+# `torch.linalg.svd(d, full_matrices=False).Vh` has the right singular vectors as *rows*, the largest first.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of delta_t, delta_end, both (m, n), and K that returns a number in [0, 1]
+check("05-1", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# It is the mean of cos²θ over the K principal angles. Signs and order of the vectors cancel, which a
+# comparison vector by vector would not survive: two neighbouring singular values that swap would look like
+# a change of direction.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(delta_t, delta_end, K):
+    v_t, v_end = (torch.linalg.svd(d, full_matrices=False).Vh[:K] for d in (delta_t, delta_end))
+    return (v_t @ v_end.mT).square().sum() / K
+
+
+verdict = check("05-1", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 05-2 — Who gains most over its own walk? (10 minutes)
+#
+# Early emergence is what Sim_K has beyond a random walk with the same step lengths. Which of `sft`,
+# `sft_matched`, `opd` and `rlvr` has most of it at its first snapshot, in attention, as a mean over seeds?
+#
+# <details><summary>Hint</summary>
+#
+# The table below figure 5 has both numbers; subtract row by row.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # the name of a run, in quotes
+check("05-2", answer, tables={"matrices": matrices, "nulls": nulls})
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# The cell prints the excess of all four. In the reference tables it is matched SFT that has most, by far:
+# with OPD's start, rate, steps and batch, demonstrations point where they will end sooner than rollouts do.
+# The solid SFT line starts low partly because its steps are long late and its walk is high early.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+of_walk = nulls[(nulls["null"] == "random_walk") & (nulls["layer"] >= 0)]
+at_first = {}
+for kind, table in {"run": matrices, "walk": of_walk}.items():
+    values = over_matrices(table, "subspace_alignment", modules=ATTENTION).sort_values("step")
+    at_first[kind] = values.groupby(["run", "seed"])["value"].first().groupby("run").mean()
+excess = (at_first["run"] - at_first["walk"])[["sft", "sft_matched", "opd", "rlvr"]]
+print(excess.round(3).to_string())
+answer = excess.idxmax()
+verdict = check("05-2", answer, tables={"matrices": matrices, "nulls": nulls})
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 05-3 — A fair K for SFT (15 minutes)
+#
+# SFT's update has the higher stable rank, so its V_K holds a smaller share of its energy than OPD's does.
+# Write the smallest K' at which SFT's V_K' holds at least the share that OPD's V_K holds, from the singular
+# values of both updates.
+#
+# <details><summary>Hint</summary>
+#
+# The energy of V_K is the sum of the K largest σ²; its share is of the sum of all of them.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of sigma_opd and sigma_sft, descending (r,) tensors, and K that returns K'
+check("05-3", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# Degrading SFT at OPD's K mixes two causes: the subspace is wrong, or it is too small. With K' the second
+# is gone. To run it, add a `Projection` with that K to a copy of the profile.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(sigma_opd, sigma_sft, K):
+    opd, sft = (sigma.square().cumsum(0) / sigma.square().sum() for sigma in (sigma_opd, sigma_sft))
+    return int((sft < opd[K - 1]).sum()) + 1
+
+
+verdict = check("05-3", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 05-4 — Adam's first step leaves the subspace (20 minutes)
+#
+# Let a gradient be u vᵀ, so that its row space is span(v). Adam's first step divides every entry by its own
+# magnitude, and moves along sign(u) sign(v)ᵀ. Which share of ‖step‖² is left when its rows are projected on
+# span(v)? Write it as a function of v.
+#
+# <details><summary>Hint</summary>
+#
+# Every row of the step is ± sign(v). Project sign(v) on the unit vector v / ‖v‖, and compare squared
+# lengths.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of v, a (n,) tensor without zeros, that returns a share in [0, 1]
+check("05-4", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# (sign(v)ᵀ v)² / (n ‖v‖²) = ‖v‖₁² / (n ‖v‖₂²), which is 1 only where all entries have one size. For normal
+# entries it tends to 2/π = 0.64. Projecting the gradient before Adam therefore does not confine the update,
+# from the first step on; later steps, where moments average over time, leave the subspace less.
+#
+# </details>
+
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+def answer(v):
+    return (v.abs().sum().square() / (len(v) * v.square().sum())).item()
+
+
+long = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+print(f"normal entries: {answer(long):.3f}, 2/π = {2 / torch.pi:.3f}")
+verdict = check("05-4", answer)
+assert verdict.right, verdict
+verdict

@@ -300,13 +300,133 @@ Markdown(as_markdown(equal, ("claim", "verdict, matched", "equal norm", "equal a
 # %% [markdown]
 # ## Exercises
 #
-# 1. Repeat figures 7 and 9 with `modules = "mlp"`. Do the controls rank as in attention? *Hint:* most of an
-#    update's energy is in the MLP: sum `frobenius_norm` squared by module to see how much.
-# 2. The mix has raw advantages. Make one whose two parts have equal norm at the start, and redraw the third
-#    panel. *Hint:* `gradient_norm` in the curves of `opd` and `rlvr` gives the factor; scale α by it in a
-#    copy of the profile.
-# 3. Take one claim that is not reproduced and find the smallest change of its margin that turns the verdict.
-#    Was the rule too strict, or the claim too strong? *Hint:* the margins are the constants at the top of
-#    `paper_lib/rules_weights.py`, `rules_training.py`, `rules_controls.py` and `rules_gates.py`.
-# 4. How many seeds would separate OPD from RLVR in stable rank at the 95 % level? *Hint:* the interval's
-#    half width is about t s / √N; take s from OPD's seeds.
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
+# the cell. `check` says whether it is right, and otherwise which mistake it looks like.
+
+# %%
+from paper_lib.exercises import check
+
+# %% [markdown]
+# ### Exercise 06-1 — The tokens that are kept (15 minutes)
+#
+# Write the weights of top-gap retention for one response: the ⌈ρT⌉ tokens with the largest r_t have weight
+# T / ⌈ρT⌉, all others 0.
+#
+# <details><summary>Hint</summary>
+#
+# `gap.argsort(descending=True)` has the places of the largest first. A large positive r_t is a token that
+# the student likes and the teacher does not.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of gap, a (T,) tensor, and keep, ρ in (0, 1], that returns (T,)
+check("06-1", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# The weights add up to T. Without the factor, keeping a quarter of the tokens would also make the loss
+# smaller, and its gradient; Adam forgives a constant factor, a change of it along the way it does not.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+from math import ceil
+
+
+def answer(gap, keep):
+    weights, kept = gap.new_zeros(len(gap)), ceil(keep * len(gap))
+    weights[gap.argsort(descending=True)[:kept]] = len(gap) / kept
+    return weights
+
+
+verdict = check("06-1", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 06-2 — The α that balances (15 minutes)
+#
+# The mix adds α A_OPD and (1 − α) A_RLVR, raw. At which α would both parts have gradients of the same norm?
+# Take as norms the means of `gradient_norm` in `curves`, over all steps and seeds of `opd` and of `rlvr`.
+#
+# <details><summary>Hint</summary>
+#
+# The gradient is linear in the credit: α times the credit has α times the gradient.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # one α in (0, 1)
+check("06-2", answer, tables={"curves": curves})
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# From α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ follows α = ‖g_RLVR‖ / (‖g_OPD‖ + ‖g_RLVR‖). OPD's gradient is the
+# longer one, so that the balance is well below one half. "Leaves the trajectory once α is small" (C14) then
+# says where the balance lies as much as which objective prevails; the runs `mix_…_unit`, where a profile
+# has them, scale both credits first.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+norms = curves[curves["metric"] == "gradient_norm"].groupby("run")["value"].mean()
+answer = norms["rlvr"] / (norms["opd"] + norms["rlvr"])
+print(f"‖g‖ of OPD {norms['opd']:.2f}, of RLVR {norms['rlvr']:.2f}: α = {answer:.3f}")
+verdict = check("06-2", answer, tables={"curves": curves})
+assert verdict.right, verdict
+verdict
+
+# %% [markdown]
+# ### Exercise 06-3 — How many seeds? (20 minutes)
+#
+# OPD and RLVR are compared seed by seed. Write the smallest N ≥ 2 for which Student's 95 % interval of N
+# paired differences, with the mean and the deviation of those given, would not reach 0. Then use it on the
+# stable ranks of `opd` and `rlvr` at their ends.
+#
+# <details><summary>Hint</summary>
+#
+# The half width is t s / √N, with t the 97.5 % point for N − 1 degrees of freedom: `scipy.stats.t.ppf`.
+#
+# </details>
+
+# %% tags=["exercise"]
+answer = ...  # a function of differences, a (seeds,) array, that returns a whole number
+check("06-3", answer)
+
+# %% [markdown] tags=["solution"]
+# <details><summary>Solution</summary>
+#
+# The cell prints what our seeds ask for, paired, and with every seed of OPD against another of RLVR. OPD
+# and RLVR of one seed share their anchor, and what the anchor does to both cancels in the difference. A
+# single seed, as in the paper, has no deviation at all.
+#
+# </details>
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+import numpy as np
+from scipy.stats import t
+
+from paper_lib.summaries import ATTENTION
+
+
+def answer(differences):
+    n = np.arange(2, 10_000)
+    reach = t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
+    return int(next(iter(n[reach < abs(differences.mean())]), n[-1] + 1))
+
+
+rank = at_end(over_matrices(matrices, "stable_rank", modules=ATTENTION))
+by_seed = rank.pivot(index="seed", columns="run", values="value")[["opd", "rlvr"]].dropna()
+paired = (by_seed["opd"] - by_seed["rlvr"]).to_numpy()
+mismatched = by_seed["opd"].to_numpy() - np.roll(by_seed["rlvr"].to_numpy(), 1)
+print(f"{len(paired)} seeds, mean difference {paired.mean():.3f}")
+if len(paired) > 1:
+    print(f"seeds needed: {answer(paired)} paired, {answer(mismatched)} against another seed's")
+
+# %% tags=["solution"] jupyter={"source_hidden": true}
+verdict = check("06-3", answer)
+assert verdict.right, verdict
+verdict

@@ -169,9 +169,112 @@ left_out_table(compared.account).style.hide()
 # %% [markdown] tags=["notebook"]
 # ## Exercises
 #
-# 1. Compare OPD's last checkpoint with its anchor, once with `--modules attention` and once with `mlp`.
-#    *Hint:* `data/runs/laptop/opd/seed_0` is a run, its `step_000000.safetensors` the anchor.
-# 2. Compare a float32 checkpoint with the same rounded to bf16. Which metrics see the rounding? *Hint:* the
-#    sparsity compares both in bf16.
-# 3. A permuted update has the run's sparsity to within a point. Why not exactly? *Hint:* a weight's own size
-#    decides which change of it is visible.
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
+# the cell. `check` says whether it is right, and otherwise which mistake it looks like.
+
+# %% tags=["notebook"]
+import torch
+
+from paper_lib.exercises import check
+
+# %% [markdown] tags=["notebook"]
+# ### Exercise 07-1 — Is it more than noise? (5 minutes)
+#
+# The paper's first draft gives ‖ΔW‖_F = 0.452 a matrix for OPD (300 steps) and 0.168 for RLVR (1,024
+# steps), both at a constant learning rate of 10⁻⁶. The four attention matrices of the 8B model have √(m n)
+# = 3,072 on average. What are the drift ratios, RMS(ΔW) / √Σ lr²?
+#
+# <details><summary>Hint</summary>
+#
+# RMS(ΔW) = ‖ΔW‖_F / √(m n), and √Σ lr² = lr √steps where the rate is constant.
+#
+# </details>
+
+# %% tags=["notebook", "exercise"]
+answer = ...  # two numbers, OPD's and RLVR's
+check("07-1", answer)
+
+# %% [markdown] tags=["notebook", "solution"]
+# <details><summary>Solution</summary>
+#
+# About 8.5 for OPD and 1.7 for RLVR. RLVR took three times as many steps and ended at a third of the norm:
+# its steps hardly agree with each other. Near 1, sparsity, norm and stable rank are what Adam makes of
+# noise, and say little of the reward.
+#
+# </details>
+
+# %% tags=["notebook", "solution"] jupyter={"source_hidden": true}
+norm_and_steps = {"opd": (0.452, 300), "rlvr": (0.168, 1024)}
+answer = [norm / 3072 / (1e-6 * steps**0.5) for norm, steps in norm_and_steps.values()]
+verdict = check("07-1", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown] tags=["notebook"]
+# ### Exercise 07-2 — The size of rounding (10 minutes)
+#
+# A float32 checkpoint is stored in bf16. How large is what rounding adds, ‖bf16(W) − W‖ / ‖W‖, for a matrix
+# of normal entries? Measure it, and compare it with `relative_norm` of the runs above.
+#
+# <details><summary>Hint</summary>
+#
+# `w.bfloat16().float()` rounds. A matrix of 512 × 512 is enough for three digits.
+#
+# </details>
+
+# %% tags=["notebook", "exercise"]
+answer = ...  # one share, the norm of the rounding error over that of W
+check("07-2", answer)
+
+# %% [markdown] tags=["notebook", "solution"]
+# <details><summary>Solution</summary>
+#
+# About 0.17 %, below the half step of 0.2 to 0.4 % that bounds it. The sibling paper's OPD has moved by
+# 0.036 to 0.142 % of the norm. A comparison of a float32 checkpoint with a bf16 one therefore measures
+# rounding before anything else, in every metric of ΔW; the sparsity, which rounds both, does not notice it.
+#
+# </details>
+
+# %% tags=["notebook", "solution"] jupyter={"source_hidden": true}
+w = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0))
+answer = ((w.bfloat16().float() - w).norm() / w.norm()).item()
+print(f"{answer:.2%} of the norm")
+verdict = check("07-2", answer)
+assert verdict.right, verdict
+verdict
+
+# %% [markdown] tags=["notebook"]
+# ### Exercise 07-3 — Other weights, the same function (20 minutes)
+#
+# A head's values W_v x, of size d, reach the output through the head's d columns of W_o. Write a function
+# that rotates the values by an orthogonal R and changes W_o so that the head computes what it did.
+#
+# <details><summary>Hint</summary>
+#
+# The output is W_o W_v x. Put Rᵀ R, which is 1, between the two.
+#
+# </details>
+
+# %% tags=["notebook", "exercise"]
+answer = ...  # a function of w_v (d, n), w_o (n, d) and rotation (d, d) that returns both, changed
+check("07-3", answer)
+
+# %% [markdown] tags=["notebook", "solution"]
+# <details><summary>Solution</summary>
+#
+# W_v becomes R W_v and W_o becomes W_o Rᵀ. Each matrix has new principal weights and new small weights, and
+# no logit has changed; masks that follow the weights move with them. Rank and singular values of W_v stay,
+# and so do all metrics of an update that is rotated in the same way. `paper_lib.rotations` does this for
+# whole models, where query heads share a value head too.
+#
+# </details>
+
+
+# %% tags=["notebook", "solution"] jupyter={"source_hidden": true}
+def answer(w_v, w_o, rotation):
+    return rotation @ w_v, w_o @ rotation.mT
+
+
+verdict = check("07-3", answer)
+assert verdict.right, verdict
+verdict

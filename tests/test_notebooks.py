@@ -65,8 +65,11 @@ def test_it_asks_answers_and_sets_exercises_in_that_order(source):
     places = [prose.find(heading) for heading in HEADINGS]
     assert -1 not in places, f"no {HEADINGS[places.index(-1)]}"
     assert places == sorted(places)
-    exercises = re.split(r"^\d\. ", prose[places[-1] :], flags=re.MULTILINE)[1:]
+    exercises = re.findall(
+        r"^### Exercise (\d\d)-(\d) — .+ \(\d+ minutes\)$", prose[places[-1] :], re.MULTILINE
+    )
     assert 2 <= len(exercises) <= 4
+    assert exercises == [(source.stem[:2], str(k)) for k in range(1, len(exercises) + 1)]
 
 
 @every_notebook

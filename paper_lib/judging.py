@@ -1,0 +1,183 @@
+"""How an answer is judged: right, or wrong in a way that has a name.
+
+A judge compares an answer with what the package computes, and with what well-known mistakes compute in its
+place. What it says names the mistake and where to look, and never the value that was asked for.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+Frames = Mapping[str, pd.DataFrame]
+
+
+class Wrong(Exception):
+    """What to tell whoever gave the answer: the mistake, where it has a name, and what to look at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """One exercise. judge: takes the answer and the tables, returns what a right answer shows, raises Wrong
+    otherwise. tables: names of those it is judged by, such as "matrices"."""
+
+    name: str
+    title: str
+    minutes: int
+    judge: Callable[[Any, Frames], str]
+    tables: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.minutes < 1:
+            raise ValueError(f"minutes is {self.minutes}, expected at least 1 for exercise {self.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What a function is tried on: a phrase that names it, such as "a tall 7 × 4 matrix", and arguments."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+def judge_numbers(
+    answer: Any,
+    right: float | Sequence[float],
+    *,
+    unit: str,
+    mistakes: Iterable[tuple[float | Sequence[float], str]],
+    relative: float = 0.01,
+    absolute: float = 0.0,
+) -> None:
+    """Raise Wrong unless the answer is `right`, one number or several in order, within the tolerances.
+
+    unit: what is asked for, as in "a share between 0 and 1". mistakes: what each gives, and what to say.
+    """
+    target = np.asarray(right, dtype=float)
+    value = _numbers(answer, target.shape, unit)
+
+    def close(a: Any, b: Any) -> bool:
+        return np.allclose(a, np.asarray(b, dtype=float), rtol=relative, atol=absolute)
+
+    if close(value, target):
+        return
+    for wrong, message in mistakes:
+        if close(value, wrong):
+            raise Wrong(message)
+    if close(value, 100 * target) or close(100 * value, target):
+        raise Wrong(f"off by a factor of 100: asked is {unit}")
+    if target.ndim == 0:
+        raise Wrong(f"too {'large' if value > target else 'small'}: asked is {unit}")
+    if close(np.sort(value), np.sort(target)):
+        raise Wrong(f"the right numbers in the wrong order: asked is {unit}")
+    fits = np.isclose(value, target, rtol=relative, atol=absolute)
+    off = ", ".join(str(place + 1) for place in (~fits).nonzero()[0])
+    raise Wrong(f"number {off} of {len(target)} is not right: asked is {unit}")
+
+
+def judge_function(
+    answer: Any,
+    right: Callable[..., Any],
+    *,
+    returns: str,
+    cases: Sequence[Case],
+    mistakes: Iterable[tuple[Callable[..., Any], str]],
+    relative: float = 1e-6,
+) -> None:
+    """Raise Wrong unless the function agrees with `right` on all cases.
+
+    returns: what it should return. mistakes: functions that make one each, and what to say where the answer
+    agrees with it on all cases. What the answer raises is told in one line.
+    """
+    wanted = [_array(right(*case.arguments)) for case in cases]
+    found = [called(answer, case, returns) for case in cases]
+    if _agree(found, wanted, relative):
+        return
+    for mistake, message in mistakes:
+        if _agree(found, [_array(mistake(*_copied(case))) for case in cases], relative):
+            raise Wrong(message)
+    fits = [_agree([f], [w], relative) for f, w in zip(found, wanted, strict=True)]
+    first = fits.index(False)
+    where, value, target = cases[first].name, found[first], wanted[first]
+    if value.shape != target.shape:
+        raise Wrong(f"on {where} it returns shape {value.shape}, expected {returns}: shape {target.shape}")
+    if not np.isfinite(value).all():
+        raise Wrong(f"on {where} it returns {value[~np.isfinite(value)].flat[0]}: is something divided by 0?")
+    others = [case.name for case, fit in zip(cases, fits, strict=True) if fit]
+    also = f", though right on {others[0]}" if others else ""
+    if target.ndim == 0:
+        raise Wrong(f"too {'large' if value > target else 'small'} on {where}{also}")
+    off = int((~np.isclose(value, target, rtol=relative, atol=relative)).sum())
+    raise Wrong(f"{off} of {value.size} entries are off on {where}{also}")
+
+
+def called(answer: Any, case: Case, returns: str) -> Any:
+    """What the answer, a function, returns on a case, as an array; Wrong, in one line, where it cannot."""
+    result = result_of(answer, case, returns)
+    try:
+        return _array(result)
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(
+            f"on {case.name} it returns a {type(result).__name__} of no numbers, expected {returns}"
+        ) from None
+
+
+def result_of(answer: Any, case: Case, returns: str) -> Any:
+    """What the answer returns on a copy of a case's arguments; Wrong where it is no function or raises."""
+    if not callable(answer):
+        raise Wrong(f"answer is a {type(answer).__name__}, expected a function that returns {returns}")
+    try:
+        result = answer(*_copied(case))
+    except Exception as error:  # whatever a reader's code may raise
+        reason = (str(error).splitlines() or [""])[0][:160]
+        raise Wrong(f"your function raised {type(error).__name__} on {case.name}: {reason}") from None
+    if result is None:
+        raise Wrong(f"on {case.name} it returns None, expected {returns}: is there a `return`?")
+    return result
+
+
+def shaped_cases(seed: int, *more: Any, decay: float = 0.7) -> list[Case]:
+    """A tall, a wide and a square float64 matrix with a falling spectrum, followed by `more` arguments."""
+    generator = torch.Generator().manual_seed(seed)
+    cases = []
+    for kind, shape in {"tall": (9, 5), "wide": (5, 8), "square": (6, 6)}.items():
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        u, _, vh = torch.linalg.svd(noise, full_matrices=False)
+        spectrum = decay ** torch.arange(min(shape), dtype=torch.float64)
+        matrix = 2 * (u * spectrum) @ vh
+        cases.append(Case(name=f"a {kind} {shape[0]} × {shape[1]} matrix", arguments=(matrix, *more)))
+    return cases
+
+
+def _copied(case: Case) -> tuple[Any, ...]:
+    return tuple(a.clone() if isinstance(a, torch.Tensor) else a for a in case.arguments)
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().double().numpy()
+    return np.asarray(value, dtype=float)
+
+
+def _numbers(answer: Any, shape: tuple[int, ...], unit: str) -> np.ndarray:
+    kind = type(answer).__name__
+    try:
+        value = _array(answer)
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"answer is a {kind}, expected {unit}") from None
+    if isinstance(answer, bool | str) or value.shape != shape:
+        got = f"a {kind}" if value.ndim == 0 else f"{len(value)} values"
+        raise Wrong(f"answer is {got}, expected {unit}")
+    if not np.isfinite(value).all():
+        raise Wrong(f"answer is not finite, expected {unit}")
+    return value
+
+
+def _agree(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], relative: float) -> bool:
+    return all(
+        f.shape == w.shape and np.allclose(f, w, rtol=relative, atol=relative, equal_nan=True)
+        for f, w in zip(found, wanted, strict=True)
+    )
