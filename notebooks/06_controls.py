@@ -349,7 +349,8 @@ verdict
 # ### Exercise 06-2 — The α that balances (15 minutes)
 #
 # The mix adds α A_OPD and (1 − α) A_RLVR, raw. At which α would both parts have gradients of the same norm?
-# Take as norms the means of `gradient_norm` in `curves`, over all steps and seeds of `opd` and of `rlvr`.
+# Take as norms the means of `gradient_norm` (before clipping) in `curves`, over all steps and seeds of `opd`
+# and of `rlvr`.
 #
 # <details><summary>Hint</summary>
 #

@@ -83,6 +83,13 @@ def _pretrain(options: argparse.Namespace) -> None:
     build_pair(options.profile, data_dir=options.data_dir, workers=options.workers, force=options.force)
 
 
+def _student(options: argparse.Namespace) -> None:
+    from paper_lib.student import write_student_edition
+
+    written = write_student_edition(options.out)
+    print(f"{len(written)} files in {options.out}: start with its README.md")
+
+
 def _bench_train(options: argparse.Namespace) -> None:
     from paper_lib.bench import bench_train
 
@@ -195,6 +202,16 @@ def _parser() -> argparse.ArgumentParser:
     add_force(pretrain)
 
     add_compare(commands)
+
+    student = commands.add_parser(
+        "student",
+        help="Write the notebooks without their solutions",
+        description="Write the notebooks without their solutions, as .py and .ipynb, and a README.md.",
+        epilog="example:\n  python -m paper_lib student --out build/student",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    student.set_defaults(work=_student)
+    student.add_argument("--out", default="build/student", metavar="DIR", help="default: build/student")
 
     bench = commands.add_parser("bench", help="Time our code against others'")
     targets = bench.add_subparsers(metavar="what", required=True)

@@ -78,7 +78,7 @@ def _beyond_the_walk(answer: Any, tables: Frames) -> str:
     )
     excess = (ours - walk)[list(COMPARED)]
     if answer == excess.idxmax():
-        return "Early emergence is no mark of OPD here: the run that has most of it was set beside it by us."
+        return "Matched SFT is the run that the paper lacks: what emergence says of OPD depends on it."
     if answer == "opd":
         raise Wrong("the run of the claim is not the highest: put all four beside their own walks")
     if answer == walk.idxmax():

@@ -42,7 +42,7 @@ def _alpha_range(answer: Any, tables: Frames) -> str:
             ((SFT_PRINCIPAL, SFT_LOW), "those are the overlaps; solve both bounds for α"),
         ),
     )
-    return "The appendix's 0.5 lies outside, the 0.3 of the text inside: two printed digits decide it."
+    return "The appendix's 0.5 lies outside, the 0.3 of the text inside: printed numbers alone decide it."
 
 
 def _principal(answer: Any, tables: Frames) -> str:
@@ -125,7 +125,7 @@ def _at_equal_size(answer: Any, tables: Frames) -> str:
             ),
         ),
     )
-    return "Set it beside the gap between OPD and SFT as they are: size explains the rest of it."
+    return "Set it beside the gap between OPD and SFT as they are: the rest of that gap is size."
 
 
 EXERCISES = (

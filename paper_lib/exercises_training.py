@@ -59,7 +59,7 @@ def _advantages(answer: Any, tables: Frames) -> str:
             ),
         ),
     )
-    return "A group that is all right or all wrong has no gradient: DAPO skips it, OPD still learns from it."
+    return "A group that is all right or all wrong teaches RLVR nothing; OPD still learns from it."
 
 
 def _over(values: Tensor, scale: Tensor) -> Tensor:

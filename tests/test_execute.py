@@ -278,6 +278,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, cap
         ["export"],
         ["pretrain"],
         ["compare"],
+        ["student"],
         ["bench", "train"],
     ],
     ids=" ".join,
