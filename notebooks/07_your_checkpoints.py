@@ -238,7 +238,6 @@ check("07-2", answer)
 # %% tags=["notebook", "solution"] jupyter={"source_hidden": true}
 w = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0))
 answer = ((w.bfloat16().float() - w).norm() / w.norm()).item()
-print(f"{answer:.2%} of the norm")
 verdict = check("07-2", answer)
 assert verdict.right, verdict
 verdict

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 Frames = Mapping[str, pd.DataFrame]
+_NO_NUMBERS = (TypeError, ValueError, RuntimeError, OverflowError)
 
 
 class Wrong(Exception):
@@ -119,7 +120,7 @@ def called(answer: Any, case: Case, returns: str) -> Any:
     result = result_of(answer, case, returns)
     try:
         return _array(result)
-    except (TypeError, ValueError, RuntimeError):
+    except _NO_NUMBERS:
         raise Wrong(
             f"on {case.name} it returns a {type(result).__name__} of no numbers, expected {returns}"
         ) from None
@@ -137,6 +138,17 @@ def result_of(answer: Any, case: Case, returns: str) -> Any:
     if result is None:
         raise Wrong(f"on {case.name} it returns None, expected {returns}: is there a `return`?")
     return result
+
+
+def as_matrix(value: Any, shape: torch.Size, name: str, where: str) -> torch.Tensor:
+    """What an answer returned as a float64 matrix; Wrong unless it is finite and of that shape."""
+    try:
+        array = _array(value)
+    except _NO_NUMBERS:
+        array = np.array(np.nan)
+    if array.shape != tuple(shape) or not np.isfinite(array).all():
+        raise Wrong(f"on {where}, {name} is no finite matrix of shape {tuple(shape)}")
+    return torch.from_numpy(array.copy())
 
 
 def shaped_cases(seed: int, *more: Any, decay: float = 0.7) -> list[Case]:
@@ -166,7 +178,7 @@ def _numbers(answer: Any, shape: tuple[int, ...], unit: str) -> np.ndarray:
     kind = type(answer).__name__
     try:
         value = _array(answer)
-    except (TypeError, ValueError, RuntimeError):
+    except _NO_NUMBERS:
         raise Wrong(f"answer is a {kind}, expected {unit}") from None
     if isinstance(answer, bool | str) or value.shape != shape:
         got = f"a {kind}" if value.ndim == 0 else f"{len(value)} values"

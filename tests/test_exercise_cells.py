@@ -1,5 +1,8 @@
 """Every exercise of the notebooks is known to `check`, and every solution is right."""
 
+import subprocess
+import sys
+
 import pytest
 from exercise_cells import HEADING, SOURCES, exercises, reference, solved, tagged
 
@@ -58,3 +61,13 @@ def test_solutions_leave_the_tables_as_they_were():
     before = reference("matrices").copy()
     for name in ("03-3", "04-3", "05-2"):
         assert solved(name)["matrices"].equals(before)
+
+
+def test_checking_an_answer_loads_no_training_and_no_models():
+    script = (
+        "import sys; from paper_lib.exercises import check\n"
+        "check('06-1', lambda gap, keep: gap)\n"
+        "print({'transformers', 'paper_lib.train', 'paper_lib.models', 'papermill'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
