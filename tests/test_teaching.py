@@ -8,7 +8,7 @@ from exercise_cells import ROOT, solved
 
 from paper_lib.exercises import EXERCISES
 
-PAGE = " ".join((ROOT / "book" / "teaching.md").read_text(encoding="utf-8").split())
+PAGE = " ".join((ROOT / "book" / "pages" / "teaching.md").read_text(encoding="utf-8").split())
 NUMBERS = {
     "01-1": ("71.7", lambda names: f"{names['answer']:.1f}"),
     "03-1": ("0.296 to 0.348", lambda names: "{:.3f} to {:.3f}".format(*names["answer"])),
@@ -44,7 +44,7 @@ def test_every_exercise_has_its_title_minutes_aim_answer_and_mistakes(name):
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_printed_answer_is_what_the_solution_gives(name):
     printed, computed = NUMBERS[name]
-    assert computed(solved(name)) == printed, f"book/teaching.md says {printed} for {name}"
+    assert computed(solved(name)) == printed, f"book/pages/teaching.md says {printed} for {name}"
     assert printed in paragraph(name)
 
 

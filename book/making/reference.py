@@ -83,6 +83,14 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("files", "errors"),
         ),
     ),
+    "Teaching": (
+        "Exercises that say which mistake an answer looks like, and the notebooks without their solutions.",
+        (
+            *("exercises", "judging", "exercises_training", "exercises_diagnostics", "exercises_sparsity"),
+            *("exercises_rotation", "exercises_locking", "exercises_controls", "exercises_checkpoints"),
+            "student",
+        ),
+    ),
 }
 
 
