@@ -279,9 +279,9 @@ check("02-1", answer)
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# Three are quotients of singular values of ΔW alone, in which a common factor cancels. All others compare
-# ΔW with something that did not grow: with W₀, with bf16's steps, with learning rates. This is why the
-# claims of §3 need nulls of the same norm, and those of §4.1 do not.
+# Three are quotients of singular values of ΔW alone, in which a common factor cancels. The norm doubles,
+# and all others compare ΔW with something that did not grow: with W₀, bf16's steps or learning rates. This
+# is why the claims of §3 need nulls of the same norm, and the stable rank of §4.1 does not.
 #
 # </details>
 

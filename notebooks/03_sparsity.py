@@ -534,8 +534,8 @@ check("03-3", answer, tables={"matrices": matrices, "nulls": nulls})
 # <details><summary>Solution</summary>
 #
 # Compare it with the gap between OPD and SFT as they are, which the cell prints beside it. What is left at
-# equal norm is what the objective, and not the distance, has done to the sparsity. C1 is reproduced, and it
-# is nearly all size: the ledger says so under "beyond the null".
+# equal norm is what the objective, and not the distance, has done to the sparsity. In the reference tables
+# C1 is reproduced, and nearly all of it is size: the ledger says so under "beyond the null".
 #
 # </details>
 

@@ -362,7 +362,7 @@ check("04-2", answer)
 # <details><summary>Solution</summary>
 #
 # The smallest cosine has the largest angle. This is good enough for angles of a degree. For one of 1e-9 it
-# would return 0, as the cosine is flat there: `principal_angles` takes small angles from the sine.
+# would return 0 or noise, as the cosine is flat there: `principal_angles` takes small angles from the sine.
 #
 # </details>
 

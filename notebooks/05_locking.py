@@ -415,7 +415,8 @@ check("05-2", answer, tables={"matrices": matrices, "nulls": nulls})
 #
 # The cell prints the excess of all four. In the reference tables it is matched SFT that has most, by far:
 # with OPD's start, rate, steps and batch, demonstrations point where they will end sooner than rollouts do.
-# The solid SFT line starts low partly because its steps are long late and its walk is high early.
+# SFT's own walk starts highest, since its early steps are the long ones: that part of its start is a shared
+# prefix.
 #
 # </details>
 

@@ -365,10 +365,10 @@ check("06-2", answer, tables={"curves": curves})
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# From α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ follows α = ‖g_RLVR‖ / (‖g_OPD‖ + ‖g_RLVR‖). OPD's gradient is the
-# longer one, so that the balance is well below one half. "Leaves the trajectory once α is small" (C14) then
-# says where the balance lies as much as which objective prevails; the runs `mix_…_unit`, where a profile
-# has them, scale both credits first.
+# From α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ follows α = ‖g_RLVR‖ / (‖g_OPD‖ + ‖g_RLVR‖). Where OPD's gradient is the
+# longer one, as in the reference tables, the balance is below one half. "Leaves the trajectory once α is
+# small" (C14) then says where the balance lies as much as which objective prevails; the runs `mix_…_unit`,
+# where a profile has them, scale both credits first.
 #
 # </details>
 

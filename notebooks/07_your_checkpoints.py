@@ -197,9 +197,9 @@ check("07-1", answer)
 # %% [markdown] tags=["notebook", "solution"]
 # <details><summary>Solution</summary>
 #
-# About 8.5 for OPD and 1.7 for RLVR. RLVR took three times as many steps and ended at a third of the norm:
-# its steps hardly agree with each other. Near 1, sparsity, norm and stable rank are what Adam makes of
-# noise, and say little of the reward.
+# About 8.5 for OPD and 1.7 for RLVR. RLVR took more than three times as many steps and ended at little more
+# than a third of the norm: its steps hardly agree with each other. Near 1, sparsity, norm and stable rank
+# are what Adam makes of noise, and say little of the reward.
 #
 # </details>
 
@@ -262,9 +262,9 @@ check("07-3", answer)
 # <details><summary>Solution</summary>
 #
 # W_v becomes R W_v and W_o becomes W_o Rᵀ. Each matrix has new principal weights and new small weights, and
-# no logit has changed; masks that follow the weights move with them. Rank and singular values of W_v stay,
-# and so do all metrics of an update that is rotated in the same way. `paper_lib.rotations` does this for
-# whole models, where query heads share a value head too.
+# no logit has changed; masks that follow the weights move with them. Singular values stay, and so do norm,
+# stable rank and Hill index of an update that is turned in the same way; masks and sparsity do not.
+# `paper_lib.rotations` does this for whole models, where query heads share a value head too.
 #
 # </details>
 
