@@ -51,10 +51,10 @@ pretrain: $(READY) ## Rebuild the shipped models (PROFILE=reference for all)
 bench: $(READY) ## Time our training steps against TRL's
 	$(RUN) -m paper_lib bench train --profile $(PROFILE) $(ARGS)
 
-REBUILT = $(wildcard build) $(filter-out data/models data/results,$(wildcard data/*)) \
+REBUILT = $(filter-out build/student,$(wildcard build/*)) $(filter-out data/models data/results,$(wildcard data/*)) \
 	$(filter-out %/reference,$(wildcard data/results/* figures/*))
 
-clean: ## Remove runs, tables, figures and executed notebooks, except the reference ones
+clean: ## Remove runs, tables, figures, executed notebooks and the book, except the reference ones
 	@for path in $(REBUILT); do echo "removing $$path"; rm -rf "$$path"; done
 
 distclean: clean ## Remove .venv as well
