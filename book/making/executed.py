@@ -70,8 +70,8 @@ def _clean(cell: NotebookNode) -> NotebookNode:
         if "solution" in tags:
             tags.append("hide-cell")
             cell.metadata["mystnb"] = {
-                "code_prompt_show": "Solution: show",
-                "code_prompt_hide": "Solution: hide",
+                "code_prompt_show": "The solution in code",
+                "code_prompt_hide": "Hide the code",
             }
         cell.outputs = [_fitting(output) for output in cell.outputs if not _is_clutter(output)]
     cell.metadata["tags"] = tags
