@@ -196,7 +196,8 @@ ax.set_xticks(range(length), tokens)
 ax.grid(visible=False, axis="x")
 ax.set(xlabel=f"completion of {prompt}", ylabel="credit $a_t$")
 draw_legend(fig)
-save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weights)
+caption = "The credit that OPD and RLVR give to every token of one completion sampled by the base."
+save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weights, caption=caption)
 
 # %% [markdown]
 # Each bar is the teacher's verdict on one token that the student chose: near zero where they agree, far below
@@ -238,7 +239,8 @@ for ax, (title, runs) in zip(axes, panels.items(), strict=True):
     ax.set_title(title)
 axes[0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
-save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=used)
+caption = "Validation accuracy of the main runs and variants of OPD while they train, beside the teacher's."
+save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Accuracy of answers sampled at temperature 1, eight a problem, for the seeds that all runs of a panel have;

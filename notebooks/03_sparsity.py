@@ -96,9 +96,9 @@ draw_points(right, sparsity, runs=controls)
 left.set(title="the paper's table", xlabel="update sparsity", xlim=(-0.03, 1.03))
 right.set(title="our controls", xlabel="update sparsity")
 draw_legend(fig)
-save_figure(
-    fig, "table1_sparsity", figures_dir, profile=profile, inputs=[tables["matrices"], tables["nulls"]]
-)
+used = [tables["matrices"], tables["nulls"]]
+caption = "Share of the weights that every run leaves unchanged in bf16, beside the paper's values and nulls."
+save_figure(fig, "table1_sparsity", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Filled markers are means over seeds, rings the seeds, bars Student's 95 % interval of the mean where there
@@ -175,9 +175,8 @@ draw_chance(right, 0, "Gaussian of the same norm", axis="x")
 right.set(title="beyond its size", xlabel="sparsity − Gaussian's")
 right.margins(x=0.1)
 draw_legend(fig)
-save_figure(
-    fig, "fig_rounding_null", figures_dir, profile=profile, inputs=[tables["matrices"], tables["nulls"]]
-)
+caption = "Update sparsity against the size of the update, and what it has beyond that of a Gaussian update."
+save_figure(fig, "fig_rounding_null", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Left, a run travels down and to the right as its update grows, and a cross at its end is the interval over
@@ -249,6 +248,8 @@ from paper_lib.drawing_weights import draw_mask, draw_overlap
 
 overlaps = list(product(("principal", "low_magnitude"), diagnostics.alphas[:2]))
 draw_ours = {"runs": main_runs, "modules": chosen}
+used = [tables[name] for name in ("matrices", "nulls", "masks")]
+caption = "One corner of the masks of one matrix, and how much of each run's visible update lies in them."
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.6), layout="constrained", height_ratios=(3, 2))
@@ -262,8 +263,7 @@ for ax, (mask, alpha) in zip(axes[1], overlaps, strict=True):
     ax.tick_params(labelleft=ax is axes[1, 0])
 axes[0, 0].set_title("$W_0$ of OPD")
 draw_legend(fig)
-used = [tables[name] for name in ("matrices", "nulls", "masks")]
-save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used)
+save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Top, one corner of one matrix: the weights that count as principal, as small, or as both, and the entries
@@ -300,7 +300,8 @@ lift = axes[1].secondary_yaxis("right", functions=(lambda y: y / alpha, lambda y
 lift.set_ylabel("lift over chance")
 draw_legend(fig)
 inputs = [tables["matrices"], tables["nulls"]]
-save_figure(fig, "fig3_matched_density", figures_dir, profile=profile, inputs=inputs)
+caption = "Overlap of the visible update with the principal and the small weights, against its density."
+save_figure(fig, "fig3_matched_density", figures_dir, profile=profile, inputs=inputs, caption=caption)
 
 # %% [markdown]
 # Lines follow a run from its first snapshot to the marker at its end; the shade is what can be reached.
@@ -351,7 +352,8 @@ for ax, run in zip(axes[1:], ("opd", "sft"), strict=True):
 axes[2].set(ylabel="")
 draw_legend(fig, columns=5)
 inputs = [tables["matrices"], tables["trajectories"]]
-save_figure(fig, "fig_gate3_visibility", figures_dir, profile=profile, inputs=inputs)
+caption = "Visible density as half a bf16 step predicts it and as observed; sparsity against the tolerance η."
+save_figure(fig, "fig_gate3_visibility", figures_dir, profile=profile, inputs=inputs, caption=caption)
 
 # %% [markdown]
 # Left, a filled mark on the dashed diagonal is a run (grey: all others) whose visible weights are those that
@@ -392,7 +394,9 @@ draw_rotated(right, pairs, evidence.rotated)
 left.set_title("runs of one seed, and seeds of one run")
 right.set_title("OPD, heads rotated")
 draw_legend(fig)
-save_figure(fig, "fig_cross_run_masks", figures_dir, profile=profile, inputs=[tables["pairs"]])
+caption = "How much the visible updates of two runs, or of two seeds, meet: Jaccard indices beside two nulls."
+inputs = [tables["pairs"]]
+save_figure(fig, "fig_cross_run_masks", figures_dir, profile=profile, inputs=inputs, caption=caption)
 
 # %% [markdown]
 # Each row is the share of the weights that either run shows which both show: a marker the mean over seeds, a

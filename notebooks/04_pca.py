@@ -102,6 +102,7 @@ measures = {
 }
 angles, shifts = {"sft": 10, "opd": 1, "rlvr": 0.5}, {"sft": 1e-3, "opd": 1e-4, "rlvr": 1e-5}
 paper = {"angle_u_max": angles, "spectral_shift": shifts}
+caption = "Principal angles of one matrix and of every layer; mean rotation and spectral shift of each run."
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained")
@@ -118,7 +119,7 @@ for ax, (metric, (scale, label)) in zip(axes[1], measures.items(), strict=True):
     ax.set_xlabel(label)
     ax.tick_params(labelleft=ax is axes[1, 0])
 draw_legend(fig)
-save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=measured)
+save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=measured, caption=caption)
 
 # %% [markdown]
 # Top, one matrix angle by angle, then the largest angle of every layer; bottom, means over all matrices with
@@ -157,7 +158,8 @@ for ax, (name, label) in zip(axes, labels.items(), strict=True):
     ax.set_ylabel(label)
     ax.set_xlabel(r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$")
 draw_legend(fig)
-save_figure(fig, "fig2_matched_norm", figures_dir, profile=profile, inputs=measured)
+caption = "Rotation and spectral shift of each run against the norm of its update, all along training."
+save_figure(fig, "fig2_matched_norm", figures_dir, profile=profile, inputs=measured, caption=caption)
 
 # %% [markdown]
 # Lines follow the runs from their first snapshot to the marker at their end; the grey marks are nulls at the
@@ -197,7 +199,8 @@ axes["kl"].set_title("Gate I: norm and KL")
 axes["curvature"].set_title("Gate II: curvature and energy")
 draw_legend(fig)
 used = [tables["trajectories"], tables["matrices"], tables["curvature"]]
-save_figure(fig, "fig_gates_norm_curvature", figures_dir, profile=profile, inputs=used)
+caption = "KL to the start against the squared norm; curvature by direction; energy in principal subspaces."
+save_figure(fig, "fig_gates_norm_curvature", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Left, dots are snapshots (large: the end, with the interval of its KL). A run above another at the same
@@ -234,12 +237,15 @@ kl.loc[[run for run in main_runs if run in kl.index]].map("{:.2e}".format)
 from paper_lib.drawing_paths import draw_explained_variance, draw_paths
 from paper_lib.nulls import random_walk_explained_variance
 
-assert f"{random_walk_explained_variance(1):.0%}" == "61%"
+components = range(1, 6)
+expected = [random_walk_explained_variance(k) for k in components]
+assert f"{expected[0]:.0%}" == "61%"
 mine = trajectories[trajectories["seed"] == seed]
 joined = mine.loc[mine["metric"] == "joint_pca_coordinate", "run"].unique()
 together = [run for run in ("sft_matched", "opd", "rlvr") if run in joined]
 assert together, f"no joint path of seed {seed}; there are {sorted(trajectories['seed'].unique())}"
 walks = nulls[nulls["null"].isin(["random_walk", "adam_walk"]) & (nulls["layer"] == -1)]
+used = [tables["trajectories"], tables["nulls"]]
 share = mine[mine["run"].str.startswith("joint:")].query("k <= 2")["value"].sum()
 print(f"joint PCA of {', '.join(together)}: the first two components have {share:.0%} of the variance")
 
@@ -255,13 +261,11 @@ left.set_title("from one $W_0$, together")
 draw_paths(middle, mine, runs=["opd"], seed=seed, null=walks[walks["null"] == "random_walk"])
 middle.set_title("OPD, and a walk")
 draw_explained_variance(right, trajectories, walks, runs=main_runs)
-components = range(1, 6)
-expected = [random_walk_explained_variance(k) for k in components]
 right.plot(components, expected, color="black", linewidth=0.8, label=r"$6/(\pi^2k^2)$", gid="backdrop")
 right.set_title("shares of variance")
 draw_legend(fig)
-used = [tables["trajectories"], tables["nulls"]]
-save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used)
+caption = "Paths of the updates on their principal components, beside a random walk, and shares of variance."
+save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Left, rings mark the common start and dots the snapshots; where the paths part, the objectives lead to

@@ -89,6 +89,7 @@ names = {
 }
 groups = {"attention": ATTENTION, "MLP": MLP}
 walks = nulls[nulls["null"].isin(["random_walk", "adam_walk"]) & (nulls["layer"] >= 0)]
+caption = "Stable rank, norm and Hill index of the update along training, in attention and in MLP matrices."
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.4), layout="constrained", sharex=True)
@@ -103,7 +104,7 @@ for ax in axes[:, 1:3].flat:
     plain_log(ax)
 draw_legend(fig, columns=5)
 used = [tables["matrices"], tables["nulls"]]
-save_figure(fig, "fig4_intrinsic_geometry", figures_dir, profile=profile, inputs=used)
+save_figure(fig, "fig4_intrinsic_geometry", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # In the second column are two walks, Adam's on noise alone (dash-dotted, with the run's learning rates) and
@@ -145,6 +146,7 @@ chance = by_chance["value"].mean()
 ends_at = matrices.groupby("run")["step"].transform("max")
 one_by_definition = (matrices["metric"] == "increment_alignment") & (matrices["step"] == ends_at)
 stretches = matrices.assign(value=matrices["value"].mask(one_by_definition))
+caption = "How close an update, and a stretch of training, comes to the final subspace along training."
 print(f"K = {K}, chance K/n = {chance:.3f}; the paper has K = 16, and 16/4096 = {16 / 4096:.3f}")
 
 # %%
@@ -162,7 +164,7 @@ left.set(title="update so far, with the whole update", ylabel=rf"$\mathrm{{Sim}}
 right.set(title="stretch of training, with the last one", xlim=left.get_xlim())
 draw_legend(fig)
 used = [tables[name] for name in ("matrices", "nulls", "pairs")]
-save_figure(fig, "fig5_subspace_emergence", figures_dir, profile=profile, inputs=used)
+save_figure(fig, "fig5_subspace_emergence", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Left, the distance of a line from the dotted walk in its colour is what emergence adds to the shared
@@ -221,6 +223,10 @@ print("K in use:", ", ".join(sorted({str(projection.K) for projection in project
 from paper_lib.drawing_controls import draw_accuracy
 
 families = {name: [name, *(run for run in projections if run.startswith(name))] for name in ("opd", "sft")}
+used = [tables["curves"]]
+caption = "Validation accuracy of training inside a subspace V, and the share of its steps that lies in V."
+
+# %%
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 4.0), layout="constrained", width_ratios=(4, 3, 3))
 for ax, (parent, runs) in zip(axes, families.items(), strict=False):
     draw_accuracy(ax, curves, runs=runs, since=study.run(runs[-1]).branch[1])
@@ -229,9 +235,9 @@ draw_trajectory(axes[2], curves, "share_inside", runs=families["opd"][1:] + fami
 for line in axes[2].lines:
     line.set_marker("")
 axes[0].set_ylabel("accuracy (avg@8)")
-axes[2].set(title="step's share inside V", ylim=(0, 1))
+axes[2].set(title="inside V", ylabel="share of the step", ylim=(0, 1))
 draw_legend(fig, columns=3)
-save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs=[tables["curves"]])
+save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Lines begin where V is taken. The band, and the bars beside the end, are the 95 % interval over seeds, with
@@ -269,7 +275,8 @@ axes[1].set_title("over the branch")
 axes[1].tick_params(labelleft=False)
 axes[2].set_title("what is projected")
 draw_legend(fig)
-save_figure(fig, "fig_projection_sweep", figures_dir, profile=profile, inputs=[tables["curves"]])
+caption = "Accuracy lost to projection over K and over the branch point, and the share of a step inside V."
+save_figure(fig, "fig_projection_sweep", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Left and middle, test accuracy at the end against the free run of the same seed; bars are the interval over
@@ -301,7 +308,8 @@ for row, (parent, runs) in zip(axes, families.items(), strict=True):
 for ax, title in zip(axes[0], tasks.values(), strict=True):
     ax.set_title(title.replace(" ", "\n"))
 draw_legend(fig)
-save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inputs=[tables["curves"]])
+caption = "Test accuracy of free and projected training on the task and on variants that no run trained on."
+save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # In the upper row SFT is the anchor, where OPD starts: the distance from it to free OPD is what there is to

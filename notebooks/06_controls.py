@@ -90,6 +90,9 @@ from paper_lib.drawing import draw_legend, draw_trajectory
 from paper_lib.drawing_controls import draw_accuracy
 from paper_lib.figures import save_figure
 
+sources = [tables["matrices"], tables["curves"]]
+caption = "Stable rank and validation accuracy along training, for OPD, RLVR and the controls of OPD."
+
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained", sharex=True)
 for column, (title, members) in zip(axes.T, controls.items(), strict=True):
@@ -100,8 +103,7 @@ for column, (title, members) in zip(axes.T, controls.items(), strict=True):
 axes[0, 0].set_ylabel("stable rank")
 axes[1, 0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
-sources = [tables["matrices"], tables["curves"]]
-save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inputs=sources)
+save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inputs=sources, caption=caption)
 
 # %% [markdown]
 # All lines come from the seeds that all the controls have, so that they share their anchors and problems.
@@ -162,7 +164,9 @@ for column, (title, members) in zip(axes.T, controls.items(), strict=True):
 axes[0, 0].set_ylabel(r"$\Vert\Delta W\Vert_F$")
 axes[1, 0].set_ylabel("Hill index")
 draw_legend(fig)
-save_figure(fig, "fig9_controls_auxiliary", figures_dir, profile=profile, inputs=[tables["matrices"]])
+caption = "Norm and Hill index of the update along training, for OPD, RLVR and the controls of OPD."
+inputs = [tables["matrices"]]
+save_figure(fig, "fig9_controls_auxiliary", figures_dir, profile=profile, inputs=inputs, caption=caption)
 
 # %% [markdown]
 # A norm below OPD's with the same stable rank is a smaller step of the same shape; the mixes' norms follow
@@ -204,7 +208,8 @@ draw_regression(axes[0], ended, "update_sparsity", against="frobenius_norm")
 draw_regression(axes[1], ended, "update_sparsity", against="drift_ratio")
 draw_residuals(axes[2], ended, "update_sparsity")
 draw_legend(fig)
-save_figure(fig, "fig_size_regression", figures_dir, profile=profile, inputs=[tables["matrices"]])
+caption = "Update sparsity of all runs against norm and drift ratio, and what the two leave unexplained."
+save_figure(fig, "fig_size_regression", figures_dir, profile=profile, inputs=inputs, caption=caption)
 
 # %% [markdown]
 # Points are runs and seeds, bars the interval over seeds of an objective's mean; the grey line is the fit of
@@ -231,7 +236,8 @@ from paper_lib.drawing_overview import draw_overview
 fig, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
 draw_overview(ax, evidence)
 draw_legend(fig, columns=5)
-save_figure(fig, "fig1_overview", figures_dir, profile=profile, inputs=tables.values())
+caption = "Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric."
+save_figure(fig, "fig1_overview", figures_dir, profile=profile, inputs=tables.values(), caption=caption)
 
 # %% [markdown]
 # Full markers are means over seeds with their interval, rings the seeds, an arrow at the edge is a mean
@@ -270,7 +276,9 @@ assert set(rows["verdict"]) | set(rows["verdict, matched"]) <= set(VERDICTS)
 page, sheet = write_ledger(rows, Path(figures_dir) / profile)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
 fig = claims_figure(read_all(evidence))
-save_figure(fig, "claims", figures_dir, profile=profile, inputs=[*tables.values(), sheet])
+caption = "The ledger: each claim's comparisons by how far they clear what it allows, and its verdicts."
+used = [*tables.values(), sheet]
+save_figure(fig, "claims", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # A dot is a comparison, at the distance of its mean from the edge of what its claim allows, in half widths of

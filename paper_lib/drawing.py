@@ -20,7 +20,7 @@ from paper_lib.drawing_seeds import (
     say_seeds,
     spread,
 )
-from paper_lib.styles import BACKDROP, NULL, in_order, run_style
+from paper_lib.styles import BACKDROP, NULL, in_order, named, run_style
 from paper_lib.summaries import over_matrices, over_seeds
 
 _NULL_LABELS = {
@@ -80,7 +80,8 @@ def draw_trajectory(
             for kind, walk in nulls[nulls["run"] == name].groupby("null"):
                 walk = walk.sort_values("step")
                 thin: dict[str, Any] = {"color": style.color, "linewidth": 1, "gid": BACKDROP}
-                ax.plot(walk["step"] / unit, scale * walk["mean"], linestyle=null_dashes(str(kind)), **thin)
+                thin |= {"linestyle": null_dashes(str(kind)), "label": null_name(str(kind), name)}
+                ax.plot(walk["step"] / unit, scale * walk["mean"], **thin)
     for kind in [] if nulls is None else nulls["null"].unique():
         label_once(ax, null_look(kind)[0], color=NULL, linestyle=null_dashes(kind))
     ax.set_xlabel("training progress" if against == "progress" else "step")
@@ -120,7 +121,8 @@ def draw_points(
         if nulls is not None:
             for kind, group in nulls[nulls["run"] == name].groupby("null"):
                 label, look = null_look(str(kind))
-                ax.plot(scale * group["value"].mean(), row + _BELOW, gid=BACKDROP, **look)
+                words = named(label)
+                ax.plot(scale * group["value"].mean(), row + _BELOW, gid=BACKDROP, label=words, **look)
                 label_once(ax, label, **look)
     numbers = [means.loc[means["run"] == name, "seeds"].max() for name in names]
     few = [f" (n = {n:.0f})" if n < max(numbers) else "" for n in numbers]
@@ -134,7 +136,7 @@ def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: str = "y
     if axis not in ("x", "y"):
         raise ValueError(f"axis is {axis!r}, expected 'x' or 'y'")
     line = ax.axhline if axis == "y" else ax.axvline
-    line(value, color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP)
+    line(value, color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP, label=named(label))
     label_once(ax, label, color=NULL, linestyle="--")
 
 
@@ -180,6 +182,11 @@ def null_look(null: str) -> tuple[str, dict[str, Any]]:
     """The label of a null, and how one value of it is drawn: in grey, with a marker of its own."""
     look = {"color": NULL, "marker": _NULL_MARKERS.get(null, "|"), "linestyle": "none"}
     return _NULL_LABELS.get(null, null), look | {"markerfacecolor": "none", "markersize": 5}
+
+
+def null_name(null: str, run: str) -> str:
+    """The hidden label of a null of one run."""
+    return named(f"{null_look(null)[0]} of {run_style(run).label}")
 
 
 def label_once(ax: Axes, label: str, **look: Any) -> None:

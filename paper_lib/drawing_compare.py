@@ -15,7 +15,7 @@ from paper_lib.drawing import draw_chance, draw_legend, draw_trajectory, label_o
 from paper_lib.figures import save_figure
 from paper_lib.matrices import MODULES
 from paper_lib.placing import REGIMES, Axis, Columns, end_rows, end_values
-from paper_lib.styles import BACKDROP, run_style
+from paper_lib.styles import BACKDROP, named, run_style
 
 THIS_RUN: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 9, "linestyle": "none"}
 _ROWS = ("paper", "ours", "this run")
@@ -35,22 +35,25 @@ def draw_place(
     for run, (low, high) in paper.items():
         ends = [axis.scale * end for end in (low, high) if 0 < end < np.inf]
         look: dict[str, Any] = {"color": run_style(run).color, "marker": "D", "markersize": 4}
-        ax.plot(ends, [0] * len(ends), linewidth=1, gid=BACKDROP, **look)
+        words = named(run_style(run).label)
+        ax.plot(ends, [0] * len(ends), linewidth=1, gid=BACKDROP, label=words, **look)
     ours = end_values(reference, axis)
     for run in REGIMES:
         values = ours.loc[ours["run"] == run, "value"] if len(ours) else pd.Series(dtype=float)
         style = run_style(run)
         ring: dict[str, Any] = {"edgecolors": style.color, "facecolors": "none", "s": 16, "linewidths": 0.9}
+        ring["label"] = named(style.label)
         ax.scatter(axis.scale * values, np.ones(len(values)), gid=BACKDROP, **ring)
         label_once(ax, style.label, color=style.color, linewidth=5)
     value = end_values(matrices, axis)["value"]
-    ax.plot(axis.scale * value, np.full(len(value), 2), **THIS_RUN)
+    ax.plot(axis.scale * value, np.full(len(value), 2), label=named("this run"), **THIS_RUN)
     label_once(ax, "this run", **THIS_RUN)
     if nulls is not None:
         theirs = end_values(nulls[nulls["null"] != "random_walk"], axis, sizes=matrices)
         for null, group in theirs.groupby("null") if len(theirs) else ():
             label, look = null_look(str(null))
-            ax.plot(axis.scale * group["value"].mean(), 2.55, gid=BACKDROP, **look)
+            at = axis.scale * group["value"].mean()
+            ax.plot(at, 2.55, gid=BACKDROP, label=named(label), **look)
             label_once(ax, label, **look)
     if axis.chance is not None:
         draw_chance(ax, axis.scale * axis.chance, axis="x")
@@ -69,7 +72,8 @@ def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Axis) -> None:
     table = rows.pivot_table(index="layer", columns="module", values="value", dropna=False)
     known = [module for module in MODULES if module in table]
     table = axis.scale * table[[*known, *(m for m in table if m not in known)]]
-    image = ax.imshow(table, cmap="cividis", aspect="auto", interpolation="nearest")
+    look: dict[str, Any] = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
+    image = ax.imshow(table, label=named("by layer and module"), **look)
     ax.set_xticks(range(len(table.columns)), list(table.columns))
     shown = np.unique(np.linspace(0, len(table) - 1, min(8, len(table))).round().astype(int))
     ax.set_yticks(shown, [str(table.index[i]) for i in shown])

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from paper_lib.drawing import draw_chance, label_once, plain_log
 from paper_lib.drawing_rows import draw_row, name_rows
 from paper_lib.drawing_seeds import counted, draw_band, draw_few, is_few, spread
-from paper_lib.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, run_style
+from paper_lib.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, named, run_style
 from paper_lib.summaries import at_end, over_matrices, squared_norm
 
 START = "start"  # in the table `curvature`: directions of W_0 itself
@@ -138,7 +138,8 @@ def draw_prediction(
         mine = each[[*columns]].mean().to_frame().T if len(each) else each
         look: dict[str, Any] = {"color": color, "linestyle": "none", "marker": style.marker}
         small: dict[str, Any] = {"markersize": 3.5} if run in runs else {"markersize": 2.5, "marker": "."}
-        ax.plot(mine["predicted_density"], mine["update_density"], **(look | small))
+        words = named(style.label) if run in runs else None
+        ax.plot(mine["predicted_density"], mine["update_density"], label=words, **(look | small))
         if run in runs:
             ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 0.8}
             ax.plot(mine["independent_density"], mine["update_density"], **(look | ring))

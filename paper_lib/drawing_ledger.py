@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 
 from paper_lib.claims import MATCHED, PAPER, Reading
 from paper_lib.outcomes import Comparison
-from paper_lib.styles import BACKDROP, NULL
+from paper_lib.styles import BACKDROP, NULL, named
 from paper_lib.verdicts import NOT_REPRODUCED, PARTLY, REPRODUCED, UNTESTED, beyond_null
 
 # Okabe and Ito's colours, and a mark each, so that neither has to be told from colour alone.
@@ -19,6 +19,11 @@ MARKS: dict[str, dict[str, Any]] = {
     PARTLY: {"color": "#E69F00", "marker": "D"},
     NOT_REPRODUCED: {"color": "#D55E00", "marker": "X"},
     UNTESTED: {"color": NULL, "marker": "o", "markerfacecolor": "none"},
+}
+_COUNTED = {
+    "holds": "comparisons hold",
+    "fails": "comparisons fail",
+    "undecided": "comparisons undecided",
 }
 _OUTCOMES = {"holds": "#0072B2", "fails": "#D55E00", "undecided": NULL}
 EDGE = 100.0  # half widths: what is farther sits there
@@ -73,7 +78,8 @@ def _frame(ax: Axes, rows: int, name: str) -> None:
 
 def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
     beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False}
-    ax.plot(_VERDICT, row, linestyle="none", markersize=7, **MARKS[reading.verdict], **beside)
+    mark: dict[str, Any] = {"linestyle": "none", "markersize": 7, "label": named(reading.verdict)}
+    ax.plot(_VERDICT, row, **mark, **MARKS[reading.verdict], **beside)
     finding = reading.finding
     beyond = "–" if finding is None else beyond_null(finding)
     ax.text(_NULL, row, beyond, ha="center", va="center", fontsize=7, transform=ax.get_yaxis_transform())
@@ -92,7 +98,8 @@ def _draw_comparison(ax: Axes, height: float, comparison: Comparison) -> None:
     """The interval, one half width to either side of the mean, and the mean."""
     x, color = float(np.clip(comparison.clearance, -EDGE, EDGE)), _OUTCOMES[comparison.outcome]
     ax.plot([x - 1, x + 1], [height, height], color=color, linewidth=1)
-    ax.plot(x, height, color=color, marker="|" if abs(x) == EDGE else "o", markersize=3.2)
+    look: dict[str, Any] = {"color": color, "marker": "|" if abs(x) == EDGE else "o", "markersize": 3.2}
+    ax.plot(x, height, label=named(_COUNTED[comparison.outcome]), **look)
 
 
 def _why_empty(reading: Reading) -> str:

@@ -12,7 +12,7 @@ from paper_lib.drawing_seeds import ENOUGH, LEVEL, counted
 from paper_lib.evidence import Evidence
 from paper_lib.nulls import t_interval
 from paper_lib.seedwise import Untested, paired
-from paper_lib.styles import BACKDROP, NULL, run_style
+from paper_lib.styles import BACKDROP, NULL, named, run_style
 from paper_lib.summaries import ATTENTION
 
 _ALONG = {"modules": ATTENTION}
@@ -121,7 +121,7 @@ def _draw_row(
             "markerfacecolor": "none",
             "linestyle": "none",
         }
-        ax.plot(there, row, markersize=5, gid=BACKDROP, **look)
+        ax.plot(there, row, markersize=5, gid=BACKDROP, label=named("OPD in the paper"), **look)
         label_once(ax, "OPD in the paper, 8B", markersize=4, **look)
 
 
@@ -131,13 +131,12 @@ def _draw_position(
     style, mean = run_style(run), positions.mean()
     beyond = "<" if mean < limits[0] else ">" if mean > limits[1] else style.marker
     x = min(max(mean, limits[0]), limits[1])
-    counted(
-        ax.plot(x, height, color=style.color, marker=beyond, markersize=6, clip_on=False)[0], len(positions)
-    )
+    look: dict[str, Any] = {"color": style.color, "marker": beyond, "markersize": 6, "clip_on": False}
+    counted(ax.plot(x, height, label=named(style.label), **look)[0], len(positions))
     if len(positions) >= ENOUGH:
         ends = [min(max(end, limits[0]), limits[1]) for end in t_interval(positions.to_numpy(), LEVEL)]
         ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
     label_once(ax, style.label, color=style.color, marker=style.marker, linestyle="none")
     if len(positions) > 1:
-        look: dict[str, Any] = {"facecolors": "none", "edgecolors": style.color, "s": 9, "linewidths": 0.6}
-        ax.scatter(positions, np.full(len(positions), height), **look)
+        ring: dict[str, Any] = {"facecolors": "none", "edgecolors": style.color, "s": 9, "linewidths": 0.6}
+        ax.scatter(positions, np.full(len(positions), height), **ring)

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.drawing import label_once, null_dashes, null_look, plain_log
+from paper_lib.drawing import label_once, null_dashes, null_look, null_name, plain_log
 from paper_lib.drawing_seeds import counted, draw_band, draw_few, is_few, spread
 from paper_lib.styles import BACKDROP, NULL, run_style
 
@@ -101,16 +101,17 @@ def draw_explained_variance(
     walks = nulls[(nulls["metric"] == "explained_variance_ratio") & nulls["null"].isin(WALKS)]
     for (null, run), rows in walks[walks["run"].isin(runs)].groupby(["null", "run"]):
         share = rows.groupby("k")["value"].mean()
-        ax.plot(share.index, share, **_look(str(run), walk=True) | {"linestyle": null_dashes(str(null))})
+        ax.plot(share.index, share, **_look(str(run), walk=True, null=str(null)))
         label_once(ax, null_look(str(null))[0], color=NULL, linestyle=null_dashes(str(null)))
     ax.set(xlabel="component $k$", ylabel="share of variance", yscale="log")
     ax.set_xticks(sorted(shares["k"].unique()))
 
 
-def _look(run: str, *, walk: bool) -> dict[str, Any]:
+def _look(run: str, *, walk: bool, null: str = "random_walk") -> dict[str, Any]:
     """Of a run's own line, or of its random walk's, which makes no figure and has no entry in a legend."""
     style = run_style(run)
     if walk:
-        return {"color": style.color, "linestyle": ":", "gid": BACKDROP}
+        words = null_name(null, run)
+        return {"color": style.color, "linestyle": null_dashes(null), "gid": BACKDROP, "label": words}
     look = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
     return look | {"label": style.label}

@@ -11,7 +11,7 @@ from paper_lib.drawing_seeds import ENOUGH, LEVEL, counted
 from paper_lib.findings import label
 from paper_lib.nulls import t_interval
 from paper_lib.regression import OBJECTIVES, PREDICTORS, fit_size, linear, measured, predicted
-from paper_lib.styles import BACKDROP, NULL, OPD, ORANGE, RLVR, SFT
+from paper_lib.styles import BACKDROP, NULL, OPD, ORANGE, RLVR, SFT, named
 
 _LOOKS: dict[str, dict[str, Any]] = {
     "sft": {"color": SFT, "marker": "s"},
@@ -28,7 +28,8 @@ def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str)
     mean; the points are as measured, so that they scatter about it by the other predictor too.
     """
     for kind, group in _by_objective(data):
-        ax.scatter(group[against], group[outcome], s=16, linewidths=0, alpha=0.75, **_LOOKS[kind])
+        dots: dict[str, Any] = {"s": 16, "linewidths": 0, "alpha": 0.75, "label": named(label(kind))}
+        ax.scatter(group[against], group[outcome], **dots, **_LOOKS[kind])
         label_once(ax, label(kind), linestyle="none", markersize=4, **_LOOKS[kind])
     line = pd.DataFrame({against: np.geomspace(data[against].min(), data[against].max(), 50)})
     for other in PREDICTORS:

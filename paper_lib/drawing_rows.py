@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from paper_lib.drawing import label_once
 from paper_lib.drawing_seeds import counted, draw_few, spread
-from paper_lib.styles import BACKDROP, NULL
+from paper_lib.styles import BACKDROP, NULL, named
 
 _ABOVE, _BELOW = -0.28, 0.3  # of a row's height: where seeds and nulls stand
 
@@ -31,7 +31,7 @@ def draw_nulls(ax: Axes, height: float, nulls: Mapping[str, float]) -> None:
     """Grey marks just below a row, one a null, by the words of the legend; a first "x", then "|"."""
     for (words, value), marker in zip(nulls.items(), ("x", "|", "+"), strict=False):
         look: dict[str, Any] = {"color": NULL, "marker": marker, "linestyle": "none", "markersize": 6}
-        ax.plot(value, height + _BELOW, gid=BACKDROP, **look)
+        ax.plot(value, height + _BELOW, gid=BACKDROP, label=named(words), **look)
         label_once(ax, words, **look)
 
 

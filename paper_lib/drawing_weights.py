@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
-from paper_lib.drawing import draw_chance, draw_points, label_once, null_look
+from paper_lib.drawing import draw_chance, draw_points, label_once, null_look, null_name
 from paper_lib.drawing_seeds import ENOUGH, counted, draw_few, is_few, spread
 from paper_lib.sparsity import overlap_bounds
-from paper_lib.styles import BACKDROP, ORANGE, PURPLE, in_order, run_style
+from paper_lib.styles import BACKDROP, ORANGE, PURPLE, in_order, named, run_style
 from paper_lib.summaries import at_end, over_matrices, overlap_range
 
 _REACH = "#EBEBEB"
@@ -25,7 +25,8 @@ def draw_paper(ax: Axes, values: Mapping[str, float | tuple[float, float]], *, r
     look: dict[str, Any] = {"color": "black", "marker": "D", "markerfacecolor": "none", "linewidth": 0.8}
     for run, value in values.items():
         points = sorted({*value} if isinstance(value, tuple) else {value})
-        ax.plot(points, [runs.index(run)] * len(points), markersize=4, gid=BACKDROP, **look)
+        row = [runs.index(run)] * len(points)
+        ax.plot(points, row, markersize=4, gid=BACKDROP, label=named("paper"), **look)
     label_once(ax, "paper, 8B", **(look | {"linestyle": "none"}))
 
 
@@ -58,7 +59,8 @@ def draw_mask(ax: Axes, masks: pd.DataFrame, run: str, *, window: int, of: str =
             label_once(ax, label, color=color, marker="s", linestyle="none", markersize=5)
     picture = rows.assign(shade=shade).pivot(index="row", columns="column", values="shade").to_numpy()
     look: dict[str, Any] = {"vmin": 0, "vmax": len(colors) - 1, "interpolation": "nearest"}
-    ax.imshow(picture, cmap=ListedColormap(colors), **look)
+    what = "changed visibly" if of == "update" else "principal, small or both"
+    ax.imshow(picture, cmap=ListedColormap(colors), label=named(what), **look)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(visible=False)
@@ -124,7 +126,11 @@ def draw_plane(
     if nulls is not None:
         for (null, _), points in nulls.groupby(["null", "run"]):
             label, look = null_look(str(null))
-            ax.plot(points[x].mean(), points[y].mean(), gid=BACKDROP, **look)
+            where, words = (
+                (points[x].mean(), points[y].mean()),
+                null_name(str(null), str(points["run"].iloc[0])),
+            )
+            ax.plot(*where, gid=BACKDROP, label=words, **look)
             label_once(ax, label, **look)
 
 

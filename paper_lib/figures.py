@@ -2,9 +2,10 @@
 from."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 import numpy as np
@@ -19,10 +20,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from paper_lib import __version__
+from paper_lib.alt_text import alt_text
 from paper_lib.errors import CompanionError
 from paper_lib.files import sha256, write_bytes, write_json
 from paper_lib.styles import BACKDROP
 from paper_lib.tables import library_versions, table_metadata
+
+_UNDATED = {"Date": None, "Creator": None}
 
 
 def save_figure(
@@ -32,46 +36,70 @@ def save_figure(
     *,
     profile: str,
     inputs: Sequence[str | Path],
-    caption: str | None = None,
+    caption: str,
 ) -> Path:
-    """Save figures_dir/profile/name as .svg, .png (200 dpi) and .json (caption, tables, versions); returns
-    the SVG.
+    """Save figures_dir/profile/name as .svg, .png (200 dpi) and .json (words, tables, versions); returns the
+    SVG.
 
     inputs: the files it was drawn from; the JSON gives each its SHA-256 and, for tables, rows and metadata.
-    The same figure from the same tables gives the same bytes. Raises CompanionError, and writes nothing,
-    for a missing input and where a panel shows nothing finite.
+    caption: what is shown; with the numbers drawn it becomes the alt text, which all three files carry. The
+    same figure from the same tables gives the same bytes. Raises CompanionError, and writes nothing, for a
+    missing input or caption and where a panel shows nothing finite.
     """
     _refuse_empty(fig, name)
-    sources = [_provenance(Path(path)) for path in inputs]
+    alt = _described(fig, name, caption)
+    sources = [provenance(Path(path)) for path in inputs]
     folder = Path(figures_dir) / profile
-    digests = {}
     fig.draw_without_rendering()
     fig.set_layout_engine(
         "none"
     )  # solved once; each format, and the notebook's own picture, would do it again
     with mpl.rc_context({"svg.hashsalt": "paper_lib", "svg.fonttype": "path"}):
         images = {
-            f"{name}.svg": _rendered(fig, format="svg", metadata={"Date": None, "Creator": None}),
-            f"{name}.png": _rendered(fig, format="png", dpi=200, metadata={"Software": None}),
+            f"{name}.svg": _titled(_rendered(fig, format="svg", metadata=_UNDATED), name, caption, alt),
+            f"{name}.png": _rendered(fig, format="png", dpi=200, metadata=_noted(alt)),
         }
-    for file, content in images.items():
-        write_bytes(folder / file, content)
-        digests[file] = sha256(folder / file)
-    about = {
-        "figure": name,
-        "profile": profile,
-        "caption": caption,
-        "files": digests,
-        "tables": sources,
-        "versions": {
-            "paper_lib": __version__,
-            **library_versions(),
-            "matplotlib": mpl.__version__,
-            "seaborn": sns.__version__,
-        },
-    }
-    write_json(folder / f"{name}.json", about)
+    write_with_provenance(images, folder / f"{name}.json", sources, caption=caption, alt=alt)
     return folder / f"{name}.svg"
+
+
+def write_with_provenance(
+    images: Mapping[str, bytes], path: Path, sources: Sequence[dict[str, Any]], *, caption: str, alt: str
+) -> None:
+    """Write the images, by file name, beside `path`, then `path`: words, digests, sources and versions."""
+    digests = {}
+    for file, content in images.items():
+        write_bytes(path.parent / file, content)
+        digests[file] = sha256(path.parent / file)
+    versions = {
+        "paper_lib": __version__,
+        **library_versions(),
+        "matplotlib": mpl.__version__,
+        "seaborn": sns.__version__,
+    }
+    about = {"figure": path.stem, "profile": path.parent.name, "caption": caption, "alt": alt}
+    write_json(path, about | {"files": digests, "tables": list(sources), "versions": versions})
+
+
+def _described(fig: Figure, name: str, caption: str) -> str:
+    if not caption.strip():
+        raise CompanionError(f"figure {name} has no caption: say in a sentence or two what it shows")
+    return alt_text(fig, caption)
+
+
+def _noted(alt: str) -> dict[str, str | None]:
+    """A PNG's metadata."""
+    return {"Software": None, "Description": alt}
+
+
+def _titled(svg: bytes, name: str, caption: str, alt: str) -> bytes:
+    """The SVG as one image to a screen reader: its caption the title, its alt text the description."""
+    start = svg.index(b"<svg ")
+    opening = f'<svg role="img" aria-labelledby="{name}-title" aria-describedby="{name}-desc" '
+    words = f'<title id="{name}-title">{escape(caption)}</title>\n<desc id="{name}-desc">{escape(alt)}</desc>'
+    inside = svg.index(b">", start) + 1
+    head, rest = svg[start + len(b"<svg ") : inside], svg[inside:]
+    return b"".join([svg[:start], opening.encode(), head, b"\n", words.encode(), rest])
 
 
 def _rendered(fig: Figure, **options: Any) -> bytes:
@@ -80,7 +108,8 @@ def _rendered(fig: Figure, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _provenance(path: Path) -> dict[str, Any]:
+def provenance(path: Path) -> dict[str, Any]:
+    """A file that a figure is drawn from: name, SHA-256 and, for a table, rows and metadata."""
     source: dict[str, Any] = {"name": f"{path.parent.name}/{path.name}"}
     if path.suffix == ".parquet":
         source["metadata"] = table_metadata(path)

@@ -95,11 +95,11 @@ def _shown(output: nbformat.NotebookNode, figures: Path) -> str:
 
 
 def _figure(path: Path) -> str:
-    caption = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["caption"] or path.name
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     picture = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
-    words = html.escape(caption, quote=True)
+    caption, alt = (html.escape(about[words], quote=True) for words in ("caption", "alt"))
     source = f"data:image/png;base64,{picture}"
-    return f'<figure><img src="{source}" alt="{words}"><figcaption>{words}</figcaption></figure>'
+    return f'<figure><img src="{source}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _plain_table(text: str) -> str:

@@ -22,7 +22,7 @@ def test_the_ledger_is_a_picture_of_every_claim_in_two_readings(tmp_path):
     words = {text.get_text() for text in fig.axes[0].texts}
     assert {claim.id for claim in CLAIMS} | {claim.statement for claim in CLAIMS} <= words
     assert len(fig.axes) == 2
-    assert save_figure(fig, "claims", tmp_path, profile="smoke", inputs=[]).is_file()
+    assert save_figure(fig, "claims", tmp_path, profile="smoke", inputs=[], caption="The ledger.").is_file()
 
 
 def test_dots_stand_where_their_outcome_is():

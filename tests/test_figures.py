@@ -95,7 +95,14 @@ def test_a_figure_is_three_files_and_the_json_names_its_sources(tmp_path, table_
 
 def test_the_same_figure_twice_gives_the_same_bytes(tmp_path, table_path):
     for folder in ("a", "b"):
-        save_figure(trajectory_figure(), "fig4", tmp_path / folder, profile="smoke", inputs=[table_path])
+        save_figure(
+            trajectory_figure(),
+            "fig4",
+            tmp_path / folder,
+            profile="smoke",
+            inputs=[table_path],
+            caption="A band.",
+        )
     for suffix in ("svg", "png", "json"):
         first, second = ((tmp_path / folder / "smoke" / f"fig4.{suffix}").read_bytes() for folder in "ab")
         assert first == second, suffix
@@ -135,7 +142,9 @@ def one_panel_of_two():
 @pytest.mark.parametrize("draw", [nothing, no_lines, only_nan, only_chance, one_panel_of_two])
 def test_an_empty_figure_is_refused_and_nothing_is_written(tmp_path, table_path, draw):
     with pytest.raises(CompanionError, match=r"figure fig4 is empty") as caught:
-        save_figure(draw(), "fig4", tmp_path / "figures", profile="smoke", inputs=[table_path])
+        save_figure(
+            draw(), "fig4", tmp_path / "figures", profile="smoke", inputs=[table_path], caption="A band."
+        )
     assert not (tmp_path / "figures").exists()
     assert draw is not one_panel_of_two or "panel 2 of 2 (Hill)" in str(caught.value)
 
@@ -157,13 +166,22 @@ def test_an_empty_figure_is_refused_and_nothing_is_written(tmp_path, table_path,
 def test_whatever_shows_something_is_saved(tmp_path, table_path, draw):
     fig, ax = plt.subplots()
     draw(ax)
-    assert save_figure(fig, "any", tmp_path, profile="smoke", inputs=[table_path]).is_file()
+    assert save_figure(
+        fig, "any", tmp_path, profile="smoke", inputs=[table_path], caption="A band."
+    ).is_file()
 
 
 def test_a_figure_from_a_missing_input_is_refused(tmp_path):
     for name in ("matrices.parquet", "claims.csv"):
         with pytest.raises(CompanionError, match=f"{name} does not exist"):
-            save_figure(trajectory_figure(), "fig4", tmp_path, profile="smoke", inputs=[tmp_path / name])
+            save_figure(
+                trajectory_figure(),
+                "fig4",
+                tmp_path,
+                profile="smoke",
+                inputs=[tmp_path / name],
+                caption="A band.",
+            )
     assert list(tmp_path.iterdir()) == []
 
 
