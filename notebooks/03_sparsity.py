@@ -22,7 +22,9 @@
 #
 # - Table 1: the sparsity of every run, with intervals, beside the paper's values and three kinds of null;
 # - the rounding null: how much of a sparsity its update's size alone explains;
+# - one weight's journey through bf16: what the optimizer moves, and from when on it shows;
 # - Figure 3: the masks themselves, and their overlaps with the visible update at two α;
+# - the whole masks as local density, row by row and column by column;
 # - what an overlap can be at all, given how dense the update is: the paper's α must have been 0.3;
 # - Gate III entry by entry: does ½ ULP say which weights show, and what does the tolerance η change;
 # - whether other runs and other seeds show the same weights, beside two nulls, and what rotated heads change.
@@ -51,9 +53,9 @@ from paper_lib.summaries import MODULE_GROUPS
 from paper_lib.tables import read_table
 
 study, chosen = get_profile(profile), MODULE_GROUPS[modules]
-names = ("matrices", "nulls", "masks", "pairs", "trajectories")
+names = ("matrices", "nulls", "masks", "pairs", "trajectories", "journeys")
 tables = {name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in names}
-matrices, nulls, masks, pairs, trajectories = map(read_table, tables.values())
+matrices, nulls, masks, pairs, trajectories, journeys = map(read_table, tables.values())
 main_runs = ["sft", "sft_matched", "opd", "rlvr"]
 use_style()
 
@@ -137,6 +139,35 @@ assert gaps.min() == 2**-8 > study.diagnostics.eta
 print(f"{len(positive):,} positive normal bf16 numbers, smallest relative gap {gaps.min():.6f} = 2^-8")
 
 # %% [markdown]
+# **Claim (§3.3; C15c).** What shows of a weight is not how far it went, but whether it crossed half of such a
+# gap. We follow three weights of one matrix: a quarter, a half and three quarters of OPD's entries move less
+# than they do, counted in half gaps. A black step anywhere but where the coloured line leaves its cell would
+# refute it.
+
+# %%
+from paper_lib.drawing_journeys import draw_journey
+
+used, quantiles = [tables["journeys"]], sorted(set(journeys["k"])) or [0.5]
+size = {"figsize": (7.2, 1.6 * len(quantiles) + 0.8), "layout": "constrained"}
+fig, axes = plt.subplots(len(quantiles), len(main_runs), squeeze=False, sharex=True, **size)
+for row, quantile in zip(axes, quantiles, strict=True):
+    for ax, run in zip(row, main_runs, strict=True):
+        draw_journey(ax, journeys, run, quantile)
+    row[0].set_ylabel(f"{100 * quantile:g} % move less")
+for ax, run in zip(axes[0], main_runs, strict=True):
+    ax.set_title(f"{run_style(run).label}\n{ax.get_title()}", fontsize=8.5)
+axes[-1, 0].set_xlabel("training progress")
+draw_legend(fig)
+caption = "Three weights along training: the float32 value that is trained, and what bf16 shows of it."
+save_figure(fig, "fig_bf16_journey", figures_dir, profile=profile, inputs=used, caption=caption)
+
+# %% [markdown]
+# Across is training progress, up the weight itself; grey lines are the numbers that bf16 has, where they are
+# few enough to draw. A weight may wander through its whole cell and not show, or cross its edge by a little,
+# show a whole step, and go back. SFT starts from other weights than the rest, so its cells lie elsewhere. All
+# is seen at the snapshots alone.
+
+# %% [markdown]
 # **Claim to test (ours; §3.2 leaves it open).** The order of the sparsities is the order of the update sizes.
 # We draw sparsity against ‖ΔW‖/‖W₀‖ along every run, and below it what bf16 makes of normal noise added to
 # normal weights. The claim is refuted where a run leaves the curve by more than its seeds differ.
@@ -175,6 +206,7 @@ draw_chance(right, 0, "Gaussian of the same norm", axis="x")
 right.set(title="beyond its size", xlabel="sparsity − Gaussian's")
 right.margins(x=0.1)
 draw_legend(fig)
+used = [tables["matrices"], tables["nulls"]]
 caption = "Update sparsity against the size of the update, and what it has beyond that of a Gaussian update."
 save_figure(fig, "fig_rounding_null", figures_dir, profile=profile, inputs=used, caption=caption)
 
@@ -271,6 +303,47 @@ save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used,
 # density of the update leaves to any overlap, the grey marks are nulls. An overlap says something about the
 # training where it differs from chance *and* from the nulls; a run whose bar is short could not have shown a
 # preference for any weights.
+
+# %% [markdown]
+# ### The whole matrix
+#
+# **Claim (§3.2, Fig. 3).** A visible update is spread over the matrix but for the weights it avoids. Rows and
+# columns that leave the shade, where 95 % of them would be if entries were independent at one rate, refute
+# it: then whole input or output directions of the matrix take part more than others do.
+
+# %%
+from paper_lib.drawing_masks import draw_density, draw_update_density, mask_of
+from paper_lib.styles import ORANGE, PURPLE
+
+weight_masks, inputs = {"principal": PURPLE, "low_magnitude": ORANGE}, [tables["masks"]]
+fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained")
+for ax, run in zip(axes.flat, ("sft", "opd", "rlvr", "sft_matched"), strict=False):
+    image = draw_update_density(ax, masks, run)
+for ax, (mask, color) in zip(axes[1, 1:], weight_masks.items(), strict=True):
+    draw_density(ax, mask_of(masks, "opd", mask), color)
+    ax.set_title(f"{mask.replace('_', ' ')} weights")
+fig.colorbar(image, ax=axes, shrink=0.5, label="share of a block that is marked")
+caption = "Visible updates, principal and small weights of one matrix: share of every block, row and column."
+save_figure(fig, "fig_update_masks", figures_dir, profile=profile, inputs=inputs, caption=caption)
+
+# %% [markdown]
+# Squares are blocks of the matrix, darker where more of their entries are marked; the strips hold the share
+# of every column (above) and row (right), from 0 to 1. The table says how much more the lines differ than
+# with independent entries, where it is 1 on average. Read an update's rows against those of the small
+# weights, on which rounding shows first: what these do not have is the update's own.
+
+# %%
+from paper_lib.drawing_masks import line_spread
+
+pictures = {run_style(run).label: mask_of(masks, run, "update") for run in main_runs}
+pictures |= {f"{mask.replace('_', ' ')} weights": mask_of(masks, "opd", mask) for mask in weight_masks}
+over_chance = {"rows": 0, "columns": 1}
+pd.DataFrame(
+    {
+        name: {line: line_spread(mask, axis) for line, axis in over_chance.items()}
+        for name, mask in pictures.items()
+    }
+).T.round(1)
 
 # %% [markdown]
 # ## At equal density

@@ -26,6 +26,7 @@
 # - the same two along training, against the norm of the update;
 # - Gates I and II: the norm against how far the policy moved, and how steep the directions are it moved in;
 # - the paths of OPD, RLVR and matched SFT in one plane, from the weights they share;
+# - the same paths as an animation;
 # - the share of variance per component, beside a random walk with the run's own step lengths.
 #
 # It reads tables and draws: well under a minute with every profile. `01_train` and `02_extract` make the
@@ -274,6 +275,38 @@ save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used
 # dotted line on the first component drifts, one on it has shown no structure. The dash-dotted line is Adam's
 # walk on noise alone, which has the run's learning rates and none of its step lengths. With few snapshots a
 # walk's shares differ from the formula, which holds for long walks: compare with the thin lines.
+
+# %% [markdown]
+# The same paths as training goes on, and SFT's beside them, in a plane of its own since it starts from other
+# weights. **Claim (behind C7).** The runs keep to one direction each. A path that turns back would refute it.
+
+# %%
+from paper_lib.animation import save_animation
+from paper_lib.drawing_animation import animate_paths
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.0), layout="constrained")
+planes = [animate_paths(left, mine, runs=together, seed=seed)]
+planes.append(animate_paths(right, mine, runs=["sft"], seed=seed, metric="pca_coordinate"))
+left.set_title("from one $W_0$, together")
+right.set_title("SFT, from the base")
+draw_legend(fig, seeds=False)
+clock = fig.suptitle("training progress 100 %", fontsize=9)
+
+
+# %%
+def draw(progress: float) -> None:
+    clock.set_text(f"training progress {100 * progress:3.0f} %".replace("  ", " \u2007"))
+    for plane in planes:
+        plane(progress)
+
+
+caption = "The paths of the updates in the plane of their first two components as training goes on."
+save_animation(fig, draw, "fig_pca_animation", figures_dir, profile=profile, inputs=used[:1], caption=caption)
+
+# %% [markdown]
+# The picture above is the last frame, `fig_pca_animation.gif` plays the way there, once. Dots are snapshots;
+# between two of them the line is drawn straight and nothing was measured. All runs move on one clock, their
+# own progress, whatever their number of steps.
 
 # %%
 shares = trajectories[trajectories["metric"] == "explained_variance_ratio"]

@@ -1,7 +1,7 @@
 """Trajectories and any safetensors checkpoint, one matrix at a time; nothing is ever unpickled."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,12 @@ def matrix_names(path: str | Path) -> list[MatrixName]:
         wanted = "model.layers.0.self_attn.q_proj.weight"
         raise CompanionError(f"{path} holds no projection matrix, none of its tensors is named like {wanted}")
     return sorted(names, key=lambda matrix: reading_order(*matrix))
+
+
+def pictured_matrix(matrices: Sequence[MatrixName]) -> MatrixName:
+    """The one whose entries are shown: the query projection of the middle layer, or what comes closest."""
+    queries = [matrix for matrix in matrices if matrix.module == "q"] or matrices
+    return queries[len(queries) // 2]
 
 
 def matrix_shape(path: str | Path, name: MatrixName | str) -> tuple[int, ...]:

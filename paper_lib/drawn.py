@@ -44,9 +44,7 @@ def series_of(ax: Axes) -> list[Series]:
     others, both coordinates.
     """
     found = [*_lines(ax), *_containers(ax), *_clouds(ax), *_pictures(ax)]
-    for child in ax.child_axes:
-        found += _lines(child) if isinstance(child, Axes) else []
-    return _together(found)
+    return _together([*found, *_marginals(ax)])
 
 
 def _together(found: list[Series]) -> list[Series]:
@@ -100,14 +98,26 @@ def _values(points: Points, *, path: bool) -> str:
 
 
 def _are_paths(ax: Axes) -> bool:
-    """Whether x is a measured quantity here: the lines do not all run over one range of it, or there are none
-    but single marks."""
+    """Whether x is a measured quantity here: it has negative values, the lines do not all run over one range
+    of it, or there are none but single marks."""
     lines = [_finite(line.get_xydata()) for line in ax.lines if name_of(line)]
     ends = np.array([(p[0, 0], p[-1, 0]) for p in lines if len(p) > 1 and np.ptp(p, axis=0).all()])
     if len(ends) == 0:
         return any(len(p) == 1 for p in lines)
-    width = np.ptp(ends)
-    return bool((ends[:, 1] < ends[:, 0]).any() or (np.abs(ends - ends[0]) > width / 4).any())
+    backwards, apart = (ends[:, 1] < ends[:, 0]).any(), np.abs(ends - ends[0]) > np.ptp(ends) / 4
+    return bool((ends < 0).any() or backwards or apart.any())
+
+
+def _marginals(ax: Axes) -> Iterator[Series]:
+    """The lines of panels that stand beside one and share an axis of it: least to most along the other."""
+    for child in ax.child_axes:
+        across = isinstance(child, Axes) and child.get_shared_x_axes().joined(ax, child)
+        for line in child.get_lines():
+            if (name := name_of(line)) and len(points := _finite(line.get_xydata())):
+                values = points[:, 1] if across else points[:, 0]
+                beside = line.get_transform() != child.transData
+                if not beside:
+                    yield Series(name=name, says=span(values.min(), values.max()))
 
 
 def _containers(ax: Axes) -> Iterator[Series]:

@@ -6,13 +6,31 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paper_lib.checkpoints import MatrixName, Trajectory, matrix_names, matrix_shape, open_trajectory
+from paper_lib.checkpoints import (
+    MatrixName,
+    Trajectory,
+    matrix_names,
+    matrix_shape,
+    open_trajectory,
+    pictured_matrix,
+)
 from paper_lib.config import Profile, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
 from paper_lib.joined import write_joined
 from paper_lib.joint_parts import JointPart, PairPart
-from paper_lib.manifest import AND, JOINT, Key, Manifest, PlannedPart, planned_parts, read_manifest, spoken
+from paper_lib.journeys import JourneyPart
+from paper_lib.manifest import (
+    AND,
+    JOINT,
+    JOURNEY,
+    Key,
+    Manifest,
+    PlannedPart,
+    planned_parts,
+    read_manifest,
+    spoken,
+)
 from paper_lib.measuring import measure_parts
 from paper_lib.parts import Part, RunPart
 from paper_lib.pretrain import models_directory
@@ -153,24 +171,28 @@ def _common(study: Study, key: Key, plan: PlannedPart) -> dict[str, Any]:
 
 def _run_part(study: Study, key: Key, plan: PlannedPart, trajectory: Trajectory) -> RunPart:
     matrices = _matrices(study.profile, trajectory)
-    queries = [matrix for matrix in matrices if matrix.module == "q"] or matrices
     return RunPart(
         label=f"{key[0]} seed {key[1]}",
         matrices=tuple(matrices),
         run=study.profile.run(key[0]),
         trajectory=trajectory,
-        pictured=queries[len(queries) // 2],
+        pictured=pictured_matrix(matrices),
         **_common(study, key, plan),
     )
 
 
 def _comparison(study: Study, key: Key, plan: PlannedPart, members: dict[Key, Trajectory]) -> Part:
     matrices = tuple(matrix_names(next(iter(members.values())).path(0)))
-    common = _common(study, key, plan)
+    common, by_name = _common(study, key, plan), {name: each for (name, _), each in members.items()}
+    if key[0] == JOURNEY:
+        label, shown = (
+            f"weights of {', '.join(by_name)} followed, seed {key[1]}",
+            (pictured_matrix(matrices),),
+        )
+        return JourneyPart(label=label, matrices=shown, trajectories=by_name, **common)
     if key[0] != JOINT:
         seeds = " and ".join(dict.fromkeys(str(seed) for _, seed in members))
         return PairPart(label=f"{key[0]}, seed {seeds}", matrices=matrices, trajectories=members, **common)
-    by_name = {name: trajectory for (name, _), trajectory in members.items()}
     return JointPart(
         label=f"{', '.join(by_name)} compared, seed {key[1]}",
         matrices=matrices,

@@ -46,8 +46,8 @@ def save_figure(
     same figure from the same tables gives the same bytes. Raises CompanionError, and writes nothing, for a
     missing input or caption and where a panel shows nothing finite.
     """
-    _refuse_empty(fig, name)
-    alt = _described(fig, name, caption)
+    refuse_empty(fig, name)
+    alt = described(fig, name, caption)
     sources = [provenance(Path(path)) for path in inputs]
     folder = Path(figures_dir) / profile
     fig.draw_without_rendering()
@@ -57,7 +57,7 @@ def save_figure(
     with mpl.rc_context({"svg.hashsalt": "paper_lib", "svg.fonttype": "path"}):
         images = {
             f"{name}.svg": _titled(_rendered(fig, format="svg", metadata=_UNDATED), name, caption, alt),
-            f"{name}.png": _rendered(fig, format="png", dpi=200, metadata=_noted(alt)),
+            f"{name}.png": rendered_png(fig, alt),
         }
     write_with_provenance(images, folder / f"{name}.json", sources, caption=caption, alt=alt)
     return folder / f"{name}.svg"
@@ -81,15 +81,16 @@ def write_with_provenance(
     write_json(path, about | {"files": digests, "tables": list(sources), "versions": versions})
 
 
-def _described(fig: Figure, name: str, caption: str) -> str:
+def described(fig: Figure, name: str, caption: str) -> str:
+    """The alt text; CompanionError without a caption."""
     if not caption.strip():
         raise CompanionError(f"figure {name} has no caption: say in a sentence or two what it shows")
     return alt_text(fig, caption)
 
 
-def _noted(alt: str) -> dict[str, str | None]:
-    """A PNG's metadata."""
-    return {"Software": None, "Description": alt}
+def rendered_png(fig: Figure, alt: str) -> bytes:
+    """A figure as PNG (200 dpi) with its alt text as description, and nothing that changes by the day."""
+    return _rendered(fig, format="png", dpi=200, metadata={"Software": None, "Description": alt})
 
 
 def _titled(svg: bytes, name: str, caption: str, alt: str) -> bytes:
@@ -119,7 +120,8 @@ def provenance(path: Path) -> dict[str, Any]:
     return {**source, "sha256": sha256(path)}
 
 
-def _refuse_empty(fig: Figure, name: str) -> None:
+def refuse_empty(fig: Figure, name: str) -> None:
+    """Raise CompanionError for a figure without a panel, and where a panel shows nothing finite."""
     panels = [ax for ax in fig.axes if ax.get_visible() and ax.axison]
     drawn_without_axes = [ax for ax in fig.axes if not ax.axison and _shows_something(ax)]
     if not panels and not drawn_without_axes:

@@ -9,6 +9,7 @@ import pandas as pd
 from paper_lib.config import fingerprint
 from paper_lib.errors import CompanionError
 from paper_lib.manifest import (
+    JOURNEY,
     Key,
     PlannedPart,
     compared_runs,
@@ -36,7 +37,8 @@ def write_joined(
     A part that is not among the sources keeps the rows that the tables in `results` hold of it. models:
     fingerprints of the models behind the rows.
     """
-    combined = fingerprint(*(part.fingerprint for part in parts.values()))
+    # A journey is of runs that are all in here: it changes no other table.
+    combined = fingerprint(*(part.fingerprint for key, part in parts.items() if key[0] != JOURNEY))
     for table, columns in TABLES.items():
         path = results / f"{table}.parquet"
         mine = [key for key, part in parts.items() if table in part.joined]

@@ -1,8 +1,9 @@
 """What the tables of a profile are made of, and which of it they already hold.
 
-A part is a run of one seed, what compares the runs of one seed, or a pair of runs. Each joined table says of
-every part in it which fingerprint its rows were computed from. It does so in its own metadata: rows and
-fingerprints are one file, so no crash can make them disagree. What is measured needs no run on disk.
+A part is a run of one seed, what compares the runs of one seed, a few weights of theirs, or a pair of runs.
+Each joined table says of every part in it which fingerprint its rows were computed from. It does so in its
+own metadata: rows and fingerprints are one file, so no crash can make them disagree. What is measured needs
+no run on disk.
 """
 
 from collections.abc import Mapping, Set
@@ -16,20 +17,23 @@ from paper_lib.config import Profile, fingerprint
 from paper_lib.tables import TABLES, table_parts
 
 JOINT = "joint"  # in the place of a run's name: what compares the runs of a seed
+JOURNEY = "journey"  # likewise: single weights followed through the runs of a seed
 AND = " & "  # between the names of a pair, in the place of a run's name: opd & rlvr
 JOINT_RUNS = ("opd", "rlvr", "sft_matched")  # in one PCA, where they start from the same W_0
 RESCALED_FROM = ("sft", "sft_matched")  # the update of each of these ...
 RESCALED_TO = ("opd", "rlvr")  # ... at the norm of each of these, as nulls rescaled_sft, rescaled_sft_matched
+FOLLOWED_IN = "opd"  # whose update chooses the weights that are followed ...
+FOLLOWED = (0.25, 0.5, 0.75)  # ... at these quantiles of |ΔW| over ½ ULP
 COMPARED = tuple(dict.fromkeys((*JOINT_RUNS, *RESCALED_FROM)))
 
-Key = tuple[str, int]  # (run, seed), (JOINT, seed) or (run & run, seed)
+Key = tuple[str, int]  # (run, seed), (JOINT, seed), (JOURNEY, seed) or (run & run, seed)
 
 
 def compared_runs(key: Key) -> tuple[Key, ...]:
     """The (run, seed) that a part may compare, none for a run by itself. A pair of a run with itself is of
     this seed and the next."""
     name, seed = key
-    if name == JOINT:
+    if name in (JOINT, JOURNEY):
         return tuple((run, seed) for run in COMPARED)
     one, _, other = name.partition(AND)
     return ((one, seed), (other, seed + (one == other))) if other else ()
@@ -54,7 +58,8 @@ class PlannedPart:
 
 def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key, PlannedPart]:
     """The parts that these trajectories (their fingerprints, in planned order) make, in the tables' order:
-    each run, then each seed of which at least two runs are compared, then each pair."""
+    each run, then each seed of which at least two runs are compared, then each pair, then the weights that
+    are followed, in the first seed of the run that chooses them."""
     config, parts = profile.diagnostics, {}
     first_seed = {run.name: seed for run, seed in reversed(profile.planned())}
     for (name, seed), trained in trajectories.items():
@@ -79,6 +84,12 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
                 continue
             made_from = fingerprint(profile.name, key, config, [trajectories[run] for run in compared])
             parts[key] = PlannedPart(fingerprint=made_from, tables=("pairs",), compared=compared)
+    if (chosen := (FOLLOWED_IN, first_seed.get(FOLLOWED_IN, -1))) in trajectories:
+        runs = [run for run in compared_runs((JOURNEY, chosen[1])) if run in trajectories]
+        behind = {name: trajectories[name, seed] for name, seed in runs}
+        made_from = fingerprint(profile.name, JOURNEY, chosen, FOLLOWED, behind)
+        part = PlannedPart(fingerprint=made_from, tables=("journeys",), compared=tuple(runs))
+        parts[JOURNEY, chosen[1]] = part
     return parts
 
 
@@ -152,6 +163,8 @@ def owners(table: str, rows: pd.DataFrame) -> pd.MultiIndex:
     if table == "pairs":
         names = rows["run"].astype(object) + AND + rows["other"].astype(object)
         return pd.MultiIndex.from_arrays([names, rows["seed"]])
+    if table == "journeys":
+        return pd.MultiIndex.from_arrays([[JOURNEY] * len(rows), rows["seed"]])
     compared = pd.Series(table == "curvature", index=rows.index)
     if table == "nulls":
         compared = rows["null"].astype(str).str.startswith("rescaled_")
@@ -172,5 +185,6 @@ def spoken(keys: list[Key]) -> str:
     for name, seed in keys:
         runs.setdefault(name, []).append(seed)
     compared = runs.pop(JOINT, [])
+    followed = [f"the weights followed in seed {seed}" for seed in runs.pop(JOURNEY, [])]
     names = [f"{name} (seed {' '.join(map(str, seeds))})" for name, seeds in runs.items()]
-    return ", ".join(names + [f"the comparison of seed {seed}" for seed in compared])
+    return ", ".join([*names, *(f"the comparison of seed {seed}" for seed in compared), *followed])

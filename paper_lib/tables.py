@@ -30,6 +30,10 @@ PAIR_COLUMNS = (
     *("step", "layer", "module", "metric", "k", "value"),
 )
 CURVATURE_COLUMNS = ("profile", "run", "seed", "step", "direction", "metric", "k", "value")
+JOURNEY_COLUMNS = (
+    *("profile", "run", "seed", "step", "layer", "module", "row", "column", "k"),
+    *("value", "stored"),
+)
 TABLES = {
     "matrices": RESULT_COLUMNS,
     "nulls": NULL_COLUMNS,
@@ -38,15 +42,16 @@ TABLES = {
     "masks": MASK_COLUMNS,
     "pairs": PAIR_COLUMNS,
     "curvature": CURVATURE_COLUMNS,
+    "journeys": JOURNEY_COLUMNS,
 }
 
 _TYPES = {
     **dict.fromkeys(("profile", "run", "other", "module", "metric", "null", "direction"), pa.string()),
     **dict.fromkeys(("seed", "other_seed", "step", "layer", "row", "column"), pa.int64()),
-    **dict.fromkeys(("k", "value"), pa.float64()),
+    **dict.fromkeys(("k", "value", "stored"), pa.float64()),
     **dict.fromkeys(("update", "principal", "low_magnitude"), pa.bool_()),
 }
-_MEASURED = ("value", "update", "principal", "low_magnitude")
+_MEASURED = ("value", "stored", "update", "principal", "low_magnitude")
 _MAY_BE_NAN = ("k", "value")
 _PACKAGES = ("torch", "transformers", "numpy", "pandas", "pyarrow", "scikit-learn")
 

@@ -82,8 +82,8 @@ def test_only_what_is_missing_or_stale_is_computed(
         "[extract] 2 of 6 planned runs are neither trained nor measured: opd (seed 1), opd_random (seed 0)"
         in printed
     )
-    assert "[extract] 6 of 8 parts are up to date" in printed
-    assert "[extract 7/8] opd seed 0: 8 matrices, " in printed
+    assert "[extract] 7 of 9 parts are up to date" in printed
+    assert "[extract 8/9] opd seed 0: 8 matrices, " in printed
 
     coarser = replace(PROFILE, diagnostics=replace(DIAGNOSTICS, eta=0.1))
     monkeypatch.setattr(extract, "get_profile", lambda _: coarser)

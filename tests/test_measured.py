@@ -17,7 +17,7 @@ from paper_lib.drift import policy_drift
 from paper_lib.errors import CompanionError
 from paper_lib.extract import extract_study
 from paper_lib.joined import forget
-from paper_lib.manifest import JOINT, read_manifest
+from paper_lib.manifest import JOINT, JOURNEY, read_manifest
 from paper_lib.probing import START, snapshot_model
 from paper_lib.starts import Study
 from paper_lib.study import train_planned, train_study
@@ -27,7 +27,7 @@ from paper_lib.tasks import problems
 TWO_SEEDS = replace(TINY, runs=(SFT, OPD, RLVR, EARLY), seeds=(0, 1))
 RUNS = {(run.name, seed) for run, seed in TWO_SEEDS.planned()}
 PAIR = "opd & rlvr"
-COMPARISONS = {(name, seed) for name in (JOINT, PAIR) for seed in (0, 1)}
+COMPARISONS = {*((name, seed) for name in (JOINT, PAIR) for seed in (0, 1)), (JOURNEY, 0)}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,9 @@ def test_tables_grow_seed_by_seed_with_the_other_runs_gone(data, reference, trai
     shutil.rmtree(data / "results")
     train(data)
     extract(data)
-    assert held(data) == {(name, 0) for name in ("sft", "opd", "rlvr", "opd_projected_early", JOINT, PAIR)}
+    assert held(data) == {
+        (name, 0) for name in ("sft", "opd", "rlvr", "opd_projected_early", JOINT, PAIR, JOURNEY)
+    }
     shutil.rmtree(data / "runs")
     shutil.rmtree(data / "results" / "tiny" / "parts")
     trained.clear()

@@ -16,9 +16,12 @@ PARAMETER = re.compile(r"(\w+): (bool|int|float|str)(?: \| None)? = .+  # \S.+")
 FIGURES = {
     "03_sparsity": {
         *("table1_sparsity", "fig3_mask_overlap", "fig_rounding_null", "fig3_matched_density"),
-        *("fig_gate3_visibility", "fig_cross_run_masks"),
+        *("fig_gate3_visibility", "fig_cross_run_masks", "fig_update_masks", "fig_bf16_journey"),
     },
-    "04_pca": {"fig2_rotation_drift", "fig_pca_trajectory", "fig_gates_norm_curvature"},
+    "04_pca": {
+        *("fig2_rotation_drift", "fig_pca_trajectory", "fig_gates_norm_curvature"),
+        *("fig2_matched_norm", "fig_pca_animation"),
+    },
     "05_locking": {
         *("fig4_intrinsic_geometry", "fig5_subspace_emergence"),
         *("fig6_projected_training", "fig8_projected_benchmarks", "fig_projection_sweep"),
@@ -44,7 +47,8 @@ def code(source: Path) -> str:
 
 
 def saves(cell: NotebookNode) -> list[str]:
-    return re.findall(r'save_figure\(\s*\w+,\s*"(\w+)"', cell.source) if cell.cell_type == "code" else []
+    call = r'save_(?:figure|animation)\(\s*\w+,\s*(?:\w+,\s*)?"(\w+)"'
+    return re.findall(call, cell.source) if cell.cell_type == "code" else []
 
 
 every_notebook = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
@@ -126,7 +130,7 @@ def test_a_figure_is_a_claim_a_cell_that_ends_in_saving_it_and_a_reading(source)
         assert len(saves(cell)) == 1
         last = ast.parse(cell.source).body[-1]
         assert isinstance(last, ast.Expr)
-        assert ast.unparse(last).startswith("save_figure(")
+        assert ast.unparse(last).startswith(("save_figure(", "save_animation("))
         assert after is not None
         assert after.cell_type == "markdown", f"{saves(cell)} comes without a reading"
 
