@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from paper_lib.drawing import label_once
 from paper_lib.drawing_rows import draw_nulls, draw_row, name_rows
-from paper_lib.styles import BACKDROP, in_order, named, run_style
+from paper_lib.styles import BACKDROP, NULL, in_order, named, run_style
 from paper_lib.summaries import ATTENTION
 
 _NULLS = {"independent masks": "jaccard_chance", "rounding alone": "jaccard_rounding"}
@@ -89,7 +89,7 @@ def draw_shared(ax: Axes, pairs: pd.DataFrame, *, runs: Sequence[str], modules: 
             look: dict[str, Any] = {"color": color, "linewidth": 2.2, "solid_capstyle": "butt"}
             whose = words if pair[0] != pair[1] else f"{run_style(pair[0]).label} {words}"
             ax.plot([1.04, 1.13], [values.mean()] * 2, gid=BACKDROP, label=named(whose), **look)
-            label_once(ax, words, color="black" if pair[0] != pair[1] else "#7F7F7F", linewidth=2.2)
+            label_once(ax, words, color="black" if pair[0] != pair[1] else NULL, linewidth=2.2)
 
 
 def _draw_both(ax: Axes, height: int, pairs: pd.DataFrame, pair: tuple[str, str], **which: Any) -> None:

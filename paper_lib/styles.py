@@ -11,8 +11,9 @@ from matplotlib.colors import to_hex, to_rgb
 COLUMN = (3.5, 2.6)  # inches: a column of a paper
 PAGE = (7.2, 2.8)  # its full width
 
-# Okabe and Ito's palette, told apart under the common colour vision deficiencies.
-SFT, OPD, RLVR, NULL = "#D55E00", "#0072B2", "#009E73", "#7F7F7F"
+# Okabe and Ito's palette, told apart under the common colour vision deficiencies. The grey is dark enough for
+# those who see green as grey, which is RLVR's.
+SFT, OPD, RLVR, NULL = "#D55E00", "#0072B2", "#009E73", "#6E6E6E"
 ORANGE, SKY, PURPLE, RED = "#E69F00", "#56B4E9", "#CC79A7", "#882255"
 _MIX_MARKERS = "dP*pX<>h"  # from α = 1 to 0.01, one a halving
 BACKDROP = "backdrop"  # gid of what is drawn for comparison (chance, nulls): alone it makes no figure
@@ -111,12 +112,13 @@ class _Probe:
         return 0.5 - min(1.0, max(0.0, (math.log(float(value)) - low) / (high - low)))
 
 
+_DASHES = {"rlvr": "-.", "sft_matched": "--"}  # of their probes, whose lighter colours come near OPD's
 _PROBES = (
     _Probe(r"_lr_(.+)", lambda rate: f"rate {float(rate):.0e}".replace("e-0", "e-"), "<", (1e-6, 1e-4)),
     _Probe(r"_batch_(\d+)", lambda size: f"batch {size}", ">", (16, 1024)),
     _Probe(r"_k(\d+)", lambda k: f"K = {k}", "d", (1, 16)),
     _Probe(r"_at_(\d+)", lambda percent: f"at {percent} %", "p", (5, 100)),
-    _Probe(r"_(unit)", lambda unit: f"{unit} scale", "*"),
+    _Probe(r"_(unit)", lambda unit: f"{unit} scale", ""),  # the mix's own marker: their colours are close
 )
 
 
@@ -139,8 +141,8 @@ def run_style(run: str) -> Style:
         return Style(
             label=f"{style.label}, {probe.say(value)}",
             color=blend(style.color, "white" if shade > 0 else "black", abs(shade)),
-            linestyle=":",
-            marker=probe.marker,
+            linestyle=_DASHES.get(parent, ":") if probe.marker else "-.",
+            marker=probe.marker or style.marker,
         )
     if is_mix(run):
         alpha = float(run.removeprefix("mix_"))
