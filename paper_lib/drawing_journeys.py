@@ -41,7 +41,7 @@ def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
     label_once(ax, "what bf16 shows", color="black", linewidth=1.6)
     look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 1}
     half_gaps = (values[-1] - values[0]) / (high - stored[0])
-    words = f"{style.label}, which ends {number(half_gaps)} half gaps from its start"
+    words = f"{style.label} ends {number(round(half_gaps, 1))} half gaps away,"
     ax.plot(progress, values, label=named(words), **look)
     label_once(ax, f"{style.label}, float32", **look)
     ax.set_title(_first_shown(progress.to_numpy(), stored), fontsize=7.5, weight="normal")

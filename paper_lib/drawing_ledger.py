@@ -111,7 +111,7 @@ def _why_empty(reading: Reading) -> str:
 def _name(ax: Axes, row: int, reading: Reading) -> None:
     place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center"}
     statement = reading.claim.statement
-    size = 7.2 if len(statement) <= 82 else 6.2
+    size = 7.2 if len(statement) <= 78 else 6.2
     ax.text(-2.2, row, reading.claim.id, fontsize=7.5, weight="bold", **place)
     ax.text(-2.0, row, statement, fontsize=size, **place)
 

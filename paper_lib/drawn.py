@@ -3,23 +3,18 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import PathCollection, PolyCollection
-from matplotlib.colors import to_rgb
-from matplotlib.container import BarContainer, Container, ErrorbarContainer
+from matplotlib.collections import PathCollection
+from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.ticker import FixedLocator
 from numpy.typing import NDArray
 
 from paper_lib.drawing_seeds import count_of
+from paper_lib.drawn_intervals import Points, finite, interval_about, name_of
 from paper_lib.plain_words import number, plain, span
-from paper_lib.styles import BACKDROP, hidden_name
-
-Points = NDArray[np.float64]  # (n, 2)
-_BESIDE = 0.15  # of a panel's width: how far right of a line's end its interval may stand
+from paper_lib.styles import BACKDROP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,29 +54,23 @@ def _together(found: list[Series]) -> list[Series]:
     ]
 
 
-def name_of(artist: Artist | Container) -> str:
-    """The words of an artist's label, hidden or not; empty for what matplotlib named itself."""
-    label = str(artist.get_label() or "")
-    return plain(hidden_name(label) if label.startswith("_") else label)
-
-
 def _lines(ax: Axes) -> Iterator[Series]:
     rows, path = rows_of(ax), _are_paths(ax)
     for line in ax.lines:
-        points, name = _finite(line.get_xydata()), name_of(line)
+        points, name = finite(line.get_xydata()), name_of(line)
         if len(points) == 0:
             continue
         x, y = points.mean(0)
-        row, beside = rows.get(round(float(y)), ""), line.get_transform() != ax.transData
+        row, beside = _row_at(rows, y), line.get_transform() != ax.transData
         aside = line.get_gid() == BACKDROP and not beside
         if row and not beside and (count_of(line) is not None or name):
             where = ": ".join(dict.fromkeys(word for word in (row, name) if word))
-            reach = "" if aside else _interval(ax, line.get_color(), (x, y), "x")
+            reach = "" if aside else interval_about(ax, line.get_color(), (x, y), "x")
             yield Series(name=where, says=number(x), within=reach, aside=aside)
         elif name and beside and len(points) == 1:
             yield Series(name=name, says="")  # a mark beside the axes has a place and no value
         elif name:
-            reach = "" if aside else _interval(ax, line.get_color(), tuple(points[-1]), "y")
+            reach = "" if aside else interval_about(ax, line.get_color(), tuple(points[-1]), "y")
             yield Series(name=name, says=_values(points, path=path), within=reach, aside=aside)
 
 
@@ -100,7 +89,7 @@ def _values(points: Points, *, path: bool) -> str:
 def _are_paths(ax: Axes) -> bool:
     """Whether x is a measured quantity here: it has negative values, the lines do not all run over one range
     of it, or there are none but single marks."""
-    lines = [_finite(line.get_xydata()) for line in ax.lines if name_of(line)]
+    lines = [finite(line.get_xydata()) for line in ax.lines if name_of(line)]
     ends = np.array([(p[0, 0], p[-1, 0]) for p in lines if len(p) > 1 and np.ptp(p, axis=0).all()])
     if len(ends) == 0:
         return any(len(p) == 1 for p in lines)
@@ -113,7 +102,7 @@ def _marginals(ax: Axes) -> Iterator[Series]:
     for child in ax.child_axes:
         across = isinstance(child, Axes) and child.get_shared_x_axes().joined(ax, child)
         for line in child.get_lines():
-            if (name := name_of(line)) and len(points := _finite(line.get_xydata())):
+            if (name := name_of(line)) and len(points := finite(line.get_xydata())):
                 values = points[:, 1] if across else points[:, 0]
                 beside = line.get_transform() != child.transData
                 if not beside:
@@ -124,9 +113,9 @@ def _containers(ax: Axes) -> Iterator[Series]:
     for each in ax.containers:
         name = name_of(each)
         if isinstance(each, ErrorbarContainer) and name and each.lines[0] is not None:
-            points = _finite(each.lines[0].get_xydata())
+            points = finite(each.lines[0].get_xydata())
             if len(points):
-                reach = _interval(ax, each.lines[0].get_color(), tuple(points[-1]), "y")
+                reach = interval_about(ax, each.lines[0].get_color(), tuple(points[-1]), "y")
                 yield Series(name=name, says=span(points[0, 1], points[-1, 1]), within=reach)
         elif isinstance(each, BarContainer) and name:
             heights = [patch.get_height() for patch in each.patches]
@@ -138,10 +127,10 @@ def _clouds(ax: Axes) -> Iterator[Series]:
     for cloud in ax.collections:
         if not isinstance(cloud, PathCollection) or not (name := name_of(cloud)):
             continue
-        points = _finite(np.ma.filled(cloud.get_offsets(), np.nan))
+        points = finite(np.ma.filled(cloud.get_offsets(), np.nan))
         if len(points):
             (x0, y0), (x1, y1) = points.min(0), points.max(0)
-            row = rows.get(round(float(points[:, 1].mean())), "")
+            row = _row_at(rows, points[:, 1].mean())
             words = f"{len(points)} points, {span(x0, x1)}" + ("" if row else f" by {span(y0, y1)}")
             aside = cloud.get_gid() == BACKDROP
             yield Series(name=f"{row}: {name}" if row else name, says=words, aside=aside)
@@ -170,49 +159,11 @@ def rows_of(ax: Axes) -> dict[int, str]:
     return named if any(not _is_number(each) for each in words) else {}
 
 
+def _row_at(rows: dict[int, str], height: float) -> str:
+    """The name of the row that something stands in, or a little above or below; empty where there is none."""
+    near = min(rows, key=lambda row: abs(row - height), default=None)
+    return rows[near] if near is not None and abs(near - height) <= 0.6 else ""
+
+
 def _is_number(words: str) -> bool:
     return re.fullmatch(r"[-−\d.,e^· ]*", words) is not None
-
-
-def _interval(ax: Axes, color: Any, at: tuple[float, ...], along: str) -> str:
-    """[low to high] of the interval drawn in this colour about a value, a bar or the end of a band.
-
-    Of several it is the one whose middle is closest. Empty where there is none, or none of any width.
-    """
-    x, y = at[0], at[1]
-    width, found = _BESIDE * abs(np.subtract(*ax.get_xlim())), []
-    for (x0, y0), (x1, y1), shade in _segments(ax):
-        if to_rgb(shade) != to_rgb(color):
-            continue
-        if along == "x" and abs(y0 - y) < 0.05 and y0 == y1 and x0 <= x <= x1:
-            found.append((abs(x0 + x1 - 2 * x), x0, x1))
-        if along == "y" and x0 == x1 and -1e-9 <= x0 - x <= width and y0 <= y <= y1:
-            found.append((abs(y0 + y1 - 2 * y), y0, y1))
-    _, low, high = min(found, default=(0, 0, 0))
-    return f"[{span(low, high)}]" if number(low) != number(high) else ""
-
-
-def _segments(ax: Axes) -> Iterator[tuple[Points, Points, Any]]:
-    for line in ax.lines:
-        points = _finite(line.get_xydata())
-        if len(points) == 2 and not name_of(line):
-            yield points[0], points[1], line.get_color()
-    for each in ax.containers:
-        if isinstance(each, ErrorbarContainer):
-            for bars in each.lines[2]:
-                yield from ((s[0], s[-1], bars.get_color()[0]) for s in bars.get_segments()[::-1] if len(s))
-    for band in ax.collections:
-        if isinstance(band, PolyCollection) and len(band.get_facecolor()):
-            points = _finite(np.concatenate([path.vertices for path in band.get_paths()]))
-            if len(points):
-                edge = points[points[:, 0] == points[:, 0].max()]
-                yield (
-                    edge[edge[:, 1].argmin()],
-                    edge[edge[:, 1].argmax()],
-                    to_rgb(np.asarray(band.get_facecolor())[0]),
-                )
-
-
-def _finite(points: Any) -> Points:
-    array = np.asarray(np.ma.filled(points, np.nan), dtype=float).reshape(-1, 2)
-    return array[np.isfinite(array).all(1)]

@@ -103,7 +103,7 @@ def test_a_journey_says_when_bf16_first_shows_it():
     draw_journey(axes[3], journeys([1.0]), "rlvr", 0.5)
     titles = [ax.get_title() for ax in axes]
     assert titles == ["never shows", "shows at 100 %", "shows at 50 % and back", ""]
-    assert "OPD, which ends 1.2 half gaps from its start 1." in alt_text(fig, "A.")
+    assert "OPD ends 1.2 half gaps away, 1." in alt_text(fig, "A.")
     assert axes[3].texts[0].get_text() == "no weight of RLVR was followed"
 
 
