@@ -284,6 +284,14 @@ save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used
 from paper_lib.animation import save_animation
 from paper_lib.drawing_animation import animate_paths
 
+
+def draw(progress: float) -> None:
+    clock.set_text(f"training progress {100 * progress:3.0f} %".replace("  ", " \u2007"))
+    for plane in planes:
+        plane(progress)
+
+
+# %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.0), layout="constrained")
 planes = [animate_paths(left, mine, runs=together, seed=seed)]
 planes.append(animate_paths(right, mine, runs=["sft"], seed=seed, metric="pca_coordinate"))
@@ -291,17 +299,9 @@ left.set_title("from one $W_0$, together")
 right.set_title("SFT, from the base")
 draw_legend(fig, seeds=False)
 clock = fig.suptitle("training progress 100 %", fontsize=9)
-
-
-# %%
-def draw(progress: float) -> None:
-    clock.set_text(f"training progress {100 * progress:3.0f} %".replace("  ", " \u2007"))
-    for plane in planes:
-        plane(progress)
-
-
 caption = "The paths of the updates in the plane of their first two components as training goes on."
-save_animation(fig, draw, "fig_pca_animation", figures_dir, profile=profile, inputs=used[:1], caption=caption)
+saving = {"draw": draw, "profile": profile, "inputs": [tables["trajectories"]]}
+save_animation(fig, "fig_pca_animation", figures_dir, caption=caption, **saving)
 
 # %% [markdown]
 # The picture above is the last frame, `fig_pca_animation.gif` plays the way there, once. Dots are snapshots;

@@ -21,10 +21,10 @@ _COLORS = 64
 
 def save_animation(
     fig: Figure,
-    draw: Callable[[float], Any],
     name: str,
     figures_dir: str | Path,
     *,
+    draw: Callable[[float], Any],
     profile: str,
     inputs: Sequence[str | Path],
     caption: str,

@@ -47,7 +47,7 @@ def code(source: Path) -> str:
 
 
 def saves(cell: NotebookNode) -> list[str]:
-    call = r'save_(?:figure|animation)\(\s*\w+,\s*(?:\w+,\s*)?"(\w+)"'
+    call = r'save_(?:figure|animation)\(\s*\w+,\s*"(\w+)"'
     return re.findall(call, cell.source) if cell.cell_type == "code" else []
 
 

@@ -136,7 +136,7 @@ def saved(folder, **options):
     fig, ax = plt.subplots(figsize=(3, 2), layout="constrained")
     draw = animate_paths(ax, trajectories(), runs=["opd", "rlvr"], seed=0)
     words = {"caption": "Two paths.", "seconds": 0.5} | options
-    return save_animation(fig, draw, "fig_path", folder, profile="smoke", inputs=[], **words)
+    return save_animation(fig, "fig_path", folder, draw=draw, profile="smoke", inputs=[], **words)
 
 
 def test_an_animation_is_short_plays_once_and_comes_with_its_last_frame_and_words(tmp_path):

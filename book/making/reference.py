@@ -37,7 +37,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Trajectories in, tidy tables out.",
         (
             *("extract", "measure", "measure_end", "measuring", "parts", "joint_parts", "joined", "manifest"),
-            *("tables", "curves", "summaries", "seedwise", "distances", "regression"),
+            *("journeys", "tables", "curves", "summaries", "seedwise", "distances", "regression"),
         ),
     ),
     "The ledger": (
@@ -70,6 +70,8 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("figures", "styles", "drawing", "drawing_seeds", "drawing_rows", "drawing_overview"),
             *("drawing_weights", "drawing_paths", "drawing_pairs", "drawing_gates", "drawing_controls"),
             *("drawing_sweeps", "drawing_regression", "drawing_ledger", "drawing_compare"),
+            *("drawing_masks", "drawing_journeys", "drawing_animation", "animation", "alt_text", "drawn"),
+            *("drawn_intervals", "plain_words"),
         ),
     ),
     "Play": (
