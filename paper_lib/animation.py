@@ -60,7 +60,8 @@ def _frame(fig: Figure, draw: Callable[[float], Any], share: float) -> Image.Ima
 
 def _gif(frames: Sequence[Image.Image]) -> bytes:
     """All frames in the colours of the last, which has everything: none flickers from frame to frame."""
-    palette = frames[-1].quantize(_COLORS, dither=Image.Dither.NONE)
+    # This method keeps the white of the paper white.
+    palette = frames[-1].quantize(_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [1000 // _PER_SECOND] * (len(drawn) - 1) + [round(1000 * _LAST)]
     buffer = io.BytesIO()

@@ -150,6 +150,7 @@ def test_an_animation_is_short_plays_once_and_comes_with_its_last_frame_and_word
     frames = Image.open(gif)
     assert frames.n_frames == 6
     assert "loop" not in frames.info
+    assert frames.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     lasting = 0.0
     for number in range(frames.n_frames):
         frames.seek(number)
