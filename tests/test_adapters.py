@@ -123,7 +123,8 @@ def test_the_fingerprint_is_the_bases_and_the_adapters(student, tmp_path: Path) 
     change_config(tmp_path, lora_alpha=7)
     changed = open_adapted(tmp_path).fingerprint
     assert changed != before
-    (tmp_path / "base" / "model.safetensors").touch()
+    weights = tmp_path / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert open_adapted(tmp_path).fingerprint not in (before, changed)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import combinations, pairwise
 
+import colorspacious
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -12,7 +13,7 @@ from paper_lib.profiles import get_profile
 from paper_lib.styles import NULL, OPD, ORANGE, PURPLE, RLVR, SFT, blend, run_style
 
 # Simulation by Machado, Oliveira and Fernandes (IEEE TVCG 15(6), 2009), distances in CAM02-UCS.
-colorspacious = pytest.importorskip("colorspacious")
+
 APART = 10.0
 VISIONS = ("usual", "deuteranomaly", "protanomaly", "tritanomaly")  # all at severity 100
 DRAWN_TOGETHER = {

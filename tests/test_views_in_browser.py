@@ -1,18 +1,18 @@
 """In a browser, without a kernel, a view says what Python says, by keyboard, and stays in its place.
 
-Skipped where there is no Playwright or no Chromium.
+Skipped where there is no Chromium.
 """
 
 import re
 import shutil
 
 import pytest
+from playwright import sync_api as playwright
 from test_views import rollouts, tables
 
 from paper_lib.view_mixing import play_mixing
 from paper_lib.view_rollout import mixed, play_rollouts, rollout_record, signed
 
-playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAGE = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>views</title>'
