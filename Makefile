@@ -17,7 +17,7 @@ LAB := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 .PHONY: help figures test lab book check-book student reference pretrain bench clean distclean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PROFILE=$(PROFILE) says how large; ARGS='…' goes to the command, as in: make figures ARGS='--only 03'"
 
 figures: $(READY) ## Train and measure what is missing, redraw every figure (reference: redraw only)

@@ -51,7 +51,6 @@ viewcode_follow_imported_members = False  # such links would lead to no page
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": False}
-numfig = True
 smartquotes = False
 
 html_theme = "furo"
