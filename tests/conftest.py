@@ -5,12 +5,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from tiny import SHAPE, TEACHER_SHAPE, TINY, save_models
 
 from paper_lib import profiles
 from paper_lib.models import build_model, load_model
+from paper_lib.styles import use_style
 from paper_lib.tasks import character_tokenizer
 
 os.environ["ACCELERATE_USE_CPU"] = "true"  # bits are compared, here and in processes that tests start
@@ -22,6 +25,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_figures() -> Iterator[None]:
+    """The look of our figures, and none left open."""
+    with mpl.rc_context():
+        use_style()
+        yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")

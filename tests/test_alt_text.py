@@ -19,19 +19,12 @@ from paper_lib.drawing_rows import draw_nulls, draw_row, name_rows
 from paper_lib.errors import CompanionError
 from paper_lib.figures import save_figure
 from paper_lib.plain_words import number, plain
-from paper_lib.styles import named, use_style
+from paper_lib.styles import named
 
 mpl.use("agg")
 PROJECT = Path(__file__).parents[1]
 REFERENCE = PROJECT / "figures" / "reference"
-
-
-@pytest.fixture(autouse=True)
-def _fresh_figures():
-    with mpl.rc_context():
-        use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("fresh_figures")
 
 
 def results(runs, seeds=(0, 1, 2)) -> pd.DataFrame:

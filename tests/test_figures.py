@@ -14,19 +14,12 @@ from paper_lib.drawing_seeds import say_seeds
 from paper_lib.errors import CompanionError
 from paper_lib.figures import save_figure
 from paper_lib.profiles import get_profile
-from paper_lib.styles import COLUMN, NULL, OPD, PAGE, RLVR, RUN_STYLE, SFT, in_order, run_style, use_style
+from paper_lib.styles import COLUMN, NULL, OPD, PAGE, RLVR, RUN_STYLE, SFT, in_order, run_style
 from paper_lib.summaries import at_end, over_matrices
 from paper_lib.tables import NULL_COLUMNS, RESULT_COLUMNS, write_table
 
 mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _fresh_figures():
-    with mpl.rc_context():
-        use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("fresh_figures")
 
 
 def results(runs=("sft", "opd", "rlvr"), seeds=(0, 1)) -> pd.DataFrame:

@@ -17,17 +17,10 @@ from paper_lib.drawing_animation import animate_paths
 from paper_lib.drawing_journeys import cell, draw_journey, neighbour
 from paper_lib.drawing_masks import block_density, draw_density, draw_update_density, line_spread, mask_of
 from paper_lib.errors import CompanionError
-from paper_lib.styles import OPD, RLVR, use_style
+from paper_lib.styles import OPD, RLVR
 
 mpl.use("agg")
-
-
-@pytest.fixture(autouse=True)
-def _fresh_figures():
-    with mpl.rc_context():
-        use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("fresh_figures")
 
 
 def test_block_density_is_the_share_of_each_block_and_keeps_the_whole():
