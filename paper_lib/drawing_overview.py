@@ -11,6 +11,7 @@ from paper_lib.drawing import label_once
 from paper_lib.drawing_seeds import ENOUGH, LEVEL, counted
 from paper_lib.evidence import Evidence
 from paper_lib.nulls import t_interval
+from paper_lib.plain_words import number
 from paper_lib.seedwise import Untested, paired
 from paper_lib.styles import BACKDROP, NULL, named, run_style
 from paper_lib.summaries import ATTENTION
@@ -129,10 +130,11 @@ def _draw_position(
     ax: Axes, height: float, run: str, positions: pd.Series, limits: tuple[float, float]
 ) -> None:
     style, mean = run_style(run), positions.mean()
-    beyond = "<" if mean < limits[0] else ">" if mean > limits[1] else style.marker
+    marker = "<" if mean < limits[0] else ">" if mean > limits[1] else style.marker
     x = min(max(mean, limits[0]), limits[1])
-    look: dict[str, Any] = {"color": style.color, "marker": beyond, "markersize": 6, "clip_on": False}
-    counted(ax.plot(x, height, label=named(style.label), **look)[0], len(positions))
+    words = style.label if x == mean else f"{style.label} at {number(mean)}, beyond the edge at"
+    look: dict[str, Any] = {"color": style.color, "marker": marker, "markersize": 6, "clip_on": False}
+    counted(ax.plot(x, height, label=named(words), **look)[0], len(positions))
     if len(positions) >= ENOUGH:
         ends = [min(max(end, limits[0]), limits[1]) for end in t_interval(positions.to_numpy(), LEVEL)]
         ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)

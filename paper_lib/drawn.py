@@ -66,7 +66,8 @@ def _lines(ax: Axes) -> Iterator[Series]:
         if row and not beside and (count_of(line) is not None or name):
             where = ": ".join(dict.fromkeys(word for word in (row, name) if word))
             reach = "" if aside else interval_about(ax, line.get_color(), (x, y), "x")
-            yield Series(name=where, says=number(x), within=reach, aside=aside)
+            says = span(points[:, 0].min(), points[:, 0].max())
+            yield Series(name=where, says=says, within=reach, aside=aside)
         elif name and beside and len(points) == 1:
             yield Series(name=name, says="")  # a mark beside the axes has a place and no value
         elif name:
