@@ -82,8 +82,8 @@ def _readme(out: Path, stems: list[str]) -> str:
     rows = "\n".join(f"| `{stem}` | {numbers[stem]} | {minutes[stem]} |" for stem in stems)
     return f"""# The geometry of on-policy distillation: student edition
 
-Seven notebooks on how training moves the weights of a model, with {len(EXERCISES)} exercises. Each notebook
-is there twice, as `.ipynb` for Jupyter and as `.py` for an editor: work in one of them.
+{len(stems)} notebooks on how training moves the weights of a model, with {len(EXERCISES)} exercises. Each
+notebook is there twice, as `.ipynb` for Jupyter and as `.py` for an editor: work in one of them.
 
 | notebook | exercises | minutes |
 |---|---|---|
