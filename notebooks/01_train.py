@@ -25,7 +25,8 @@
 # - the objectives as one equation that differs in two places, and the runs that vary one thing at a time;
 # - the training of all of them, in parallel, continued where an earlier call stopped;
 # - the credit that each objective gives to every token of one completion;
-# - learning curves, beside the teacher.
+# - learning curves, beside the teacher;
+# - to play with: a few completions token by token, under every objective's credit.
 #
 # Training takes about 2 minutes (`smoke`), 20 (`laptop`) or hours (`reference`) on two cores; what is
 # finished or measured is not trained again, and without any run on disk this notebook shows what the tables
@@ -98,12 +99,13 @@ print(f"{examples[-1].prompt}{noisy}$   the last one with 30 % of its digits cor
 # the reward less the mean of its group (the completions of one prompt), over their standard deviation: one
 # number for all tokens.
 #
-# OPD's credit is a one-sample estimate of the gradient of the reverse KL divergence to the teacher;
-# `opd_exact` takes that divergence over the whole vocabulary instead. Controls keep a share of the tokens
-# (`opd_tokens_…`), sample from the teacher (`opd_teacher_rollouts`), change teacher or task, or continue a
-# run with its gradient or update projected on a subspace (`…_projected_…`). `sft_matched` is SFT at OPD's
-# start, learning rate, batch and steps, the run that the paper lacks. Further probes, which `reference`
-# has in full and `smoke` one of each kind, change one thing more: `paper_lib.controls` says which and why.
+# OPD's credit estimates, from one sampled token, the gradient of the reverse KL divergence to the teacher at
+# that place, the text before it taken as given; `opd_exact` takes that divergence over the whole vocabulary
+# instead. Controls keep a share of the tokens (`opd_tokens_…`), sample from the teacher
+# (`opd_teacher_rollouts`), change teacher or task, or continue a run with its gradient or update projected on
+# a subspace (`…_projected_…`). `sft_matched` is SFT at OPD's start, learning rate, batch and steps, the run
+# that the paper lacks. Further probes, which `reference` has in full and `smoke` one of each kind, change one
+# thing more: `paper_lib.controls` says which and why.
 
 # %%
 from collections import Counter
@@ -243,11 +245,11 @@ caption = "Validation accuracy of the main runs and variants of OPD while they t
 save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
-# Accuracy of answers sampled at temperature 1, eight a problem, for the seeds that all runs of a panel have;
-# the band and the bars at the right are the 95 % interval over seeds where there are three, and with fewer
-# the standard error of the evaluation, over problems and not over training. The runs of the middle and right
-# panels start from the weights in which the left one ends. A curve that ends within the errors of its start
-# is no evidence of learning.
+# Accuracy (avg@8) is that of eight answers a problem, sampled at temperature 1, for the seeds that all runs
+# of a panel have; the band and the bars at the right are the 95 % interval over seeds where there are three,
+# and with fewer the standard error of the evaluation, over problems and not over training. The runs of the
+# middle and right panels start from the weights in which the left one ends. A curve that ends within the
+# errors of its start is no evidence of learning.
 
 # %% [markdown]
 # ## Try it: whose credit?

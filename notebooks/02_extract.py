@@ -21,7 +21,7 @@
 #
 # - every diagnostic as an equation, and a cell that tries it on a case with a known answer;
 # - the nulls: what an update without structure would show;
-# - the extraction itself, every matrix of every snapshot of every run, into seven tidy tables;
+# - the extraction itself, every matrix of every snapshot of every run, into tidy tables;
 # - the identities and inequalities that the tables have to satisfy, checked on all rows.
 #
 # Extraction takes under a minute (`smoke`), about 3 minutes (`laptop`) or half an hour (`reference`) on two

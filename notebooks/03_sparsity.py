@@ -20,14 +20,15 @@
 #
 # **In this notebook**
 #
-# - Table 1: the sparsity of every run, with intervals, beside the paper's values and three kinds of null;
+# - Table 1: the sparsity of every run, with intervals, beside the paper's values and nulls;
 # - the rounding null: how much of a sparsity its update's size alone explains;
-# - one weight's journey through bf16: what the optimizer moves, and from when on it shows;
+# - the journey of three weights through bf16: what the optimizer moves, and from when on it shows;
 # - Figure 3: the masks themselves, and their overlaps with the visible update at two α;
 # - the whole masks as local density, row by row and column by column;
 # - what an overlap can be at all, given how dense the update is: the paper's α must have been 0.3;
 # - Gate III entry by entry: does ½ ULP say which weights show, and what does the tolerance η change;
-# - whether other runs and other seeds show the same weights, beside two nulls, and what rotated heads change.
+# - whether other runs and other seeds show the same weights, beside two nulls, and what rotated heads change;
+# - to play with: the tolerance η, and the precision in which weights are stored.
 #
 # It reads tables and draws: well under a minute with every profile. `01_train` and `02_extract` make the
 # tables, except those of `reference`, which come with the project.
@@ -85,15 +86,17 @@ from paper_lib.summaries import at_end, over_matrices
 sparsity = at_end(over_matrices(matrices, "update_sparsity", modules=chosen))
 null_sparsity = at_end(over_matrices(nulls, "update_sparsity", modules=chosen, sizes=matrices))
 compared = [*main_runs, "opd_exact", "opd_small_teacher", "opd_second_domain"]
+compared += [run for run in ("opd_small_student", "opd_moe_teacher") if run in set(sparsity["run"])]
 shown = {run.name for run in study.runs} - {*compared, "opd_sibling"}
 controls = [run for run in in_order(sparsity["run"]) if run in shown]
 paper = {"sft": 0.081, "opd": 0.516, "rlvr": 0.772}
 paper |= {"opd_small_teacher": (0.503, 0.517), "opd_second_domain": 0.571}
+paper |= {"opd_small_student": 0.517, "opd_moe_teacher": 0.486}
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.0), layout="constrained", sharex=True)
 draw_points(left, sparsity, runs=compared, nulls=null_sparsity)
-draw_paper(left, paper, runs=compared)
+draw_paper(left, {run: paper[run] for run in compared if run in paper}, runs=compared)
 draw_points(right, sparsity, runs=controls)
 left.set(title="the paper's table", xlabel="update sparsity", xlim=(-0.03, 1.03))
 right.set(title="our controls", xlabel="update sparsity")
@@ -141,8 +144,8 @@ print(f"{len(positive):,} positive normal bf16 numbers, smallest relative gap {g
 # %% [markdown]
 # **Claim (§3.3; C15c).** What shows of a weight is not how far it went, but whether it crossed half of such a
 # gap. We follow three weights of one matrix: a quarter, a half and three quarters of OPD's entries move less
-# than they do, counted in half gaps. A black step anywhere but where the coloured line leaves its cell would
-# refute it.
+# than they do, counted in half gaps. The black line is the coloured one rounded, so the claim is arithmetic
+# and cannot fail; the question is how far a weight goes unseen, and whether what shows is there to stay.
 
 # %%
 from paper_lib.drawing_journeys import draw_journey
@@ -169,7 +172,7 @@ save_figure(fig, "fig_bf16_journey", figures_dir, profile=profile, inputs=used, 
 
 # %% [markdown]
 # **Claim to test (ours; §3.2 leaves it open).** The order of the sparsities is the order of the update sizes.
-# We draw sparsity against ‖ΔW‖/‖W₀‖ along every run, and below it what bf16 makes of normal noise added to
+# We draw sparsity against ‖ΔW‖/‖W₀‖ along every run, and behind it what bf16 makes of normal noise added to
 # normal weights. The claim is refuted where a run leaves the curve by more than its seeds differ.
 
 # %%
@@ -307,7 +310,7 @@ save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used,
 # %% [markdown]
 # ### The whole matrix
 #
-# **Claim (§3.2, Fig. 3).** A visible update is spread over the matrix but for the weights it avoids. Rows and
+# **Claim to test (the picture behind Fig. 3).** A visible update is spread over the whole matrix. Rows and
 # columns that leave the shade, where 95 % of them would be if entries were independent at one rate, refute
 # it: then whole input or output directions of the matrix take part more than others do.
 
@@ -611,8 +614,9 @@ check("03-3", answer, tables={"matrices": matrices, "nulls": nulls})
 # <details><summary>Solution</summary>
 #
 # Compare it with the gap between OPD and SFT as they are, which the cell prints beside it. What is left at
-# equal norm is what the objective, and not the distance, has done to the sparsity. In the reference tables
-# C1 is reproduced, and nearly all of it is size: the ledger says so under "beyond the null".
+# equal norm is what everything but the distance has done to the sparsity: the objective, and also the start,
+# the rate and the schedule. In the reference tables C1 is reproduced, and nearly all of it is size: the
+# ledger says so under "beyond the null".
 #
 # </details>
 

@@ -278,7 +278,9 @@ save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used
 
 # %% [markdown]
 # The same paths as training goes on, and SFT's beside them, in a plane of its own since it starts from other
-# weights. **Claim (behind C7).** The runs keep to one direction each. A path that turns back would refute it.
+# weights. **Claim to test (behind C7).** The runs go one way. A path that turns back along its first
+# component would refute it; one that does not is no evidence, as a walk's goes one way too, and bends in the
+# second.
 
 # %%
 from paper_lib.animation import save_animation
@@ -418,7 +420,7 @@ verdict
 # %% [markdown]
 # ### Exercise 04-3 — Rotation per unit of norm (15 minutes)
 #
-# SFT turns the weights about four times as far as OPD, and its update is longer. Divide, matrix by matrix,
+# SFT turns the weights farther than OPD, and its update is longer. Divide, matrix by matrix,
 # the mean angle `angle_u_mean` at the end by `relative_norm`, and take the mean over matrices and seeds.
 # How many times OPD's is SFT's?
 #

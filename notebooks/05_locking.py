@@ -26,9 +26,10 @@
 # - Figure 5: how early an update points where it ends, for the update so far and for each stretch of
 #   training;
 # - the K of projected training beside the stable rank that the paper's rule asks for;
-# - Figure 6: accuracy along training inside six subspaces, and how far Adam leaves them;
+# - Figure 6: accuracy along training inside the early subspace and others, and how far Adam leaves them;
 # - the same over K and over the point at which the subspace is taken, where a profile has such runs;
-# - Figure 8: the same at the end, on the test problems and on the variants that no run was trained on.
+# - Figure 8: the same at the end, on the test problems and on the variants that no run was trained on;
+# - to play with: the subspace, what is projected on it, its K and where it is taken.
 #
 # It reads tables and draws: under a minute with every profile. `01_train` and `02_extract` make the tables,
 # except those of `reference`, which come with the project.
@@ -240,9 +241,10 @@ draw_legend(fig, columns=3)
 save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
-# Lines begin where V is taken. The band, and the bars beside the end, are the 95 % interval over seeds, with
-# fewer than three the standard error over the problems; a panel uses the seeds that all its runs have. Seeds
-# share their anchor and problems, so that two runs differ by less than their intervals suggest.
+# Lines begin where V is taken; accuracy is that of eight sampled answers a problem (avg@8). The band, and the
+# bars beside the end, are the 95 % interval over seeds, with fewer than three the standard error over the
+# problems; a panel uses the seeds that all its runs have. Seeds share their anchor and problems, so that two
+# runs differ by less than their intervals suggest.
 # Right, a line below 1 is an update that leaves the subspace although its gradient lies in it, or, where
 # only the update is constrained, what the projection takes away from it. The random V is the line to
 # compare with: if it learns as well as the early V, accuracy says nothing about this subspace.
@@ -499,8 +501,9 @@ check("05-4", answer)
 # <details><summary>Solution</summary>
 #
 # (sign(v)ᵀ v)² / (n ‖v‖²) = ‖v‖₁² / (n ‖v‖₂²), which is 1 only where all entries have one size. For normal
-# entries it tends to 2/π = 0.64. Projecting the gradient before Adam therefore does not confine the update,
-# from the first step on; later steps, where moments average over time, leave the subspace less.
+# entries it tends to 2/π = 0.64. Projecting the gradient before Adam therefore does not confine the update.
+# The right panel of figure 6 has the share of real steps: with the gradient projected it is low at the
+# branch, where Adam's moments still hold gradients from before it, and then settles below 1.
 #
 # </details>
 

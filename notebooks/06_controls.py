@@ -28,7 +28,8 @@
 # - is it size? what norm and drift ratio of an update explain over all runs, and what the objective adds;
 # - Figure 1: the regime in one picture, on the way from RLVR to SFT, with the paper's OPD beside ours;
 # - the ledger: every claim, the paper's value, ours with its interval, and a verdict computed by one rule,
-#   as the paper set the runs up and with matched settings.
+#   as the paper set the runs up and with matched settings;
+# - to play with: the α of the mix, between RLVR and OPD.
 #
 # It reads tables and draws: under a minute with every profile. `01_train` and `02_extract` make the tables,
 # except those of `reference`, which come with the project.
@@ -106,7 +107,8 @@ draw_legend(fig)
 save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inputs=sources, caption=caption)
 
 # %% [markdown]
-# All lines come from the seeds that all the controls have, so that they share their anchors and problems.
+# All lines come from the seeds that all the controls have, so that they share their anchors and problems;
+# accuracy is that of eight sampled answers a problem (avg@8).
 # Bands, and the bars beside the end, are the 95 % interval over seeds; with fewer than three, seeds are dots
 # above, and below the bars are one standard error over the problems. Read each control twice: a line that
 # follows OPD above and not below has kept the rank and lost the function, and one that leaves it above and
