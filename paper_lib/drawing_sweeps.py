@@ -12,12 +12,10 @@ from paper_lib.drawing_rows import draw_row, name_rows
 from paper_lib.drawing_seeds import counted, draw_few, is_few, spread
 from paper_lib.styles import NULL, in_order, run_style
 
-_TARGETS = {"gradient": "gradient", "update": "update", "both": "both"}
-
 
 def projected_runs(profile: Profile) -> pd.DataFrame:
     """The projected runs of a profile: columns run, parent, basis, constrain, K, at (the share of the run
-    after which V_K is taken) and main, whether K and at are those of the parent's own early V_K."""
+    after which V_K is taken), usual_K and usual_at, whether each is that of the parent's own early V_K."""
     records = []
     for run in profile.everything:
         if run.projection is not None and run.branch is not None:
@@ -102,7 +100,7 @@ def draw_share_inside(ax: Axes, profile: Profile, curves: pd.DataFrame) -> None:
         style = run_style(run)
         seeds.append(draw_row(ax, height, values, color=style.color, marker=style.marker))
     names = [
-        f"{run_style(runs['parent'][run]).label}, {_TARGETS[runs['constrain'][run]]}"
+        f"{run_style(runs['parent'][run]).label}, {runs['constrain'][run]}"
         + (", random V" if runs["basis"][run] == "random" else "")
         for run in shown
     ]

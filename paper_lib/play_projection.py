@@ -81,7 +81,7 @@ def _words(profile: Profile, curves: pd.DataFrame, run: str, chosen: Mapping[str
     inside = curves[(curves["run"] == run) & (curves["metric"] == "share_inside")]
     return (
         f"{start}. Test accuracy minus the free run's: {say(change)} ({count_seeds({run: change})}); "
-        f"{inside['value'].mean():.0%} of the steps lay inside V."
+        f"{100 * inside['value'].mean():.0f} % of the energy of its steps lay inside V."
     )
 
 
@@ -93,5 +93,5 @@ def _those(runs: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
 
 def _say(name: str, value: Any) -> str:
     if name == "at":
-        return f"{value:.0%} of the run"
+        return f"{100 * value:.0f} % of the run"
     return label(value) if name == "parent" else _WORDS.get(value, str(value))

@@ -60,7 +60,7 @@ def test_projected_runs_can_be_chosen_where_the_table_has_them(projection):
         "K": [3, 1],
         "at": [0.2],
     }
-    assert "Test accuracy minus the free run's: -0.1 (1 seed); 25% of the steps" in projection.first.words
+    assert "Test accuracy minus the free run's: -0.1 (1 seed); 25 % of the energy" in projection.first.words
     projection.inputs["K"].value = 1
     assert "K: 1, " in projection.picture.value
     assert "-0.2 (1 seed)" in projection.picture.value
