@@ -28,7 +28,7 @@
 # - the K of projected training beside the stable rank that the paper's rule asks for;
 # - Figure 6: accuracy along training inside the early subspace and others, and how far Adam leaves them;
 # - the same over K and over the point at which the subspace is taken, where a profile has such runs;
-# - Figure 8: the same at the end, on the test problems and on the variants that no run was trained on;
+# - Figure 8: the same at the end, on the test problems and on variants that none of these runs trained on;
 # - to play with: the subspace, what is projected on it, its K and where it is taken.
 #
 # It reads tables and draws: under a minute with every profile. `01_train` and `02_extract` make the tables,
@@ -212,9 +212,9 @@ print("K in use:", ", ".join(sorted({str(projection.K) for projection in project
 # Projecting g is not confining the update (§4.2 leaves this open): Adam divides every entry by its own
 # scale, which turns a matrix of row space V_K into one of another, and weight decay pulls along W. So we
 # constrain three things in turn, the gradient (as the paper), the applied update, and both; and we record
-# which share of the update that Adam proposed lay inside V_K. Beside the run's own early V_K stand the V_K
-# of a run with other rollouts, a random one, and the top of W₀, which tell whether *this* subspace is
-# needed or any would do.
+# which share of the step that Adam proposed (of its energy, ‖·‖²) lay inside V_K. Beside the run's own early
+# V_K stand the V_K of a run with other rollouts, a random one, and the top of W₀, which tell whether *this*
+# subspace is needed or any would do.
 #
 # **Claim (§4.2, Fig. 6; C11).** Inside V_K, OPD reaches the accuracy of free training and SFT does not.
 # Refuted by an OPD line below the free one by more than two standard errors or an SFT line within them; and
@@ -295,7 +295,7 @@ by_run.rename(index=label, columns={"seed": "n"}).round(3)
 
 # %% [markdown]
 # **Claim (§4.2, Fig. 8; C11).** The same holds on held-out benchmarks. Ours are the test problems of the
-# home task and variants that the runs from the anchor never trained on. Refuted by a variant on which
+# home task and variants that none of these runs trained on. Refuted by a variant on which
 # projected OPD falls below free OPD by more than two standard errors.
 
 # %%
@@ -317,7 +317,7 @@ save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inpu
 # In the upper row SFT is the anchor, where OPD starts: the distance from it to free OPD is what there is to
 # lose. Where that distance is within the error bars, the task cannot tell the subspaces apart, and an
 # intact accuracy is no evidence. The first task is the one trained on; the others show whether the
-# projection costs or spares what was not. Every panel has its own scale.
+# projection costs or spares what was not. Every column has its own scale.
 
 # %%
 from paper_lib.drawing_controls import scores
