@@ -167,10 +167,10 @@ print(f"chance: {chance_alignment(sizes.K, 128):.3f}")
 # ## The extraction
 #
 # Each matrix is read from its snapshots one at a time, so memory does not grow with the model. Beside each
-# main run's own values come those of five nulls: a Gaussian of the same norm, the same entries in random
-# places, a random walk with the same step lengths, what Adam does with the same learning rates on noise,
-# and SFT's update at the norm of OPD's and RLVR's. Pairs of runs, the KL to the start and the curvature of
-# W_0 along the updates come with it.
+# main run's own values come those of nulls: a Gaussian of the same norm, the same entries in random places,
+# a random walk with the same step lengths, what Adam does with the same learning rates on noise, and the
+# updates of SFT and matched SFT at the norm of OPD's and RLVR's. Pairs of runs, the KL to the start and the
+# curvature of W_0 along the updates come with it.
 
 # %%
 from paper_lib.extract import extract_study
