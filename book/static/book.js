@@ -17,6 +17,11 @@ document.addEventListener("DOMContentLoaded", () => {
     const still = picture.getAttribute("src");
     const words = link.textContent;
     link.setAttribute("role", "button");
+    link.addEventListener("keydown", (event) => {
+      if (event.key !== " ") return; // a button answers to space, which a link leaves to the page
+      event.preventDefault();
+      link.click();
+    });
     link.addEventListener("click", (event) => {
       event.preventDefault();
       const plays = picture.getAttribute("src") !== still;
