@@ -9,7 +9,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.installed
-BOOK := build/book/.built
+BOOK := build/book/.built-$(subst /,--,$(REPOSITORY))
 DRAWN := build/book-figures/.drawn
 LAB := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 
@@ -72,11 +72,12 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 # The book's own copy of the figures: what is committed changes by hand alone.
-$(DRAWN): $(READY) $(wildcard notebooks/*.py paper_lib/* data/results/reference/*.parquet)
+$(DRAWN): $(READY) $(wildcard notebooks/*.py paper_lib/*.* data/results/reference/*.parquet)
 	$(RUN) -m paper_lib figures --profile reference --no-train --figures-dir build/book-figures
 	@touch $@
 
 $(BOOK): $(DRAWN) $(shell find book -type f -not -path '*/__pycache__/*')
+	@rm -f build/book/.built-*
 	$(RUN) book/making/assembled.py --executed data/executed/reference --figures build/book-figures/reference \
 		--out build/book-source --repository '$(REPOSITORY)'
 	$(RUN) -m sphinx -q -W --keep-going -b html -d build/book-doctrees -c book build/book-source build/book

@@ -23,9 +23,12 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
     """Write Sphinx's source to `out`, which is emptied first; returns the names of the figures shown.
 
     executed, figures: where `paper_lib figures` left a profile's notebooks and figures. repository:
-    owner/name on GitHub for the badges, none without. Raises FileNotFoundError where one is missing.
+    owner/name on GitHub for the badges, none without. Raises FileNotFoundError where one is
+    missing, FileExistsError where `out` is something else.
     """
     sources = sorted((BOOK.parent / NOTEBOOKS).glob("[0-9][0-9]_*.py"))
+    if out.exists() and not (out / "index.md").exists():
+        raise FileExistsError(f"{out} is there and is no source of the book: name another folder")
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(BOOK / "pages", out)
     (out / NOTEBOOKS).mkdir()
@@ -112,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         shown = assemble(options.executed, options.figures, options.out, options.repository)
-    except (FileNotFoundError, KeyError) as error:
+    except (FileNotFoundError, FileExistsError, KeyError) as error:
         sys.exit(f"error: {error} (make book draws what it needs)")
     print(f"{len(shown)} figures, {len(list(options.out.rglob('*.ipynb')))} notebooks in {options.out}")
 
