@@ -310,7 +310,7 @@ for row, (parent, runs) in zip(axes, families.items(), strict=True):
 for ax, title in zip(axes[0], tasks.values(), strict=True):
     ax.set_title(title.replace(" ", "\n"))
 draw_legend(fig)
-caption = "Test accuracy of free and projected training on the task and on variants that no run trained on."
+caption = "Test accuracy of free and projected training on the task, variants of it and a second domain."
 save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
