@@ -24,7 +24,6 @@ language = "en"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx.ext.mathjax",
@@ -47,7 +46,6 @@ nb_output_stderr = "remove"
 nb_merge_streams = True
 nb_number_source_lines = False
 
-viewcode_follow_imported_members = False  # such links would lead to no page
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": False}

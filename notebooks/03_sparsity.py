@@ -420,7 +420,7 @@ assert low / share <= 1 <= high / share
 # %%
 from paper_lib.drawing_gates import draw_prediction, draw_tolerances
 
-ended = sorted(set(matrices["run"]))
+ended = sorted(matrices["run"].unique())
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.3), layout="constrained")
 draw_prediction(axes[0], matrices, runs=main_runs, others=ended)
 axes[0].set(title="which weights show", aspect="equal", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))

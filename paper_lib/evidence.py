@@ -38,7 +38,7 @@ class Evidence:
     @cached_property
     def runs(self) -> list[str]:
         """The runs that the tables know, by name."""
-        return sorted({*self.matrices["run"], *self.curves["run"]})
+        return sorted({*self.matrices["run"].unique(), *self.curves["run"].unique()})
 
     def path(
         self,

@@ -39,7 +39,7 @@ def rotated_heads(evidence: Evidence, cast: Cast) -> Finding:
     rotated layers and in the others. (The paper rotates under RLVR; here the same is done under OPD.)"""
     if not evidence.rotated:
         raise Untested("no run with rotated heads in this profile")
-    layers = set(evidence.matrices["layer"]) - set(evidence.rotated)
+    layers = set(evidence.matrices["layer"].unique()) - set(evidence.rotated)
     places: dict[str, Any] = {"rotated": evidence.rotated, "other": sorted(layers)}
     found = {
         (place, metric): either_way(evidence, "opd", "opd_rotated", metric, layers=which, modules=ATTENTION)
