@@ -143,3 +143,5 @@ def test_notebooks_for_colab_fetch_the_project_first(tmp_path):
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     assert "git clone" in first.source
     assert "someone/companion" in first.source
+    for path in made:
+        assert 'profile: str = "reference"' in path.read_text().replace('\\"', '"')

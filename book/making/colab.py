@@ -12,7 +12,10 @@ _SETUP = """# The project and what Colab lacks; its own torch is kept.
 
 
 def for_colab(sources: list[Path], folder: Path, repository: str) -> None:
-    """Write each notebook as .ipynb, without outputs, after a cell that fetches `repository` (owner/name)."""
+    """Write each notebook as .ipynb, without outputs, after a cell that fetches `repository` (owner/name).
+
+    They draw from the committed tables until the reader names another profile.
+    """
     folder.mkdir(parents=True)
     for source in sources if repository else ():
         notebook = jupytext.read(source)
@@ -21,5 +24,8 @@ def for_colab(sources: list[Path], folder: Path, repository: str) -> None:
             "language": "python",
             "name": "python3",
         }
+        for cell in notebook.cells:
+            if "parameters" in cell.metadata.get("tags", []):
+                cell.source = cell.source.replace('profile: str = "laptop"', 'profile: str = "reference"')
         notebook.cells.insert(1, nbformat.v4.new_code_cell(_SETUP.format(repository=repository)))
         nbformat.write(notebook, folder / f"{source.stem}.ipynb")
