@@ -77,7 +77,7 @@ $(DRAWN): $(READY) $(wildcard notebooks/*.py paper_lib/*.* data/results/referenc
 	@touch $@
 
 $(BOOK): $(DRAWN) $(shell find book -type f -not -path '*/__pycache__/*')
-	@rm -f build/book/.built-*
+	@rm -rf build/book
 	$(RUN) book/making/assembled.py --executed data/executed/reference --figures build/book-figures/reference \
 		--out build/book-source --repository '$(REPOSITORY)'
 	$(RUN) -m sphinx -q -W --keep-going -b html -d build/book-doctrees -c book build/book-source build/book
