@@ -36,15 +36,11 @@ bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"
 myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath", "html_image"]
 myst_heading_anchors = 3
-suppress_warnings = ["mystnb.unknown_mime_type"]
 
-# The notebooks were executed by Papermill; a page without a kernel must not ask a CDN for widgets.
+# The notebooks were executed by Papermill, and `executed` took out what would need a kernel.
 nb_execution_mode = "off"
-nb_ipywidgets_js = {}  # type: ignore[var-annotated]
-nb_mime_priority_overrides = [("html", "text/html", 0), ("html", "image/png", 10)]
 nb_output_stderr = "remove"
 nb_merge_streams = True
-nb_number_source_lines = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -114,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"paper_lib {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    def command(name: str, work: Any, summary: str, example: str, *, within: Any = commands) -> _Parser:
+    def command(
+        name: str, work: Any, summary: str, example: str, *, within: Any = commands, of_study: bool = True
+    ) -> _Parser:
         added: _Parser = within.add_parser(
             name,
             help=summary,
@@ -123,12 +125,13 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(work=work)
-        added.add_argument(
-            "--profile", default="laptop", metavar="NAME", help="which study (default: laptop)"
-        )
-        added.add_argument(
-            "--data-dir", default="data", metavar="DIR", help="runs and tables (default: data)"
-        )
+        if of_study:
+            added.add_argument(
+                "--profile", default="laptop", metavar="NAME", help="which study (default: laptop)"
+            )
+            added.add_argument(
+                "--data-dir", default="data", metavar="DIR", help="runs and tables (default: data)"
+            )
         return added
 
     def add_force(to: _Parser) -> None:
@@ -203,14 +206,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add_compare(commands)
 
-    student = commands.add_parser(
-        "student",
-        help="Write the notebooks without their solutions",
-        description="Write the notebooks without their solutions, as .py and .ipynb, and a README.md.",
-        epilog="example:\n  python -m paper_lib student --out build/student",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    student = command(
+        *("student", _student, "Write the notebooks without their solutions", "student --out build/student"),
+        of_study=False,
     )
-    student.set_defaults(work=_student)
     student.add_argument("--out", default="build/student", metavar="DIR", help="default: build/student")
 
     bench = commands.add_parser("bench", help="Time our code against others'")
@@ -221,14 +220,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench_train.add_argument("--rounds", type=positive, default=3, metavar="N", help="default: 3")
     bench_train.add_argument("--steps", type=positive, default=5, metavar="N", help="a round (default: 5)")
-    bench_diagnose = targets.add_parser(
-        "diagnose",
-        help="Time the diagnostics against LAPACK",
-        description="Time the diagnostics against LAPACK's SVDs, and tell how far apart they are.",
-        epilog="example:\n  python -m paper_lib bench diagnose --parts layer",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    bench_diagnose = command(
+        *("diagnose", _bench_diagnose, "Time the diagnostics against LAPACK's SVDs"),
+        "bench diagnose --parts layer",
+        within=targets,
+        of_study=False,
     )
-    bench_diagnose.set_defaults(work=_bench_diagnose)
     bench_diagnose.add_argument(
         "--parts", type=names, metavar="NAMES", help="of layer, smollm2, growth (default: all)"
     )

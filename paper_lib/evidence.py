@@ -11,7 +11,7 @@ import pandas as pd
 from paper_lib.config import DiagnosticsConfig, Profile
 from paper_lib.profiles import get_profile
 from paper_lib.seedwise import Untested, defined
-from paper_lib.summaries import over_matrices
+from paper_lib.summaries import energy_share, over_matrices, squared_norm
 from paper_lib.tables import read_table
 
 
@@ -89,24 +89,21 @@ class Evidence:
 
     def total_norm(self, run: str) -> pd.Series:
         """‖ΔW‖_F over every matrix at the end, one entry a seed."""
-        return self._at_end(run, "frobenius_norm").pow(2).groupby("seed").sum().pow(0.5)
+        return squared_norm(self._at_end(run, "frobenius_norm")).set_index("seed")["square"].pow(0.5)
 
     def energy_share(self, run: str, modules: Iterable[str]) -> tuple[pd.Series, pd.Series]:
         """The share of Σ ‖ΔW‖_F² at the end that lies in these modules, and their share of the weights."""
-        energy, weights = self._at_end(run, "frobenius_norm").pow(2), self._at_end(run, "parameters")
-        wanted = list(modules)
-        shares = []
-        for amount in (energy, weights):
-            inside = amount[amount.index.get_level_values("module").isin(wanted)]
-            shares.append(inside.groupby("seed").sum() / amount.groupby("seed").sum())
-        return shares[0], shares[1]
+        wanted, weights = list(modules), self._at_end(run, "parameters")
+        energy = energy_share(self._at_end(run, "frobenius_norm"), wanted).set_index("seed")["value"]
+        inside = weights[weights["module"].isin(wanted)]
+        return energy, inside.groupby("seed")["value"].sum() / weights.groupby("seed")["value"].sum()
 
-    def _at_end(self, run: str, metric: str) -> pd.Series:
-        """The values of every matrix at the last snapshot, indexed by seed, layer and module."""
+    def _at_end(self, run: str, metric: str) -> pd.DataFrame:
+        """The rows of every matrix at the last snapshot."""
         rows = self._measured.get((run, metric))
         if rows is None:
             raise Untested(f"no {metric} of {run} in the tables")
-        return _last(rows).set_index(["seed", "layer", "module"])["value"]
+        return _last(rows)
 
     def pair(
         self,

@@ -22,6 +22,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
+from paper_lib.notebooks import notebook_sources
 from paper_lib.profiles import get_profile
 
 _KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
@@ -130,9 +131,7 @@ def _execute_one(
 
 
 def _choose(folder: Path, wanted: Sequence[str] | None) -> list[Path]:
-    known = {path.stem: path for path in sorted(folder.glob("[0-9][0-9]_*.py"))}
-    if not known:
-        raise CompanionError(f"no notebooks in {folder}/: run this from the project's own folder")
+    known = {path.stem: path for path in notebook_sources(folder)}
     if wanted is None:
         return list(known.values())
     chosen = set()

@@ -9,6 +9,7 @@ import nbformat
 from paper_lib.errors import CompanionError
 from paper_lib.exercises import EXERCISES
 from paper_lib.files import read_json, write_json, write_text
+from paper_lib.notebooks import notebook_sources
 
 SOLUTION = "solution"  # the tag of what is left out
 ACCOUNT = ".student_edition.json"  # what was written, so that the next call knows its own from others' work
@@ -23,9 +24,7 @@ def write_student_edition(out: str | Path, notebooks_dir: str | Path = "notebook
     CompanionError, and writes nothing, where there are no notebooks, where `out` holds anything else, and
     where a file of the edition was edited, as it may hold somebody's answers.
     """
-    out, sources = Path(out), sorted(Path(notebooks_dir).glob("[0-9][0-9]_*.py"))
-    if not sources:
-        raise CompanionError(f"no notebooks in {notebooks_dir}/: run this from the project's own folder")
+    out, sources = Path(out), notebook_sources(notebooks_dir)
     _require_own(out)
     texts = {"README.md": _readme(out, [source.stem for source in sources])}
     for source in sources:

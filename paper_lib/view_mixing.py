@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from paper_lib.drawing import plain_log
 from paper_lib.drawing_controls import scores
 from paper_lib.drawing_seeds import ENOUGH, LEVEL, draw_band, spread
-from paper_lib.play import Control, Play, Still
+from paper_lib.play import Control, Play
 from paper_lib.styles import is_mix, run_style
 from paper_lib.summaries import over_matrices, over_seeds
 from paper_lib.views import view
@@ -40,12 +40,7 @@ def play_mixing(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iterab
         Control(name="alpha", label="α", options=alphas, start=record["start"]["alpha"], kind="slider"),
         Control(name="metric", label="Shown", options=metrics),
     )
-    return Play(controls, partial(draw_mixing, record), view=partial(mixing_view, record))
-
-
-def mixing_view(record: Mapping[str, Any], still: Still) -> str:
-    """The same without a kernel."""
-    return view("mixing", record, still)
+    return Play(controls, partial(draw_mixing, record), view=partial(view, "mixing", record))
 
 
 def mixing_record(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iterable[str]) -> dict[str, Any]:

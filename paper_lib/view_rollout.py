@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from paper_lib.batches import Batch
 from paper_lib.objectives import group_advantages, mixed_credit, token_gap
-from paper_lib.play import Control, Options, Play, Still
+from paper_lib.play import Control, Options, Play
 from paper_lib.styles import ORANGE, SKY, blend
 from paper_lib.tasks import Problem
 from paper_lib.views import view
@@ -60,12 +60,7 @@ def play_rollouts(
             kind="slider",
         ),
     )
-    return Play(controls, partial(draw_rollout, record), view=partial(rollout_view, record))
-
-
-def rollout_view(record: Mapping[str, Any], still: Still) -> str:
-    """The same without a kernel."""
-    return view("rollout", record, still)
+    return Play(controls, partial(draw_rollout, record), view=partial(view, "rollout", record))
 
 
 def rollout_record(

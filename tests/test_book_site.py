@@ -3,7 +3,6 @@
 import base64
 import io
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import unquote, urldefrag, urlparse
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from browsers import find_chromium
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
@@ -20,7 +20,6 @@ pytestmark = pytest.mark.site
 SITE = Path(__file__).parents[1] / "build" / "book"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
 TABLET = {"width": 1100, "height": 800}
-NOTEBOOKS = 7
 SERIOUS = ("critical", "serious")
 
 
@@ -36,8 +35,7 @@ class Visit:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
+    found = find_chromium()
     assert found, "no Chromium here: bash .ci/browser installs one"
     assert (SITE / "index.html").is_file(), f"no book in {SITE}: make book builds it"
     with sync_playwright() as playwright:

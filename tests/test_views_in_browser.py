@@ -4,16 +4,16 @@ Skipped where there is no Chromium.
 """
 
 import re
-import shutil
 
 import pytest
+from browsers import find_chromium
 from playwright import sync_api as playwright
 from test_views import rollouts, tables
 
 from paper_lib.view_mixing import play_mixing
 from paper_lib.view_rollout import mixed, play_rollouts, rollout_record, signed
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMIUM = find_chromium()
 PAGE = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>views</title>'
     '<meta name="viewport" content="width=device-width"></head>'

@@ -15,6 +15,8 @@ from colab import for_colab
 from executed import about, figures_in, page_of
 from reference import reference_pages
 
+from paper_lib.notebooks import notebook_sources
+
 BOOK = Path(__file__).resolve().parents[1]
 NOTEBOOKS = "notebooks"  # their folder among the pages
 
@@ -26,7 +28,7 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
     owner/name on GitHub for the badges, none without. Raises FileNotFoundError where one is
     missing, FileExistsError where `out` is something else.
     """
-    sources = sorted((BOOK.parent / NOTEBOOKS).glob("[0-9][0-9]_*.py"))
+    sources = notebook_sources(BOOK.parent / NOTEBOOKS)
     if out.exists() and not (out / "index.md").exists():
         raise FileExistsError(f"{out} is there and is no source of the book: name another folder")
     shutil.rmtree(out, ignore_errors=True)

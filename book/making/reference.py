@@ -82,7 +82,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Notebooks executed, times taken, files written whole.",
         (
             *("execute", "compare_command", "arguments", "bench", "bench_diagnose", "bench_trl", "stopwatch"),
-            *("files", "errors"),
+            *("notebooks", "files", "errors"),
         ),
     ),
     "Teaching": (
