@@ -58,14 +58,15 @@ def part(page, view, name, kind="output", place=0):
     return page.locator(f'[data-view="{view}"]').nth(place).locator(f'[data-{kind}="{name}"]')
 
 
-def said(page, view, place=0):
-    return part(page, view, "said", place=place).inner_text()
+def expect_said(page, view, words, place=0):
+    """Wait until a view says these words: a key pressed may be handled a moment later."""
+    playwright.expect(part(page, view, "said", place=place)).to_have_text(words, use_inner_text=True)
 
 
 @pytest.mark.parametrize("view", ["rollout", "mixing"])
 def test_a_view_starts_where_the_picture_does_and_takes_its_place(opened, plays, view):
     for place in (0, 1):
-        assert said(opened, view, place) == plays[view].first.words
+        expect_said(opened, view, plays[view].first.words, place)
         assert not part(opened, view, "still", place=place).is_visible()
         assert part(opened, view, "said", place=place).get_attribute("aria-live") == "polite"
 
@@ -77,21 +78,21 @@ def test_choosing_a_completion_and_turning_alpha_says_what_python_says(opened, p
         part(opened, "rollout", "completion", "control").select_option(str(completion))
         part(opened, "rollout", "alpha", "control").fill(str(alpha))
         words = plays["rollout"].still(prompt=prompt, completion=completion, alpha=alpha).words
-        assert said(opened, "rollout") == words
+        expect_said(opened, "rollout", words)
         rows = part(opened, "rollout", "tokens").locator("tbody tr").all()
         shown = [row.locator("td").nth(5).inner_text() for row in rows]
         credits = mixed(record["prompts"][prompt]["completions"][completion], alpha)
         assert [text for text in shown if text] == [signed(credit) for credit in credits]
-    assert said(opened, "rollout", 1) == plays["rollout"].first.words  # the other copy did not move
+    expect_said(opened, "rollout", plays["rollout"].first.words, place=1)  # the other copy did not move
 
 
 def test_the_keyboard_is_enough(opened, plays):
     part(opened, "mixing", "alpha", "control").focus()
     opened.keyboard.press("End")
-    assert said(opened, "mixing") == plays["mixing"].still(alpha=2).words
+    expect_said(opened, "mixing", plays["mixing"].still(alpha=2).words)
     opened.keyboard.press("Tab")
     opened.keyboard.press("ArrowDown")
-    assert said(opened, "mixing") == plays["mixing"].still(alpha=2, metric="frobenius_norm").words
+    expect_said(opened, "mixing", plays["mixing"].still(alpha=2, metric="frobenius_norm").words)
     assert opened.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
