@@ -146,6 +146,10 @@ class Profile:
             for seed in (self.main_seeds if run.name in self.main_runs else self.seeds)
         ]
 
+    def trains(self, asked: bool | None) -> bool:
+        """Whether missing runs are trained: as asked, and where None unless the tables are committed."""
+        return not self.committed if asked is None else asked
+
     def run(self, name: str) -> RunConfig:
         """The run of that name; KeyError-free: a ValueError names the known ones."""
         found = {run.name: run for run in self.everything}

@@ -1,14 +1,13 @@
 """Run the notebooks without a browser: checked parameters, output as it comes, whole executed copies."""
 
 import ast
-import io
 import logging
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +23,7 @@ from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
 from paper_lib.notebooks import notebook_sources
 from paper_lib.profiles import get_profile
+from paper_lib.turns import take_turns
 
 _KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 _Job = tuple[str, Path, Path, dict[str, Any]]  # [number/of], source, converted copy, parameters
@@ -63,7 +63,8 @@ def run_notebooks(
     """Execute the notebooks; returns the executed copies, NN_name.ipynb in `executed_dir`, which is
     data_dir/executed/profile where None.
 
-    Those that compute (they declare `force`) run in order, and then those that only read tables side by side.
+    Those that compute (they declare `force`) run first, in order if something may be trained, since the
+    second measures what the first trains. All others, which only read tables, follow side by side.
 
     notebooks: numbers or names ("03", "sparsity", "03_sparsity"); None is all. The arguments up to `workers`
     reach each notebook that declares them; every notebook chosen must declare `parameters`, by name and type.
@@ -71,7 +72,7 @@ def run_notebooks(
     shown as it comes. Raises CompanionError for an unknown profile, notebook or parameter, and where a cell
     fails; the copy as far as it came is then kept as NN_name.failed.ipynb.
     """
-    get_profile(profile)
+    in_order = force or get_profile(profile).trains(train)
     # All parameters are checked here; papermill would warn of those whose type it cannot read.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     settings = {
@@ -93,39 +94,22 @@ def run_notebooks(
             )
             for number, source in enumerate(sources, 1)
         ]
-        drawing = [job for job in plan if "force" not in job[3]]
+        computing = [job for job in plan if "force" in job[3]]
+        drawing = [job for job in plan if job not in computing]
         done = Path(data_dir) / "executed" / profile if executed_dir is None else Path(executed_dir)
-        for job in plan:
-            if job not in drawing:
-                print(*job[:2], flush=True)
-                _execute_one(*job, done, sys.stdout)
-        _side_by_side(drawing, done, workers or os.cpu_count() or 1)
+        for job in computing if in_order else ():
+            _execute_one(*job, done, sys.stdout)
+        for jobs in ([] if in_order else computing, drawing):
+            runs = [partial(_execute_one, *job, done) for job in jobs]
+            take_turns(runs, sys.stdout, workers=workers or os.cpu_count() or 1)
     return [done / f"{source.stem}.ipynb" for source in sources]
-
-
-def _side_by_side(jobs: Sequence[_Job], done: Path, workers: int) -> None:
-    """Execute notebooks that only read tables, several at a time; what each prints appears when it has ended.
-
-    Raises the first CompanionError in their order, when all have ended.
-    """
-    with ThreadPoolExecutor(max_workers=workers) as pool:
-        outputs = [io.StringIO() for _ in jobs]
-        futures = [pool.submit(_execute_one, *job, done, out) for job, out in zip(jobs, outputs, strict=True)]
-        try:
-            for job, future, output in zip(jobs, futures, outputs, strict=True):
-                wait([future])
-                print(*job[:2], f"\n{output.getvalue()}", end="", flush=True)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    for future in futures:
-        future.result()
 
 
 def _execute_one(
     number: str, source: Path, notebook: Path, values: Mapping[str, Any], done: Path, output: TextIO
 ) -> None:
     start = time.perf_counter()
+    print(number, source, file=output, flush=True)
     _execute(source, notebook, values, done / f"{source.stem}.ipynb", output)
     print(f"{number} {source}: {time.perf_counter() - start:.1f} s", file=output, flush=True)
 

@@ -37,7 +37,7 @@ def train_study(
     """
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
     chosen = selected(study.profile, runs, seeds)
-    if train or (train is None and not study.profile.committed):
+    if study.profile.trains(train):
         prepare_models(study, workers=workers)
         models = study.models()
         _train(study, _demanded(study, chosen, models, force=force), models, workers or os.cpu_count() or 1)

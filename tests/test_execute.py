@@ -64,27 +64,45 @@ def test_notebooks_run_in_order_here_and_in_this_interpreter(folder, capsys):
     assert " s\n" in shown
 
 
-def test_notebooks_that_only_read_tables_run_side_by_side_after_those_that_compute(folder, capsys):
-    meet = """
+def meeting(mine: str, other: str) -> str:
+    """A cell that passes only while a second one runs, which waits for it in turn."""
+    return f"""
         # %%
         import pathlib, time
         here = pathlib.Path(data_dir)
-        assert (here / "computed").exists()
-        (here / mine).touch()
+        here.mkdir(exist_ok=True)
+        (here / {mine!r}).touch()
         deadline = time.monotonic() + 60
-        while not (here / other).exists() and time.monotonic() < deadline:
+        while not (here / {other!r}).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert (here / other).exists()
+        assert (here / {other!r}).exists()
     """
-    notebook(
-        folder, "01_a.py", "# %%\nimport pathlib\n(pathlib.Path(data_dir) / 'computed').touch()\n", COMPUTES
-    )
+
+
+def test_notebooks_that_only_read_tables_run_side_by_side_after_those_that_compute(folder, capsys):
+    computes = "# %%\nimport pathlib\n(pathlib.Path(data_dir) / 'computed').touch()\n"
+    notebook(folder, "01_a.py", computes, COMPUTES)
+    after = "# %%\nfrom pathlib import Path\nassert (Path(data_dir) / 'computed').exists()\n"
     for name, mine, other in (("02_b", "b", "c"), ("03_c", "c", "b")):
-        notebook(folder, f"{name}.py", f"# %%\nmine, other = {mine!r}, {other!r}\n" + textwrap.dedent(meet))
+        notebook(folder, f"{name}.py", after + textwrap.dedent(meeting(mine, other)))
     (folder / "data").mkdir()
     assert [path.stem for path in run(folder, workers=2)] == ["01_a", "02_b", "03_c"]
     shown = capsys.readouterr().out
     assert shown.index("[1/3]") < shown.index("[2/3]") < shown.index("[3/3]")
+
+
+def test_those_that_compute_run_side_by_side_where_nothing_is_trained(folder):
+    for name, mine, other in (("01_a", "a", "b"), ("02_b", "b", "a")):
+        notebook(folder, f"{name}.py", meeting(mine, other), COMPUTES)
+    assert len(run(folder, workers=2, train=False)) == 2
+
+
+def test_where_training_failed_nothing_is_measured(folder):
+    notebook(folder, "01_a.py", "# %%\nraise SystemError('not trained')\n", COMPUTES)
+    notebook(folder, "02_b.py", "# %%\nprint('measured')\n", COMPUTES)
+    with pytest.raises(CompanionError, match="not trained"):
+        run(folder)
+    assert not (folder / "data" / "executed" / "smoke" / "02_b.ipynb").exists()
 
 
 def test_a_kernel_registered_on_the_machine_is_not_used(folder, monkeypatch):

@@ -81,7 +81,16 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Commands": (
         "Notebooks executed, times taken, files written whole.",
         (
-            *("execute", "compare_command", "arguments", "bench", "bench_diagnose", "bench_trl", "stopwatch"),
+            *(
+                "execute",
+                "turns",
+                "compare_command",
+                "arguments",
+                "bench",
+                "bench_diagnose",
+                "bench_trl",
+                "stopwatch",
+            ),
             *("notebooks", "files", "errors"),
         ),
     ),

@@ -1,0 +1,54 @@
+"""Jobs side by side whose output reads as if they ran in order, each shown as it comes from its turn on."""
+
+import io
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TextIO
+
+Job = Callable[[TextIO], None]  # writes what it has to say to the stream it is given
+
+
+class _Held(io.StringIO):
+    """Keeps what is written until its turn comes, and passes it on from then on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._kept, self._lock = stream, list[str](), threading.Lock()
+        self._turn = False
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            if self._turn:
+                self._stream.write(text)
+                self._stream.flush()
+            else:
+                self._kept.append(text)
+        return len(text)
+
+    def release(self) -> None:
+        with self._lock:
+            self._stream.write("".join(self._kept))
+            self._stream.flush()
+            self._turn = True
+
+
+def take_turns(jobs: Sequence[Job], stream: TextIO, *, workers: int) -> None:
+    """Run jobs in threads, `workers` at a time; `stream` gets their output job by job, in their order.
+
+    All run to their end; then the first exception in their order is raised. Ctrl-C starts no further job.
+    """
+    outputs = [_Held(stream) for _ in jobs]
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = [pool.submit(job, output) for job, output in zip(jobs, outputs, strict=True)]
+        try:
+            for future, output in zip(futures, outputs, strict=True):
+                output.release()
+                wait([future])
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    for future in futures:
+        future.result()
