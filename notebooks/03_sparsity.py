@@ -20,15 +20,13 @@
 #
 # **In this notebook**
 #
-# - Table 1: the sparsity of every run, with intervals, beside the paper's values and nulls;
-# - the rounding null: how much of a sparsity its update's size alone explains;
-# - the journey of three weights through bf16: what the optimizer moves, and from when on it shows;
-# - Figure 3: the masks themselves, and their overlaps with the visible update at two α;
-# - the whole masks as local density, row by row and column by column;
-# - what an overlap can be at all, given how dense the update is: the paper's α must have been 0.3;
-# - Gate III entry by entry: does ½ ULP say which weights show, and what does the tolerance η change;
-# - whether other runs and other seeds show the same weights, beside two nulls, and what rotated heads change;
-# - to play with: the tolerance η, and the precision in which weights are stored.
+# - *How much changes.* Table 1 with intervals, beside the paper's values, nulls, and the sparsity that an
+#   update's size alone explains; three weights on their way through bf16.
+# - *Where it changes.* Figure 3: the masks, whole and in part, and their overlaps with the visible update at
+#   two α; what an overlap can be at all, given how dense the update is (the paper's α must have been 0.3).
+# - *Why there.* Gate III entry by entry: does ½ ULP say which weights show, and what does the tolerance η
+#   change? Do other runs and other seeds show the same weights, and what do rotated heads change?
+# - *To play with:* the tolerance η, and the precision in which weights are stored.
 #
 # It reads tables and draws: well under a minute with every profile. `01_train` and `02_extract` make the
 # tables, except those of `reference`, which come with the project.

@@ -39,13 +39,20 @@ class Verdict:
     exercise: str
     right: bool
     message: str
+    answered: bool = True
 
     def __repr__(self) -> str:
-        return f"{self.exercise} {'right' if self.right else 'not yet'}: {self.message}"
+        return f"{self.exercise} {self._state}: {self.message}"
 
     def _repr_markdown_(self) -> str:
-        mark = "✓ right" if self.right else "✗ not yet"
-        return f"**{self.exercise} {mark}.** {self.message}"
+        mark = ("✓" if self.right else "✗") if self.answered else "…"
+        return f"**{self.exercise} {mark} {self._state}.** {self.message}"
+
+    @property
+    def _state(self) -> str:
+        if not self.answered:
+            return "not answered yet"
+        return "right" if self.right else "not yet"
 
 
 def check(exercise: str, answer: Any, *, tables: Mapping[str, Any] | None = None) -> Verdict:
@@ -60,9 +67,8 @@ def check(exercise: str, answer: Any, *, tables: Mapping[str, Any] | None = None
         raise CompanionError(f"no exercise {exercise!r}; there are {', '.join(EXERCISES)}")
     known = EXERCISES[exercise]
     if answer is ... or answer is None:
-        return Verdict(
-            exercise=exercise, right=False, message="not answered yet: put your answer in place of `...`"
-        )
+        place = "put your answer in place of `...`"
+        return Verdict(exercise=exercise, right=False, message=place, answered=False)
     frames = {name: _table(exercise, name, tables or {}) for name in known.tables}
     try:
         return Verdict(exercise=exercise, right=True, message=known.judge(answer, frames))

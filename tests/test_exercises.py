@@ -92,7 +92,9 @@ def test_a_function_that_fails_is_told_in_one_line_with_the_type_of_its_error(na
 
 def test_no_answer_is_not_wrong_but_missing():
     for nothing in (..., None):
-        assert check("02-3", nothing).message.startswith("not answered yet")
+        verdict = check("02-3", nothing)
+        assert not verdict.answered
+        assert repr(verdict) == "02-3 not answered yet: put your answer in place of `...`"
 
 
 def test_an_unknown_exercise_is_refused_with_those_that_exist():

@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 
 import pytest
 
@@ -30,8 +31,9 @@ def test_a_job_is_heard_while_it_runs_from_its_turn_on():
 
     def job(output):
         print("at once", file=output)
-        while not stream.getvalue():  # released by the main thread
-            pass
+        deadline = time.monotonic() + 60
+        while not stream.getvalue() and time.monotonic() < deadline:  # the main thread gives it its turn
+            time.sleep(0.01)
         shown.append(stream.getvalue())
 
     take_turns([job], stream, workers=1)
