@@ -84,7 +84,8 @@ def rate_and_batch(run: RunConfig) -> tuple[RunConfig, ...]:
 def projections(
     runs: dict[str, RunConfig], *, ks: tuple[int, ...], wide_ks: tuple[int, ...], branches: tuple[float, ...]
 ) -> tuple[RunConfig, ...]:
-    """Projected runs at other K, other branches and other targets than the study's."""
+    """Projected runs at other K, other branches and other targets than the study's, and of matched SFT, which
+    goes on learning after the branch where SFT does not."""
 
     def sized(name: str, K: int) -> RunConfig:
         run = runs[name]
@@ -93,6 +94,7 @@ def projections(
 
     early, sft_early = runs["opd_projected_early"], runs["sft_projected_early"]
     assert sft_early.projection is not None
+    assert early.branch is not None
     later = [
         replace(
             early,
@@ -102,12 +104,22 @@ def projections(
         for share in branches
     ]
     update = replace(sft_early.projection, constrain="update")
+    matched = [
+        replace(
+            runs["sft_matched"],
+            name=f"sft_matched_projected_{label}",
+            branch=("sft_matched", early.branch[1]),
+            projection=runs[f"opd_projected_{label}"].projection,
+        )
+        for label in ("early", "random")
+    ]
     return (
         *(sized(early.name, K) for K in ks),
         *later,
         *(sized("opd_projected_random", K) for K in wide_ks[-1:]),
         *(sized(sft_early.name, K) for K in wide_ks),
         replace(sft_early, name=f"{sft_early.name}_update", projection=update),
+        *matched,
     )
 
 

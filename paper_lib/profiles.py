@@ -135,6 +135,8 @@ _SMOKE_PROBES = (
     "opd_projected_early_k1",
     "opd_projected_early_at_40",
     "sft_projected_early_update",
+    "sft_matched_projected_early",
+    "sft_matched_projected_random",
     "opd_subnetwork_found",
     "opd_subnetwork_random",
     "opd_sgd",

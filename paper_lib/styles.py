@@ -75,6 +75,12 @@ RUN_STYLE = {
         label="SFT, update in early V", color=ORANGE, linestyle="--", marker="v"
     ),
     "sft_projected_random": Style(label="SFT, random V", color=NULL, linestyle=":", marker="p"),
+    "sft_matched_projected_early": Style(
+        label="SFT, matched, own early V", color=blend(SFT, "white", 0.4), linestyle="--", marker="^"
+    ),
+    "sft_matched_projected_random": Style(
+        label="SFT, matched, random V", color=NULL, linestyle="--", marker="^"
+    ),
     "opd_as_sft": Style(
         label="OPD, at SFT's settings", color=blend(OPD, "white", 0.4), linestyle="--", marker="s"
     ),
