@@ -2,9 +2,9 @@
 
 The rule is the docstring of `verdicts`. Every claim is read twice: as the paper set the runs up, and with
 matched settings, where SFT has OPD's start, rate, steps and batch (or, for claims without SFT, what the claim
-says). Where snapshots allow, it is also read with OPD at SFT's settings, at a quarter of the batch (as the
-paper's OPD has an eighth of RLVR's), and with runs cut at one norm or one accuracy. What is missing is no
-error.
+says). Where runs allow, it is also read with OPD at SFT's settings, at a quarter of the batch (as the paper's
+OPD has an eighth of RLVR's), with matched SFT, OPD and RLVR all at another batch or rate, and with runs cut
+at one norm or one accuracy. What is missing is no error.
 """
 
 import re
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 import pandas as pd
 
 from paper_lib.claims_of_others import CLAIMS_OF_OTHERS
-from paper_lib.claims_of_paper import CLAIMS_OF_PAPER
+from paper_lib.claims_of_paper import CLAIMS_OF_PAPER, ENDS
 from paper_lib.equal_footing import at_equal_accuracy, at_equal_norm
 from paper_lib.evidence import Evidence
-from paper_lib.findings import Cast, Claim, Finding
+from paper_lib.findings import EQUALLY_SET, HALF_RATE, QUARTER_BATCH, Cast, Claim, Finding
 from paper_lib.seedwise import Untested
 from paper_lib.verdicts import UNTESTED, beyond_null, judge, reason
 
 CLAIMS = (*CLAIMS_OF_PAPER, *CLAIMS_OF_OTHERS)
 PAPER, MATCHED = "as the paper", "matched"
-OTHERS = ("OPD at SFT's settings", "OPD at a quarter of the batch", "equal norm", "equal accuracy")
+OTHERS = ENDS
 _READ = ("ours", "comparisons", "effect size", "null", "beyond the null", "verdict", "why")
 LEDGER_COLUMNS = (
     *("claim", "statement", "where", "paper", "scale", "holds when", *_READ),
@@ -92,7 +92,9 @@ def _cast(evidence: Evidence, name: str) -> tuple[Evidence, Cast]:
     if name == "OPD at SFT's settings":
         return evidence, Cast(opd="opd_as_sft", rlvr=None)
     if name == "OPD at a quarter of the batch":
-        return evidence, Cast(opd=_smaller_batch(evidence))
+        return evidence, Cast(opd=f"opd_batch_{_settings(evidence, 'batch', ['opd'])[0]}")
+    if name in EQUALLY_SET:
+        return evidence, _equally_set(evidence, name)
     if name == "equal norm":
         return at_equal_norm(evidence, matched.runs), matched
     if name == "equal accuracy":
@@ -100,11 +102,26 @@ def _cast(evidence: Evidence, name: str) -> tuple[Evidence, Cast]:
     return evidence, matched if name == MATCHED else Cast()
 
 
-def _smaller_batch(evidence: Evidence) -> str:
-    found = [run for run in evidence.runs if re.fullmatch(r"opd_batch_\d+", run)]
-    if not found:
-        raise Untested("no run opd_batch_<completions> in the tables")
-    return min(found, key=lambda run: int(run.rsplit("_", 1)[1]))
+def _equally_set(evidence: Evidence, name: str) -> Cast:
+    """The three runs at the smallest batch, or at the lower or higher of two rates, that the tables have."""
+    kind, at = ("batch", 0) if name == QUARTER_BATCH else ("lr", 0 if name == HALF_RATE else -1)
+    roles = ("sft_matched", "opd", "rlvr")
+    values = _settings(evidence, kind, roles)
+    if kind == "lr" and len(values) < 2:
+        raise Untested("matched SFT, OPD and RLVR are not all in the tables at two other rates")
+    sft, opd, rlvr = (f"{role}_{kind}_{values[at]}" for role in roles)
+    return Cast(sft=sft, opd=opd, rlvr=rlvr)
+
+
+def _settings(evidence: Evidence, kind: str, roles: Sequence[str]) -> list[str]:
+    """The values for which every role has a run <role>_<kind>_<value>, ascending, as they are written."""
+    found = [
+        {match[1] for run in evidence.runs if (match := re.fullmatch(rf"{role}_{kind}_([-\d.e]+)", run))}
+        for role in roles
+    ]
+    if not (common := set.intersection(*found)):
+        raise Untested(f"no run <role>_{kind}_<value> of each of {', '.join(roles)} in the tables")
+    return sorted(common, key=float)
 
 
 def _cells(reading: Reading) -> tuple[str, ...]:

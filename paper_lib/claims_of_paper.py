@@ -1,14 +1,15 @@
 """The claims of the paper, C1–C15: what it says and where, and the rule that judges it."""
 
-from paper_lib import rules_controls, rules_gates, rules_training, rules_weights
-from paper_lib.findings import Claim
-from paper_lib.rules_controls import INTACT, PRESERVED
-from paper_lib.rules_gates import BOUND_SLACK, SAME_DENSITY
+from paper_lib import rules_controls, rules_gates, rules_projection, rules_training, rules_weights
+from paper_lib.findings import EQUALLY_SET, Claim
+from paper_lib.rules_controls import PRESERVED
+from paper_lib.rules_gates import SAME_DENSITY
+from paper_lib.rules_projection import INTACT
 from paper_lib.rules_training import NORM_FACTOR, RANK_FACTOR
 from paper_lib.rules_weights import STABLE_SPARSITY
 
-ENDS = ("OPD at SFT's settings", "OPD at a quarter of the batch", "equal norm", "equal accuracy")
-WHOLE = ENDS[:2]  # for what compares whole trajectories
+WHOLE = ("OPD at SFT's settings", "OPD at a quarter of the batch")  # for what compares whole trajectories
+ENDS = (*WHOLE, *EQUALLY_SET, "equal norm", "equal accuracy")
 
 CLAIMS_OF_PAPER = (
     Claim(
@@ -79,10 +80,12 @@ CLAIMS_OF_PAPER = (
         statement="OPD's low rank is not a small norm: it is well above RLVR's at about the same stable rank",
         where="§4.1, Fig. 4b",
         paper="norms 4.701 / 0.452 / 0.168 (first draft)",
-        holds_when=f"norm OPD/RLVR above {NORM_FACTOR}; end stable ranks within a factor {RANK_FACTOR}",
+        holds_when=(
+            f"norm OPD/RLVR above {NORM_FACTOR}, and then end stable ranks within a factor {RANK_FACTOR}"
+        ),
         rule=rules_training.norm_and_rank,
         matched="by design: OPD and RLVR share start, rate, steps and batch",
-        also=WHOLE[1:],
+        also=(*WHOLE[1:], *EQUALLY_SET),
     ),
     Claim(
         id="C9",
@@ -107,16 +110,19 @@ CLAIMS_OF_PAPER = (
         statement="Training on inside the early subspace leaves OPD intact and degrades SFT",
         where="§4.2, Figs 6, 8",
         paper="OPD 63.3 → 64.2, SFT 55.5 → 45.6 (first draft)",
-        holds_when=f"OPD loses less than {100 * INTACT:g} points of accuracy, SFT more than that and OPD",
-        rule=rules_controls.projected_training,
-        matched="SFT in the widest early V there is, as its update needs more directions for the same energy",
+        holds_when=(
+            f"OPD loses less than {100 * INTACT:g} points of accuracy, SFT more than that and OPD; each only "
+            "where the free run gains more than that after the branch"
+        ),
+        rule=rules_projection.projected_training,
+        matched="SFT is confined at OPD's start, rate, steps and batch, where it learns on after the branch",
     ),
     Claim(
         id="C12",
         statement="Keeping 25 or 50 % of the tokens preserves the stable-rank trajectory",
         where="§5.1, Figs 7a, 9",
         paper="preserved (axis 18–29)",
-        holds_when=f"each within {PRESERVED:g} of OPD's trajectory, RMS log distance",
+        holds_when=f"each within {PRESERVED:g} of OPD's trajectory, RMS log distance, where RLVR is not",
         rule=rules_controls.kept_tokens,
         matched="by design: the controls change nothing else",
     ),
@@ -125,7 +131,7 @@ CLAIMS_OF_PAPER = (
         statement="Teacher rollouts preserve the stable-rank trajectory, with a somewhat larger norm",
         where="§5.1, Figs 7b, 9",
         paper="preserved; norm larger",
-        holds_when=f"within {PRESERVED:g} of OPD's trajectory, and the norm ends above OPD's",
+        holds_when=f"within {PRESERVED:g} of OPD's trajectory, where RLVR is not; the norm ends above OPD's",
         rule=rules_controls.teacher_rollouts,
         matched="by design: the control changes nothing else",
     ),
@@ -134,7 +140,10 @@ CLAIMS_OF_PAPER = (
         statement="Mixing in RLVR's advantage leaves OPD's trajectory once OPD's share is small",
         where="§5.2, Figs 7c, 9",
         paper="α from 0.75 to 0.01",
-        holds_when="the largest α is nearer to OPD, the smallest nearer to RLVR and farther from OPD",
+        holds_when=(
+            "the largest α is nearer to OPD, the smallest nearer to RLVR and farther from OPD, where RLVR is "
+            "farther from OPD than other rollouts lead"
+        ),
         rule=rules_controls.advantage_mixes,
         matched="mixes of advantages at unit scale, so that α does not change the gradient's size",
     ),
@@ -143,7 +152,7 @@ CLAIMS_OF_PAPER = (
         statement="Gate I: an anchor keeps the policy near its start, and so bounds the norm",
         where="§3.3, App. D",
         paper="‖ΔW‖ ≤ √(2δ/μ), qualitative",
-        holds_when=f"KL to the start: OPD and RLVR below SFT; norms within {BOUND_SLACK} of the bound",
+        holds_when="KL to the start: OPD and RLVR below SFT; norms within the bound",
         rule=rules_gates.anchor_gate,
     ),
     Claim(
@@ -152,9 +161,10 @@ CLAIMS_OF_PAPER = (
         where="§3.3, App. D",
         paper="qualitative",
         holds_when=(
-            "OPD and RLVR rotate less than SFT's update at their norm, and show less on principal, not small "
-            "weights than with their entries permuted; OPD's energy in the principal subspaces is below a "
-            "random update's; principal directions are the steeper ones"
+            "OPD and RLVR rotate a tenth less than SFT's update at their norm, and show less on principal, "
+            "not small weights than with their entries permuted, by a tenth of the distance from chance; "
+            "OPD's energy in the principal subspaces is below a random update's; principal directions are "
+            "the steeper ones"
         ),
         rule=rules_gates.geometry_gate,
     ),

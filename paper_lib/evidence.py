@@ -1,6 +1,6 @@
 """What the ledger reads: the tables of one profile, asked for one metric of one run at a time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ from paper_lib.tables import read_table
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
     """The tables of one profile. home: the task of the main runs; diagnostics: the sizes of the metrics;
-    rotated: the layers whose heads the run `opd_rotated` starts with rotated.
+    rotated: the layers whose heads the run `opd_rotated` starts with rotated; branches: for each run that
+    continues another, after which share of the run.
 
     Every answer has one column or entry a seed; a run, metric or value that is not there raises Untested.
     pairs, trajectories and curvature may be empty.
@@ -34,6 +35,7 @@ class Evidence:
     trajectories: pd.DataFrame = field(default_factory=pd.DataFrame)
     curvature: pd.DataFrame = field(default_factory=pd.DataFrame)
     rotated: tuple[int, ...] = ()
+    branches: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def runs(self) -> list[str]:
@@ -78,14 +80,18 @@ class Evidence:
     def score(self, run: str, task: str | None = None) -> tuple[pd.Series, pd.Series]:
         """Accuracy on the test problems at the end and its standard error, one entry a seed; at home unless
         `task` names a variant."""
-        name = f"sampled_accuracy{{}}:{task or self.home}"
-        found = []
-        for metric in (name.format(""), name.format("_se")):
-            rows = self.curves[(self.curves["run"] == run) & (self.curves["metric"] == metric)]
-            if rows.empty:
-                raise Untested(f"no {metric} of {run} in the tables")
-            found.append(rows.set_index("seed")["value"].sort_index())
-        return found[0], found[1]
+        task = task or self.home
+        return self._tested(run, f"sampled_accuracy:{task}"), self._tested(run, f"sampled_accuracy_se:{task}")
+
+    def greedy(self, run: str) -> pd.Series:
+        """Accuracy on the test problems at the end, each token the likeliest, one entry a seed."""
+        return self._tested(run, f"greedy_accuracy:{self.home}")
+
+    def _tested(self, run: str, metric: str) -> pd.Series:
+        rows = _rows(self.curves, run=run, metric=metric)
+        if rows.empty:
+            raise Untested(f"no {metric} of {run} in the tables")
+        return rows.set_index("seed")["value"].sort_index()
 
     def total_norm(self, run: str) -> pd.Series:
         """‖ΔW‖_F over every matrix at the end, one entry a seed."""
@@ -148,6 +154,12 @@ class Evidence:
         path = rows.pivot(index="step", columns="seed", values="value")
         return path.set_index(path.index / path.index.max())
 
+    def branch(self, run: str) -> float:
+        """The share of its run after which a run goes on from another's state."""
+        if run not in self.branches:
+            raise Untested(f"{run} continues no other run")
+        return self.branches[run]
+
     @property
     def scale(self) -> str:
         """The profile and how many weights its diagnostics track."""
@@ -177,9 +189,13 @@ def read_evidence(profile_name: str, data_dir: str | Path = "data") -> Evidence:
         if (folder / f"{name}.parquet").is_file():
             tables[name] = read_table(folder / f"{name}.parquet")
     home = profile.run("opd").tasks[0].name
-    rotated = _rotated_layers(profile)
     return Evidence(
-        profile=profile_name, home=home, diagnostics=profile.diagnostics, rotated=rotated, **tables
+        profile=profile_name,
+        home=home,
+        diagnostics=profile.diagnostics,
+        rotated=_rotated_layers(profile),
+        branches={run.name: run.branch[1] / run.steps for run in profile.everything if run.branch},
+        **tables,
     )
 
 

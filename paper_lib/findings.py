@@ -11,6 +11,14 @@ from paper_lib.outcomes import Comparison
 from paper_lib.seedwise import Untested, say
 from paper_lib.styles import run_style
 
+# Readings with matched SFT, OPD and RLVR all at one other batch, or at one other learning rate.
+QUARTER_BATCH, HALF_RATE, TWICE_RATE = (
+    "all at a quarter of the batch",
+    "all at half the rate",
+    "all at twice the rate",
+)
+EQUALLY_SET = (QUARTER_BATCH, HALF_RATE, TWICE_RATE)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
@@ -35,8 +43,7 @@ class Cast:
 class Finding:
     """ours: our values in words. null: what chance gives for the same quantity, in words; beyond: the
     comparison that holds where the claim's effect is more than that, explained: what it means where it does
-    not. note: to be read beside it. blunt: why the comparisons could not have told the claim from its
-    opposite."""
+    not. note: to be read beside it."""
 
     ours: str
     comparisons: Sequence[Comparison]
@@ -44,7 +51,6 @@ class Finding:
     beyond: Comparison | None = None
     explained: str = ""
     note: str = ""
-    blunt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

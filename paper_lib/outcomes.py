@@ -16,6 +16,7 @@ from paper_lib.seedwise import paired
 FEWEST_SEEDS = 3
 BOOTSTRAP_FROM = 10  # seeds from which on a bootstrap interval is wide enough to be a second opinion
 EXPLAINED = 0.9  # a null that leaves less than the rest of an effect explains it
+NEAR_ONE = 0.1  # a ratio this near to 1 is shown with a digit more, or its interval would seem to touch 1
 MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
 
@@ -25,7 +26,8 @@ class Comparison:
 
     The claim's side is low < mean < high: (0, ∞) for an ordering, (−margin, margin) for what is to be equal.
     level: what the values are compared with where they are no differences, such as chance. unit and scale:
-    how a value is said, such as points and 100. missing: why there is no value at all.
+    how a value is said, such as points and 100. missing: why there is no value at all. idle: why it would
+    have come out as it did whether the claim is true or not, so that it decides nothing.
     """
 
     text: str
@@ -37,6 +39,7 @@ class Comparison:
     unit: str = ""
     scale: float = 1.0
     missing: str = ""
+    idle: str = ""
 
     @property
     def seeds(self) -> int:
@@ -55,10 +58,10 @@ class Comparison:
 
     @property
     def outcome(self) -> str:
-        """holds: the interval lies on the claim's side; fails: on the other; undecided: across the edge, or
-        of fewer than three seeds."""
+        """holds: the interval lies on the claim's side; fails: on the other; undecided: across the edge, of
+        fewer than three seeds, or idle."""
         low, high = self.interval
-        if self.seeds < FEWEST_SEEDS:
+        if self.seeds < FEWEST_SEEDS or self.idle:
             return "undecided"
         if low > self.low and high < self.high:
             return "holds"
@@ -68,6 +71,11 @@ class Comparison:
     def holds(self) -> bool:
         """Whether the outcome is `holds`."""
         return self.outcome == "holds"
+
+    @property
+    def lacking(self) -> bool:
+        """Whether there are seeds enough, and it does not hold."""
+        return self.seeds >= FEWEST_SEEDS and not self.holds
 
     @property
     def effect(self) -> float:
@@ -103,7 +111,8 @@ class Comparison:
 
     def _say(self, value: float) -> str:
         if self.ratio:
-            return f"× {np.exp(value):.3g}"
+            factor = np.exp(value)
+            return f"× {factor:.{4 if abs(factor - 1) < NEAR_ONE else 3}g}"
         return f"{self.scale * value:{'+' if self.level is None else ''}.3g}"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from paper_lib.evidence import Evidence
-from paper_lib.findings import Cast, Finding, label, null_if_there, of_cast, show
+from paper_lib.findings import Cast, Finding, if_there, label, null_if_there, of_cast, show
 from paper_lib.outcomes import Comparison, absent, in_turn, left_by_null, log_of, more, same
 from paper_lib.seedwise import Untested, say
 
@@ -68,8 +68,16 @@ def rotation_order(evidence: Evidence, cast: Cast) -> Finding:
         ours=show(values, "° on average", degrees(1)),
         comparisons=in_turn(values, ">", ratio=True),
         explained="SFT's update, shrunk to OPD's norm, rotates as little",
+        note=if_there(lambda: _largest_angle(evidence, cast)),
         **null_if_there(lambda: _rescaled(evidence, cast, "angle")),
     )
+
+
+def _largest_angle(evidence: Evidence, cast: Cast) -> str:
+    """The order by another statistic: the paper does not say which its angles are."""
+    values = of_cast(evidence, cast, "angle_u_max")
+    order = "; ".join(map(str, in_turn(values, ">", ratio=True)))
+    return f"largest angle of the left subspaces: {show(values, '°', degrees(1))}; {order}"
 
 
 def shift_order(evidence: Evidence, cast: Cast) -> Finding:
@@ -139,7 +147,7 @@ def _rescaled(evidence: Evidence, cast: Cast, metric: str) -> tuple[str, Compari
         sft, opd = evidence.end(cast.sft, metric), evidence.end(cast.opd, metric)
         shrunk = evidence.end(cast.opd, metric, null=null)
         factor, unit = (1e3, "· 1e-3") if metric == "spectral_shift" else (100, "%")
-    words = f"{label(cast.sft)}'s update at OPD's norm: {say(shrunk, factor)} {unit}"
+    words = f"the update of {label(cast.sft)} at OPD's norm: {say(shrunk, factor)} {unit}"
     if metric == "update_sparsity":
         effect, under_null = opd - sft, shrunk - sft
     else:

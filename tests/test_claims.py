@@ -85,10 +85,35 @@ def test_half_an_ordering_is_partly_and_names_the_half_that_fails():
 
 
 def test_nothing_to_lose_is_no_proof_that_nothing_was_lost():
-    scores = {"opd": 0.56, "opd_projected_early": 0.56}
-    assert read(world({"accuracy": scores}), "C11") == UNTESTED
-    assert "nothing to lose" in read(world({"accuracy": scores}), "C11", "why")
-    assert read(world({"accuracy": scores | {"opd_projected_early": 0.5}}), "C11") == PARTLY
+    idle_sft = world({"learning": {"sft": (0.3, 0.3, 0.3)}})
+    assert read(idle_sft, "C11") == PARTLY
+    assert read(idle_sft, "C11", "why").count("nothing to lose") == 1  # once for both comparisons
+    idle = world({"learning": {"sft": (0.3, 0.3, 0.3), "opd": (0.4, 0.4, 0.4)}})
+    assert read(idle, "C11") == UNTESTED
+
+
+def test_a_margin_that_another_objective_passes_preserves_nothing():
+    near = {"rlvr": (25.1, 25.3, 26.1)}
+    assert read(world({"stable_rank": near}), "C12") == UNTESTED
+    assert "RLVR, another objective, is within 0.1 too" in read(world({"stable_rank": near}), "C12", "why")
+    far = near | {"opd_tokens_random_25": (80.0, 80.0, 80.0)}
+    assert read(world({"stable_rank": far}), "C12") == NOT_REPRODUCED
+
+
+def test_a_mix_cannot_lie_between_objectives_that_do_not_differ():
+    same = {"rlvr": (25, 25.5, 26.1)}
+    assert read(world({"stable_rank": same}), "C14") == UNTESTED
+
+
+def test_equal_ranks_at_equal_norms_show_nothing():
+    assert read(world({"frobenius_norm": {"rlvr": 0.45}}), "C8") == NOT_REPRODUCED
+
+
+def test_each_optimizer_has_its_best_rate():
+    faster = {"opd_lr_2e-05": 0.7}
+    beaten = {"accuracy": {"opd": 0.4} | faster, "learning": {"opd_lr_2e-05": (0.4, 0.6, 0.7)}}
+    assert read(world(beaten), "S7") == REPRODUCED
+    assert read(world(beaten | {"learning": {"opd_lr_2e-05": (0.4, 0.4, 0.4)}}), "S7") == NOT_REPRODUCED
 
 
 def test_other_seeds_can_change_a_verdict():

@@ -1,6 +1,7 @@
 """A comparison holds, fails or stays undecided by where its interval lies, whatever its mean."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,17 @@ HOLDS = Comparison(text="a", values=seeds(1, 1.1, 0.9))
 FAILS = Comparison(text="b", values=seeds(-1, -1.1, -0.9))
 OPEN = Comparison(text="c", values=seeds(3, -1, 1))
 MISSING = absent("d", "no such run")
+IDLE = replace(HOLDS, idle="both would do")
+
+
+def test_those_undecided_for_one_reason_share_it():
+    finding = Finding(ours="", comparisons=(IDLE, replace(FAILS, idle="both would do"), OPEN))
+    assert reason(finding) == "Undecided: a; b (both would do); c"
+
+
+def test_a_ratio_near_one_has_a_digit_more():
+    assert "× 1.028" in str(times(seeds(1.028, 1.03, 1.026), seeds(1, 1, 1), ""))
+    assert "× 1.67 " in str(times(seeds(1.67, 1.69, 1.65), seeds(1, 1, 1), ""))
 
 
 def test_an_order_is_decided_by_the_interval_and_not_by_the_mean():
@@ -114,12 +126,14 @@ def test_a_comparison_says_its_interval_and_from_ten_seeds_on_a_second_opinion()
         ((HOLDS, OPEN), PARTLY),
         ((HOLDS, MISSING), PARTLY),
         ((OPEN, MISSING), UNTESTED),
+        ((IDLE, IDLE), UNTESTED),
+        ((IDLE, HOLDS), PARTLY),
+        ((IDLE, FAILS), NOT_REPRODUCED),
         ((), UNTESTED),
     ],
 )
 def test_the_verdict_follows_from_the_outcomes(comparisons, verdict):
     assert judge(Finding(ours="", comparisons=comparisons)) == verdict
-    assert judge(Finding(ours="", comparisons=comparisons, blunt="both would do")) == UNTESTED
 
 
 def test_the_reason_names_what_fails_and_what_is_open_and_why():

@@ -68,7 +68,10 @@ TRUE: dict[str, dict[Any, Any]] = {
         **{"opd": 0.633, "opd_projected_early": 0.642, "opd_projected_random": 0.5, "sft": 0.555},
         **{"sft_projected_early": 0.456, "opd_subnetwork_found": 0.63, "opd_subnetwork_random": 0.55},
         **{"opd_sgd": 0.5, "opd_teacher_rollouts": 0.6},
+        **{"sft_matched_projected_early": 0.456},
     },
+    "greedy": {"opd": 0.7, "sft": 0.6, "opd_sgd": 0.7},
+    "learning": {"opd": (0.4, 0.5, 0.6), "sft": (0.3, 0.4, 0.5)},
     "pair jaccard": {
         **{("opd", "opd_restream", 0): 0.6, ("opd", "rlvr", 0): 0.55},
         **{("opd", "opd_rotated", 0): 0.6, ("opd", "opd_rotated", 1): 0.4},
@@ -103,7 +106,13 @@ FALSE: dict[str, dict[str, dict[Any, Any]]] = {
     "C8": {"frobenius_norm": {"rlvr": 0.45}, "stable_rank": {"rlvr": (30, 20, 15)}},
     "C9": {"hill_index": {"sft": (3, 2.5, 2), "opd": (2, 4, 6), "rlvr": (2, 3, 4)}},
     "C10": {"subspace_alignment": {"opd": (0.2, 0.6, 1)}},
-    "C11": {"accuracy": {"opd_projected_early": 0.4, "sft_projected_early": 0.556}},
+    "C11": {
+        "accuracy": {
+            "opd_projected_early": 0.4,
+            "sft_projected_early": 0.556,
+            "sft_matched_projected_early": 0.556,
+        }
+    },
     "C12": {"stable_rank": dict.fromkeys(TOKENS, (80.0, 80.0, 80.0))},
     "C13": {
         "stable_rank": {"opd_teacher_rollouts": (80.0, 80.0, 80.0)},
@@ -137,7 +146,7 @@ FALSE: dict[str, dict[str, dict[Any, Any]]] = {
     "S3": {"principal_overlap": {"opd": 0.32}, "low_magnitude_overlap": {"opd": 0.2}},
     "S4": {"mlp frobenius_norm": {"opd": 0.1}},
     "S5": {"pair reverse_coverage": {("opd", "rlvr", 0): 0.1}},
-    "S6": {"accuracy": {"opd_subnetwork_found": 0.4}},
+    "S6": {"accuracy": {"opd_subnetwork_found": 0.4, "opd_subnetwork_random": 0.63}},
     "S7": {"accuracy": {"opd_sgd": 0.7}},
 }
 
@@ -195,6 +204,9 @@ def world(
         home="chain_sum",
         diagnostics=DiagnosticsConfig(alphas=(ALPHA,)),
         rotated=(1,),
+        branches=dict.fromkeys(
+            ("opd_projected_early", "sft_projected_early", "sft_matched_projected_early"), 1 / 3
+        ),
         **everything,
     )
 
@@ -215,6 +227,11 @@ def _place(tables: dict[str, list[Any]], name: str, run: Any, seed: int, step: i
         if step == STEPS[-1]:
             tables["curves"].append((run, seed, step, "sampled_accuracy:chain_sum", value))
             tables["curves"].append((run, seed, step, "sampled_accuracy_se:chain_sum", 0.01))
+    elif name == "greedy":
+        if step == STEPS[-1]:
+            tables["curves"].append((run, seed, step, "greedy_accuracy:chain_sum", value))
+    elif name == "learning":
+        tables["curves"].append((run, seed, step, "sampled_accuracy", value))
     elif kind.startswith("null "):
         tables["nulls"].append((kind[5:], 0, "q", run, seed, step, metric, K_OF.get(metric, np.nan), value))
     elif kind == "pair":
@@ -239,10 +256,7 @@ def _with_sizes(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _with_copies(name: str, runs: dict[Any, Any]) -> dict[Any, Any]:
     """The runs that are like others unless said otherwise."""
-    copies = (
-        {"sft": "sft_matched"} if name != "accuracy" else {"sft_projected_early": "sft_projected_early_k12"}
-    )
-    copies |= {f"mix_{alpha}": f"mix_{alpha}_unit" for alpha in MIXES}
+    copies = {"sft": "sft_matched"} | {f"mix_{alpha}": f"mix_{alpha}_unit" for alpha in MIXES}
     return {copy: runs[run] for run, copy in copies.items() if run in runs} | runs
 
 

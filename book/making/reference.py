@@ -44,7 +44,15 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Claims, comparisons, intervals and verdicts.",
         (
             *("claims", "claims_of_paper", "claims_of_others", "ledger", "evidence", "findings", "outcomes"),
-            *("verdicts", "rules_weights", "rules_training", "rules_controls", "rules_gates", "rules_pnt"),
+            *(
+                "verdicts",
+                "rules_weights",
+                "rules_training",
+                "rules_controls",
+                "rules_projection",
+                "rules_gates",
+                "rules_pnt",
+            ),
             "rules_sibling",
         ),
     ),
