@@ -37,7 +37,8 @@ def claims_figure(readings: list[Reading]) -> Figure:
 
     readings: as `claims.read_all` returns them. A dot is a comparison, at its clearance: the distance of its
     mean from the edge of what the claim allows, in half widths of its 95 % interval, so that a dot right of 1
-    holds, left of −1 fails, and between is undecided. Dots beyond ± 100 sit at the edge.
+    holds, left of −1 fails, and between is undecided; hollow ones decide nothing. Dots beyond ± 100 sit at
+    the edge.
     """
     claims = list(dict.fromkeys(reading.claim.id for reading in readings))
     by_place = {(reading.claim.id, reading.name): reading for reading in readings}
@@ -99,6 +100,8 @@ def _draw_comparison(ax: Axes, height: float, comparison: Comparison) -> None:
     x, color = float(np.clip(comparison.clearance, -EDGE, EDGE)), _OUTCOMES[comparison.outcome]
     ax.plot([x - 1, x + 1], [height, height], color=color, linewidth=1)
     look: dict[str, Any] = {"color": color, "marker": "|" if abs(x) == EDGE else "o", "markersize": 3.2}
+    if comparison.idle:
+        look["markerfacecolor"] = "white"
     ax.plot(x, height, label=named(_COUNTED[comparison.outcome]), **look)
 
 
@@ -127,6 +130,7 @@ def _legend(fig: Figure) -> None:
     height = fig.get_size_inches()[1]
     words = (
         "distance of a mean from the edge of what its claim allows, in half widths of its 95 % interval over "
-        "seeds\n> null: whether the effect is more than chance gives"
+        "seeds\nhollow: it would lie there whether the claim is true or not; "
+        "> null: whether the effect is more than chance gives"
     )
     fig.text(0.71, 0.12 / height, words, ha="center", va="bottom", fontsize=7.2, linespacing=1.5)
