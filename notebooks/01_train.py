@@ -95,7 +95,7 @@ print(f"{examples[-1].prompt}{noisy}$   the last one with 30 % of its digits cor
 # | RLVR | the student's own | $a_t = A$ |
 # | mix | the student's own | $a_t = -\alpha\, r_t + (1 - \alpha) A$ |
 #
-# Here $r_t = \log \pi_\theta(y_t) - \log \pi_T(y_t)$ is the gap to the teacher on the sampled token, and $A$
+# Here $r_t = \log \pi_\theta(y_t) - \log \pi_T(y_t)$ is the gap to the teacher on the sampled token. $A$ is
 # the reward less the mean of its group (the completions of one prompt), over their standard deviation: one
 # number for all tokens.
 #
@@ -139,15 +139,27 @@ plan[shown].assign(teacher=plan["teacher"].where(plan["objective"].isin(["opd", 
 from paper_lib.study import train_study
 
 directories = train_study(profile, data_dir=data_dir, workers=workers, force=force, train=train)
+
+# %%
+from paper_lib.curves import training_curves
+
+curves, used = training_curves(study)
 snapshots = sum(len(list(folder.glob("step_*.safetensors"))) for folder in directories)
-print(f"{len(directories)} of {len(study.profile.planned())} runs on disk, with {snapshots} snapshots")
+known = curves.groupby(["run", "seed"]).ngroups
+print(f"{len(study.profile.planned())} runs are planned, a run of five seeds counted as five.")
+print(f"{known} of them have results: rows in the tables, or a folder on this disk.")
+print(f"{len(directories)} of them have their weights on this disk, {snapshots} snapshots in all.")
+
+# %% [markdown]
+# What is drawn here and in the notebooks after it needs the rows alone. The weights of a run are needed to
+# measure something new in it, or to go on from it; where none are on this disk, nothing can be.
 
 # %% [markdown]
 # ## Credit, token by token
 #
-# We let the base, which is there before any run is, sample completions of eight problems, score them with
-# the teacher, and take a long one, wrong if there is any, to compare what the objectives would have it learn
-# from. In the study, OPD and RLVR start from the anchor instead.
+# We let the base, which is there before any run is, sample completions of eight problems, and score them with
+# the teacher. On a long one, wrong if there is any, we compare what the objectives would have it learn from.
+# In the study, OPD and RLVR start from the anchor instead.
 
 # %%
 from dataclasses import replace
@@ -212,15 +224,13 @@ save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weight
 # ## Learning curves
 #
 # **Claim (the premise of §3).** Every objective improves its student: SFT the base, OPD and RLVR the anchor,
-# with headroom left below the teacher. Where a run has not improved, its geometry is that of noise.
+# with headroom left below the teacher. Where a run has not improved, its geometry says nothing of learning.
 #
 # Curves come from the tables where a run is measured, and from its folder where it is not yet.
 
 # %%
-from paper_lib.curves import training_curves
 from paper_lib.evaluation import accuracy
 
-curves, used = training_curves(study)
 evaluation, home = study.profile.evaluation, opd.tasks[0]
 asked = problems(home, split="validation", number=evaluation.snapshot_problems, seed="evaluation")
 sampling = {"samples": evaluation.samples, "max_new_tokens": opd.max_new_tokens, "seed": "teacher"}
@@ -230,7 +240,7 @@ print(f"         {best['greedy_accuracy']:.3f} greedy, on {len(asked)} validatio
 
 # %%
 from paper_lib.drawing import draw_chance
-from paper_lib.drawing_controls import draw_accuracy
+from paper_lib.drawing_controls import draw_accuracy, scores
 
 panels = {"from the base": ["sft"], "from the anchor": ["opd", "rlvr", "sft_matched"]}
 panels["variants of OPD"] = ["opd", "opd_exact", "opd_small_teacher", "opd_teacher_rollouts"]
@@ -246,9 +256,9 @@ save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=use
 
 # %% [markdown]
 # Accuracy (avg@8) is that of eight answers a problem, sampled at temperature 1, for the seeds that all runs
-# of a panel have; the band and the bars at the right are the 95 % interval over seeds where there are three,
-# and with fewer the standard error of the evaluation, over problems and not over training. The runs of the
-# middle and right panels start from the weights in which the left one ends. A curve that ends within the
+# of a panel have. The band and the bars at the right are the 95 % interval over seeds where there are three.
+# With fewer they are the standard error of the evaluation, over problems and not over training. The runs of
+# the middle and right panels start from the weights in which the left one ends. A curve that ends within the
 # errors of its start is no evidence of learning.
 
 # %% [markdown]
@@ -267,13 +277,12 @@ play_rollouts(batch, log_p, teacher_log_p, policy.tokenizer, posed, row=row)
 # %% [markdown]
 # ## What we found
 #
-# The gain is that of the last over the first snapshot on the same validation problems, its error taken as if
-# they were drawn anew each time, which makes it too large rather than too small; *agrees* and *disagrees*
-# need two of them. *greedy* is the accuracy at the end without sampling.
+# The gain is that of the last over the first snapshot on the same validation problems. Its error is taken as
+# if they were drawn anew each time, which makes it too large rather than too small; *agrees* and *disagrees*
+# need two of them. *greedy* is the accuracy at both ends without sampling, the likeliest token taken each
+# time.
 
 # %%
-from paper_lib.drawing_controls import scores
-
 claims = pd.DataFrame(columns=["claim", "paper, AIME 2024 (first draft)"])
 claims.loc["sft"] = "SFT improves the base", "55.5 after SFT"
 claims.loc["opd"] = "OPD improves the anchor", "55.5 → 63.3"
@@ -282,12 +291,24 @@ claims.loc["sft_matched"] = "so does SFT at OPD's rate, batch and steps", "no su
 lines = {run: scores(curves, [run]).set_index("step") for run in claims.index}
 first, last = (pd.DataFrame({run: line.iloc[at] for run, line in lines.items()}).T for at in (0, -1))
 gain, error = last["mean"] - first["mean"], (first["error"] ** 2 + last["error"] ** 2) ** 0.5
-claims["ours"] = [f"{a:.3f} → {b:.3f}" for a, b in zip(first["mean"], last["mean"], strict=True)]
+claims["ours"] = first["mean"].map("{:.3f} → ".format) + last["mean"].map("{:.3f}".format)
 claims["gain"] = [f"{a:.3f} ± {b:.3f}" for a, b in zip(gain, error, strict=True)]
-greedy = curves[curves["metric"] == "greedy_accuracy"].groupby(["run", "seed"])["value"].last()
-claims["greedy"] = greedy.groupby("run").mean().round(3)
+greedy = curves[curves["metric"] == "greedy_accuracy"].groupby(["run", "seed"])["value"]
+greedy = greedy.agg(["first", "last"]).groupby("run").mean()
+claims["greedy"] = greedy["first"].map("{:.3f} → ".format) + greedy["last"].map("{:.3f}".format)
 claims["agrees?"] = pd.cut(gain / error, [-np.inf, -2, 2, np.inf], labels=["disagrees", "unclear", "agrees"])
 claims.reset_index(drop=True)
+
+# %% [markdown]
+# Compare the two kinds of accuracy. In the reference set the anchor's greedy answer is right on every
+# validation problem, and so it is after OPD, RLVR and matched SFT. These runs teach their student no sum that
+# it could not do. They *sharpen* it: sampled at temperature 1, it slips less often. Only SFT, from the base,
+# gets more of the greedy answers right (0.906 → 1.000). Three things follow.
+#
+# - Accuracy in this study, and what OPD gains over the anchor, say how seldom sampling errs.
+# - A loss under projected training (C11) is sharpening that was not gained, and no skill that was lost.
+# - Whether learning something new has the same geometry cannot be seen here. avg@8, which the paper reports
+#   too, does not tell the two kinds of gain apart.
 
 # %% [markdown]
 # ## Exercises
@@ -318,8 +339,8 @@ check("01-1", answer)
 # <details><summary>Solution</summary>
 #
 # SFT sees 5,375 · 256 = 1,376,000 sequences and OPD 300 · 64 = 19,200, about 72 times fewer: four times
-# fewer a step, over eighteen times fewer steps. The paper compares the two updates as if the objective were
-# what differs. `sft_matched` is the run that has OPD's start, rate, steps and batch.
+# fewer a step, and nearly eighteen times fewer steps. The paper compares the two updates as if the objective
+# were what differs. `sft_matched` is the run that has OPD's start, rate, steps and batch.
 #
 # </details>
 

@@ -43,20 +43,31 @@ from paper_lib.profiles import get_profile
 
 study = get_profile(profile)
 sizes, generator = study.diagnostics, torch.Generator().manual_seed(seed)
-print(sizes)
+
+# %%
+meaning = {
+    "alphas": "α, the share of the weights that a mask marks",
+    "principal_rank": "r, directions of W₀ behind the principal mask",
+    "angle_k": "k, directions of W₀ and W_t in the angles",
+    "K": "K, directions of ΔW in V_K and Sim_K",
+    "hill_k": "singular values of ΔW in the Hill index",
+    "energy_k": "directions of ΔW whose energy is added up",
+    "eta": "η, the relative change that still counts as none",
+}
+pd.DataFrame({"value": {name: getattr(sizes, name) for name in meaning}, "what it is": meaning})
 
 # %% [markdown]
 # Throughout, $W_0$ is a matrix at the start of a run, $W_t$ at a snapshot, $\Delta W_t = W_t - W_0$ and
 # $\sigma_1 \ge \sigma_2 \ge \dots$ are singular values. Weights are compared in the precision they are stored
 # in, spectra are computed in float64. Sizes such as $k$ and $K$ belong to the model, so the profile has its
-# own (above); the paper's rule for each is given with it.
+# own (above). The paper's are α = 0.3, r = 64, k = 512, K = 16 and η = 10⁻³, at a width of 4,096.
 
 # %% [markdown]
 # ## What bf16 shows
 #
 # An entry is *visible* when the two stored values differ, $|a - b| > \eta \max(|a|, |b|)$ with $\eta =
 # 10^{-3}$ (App. C.3). The update sparsity is the share that is not, the update density its complement. One
-# change, three weights, three outcomes:
+# change, three weights:
 
 # %%
 from paper_lib.sparsity import half_ulp, visible_mask
@@ -90,9 +101,9 @@ print(
 # %% [markdown]
 # ## Size and spectrum of the update
 #
-# The stable rank counts directions by the energy they carry, the Hill index measures how fast the leading
-# singular values fall (low is a heavy tail), and the drift ratio compares the root mean square of $\Delta W$
-# with what Adam does on pure noise (§4.1; the last one is ours):
+# The stable rank counts directions by the energy they carry. The Hill index measures how fast the leading
+# singular values fall (low is a heavy tail). The drift ratio compares the root mean square of $\Delta W$ with
+# what Adam does on pure noise (§4.1; the last one is ours):
 #
 # $$\mathrm{srank} = \frac{\lVert\Delta W\rVert_F^2}{\lVert\Delta W\rVert_2^2}, \qquad
 # \mathrm{Hill}_k = \Bigl[\frac{1}{k-1} \sum_{i<k} \log\frac{\sigma_i}{\sigma_k}\Bigr]^{-1}, \qquad
@@ -122,7 +133,8 @@ print(f"drift ratio of AdamW on noise alone: {drift_ratio(weight.detach(), [rate
 # %% [markdown]
 # A ratio well above this is drift: successive steps agree. Adam divides by the size of the gradient, so the
 # ratio does not depend on it, and a run whose gradients are noise still moves every weight by about
-# $\mathrm{lr}\sqrt{\text{steps}}$.
+# $\mathrm{lr}\sqrt{\text{steps}}$. The reverse does not follow. Near 1 the norm alone does not tell a run
+# from noise, but its stable rank and its Sim_K may, as a walk neither has leading directions nor keeps any.
 
 # %% [markdown]
 # ## Rotation of the weights
@@ -168,9 +180,9 @@ print(f"chance: {chance_alignment(sizes.K, 128):.3f}")
 #
 # Each matrix is read from its snapshots one at a time, so memory does not grow with the model. Beside each
 # main run's own values come those of nulls: a Gaussian of the same norm, the same entries in random places,
-# a random walk with the same step lengths, what Adam does with the same learning rates on noise, and the
-# updates of SFT and matched SFT at the norm of OPD's and RLVR's. Pairs of runs, the KL to the start and the
-# curvature of W_0 along the updates come with it.
+# and a random walk with the same step lengths. Two more are what Adam does with the same learning rates on
+# noise, and the updates of SFT and matched SFT at the norm of OPD's and RLVR's. Pairs of runs, the KL to the
+# start and the curvature of W_0 along the updates come with it.
 
 # %%
 from paper_lib.extract import extract_study
@@ -201,10 +213,10 @@ matrices.query("run == 'opd' and layer == 0 and module == 'q' and metric == 'sta
 # %% [markdown]
 # ## What must hold
 #
-# **Claim.** The tables satisfy what holds for any matrices whatever: the density complements the sparsity; an
-# overlap lies within its range; the stable rank is the quotient of the two norms, at least 1 and at most
-# $\min(m, n) \le \sqrt{mn}$; by Mirsky's inequality $\lVert\sigma(W_t) - \sigma(W_0)\rVert_2 \le \lVert\Delta
-# W\rVert_F$; a mean angle does not exceed the largest one; an update agrees with itself. One row that
+# **Claim.** The tables satisfy what holds for any matrices whatever. The density complements the sparsity. An
+# overlap lies within its range. The stable rank is the quotient of the two norms, at least 1 and at most
+# $\min(m, n) \le \sqrt{mn}$. By Mirsky's inequality $\lVert\sigma(W_t) - \sigma(W_0)\rVert_2 \le \lVert\Delta
+# W\rVert_F$. A mean angle does not exceed the largest one, and an update agrees with itself. One row that
 # violates one of these would refute the extraction.
 
 # %%
