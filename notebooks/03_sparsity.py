@@ -71,8 +71,9 @@ use_style()
 # ## Sparsity of every run
 #
 # **Claim (§3.2, Table 1; C1, C2).** SFT leaves the fewest weights unchanged, OPD more, RLVR the most, and
-# OPD's share hardly depends on the teacher or the data. Refuted by another order, by a variant of OPD outside
-# the gap between SFT and RLVR; and left without an explanation of its own if the nulls fall on the runs.
+# OPD's share hardly depends on the teacher or the data. Refuted by another order, or by a variant of OPD more
+# than 6 points from it (the ledger's margin); left without an explanation of its own if the nulls fall on the
+# runs.
 
 # %%
 from paper_lib.drawing import draw_legend, draw_points
@@ -217,9 +218,9 @@ save_figure(fig, "fig_rounding_null", figures_dir, profile=profile, inputs=used,
 # seeds; runs that share one curve differ in how far
 # they have gone, not in how they move. Right, what each run's sparsity has beyond that of a Gaussian update
 # of the same norm on the same weights: zero means that its size explains it. An update whose entries are of
-# more equal size than normal ones shows more of itself at the same norm, one with heavier tails less; the
-# permuted null has the run's own entries in random places, so where it stands beside the run, even the rest
-# is explained without asking which weights moved.
+# more equal size than normal ones shows more of itself at the same norm, one with heavier tails less. The
+# permuted null has the run's own entries in random places. Where it stands beside the run, even the rest is
+# explained without asking which weights moved.
 
 # %%
 size = at_end(over_matrices(matrices, "relative_norm", modules=chosen))
@@ -435,7 +436,7 @@ save_figure(fig, "fig_gate3_visibility", figures_dir, profile=profile, inputs=in
 # ½ ULP names. The distance of a ring from the diagonal is what the *placing* of large entries on
 # large or small weights adds: none on it, fewer visible weights than their sizes give where it lies below.
 # Right, in bf16 the line is level up to 2⁻⁸ whatever the run, so that the paper's η = 10⁻³ is a test for
-# equal bits; the same update stored in fp16 or fp32 has no such floor, and there its sparsity is a choice of
+# equal bits. The same update stored in fp16 or fp32 has no such floor, and there its sparsity is a choice of
 # η.
 
 # %%
@@ -527,7 +528,8 @@ from paper_lib.exercises import check
 #
 # <details><summary>Hint</summary>
 #
-# An overlap o needs (α − (1 − d)) / d ≤ o ≤ α / d. Solve each inequality for α.
+# Which bounds does the section on overlaps put on an overlap, for a given α? Here the overlap is what is
+# given. Which α does each of the two leave open, and which do both?
 #
 # </details>
 

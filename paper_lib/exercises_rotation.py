@@ -122,7 +122,7 @@ def _per_norm(answer: Any, tables: Frames) -> str:
             (1 / right, "the wrong way up: SFT over OPD"),
             (
                 turned["sft"] / turned["opd"] * moved["opd"] / moved["sft"],
-                "averaged before dividing: divide matrix by matrix, then take the mean",
+                "averaged before dividing, as the table does: divide matrix by matrix, then take the mean",
             ),
         ),
     )
@@ -146,8 +146,8 @@ def _unseen(answer: Any, tables: Frames) -> str:
             )
         if right < TURNED:
             raise Wrong(
-                f"NSS is 0 and the right span turns on {case.name}, by {right:.0f}° only: give the largest "
-                "singular values vectors from outside the old span"
+                f"NSS is 0 and the right span turns on {case.name}, by {right:.0f}° only: which of the old "
+                "leading directions are still among the new ones?"
             )
     return "NSS and angles are blind to each other: C3 and C4 are two claims, though both follow the norm."
 
