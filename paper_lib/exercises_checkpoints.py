@@ -40,7 +40,10 @@ def _drift(answer: Any, tables: Frames) -> str:
             ((right["rlvr"], right["opd"]), "the other way round: OPD's comes first"),
         ),
     )
-    return "RLVR's update is within a factor of two of what Adam does on noise, whatever its reward."
+    return (
+        "RLVR's norm is within a factor of two of what Adam makes of noise: the norm alone does not tell it "
+        "from noise, and its rank and Sim_K may."
+    )
 
 
 def _rounding(answer: Any, tables: Frames) -> str:

@@ -9,21 +9,49 @@ from exercise_cells import ROOT, solved
 from paper_lib.exercises import EXERCISES
 
 PAGE = " ".join((ROOT / "book" / "pages" / "teaching.md").read_text(encoding="utf-8").split())
-NUMBERS = {
+NUMBERS = {  # what the page prints of an answer, and of what stands beside it, and the same from the solution
     "01-1": ("71.7", lambda names: f"{names['answer']:.1f}"),
     "03-1": ("0.296 to 0.348", lambda names: "{:.3f} to {:.3f}".format(*names["answer"])),
-    "03-3": ("0.07 points", lambda names: f"{names['answer']:.2f} points"),
+    "03-3": (
+        "0.07 points, of the 23.04 between OPD and SFT as they are (with matched SFT's update 7.0 are left)",
+        lambda names: (
+            "{:.2f} points, of the {:.2f} between OPD and SFT as they are "
+            "(with matched SFT's update {:.1f} are left)"
+        ).format(names["answer"], *points_sparser(names)),
+    ),
     "04-1": ("6.", lambda names: f"{names['answer']}."),
-    "04-3": ("1.02", lambda names: f"{names['answer']:.2f}"),
-    "05-2": ("`sft_matched`", lambda names: f"`{names['answer']}`"),
+    "04-3": (
+        "1.02, where the angles as they are have a ratio of 3.83",
+        lambda names: (
+            f"{names['answer']:.2f}, where the angles as they are have a ratio of "
+            f"{names['as_is']['sft'] / names['as_is']['opd']:.2f}"
+        ),
+    ),
+    "05-2": (
+        "`sft_matched`, by 0.770; OPD gains 0.545, RLVR 0.538, SFT 0.424",
+        lambda names: "`{}`, by {:.3f}; OPD gains {:.3f}, RLVR {:.3f}, SFT {:.3f}".format(
+            names["answer"], *(names["excess"][run] for run in ("sft_matched", "opd", "rlvr", "sft"))
+        ),
+    ),
     "06-2": ("0.238", lambda names: f"{names['answer']:.3f}"),
-    "06-3": ("3 for OPD", lambda names: f"{names['answer'](names['paired'])} for OPD"),
+    "06-3": (
+        "3 for OPD against RLVR, *from the tables*, and 5 against another seed's",
+        lambda names: "{} for OPD against RLVR, *from the tables*, and {} against another seed's".format(
+            *(names["answer"](names[kind]) for kind in ("paired", "mismatched"))
+        ),
+    ),
     "07-1": (
         "8.49 for OPD, 1.71 for RLVR",
         lambda names: "{:.2f} for OPD, {:.2f} for RLVR".format(*names["answer"]),
     ),
     "07-2": ("0.0017", lambda names: f"{names['answer']:.4f}"),
 }
+
+
+def points_sparser(names):
+    """Of exercise 03-3: OPD than SFT as they are, and than matched SFT's update at OPD's norm."""
+    others = names["ours"]["sft"], names["shrunk"]["rescaled_sft_matched"]
+    return [100 * (names["ours"]["opd"] - other) for other in others]
 
 
 def paragraph(name):
