@@ -240,8 +240,8 @@ print("K in use:", ", ".join(sorted({str(projection.K) for projection in project
 # less than 2 points, and SFT more than 2 points and more than OPD. Refuted where the interval over seeds lies
 # on the other side; and the subspace is special only if a random one of the same size costs more.
 #
-# A loss is evidence only where something was left to gain. How much did each free run learn after V was
-# taken, in validation accuracy?
+# A run that learns nothing more after V is taken has nothing to lose, and what it loses decides nothing. How
+# much did each free run learn from there on, in validation accuracy?
 
 # %%
 from paper_lib.drawing_controls import draw_accuracy, scores
@@ -251,7 +251,7 @@ for parent, step in sorted({run.branch for run in study.everything if run.projec
     print(f"{label(parent)}: {line[step]:.3f} at step {step}, {line.iloc[-1]:.3f} at the end")
 
 # %% [markdown]
-# In the reference set SFT learns nothing after its branch (0.794 → 0.787). Confining it there tests little,
+# In the reference set SFT learns nothing after its branch (0.794 → 0.787). Confining it there tests nothing,
 # whether it loses or not. Matched SFT goes on learning, which makes it the run to confine: where the profile
 # has `sft_matched_projected_early`, the table below the sweep has what it loses.
 

@@ -85,7 +85,8 @@ print(f"seeds that all of them have: {shared}")
 # **Claim (§5, Fig. 7; C12–C14).** The first two keep OPD's stable-rank trajectory; a mix leaves it once α
 # is small. By the rule of the ledger a trajectory is kept within a distance of 0.1 of OPD's (defined below),
 # and that means something only where another objective, RLVR, does not stay within it. C14 is refuted by
-# mixes that do not come nearer to RLVR than to OPD as α falls.
+# mixes that do not come nearer to RLVR than to OPD as α falls, and open where RLVR is no farther from OPD
+# than OPD with other rollouts.
 
 # %%
 from paper_lib.drawing import draw_legend, draw_trajectory

@@ -8,6 +8,12 @@ import jupytext
 import pytest
 from nbformat import NotebookNode
 
+from paper_lib.outcomes import EXPLAINED
+from paper_lib.rules_controls import PRESERVED
+from paper_lib.rules_projection import INTACT
+from paper_lib.rules_training import BAND_FACTOR, NORM_FACTOR
+from paper_lib.rules_weights import STABLE_SPARSITY
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
 LINES = 15
@@ -139,6 +145,23 @@ def test_a_figure_is_a_claim_a_cell_that_ends_in_saving_it_and_a_reading(source)
 def test_every_figure_of_the_paper_is_drawn_where_the_readme_says(stem):
     found = {name for cell in cells(FOLDER / f"{stem}.py") for name in saves(cell)}
     assert found >= FIGURES[stem] - {"claims"}
+
+
+@pytest.mark.parametrize(
+    ("stem", "margin", "value", "words"),
+    [
+        ("03_sparsity", STABLE_SPARSITY, 0.06, "more than 6 points from it"),
+        ("04_pca", EXPLAINED, 0.9, "rotate a tenth less"),
+        ("05_locking", BAND_FACTOR, 0.5, "at half of another's or less"),
+        ("05_locking", NORM_FACTOR, 1.5, "at 1.5 times and more"),
+        ("05_locking", INTACT, 0.02, "less than 2 points"),
+        ("06_controls", PRESERVED, 0.1, "within a distance of 0.1"),
+    ],
+)
+def test_a_margin_that_prose_quotes_is_that_of_the_ledger(stem, margin, value, words):
+    prose = " ".join(cell.source for cell in cells(FOLDER / f"{stem}.py", "markdown"))
+    assert margin == value, f"{stem} says {words!r}"
+    assert words in " ".join(prose.split())
 
 
 @pytest.mark.parametrize("stem", FIGURES)
