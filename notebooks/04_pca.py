@@ -134,7 +134,7 @@ save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=mea
 # objectives do not differ in it.
 #
 # "Rotation" is thus several numbers. The ledger judges C3 by the *mean* principal angle, that of U and that
-# of V averaged, over all matrices; the figure has U's mean and U's largest angle. Does the choice matter?
+# of V averaged, over all matrices. Does the choice matter?
 
 # %%
 from paper_lib.nulls import t_interval
