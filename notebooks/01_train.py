@@ -135,7 +135,7 @@ plan[shown].assign(teacher=plan["teacher"].where(plan["objective"].isin(["opd", 
 # not trained again, whether its folder is still there or not, unless something that is missing starts from
 # it. Where the tables are committed, as those of `reference` are, nothing is trained unless `train` says so.
 
-# %%
+# %% tags=["remove-stdout"]
 from paper_lib.study import train_study
 
 directories = train_study(profile, data_dir=data_dir, workers=workers, force=force, train=train)

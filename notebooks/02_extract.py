@@ -184,11 +184,14 @@ print(f"chance: {chance_alignment(sizes.K, 128):.3f}")
 # noise, and the updates of SFT and matched SFT at the norm of OPD's and RLVR's. Pairs of runs, the KL to the
 # start and the curvature of W_0 along the updates come with it.
 
-# %%
+# %% tags=["remove-stdout"]
 from paper_lib.extract import extract_study
-from paper_lib.tables import read_table
 
 paths = extract_study(profile, data_dir=data_dir, workers=workers, force=force)
+
+# %%
+from paper_lib.tables import read_table
+
 tables = {path.stem: read_table(path) for path in paths}
 for name, table in tables.items():
     print(f"{name:12} {len(table):>9,} rows: {', '.join(table.columns)}")

@@ -252,24 +252,28 @@ for parent, step in sorted({run.branch for run in study.everything if run.projec
 
 # %% [markdown]
 # In the reference set SFT learns nothing after its branch (0.794 → 0.787). Confining it there tests nothing,
-# whether it loses or not. Matched SFT goes on learning, which makes it the run to confine: where the profile
-# has `sft_matched_projected_early`, the table below the sweep has what it loses.
+# whether it loses or not. Matched SFT goes on learning, which makes it the run to confine: a profile that has
+# `sft_matched_projected_early` shows it in a panel of its own.
 
 # %%
 families = {name: [name, *(run for run in projections if run.startswith(name))] for name in ("opd", "sft")}
+trained, probes = set(curves["run"]), [run.name for run in study.probes if run.projection is not None]
+if matched := [run for run in probes if run.startswith("sft_matched") and run in trained]:
+    families["sft_matched"] = ["sft_matched", *matched]
 used = [tables["curves"]]
 caption = "Validation accuracy of training inside a subspace V, and the share of its steps that lies in V."
 
 # %%
-fig, axes = plt.subplots(1, 3, figsize=(7.2, 4.0), layout="constrained", width_ratios=(4, 3, 3))
+fig, axes = plt.subplots(1, len(families) + 1, figsize=(2.4 + 1.8 * len(families), 4.0), layout="constrained")
 for ax, (parent, runs) in zip(axes, families.items(), strict=False):
     draw_accuracy(ax, curves, runs=runs, since=study.run(runs[-1]).branch[1])
-    ax.set(title=f"{label(parent)}, validation", xlim=(0.15, 1.22), xticks=(0.2, 0.6, 1))
-draw_trajectory(axes[2], curves, "share_inside", runs=families["opd"][1:] + families["sft"][1:])
-for line in axes[2].lines:
+    ax.set(title=label(parent), xlim=(0.15, 1.22), xticks=(0.2, 0.6, 1))
+confined = [run for runs in families.values() for run in runs[1:]]
+draw_trajectory(axes[-1], curves, "share_inside", runs=confined)
+for line in axes[-1].lines:
     line.set_marker("")
-axes[0].set_ylabel("accuracy (avg@8)")
-axes[2].set(title="inside V", ylabel="share of the step", ylim=(0, 1))
+axes[0].set_ylabel("validation accuracy (avg@8)")
+axes[-1].set(title="inside V", ylabel="share of the step", ylim=(0, 1))
 draw_legend(fig, columns=3)
 save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs=used, caption=caption)
 
@@ -335,11 +339,12 @@ by_run.rename(index=label, columns={"seed": "n"}).round(3)
 from paper_lib.drawing_controls import draw_scores
 
 tasks = {task.name: task.name.replace("_", "\n") for task in (home, *study.evaluation.variants)}
-fig, axes = plt.subplots(2, len(tasks), figsize=(7.2, 4.4), layout="constrained", sharey="col")
+size = (7.2, 1.6 + 1.4 * len(families))
+fig, axes = plt.subplots(len(families), len(tasks), figsize=size, layout="constrained", sharey="col")
 for row, (parent, runs) in zip(axes, families.items(), strict=True):
     for ax, task in zip(row, tasks, strict=True):
-        draw_scores(ax, curves, task, runs=["sft", *runs] if parent == "opd" else runs)
-    row[0].set_ylabel(f"{label(parent)}: accuracy (avg@8)")
+        draw_scores(ax, curves, task, runs=runs if parent == "sft" else ["sft", *runs])
+    row[0].set_ylabel(f"{label(parent)}\naccuracy (avg@8)")
 for ax, title in zip(axes[0], tasks.values(), strict=True):
     ax.set_title(title.replace(" ", "\n"))
 draw_legend(fig)
@@ -347,10 +352,10 @@ caption = "Test accuracy of free and projected training on the task, variants of
 save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
-# In the upper row SFT is the anchor, where OPD starts: the distance from it to free OPD is what there is to
-# lose. Where that distance is within the error bars, the task cannot tell the subspaces apart, and an
-# intact accuracy is no evidence. The first task is the one trained on; the others show whether the
-# projection costs or spares what was not. Every column has its own scale.
+# Beside OPD and matched SFT stands SFT, the anchor where both start: the distance from it to the free run
+# is what there is to lose. Where that distance is within the error bars, the task cannot tell the subspaces
+# apart, and an intact accuracy is no evidence. The first task is the one trained on; the others show
+# whether the projection costs or spares what was not. Every column has its own scale.
 
 # %%
 gain = {}
@@ -368,7 +373,8 @@ pd.DataFrame(gain).loc[families["opd"]].rename(index=label).round(3)
 ways = {f"{way}_accuracy:{home.name}": way for way in ("greedy", "sampled")}
 by_way = curves[curves["metric"].isin(ways)].replace({"metric": ways})
 by_way = by_way.groupby(["run", "metric"])["value"].mean().unstack()
-by_way.loc[["sft", *families["opd"], *families["sft"][1:]]].rename(index=label).round(4)
+shown = dict.fromkeys(["sft", *(run for runs in families.values() for run in runs)])
+by_way.loc[list(shown)].rename(index=label).round(4)
 
 # %% [markdown]
 # In the reference set the greedy answers are right to 99.2 to 99.6 % throughout, in a random V too. The whole

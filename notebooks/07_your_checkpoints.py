@@ -36,7 +36,7 @@ data_dir: str = "data"  # where results/reference/ holds the runs to compare wit
 figures_dir: str = "figures"  # figures go to <profile>/ below it, or to <results_dir>/figures/
 results_dir: str = ""  # a folder that `compare` filled; empty compares the profile's own two models
 
-# %% tags=["setup"]
+# %% tags=["setup", "remove-stdout"]
 from pathlib import Path
 
 from paper_lib.compare import compare_profile
