@@ -88,8 +88,13 @@ from paper_lib.drawing_compare import draw_place
 from paper_lib.figures import save_figure
 from paper_lib.placing import comparable
 
+caption = (
+    "This run, its nulls, our reference runs and the paper's values, metric by metric. "
+    "Rotation is the mean principal angle of U and V; the paper leaves open which angle its values are."
+)
+
+# %%
 shown = axes_of(compared.matrices)
-caption = "This run, its nulls, our reference runs and the paper's values, metric by metric."
 fig, axes = plt.subplots(len(shown), 1, figsize=(4, 1.02 * len(shown) + 0.7), layout="constrained")
 for ax, axis in zip(axes, shown, strict=True):
     paper = axis.paper if comparable(axis, compared.account["width"], PAPER_WIDTH) else {}
@@ -127,7 +132,7 @@ from paper_lib.answer import maps_of
 from paper_lib.drawing_compare import draw_map
 
 maps = maps_of(compared.matrices)
-caption = "Sparsity, relative norm, rotation and stable rank of the update by layer and module."
+caption = "Sparsity, relative norm, mean principal angle (U and V) and stable rank by layer and module."
 fig, axes = plt.subplots(len(maps), 1, figsize=(4, 2 * len(maps)), layout="constrained", squeeze=False)
 for ax, axis in zip(axes.flat, maps, strict=True):
     draw_map(ax, compared.matrices, axis)

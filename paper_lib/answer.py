@@ -15,9 +15,10 @@ from paper_lib.placing import (
     reproduced,
 )
 from paper_lib.sizes import PAPER_WIDTH
+from paper_lib.summaries import ANGLE_MEAN
 
 OUR_WIDTH = 128  # of the reference runs
-MAPPED = ("update_sparsity", "relative_norm", "angle_mean", "stable_rank")
+MAPPED = ("update_sparsity", "relative_norm", ANGLE_MEAN, "stable_rank")
 NULLS = {"same_norm_gaussian": "Gaussian of the same norm", "permuted": "entries permuted"}
 
 

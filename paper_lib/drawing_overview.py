@@ -14,7 +14,7 @@ from paper_lib.nulls import t_interval
 from paper_lib.plain_words import number
 from paper_lib.seedwise import Untested, paired
 from paper_lib.styles import BACKDROP, NULL, named, run_style
-from paper_lib.summaries import ATTENTION
+from paper_lib.summaries import ANGLE_MEAN, ATTENTION
 
 _ALONG = {"modules": ATTENTION}
 _ENDS = ("sft", "opd", "rlvr")
@@ -45,7 +45,7 @@ MEASURES = (
         paper=(0.3188, 0.5359, 0.7348),
         alpha=True,
     ),
-    Measure(name="principal angle, ° (log)", metric="angle_v_mean", log=True, scale=180 / np.pi),
+    Measure(name="mean principal angle,\nU and V, ° (log)", metric=ANGLE_MEAN, log=True, scale=180 / np.pi),
     Measure(name="spectral shift (log)", metric="spectral_shift", paper=(1e-3, 1e-4, 1e-5), log=True),
     Measure(
         name="norm of the update (log)",

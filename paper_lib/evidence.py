@@ -11,7 +11,7 @@ import pandas as pd
 from paper_lib.config import DiagnosticsConfig, Profile
 from paper_lib.profiles import get_profile
 from paper_lib.seedwise import Untested, defined
-from paper_lib.summaries import energy_share, over_matrices, squared_norm
+from paper_lib.summaries import energy_share, mean_angles, over_matrices, squared_norm
 from paper_lib.tables import read_table
 
 
@@ -173,11 +173,11 @@ class Evidence:
 
     @cached_property
     def _measured(self) -> dict[Any, pd.DataFrame]:
-        return dict(iter(self.matrices.groupby(["run", "metric"])))
+        return _grouped(self.matrices, "run", "metric")
 
     @cached_property
     def _null(self) -> dict[Any, pd.DataFrame]:
-        return dict(iter(self.nulls.groupby(["null", "run", "metric"])))
+        return _grouped(self.nulls, "null", "run", "metric")
 
 
 def read_evidence(profile_name: str, data_dir: str | Path = "data") -> Evidence:
@@ -212,6 +212,11 @@ def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
     for column, value in where.items():
         table = table[table[column] == value] if len(table) else table
     return table
+
+
+def _grouped(table: pd.DataFrame, *keys: str) -> dict[Any, pd.DataFrame]:
+    """A table's rows by these keys, with those of the mean angle of both sides."""
+    return {place: rows for each in (table, mean_angles(table)) for place, rows in each.groupby([*keys])}
 
 
 def _last(rows: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from paper_lib.summaries import at_end, over_matrices
+from paper_lib.summaries import ANGLE_MEAN, at_end, mean_angles, over_matrices
 
 ALPHA = 0.3  # of the paper's masks
 REGIMES = {"sft": "SFT", "opd": "OPD", "rlvr": "RLVR"}
@@ -68,7 +68,7 @@ AXES = (
         **_SHARE,
     ),
     Axis(
-        metric="angle_mean",
+        metric=ANGLE_MEAN,
         words="rotation",
         paper={"sft": (10 * _DEGREE, inf), "opd": (_DEGREE, _DEGREE), "rlvr": (0, 0.5 * _DEGREE)},
         by_size=True,
@@ -174,13 +174,11 @@ def end_rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
 
 
 def _rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
-    """The rows of an axis. Angles are those of both sides, whatever the k that the short side allows."""
-    if axis.metric != "angle_mean":
-        rows = table[table["metric"] == axis.metric]
-        return rows if axis.k is None else rows[np.isclose(rows["k"], axis.k)]
-    rows = table[table["metric"].isin(("angle_u_mean", "angle_v_mean"))].drop(columns=["metric", "k"])
-    keys = [name for name in rows if name != "value"]
-    return rows.groupby(keys, as_index=False, sort=False)["value"].mean().assign(metric=axis.metric, k=np.nan)
+    """The rows of an axis."""
+    if axis.metric == ANGLE_MEAN:
+        return mean_angles(table)
+    rows = table[table["metric"] == axis.metric]
+    return rows if axis.k is None else rows[np.isclose(rows["k"], axis.k)]
 
 
 def _position(value: float, share: bool) -> float:

@@ -9,6 +9,7 @@ from paper_lib.evidence import Evidence
 from paper_lib.findings import Cast, Finding, if_there, label, null_if_there, of_cast, show
 from paper_lib.outcomes import Comparison, absent, in_turn, left_by_null, log_of, more, same
 from paper_lib.seedwise import Untested, say
+from paper_lib.summaries import ANGLE_MEAN
 
 POINTS: dict[str, Any] = {"unit": "points", "scale": 100.0}
 OPD_VARIANTS = ("opd_small_teacher", "opd_second_domain", "opd_small_student", "opd_moe_teacher")
@@ -103,8 +104,7 @@ def low_magnitude_overlap(evidence: Evidence, cast: Cast) -> Finding:
 
 def mean_angle(evidence: Evidence, run: str, *, null: str | None = None) -> pd.Series:
     """The mean principal angle of a run at its end, in radians, left and right subspaces together."""
-    u, v = (evidence.end(run, f"angle_{side}_mean", null=null) for side in ("u", "v"))
-    return (u + v) / 2
+    return evidence.end(run, ANGLE_MEAN, null=null)
 
 
 def _overlap(evidence: Evidence, cast: Cast, metric: str, sign: int) -> Finding:

@@ -11,6 +11,7 @@ from paper_lib.sparsity import overlap_bounds
 ATTENTION = ("q", "k", "v", "o")  # what the paper tracks along the run
 MLP = ("gate", "up", "down")
 MODULE_GROUPS = {"all": (*ATTENTION, *MLP), "attention": ATTENTION, "mlp": MLP}
+ANGLE_MEAN = "angle_mean"  # of `mean_angles`
 WEIGHTED = (
     "update_sparsity",
     "update_density",
@@ -31,9 +32,11 @@ def over_matrices(
     table: `matrices`, `nulls` or `curves`. k: which, where the metric has several. modules: these alone, such
     as ATTENTION. sizes: for WEIGHTED metrics, the table with the `parameters` rows where `table` has none.
     Returns columns run, seed, step, value, and null where `table` has it; a matrix without a value (NaN) is
-    left out of the mean. Raises ValueError for a metric, k or module that is not there and an ambiguous k.
+    left out of the mean. ANGLE_MEAN is computed where the table has only its two sides. Raises ValueError for
+    a metric, k or module that is not there and an ambiguous k.
     """
     rows = table[table["metric"] == metric]
+    rows = mean_angles(table) if metric == ANGLE_MEAN and rows.empty else rows
     if rows.empty:
         raise ValueError(f"no metric {metric!r} in the table; it has {sorted(table['metric'].unique())}")
     if "k" in rows:
@@ -50,6 +53,19 @@ def over_matrices(
     weighted["sum"] = weighted["value"] * weighted["size"]
     totals = weighted.dropna(subset="value").groupby(keys, as_index=False)[["sum", "size"]].sum()
     return totals.assign(value=totals["sum"] / totals["size"]).drop(columns=["sum", "size"])
+
+
+def mean_angles(table: pd.DataFrame) -> pd.DataFrame:
+    """The mean principal angle of every matrix, left and right subspaces together: the one number that stands
+    for a rotation wherever there is one (C3), as rows of the metric ANGLE_MEAN, in radians.
+
+    table: `matrices` or `nulls`; no rows where it has no angles. Their k, which the shorter side may cut from
+    matrix to matrix, is NaN.
+    """
+    rows = table[table["metric"].isin(("angle_u_mean", "angle_v_mean"))].drop(columns=["metric", "k"])
+    keys = [name for name in rows if name != "value"]
+    means = rows.groupby(keys, as_index=False, sort=False)["value"].mean()
+    return means.assign(metric=ANGLE_MEAN, k=np.nan)
 
 
 def energy_share(matrices: pd.DataFrame, modules: Iterable[str] = MLP) -> pd.DataFrame:

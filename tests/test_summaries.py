@@ -6,11 +6,13 @@ import pytest
 
 from paper_lib.sparsity import overlap_bounds
 from paper_lib.summaries import (
+    ANGLE_MEAN,
     ATTENTION,
     MODULE_GROUPS,
     at_end,
     energy_share,
     mask_recall,
+    mean_angles,
     over_matrices,
     over_seeds,
     overlap_range,
@@ -31,6 +33,21 @@ def test_matrices_count_equally_whatever_their_size():
     ranks = table("stable_rank", {("opd", 0, 12, "q"): 2.0, ("opd", 0, 12, "up"): 4.0})
     mean = over_matrices(pd.concat([ranks, SIZES]), "stable_rank")
     assert mean.to_dict("records") == [{"run": "opd", "seed": 0, "step": 12, "value": 3.0}]
+
+
+def test_a_rotation_is_the_mean_angle_of_both_sides_whatever_their_k():
+    sides = {("u", "q"): (0.1, 16), ("v", "q"): (0.3, 16), ("u", "k"): (0.5, 8), ("v", "k"): (0.7, 8)}
+    rows = [
+        table(f"angle_{side}_mean", {("opd", 0, 12, module): angle}, k)
+        for (side, module), (angle, k) in sides.items()
+    ]
+    angles = pd.concat([*rows, SIZES])
+    assert over_matrices(angles, ANGLE_MEAN)["value"].item() == pytest.approx(0.4)
+    assert over_matrices(angles, ANGLE_MEAN, modules=("q",))["value"].item() == pytest.approx(0.2)
+    assert over_matrices(mean_angles(angles), ANGLE_MEAN)["value"].item() == pytest.approx(0.4)
+    assert mean_angles(SIZES).empty
+    with pytest.raises(ValueError, match="no metric 'angle_mean'"):
+        over_matrices(SIZES, ANGLE_MEAN)
 
 
 def test_sparsity_is_the_unchanged_share_of_all_weights_together():
