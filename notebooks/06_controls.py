@@ -41,6 +41,7 @@ figures_dir: str = "figures"  # figures and claims.md, claims.csv go to <profile
 modules: str = "attention"  # matrices averaged over in figures 7 and 9: attention (as the paper), mlp or all
 
 # %%
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -91,18 +92,31 @@ print(f"seeds that all of them have: {shared}")
 # %%
 from paper_lib.drawing import draw_legend, draw_trajectory
 from paper_lib.drawing_controls import draw_accuracy
+from paper_lib.drawing_ratios import draw_ratios
+from paper_lib.evidence import read_evidence
 from paper_lib.figures import save_figure
 
-sources = [tables["matrices"], tables["curves"]]
-caption = "Stable rank and validation accuracy along training, for OPD, RLVR and the controls of OPD."
+evidence, sources = read_evidence(profile, data_dir), [tables["matrices"], tables["curves"]]
+paths = {
+    metric: partial(evidence.path, metric=metric, modules=chosen)
+    for metric in ("stable_rank", "frobenius_norm", "hill_index")
+}
+mixed = {"runs": [*controls["advantages mixed"], "rlvr"], "seeds": shared}
+caption = (
+    "Stable rank and validation accuracy along training, for OPD, RLVR and the controls of OPD. "
+    "Mixes, at the right, are divided by OPD of their seed."
+)
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained", sharex=True)
-for column, (title, members) in zip(axes.T, controls.items(), strict=True):
-    shown = [*references, *members]
+for title, column in zip(("tokens kept", "rollouts"), axes.T, strict=False):
+    shown = [*references, *controls[title]]
     draw_trajectory(column[0], same_seeds, "stable_rank", runs=shown, modules=chosen)
     draw_accuracy(column[1], curves[curves["seed"].isin(shared)], runs=shown)
-    column[0].set(title=title, xlabel="", xlim=(-0.03, 1.25))
+draw_ratios(axes[0, 2], paths["stable_rank"], "stable rank", **mixed)
+draw_ratios(axes[1, 2], evidence.learning, "accuracy", **mixed)
+for title, ax in zip(controls, axes[0], strict=True):
+    ax.set(title=title, xlabel="", xlim=(-0.03, 1.25))
 axes[0, 0].set_ylabel("stable rank")
 axes[1, 0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
@@ -115,16 +129,19 @@ save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inpu
 # above, and below the bars are one standard error over the problems. Read each control twice: a line that
 # follows OPD above and not below has kept the rank and lost the function, and one that leaves it above and
 # not below has done the reverse.
+#
+# The mixes lie too close together to be told apart so: at the right, each is divided by OPD of its own seed,
+# snapshot by snapshot. Grey, where the profile has it, is OPD itself with other rollouts throughout. A mix
+# has left OPD's trajectory where its line, and the bar beside its end, are off 1 and off the grey band; it
+# has reached RLVR's where its line meets RLVR's.
 
 # %%
 from paper_lib.distances import distance, seed_spread
-from paper_lib.evidence import read_evidence
 
-evidence = read_evidence(profile, data_dir)
-opd, rlvr = (evidence.path(run, "stable_rank", modules=chosen) for run in references)
+opd, rlvr = map(paths["stable_rank"], references)
 apart = {}
 for run in [*everything[1:], "sft", "sft_matched"]:
-    apart[label(run)] = distance(evidence.path(run, "stable_rank", modules=chosen), opd).mean()
+    apart[label(run)] = distance(paths["stable_rank"](run), opd).mean()
 print(f"seeds move RLVR's distance by {seed_spread(rlvr, opd):.3f} (standard deviation)")
 pd.Series(apart, name="distance to OPD").sort_values().round(3).to_frame()
 
@@ -141,7 +158,7 @@ pd.Series(apart, name="distance to OPD").sort_values().round(3).to_frame()
 # %%
 common = list(evidence.learning("opd_teacher_rollouts"))
 for run in ("opd", "opd_teacher_rollouts"):
-    rank = evidence.path(run, "stable_rank", modules=chosen)[common].mean(axis=1)
+    rank = paths["stable_rank"](run)[common].mean(axis=1)
     accuracy = evidence.learning(run)[common].mean(axis=1)
     print(f"{label(run)}: stable rank {rank.iloc[0]:.2f} → {rank.iloc[-1]:.2f}, ", end="")
     print(f"accuracy {accuracy.iloc[0]:.3f} → {accuracy.iloc[-1]:.3f} (n = {len(common)})")
@@ -160,17 +177,26 @@ print(f"distance of their stable ranks: {apart[label('opd_teacher_rollouts')]:.3
 # %%
 from paper_lib.drawing import plain_log
 
-fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained", sharex=True)
-for column, (title, members) in zip(axes.T, controls.items(), strict=True):
-    for ax, metric in zip(column, ("frobenius_norm", "hill_index"), strict=True):
-        draw_trajectory(ax, same_seeds, metric, runs=[*references, *members], modules=chosen)
-    column[0].set(title=title, xlabel="", xticks=(0, 0.5, 1), xlim=(0, 1.05))
-    plain_log(column[0])
-axes[0, 0].set_ylabel(r"$\Vert\Delta W\Vert_F$")
-axes[1, 0].set_ylabel("Hill index")
-draw_legend(fig)
-caption = "Norm and Hill index of the update along training, for OPD, RLVR and the controls of OPD."
+measured = {"frobenius_norm": r"$\Vert\Delta W\Vert_F$", "hill_index": "Hill index"}
 inputs = [tables["matrices"]]
+caption = (
+    "Norm and Hill index of the update along training, for OPD, RLVR and the controls of OPD. "
+    "Mixes, at the right, are divided by OPD of their seed."
+)
+
+# %%
+fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained", sharex=True)
+for row, (metric, words) in zip(axes, measured.items(), strict=True):
+    for title, ax in zip(("tokens kept", "rollouts"), row, strict=False):
+        shown = [*references, *controls[title]]
+        draw_trajectory(ax, same_seeds, metric, runs=shown, modules=chosen)
+    draw_ratios(row[2], paths[metric], words, **mixed)
+    row[0].set_ylabel(words)
+for title, ax in zip(controls, axes[0], strict=True):
+    ax.set(title=title, xlabel="", xticks=(0, 0.5, 1), xlim=(-0.03, 1.25))
+for ax in axes[0, :2]:
+    plain_log(ax)
+draw_legend(fig)
 save_figure(fig, "fig9_controls_auxiliary", figures_dir, profile=profile, inputs=inputs, caption=caption)
 
 # %% [markdown]

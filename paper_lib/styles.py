@@ -15,6 +15,7 @@ PAGE = (7.2, 2.8)  # its full width
 # those who see green as grey, which is RLVR's.
 SFT, OPD, RLVR, NULL = "#D55E00", "#0072B2", "#009E73", "#6E6E6E"
 ORANGE, SKY, PURPLE, RED = "#E69F00", "#56B4E9", "#CC79A7", "#882255"
+_MIX_COLORS = ("#A3B82A", "#7FA8E0", "#1A0F52")  # from α = 0.01 to 0.75
 _MIX_MARKERS = "dP*pX<>h"  # from α = 1 to 0.01, one a halving
 BACKDROP = "backdrop"  # gid of what is drawn for comparison (chance, nulls): alone it makes no figure
 _HIDDEN = "_named "  # begins the label of what has a name but no entry of its own in the legend
@@ -154,11 +155,22 @@ def run_style(run: str) -> Style:
         alpha = float(run.removeprefix("mix_"))
         return Style(
             label=rf"mix, $\alpha$ = {alpha:g}",
-            color=blend(RLVR, OPD, alpha ** (1 / 3)),  # the small α are the ones to tell apart
+            color=_mix_color(alpha),
             linestyle="--" if alpha >= 0.5 else ":",
             marker=_MIX_MARKERS[min(round(-math.log2(max(alpha, 0.01))), 7)],
         )
     return RUN_STYLE.get(run, Style(label=run.replace("_", " "), color="black", linestyle="-."))
+
+
+def _mix_color(alpha: float) -> str:
+    """OPD's colour at α = 1 and RLVR's at 0, which are too alike for five shades between them: the paper's
+    mixes go from deep blue at 0.75 to light green at 0.01, with most of the way for the small α."""
+    if alpha in (0, 1):
+        return (OPD if alpha else RLVR).lower()
+    far, near = (math.sqrt(-math.log10(end)) for end in (0.01, 0.75))
+    share = (far - math.sqrt(-math.log10(min(1.0, max(alpha, 0.01))))) / (far - near)
+    light, middle, deep = _MIX_COLORS
+    return blend(light, middle, 2 * share) if share < 0.5 else blend(middle, deep, min(1.0, 2 * share - 1))
 
 
 def is_mix(run: str) -> bool:

@@ -9,7 +9,11 @@ from worlds import world
 from paper_lib.drawing import plain_log
 from paper_lib.drawing_controls import draw_accuracy, draw_scores, scores
 from paper_lib.drawing_overview import MEASURES, draw_overview, measured, position
-from paper_lib.styles import OPD
+from paper_lib.drawing_ratios import draw_ratios
+from paper_lib.rules_weights import mean_angle
+from paper_lib.seedwise import Untested
+from paper_lib.styles import NULL, OPD, run_style
+from paper_lib.summaries import ANGLE_MEAN
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +94,57 @@ def test_the_overview_has_a_row_a_measure_and_skips_what_is_missing():
     assert len(ax.get_yticks()) == len(MEASURES)
     places = [line.get_xdata()[0] for line in ax.lines if line.get_color() == OPD and len(line.get_xdata())]
     assert places[0] == pytest.approx((0.516 - 0.772) / (0.081 - 0.772), rel=0.01)
+
+
+def test_the_overview_and_the_ledger_have_one_number_for_a_rotation():
+    evidence = world(jitter=0.1)
+    angle = next(measure for measure in MEASURES if measure.metric == ANGLE_MEAN)
+    for run, values in measured(evidence, angle).items():
+        np.testing.assert_allclose(values, np.degrees(mean_angle(evidence, run)))
+
+
+def paths(noise: bool, seeds: tuple[int, ...] = (0, 1, 2)):
+    """OPD at 10 and 20 in seed 0, ten times that in seed 1, …; a mix at 0.85, 0.9, 0.95 of its own seed's."""
+    opd = pd.DataFrame({seed: [10.0 * 10**seed, 20.0 * 10**seed] for seed in seeds}, index=[0.5, 1.0])
+    share = pd.Series({seed: 0.9 + 0.05 * (seed - 1) for seed in seeds})
+    known = {"opd": opd, "mix_0.5": opd * share, "rlvr": 0.5 * opd} | ({"opd_restream": opd} if noise else {})
+
+    def path(run: str) -> pd.DataFrame:
+        if run not in known:
+            raise Untested(f"no {run}")
+        return known[run]
+
+    return path
+
+
+def labelled(ax, run):
+    return next(line for line in ax.lines if line.get_label() == run_style(run).label)
+
+
+def test_a_ratio_is_of_one_seed_and_its_mean_geometric():
+    ax = plt.subplots()[1]
+    draw_ratios(ax, paths(noise=True), "rank", runs=["mix_0.5", "rlvr"], seeds=(0, 1, 2))
+    mean = (0.85 * 0.9 * 0.95) ** (1 / 3)
+    np.testing.assert_allclose(labelled(ax, "mix_0.5").get_xydata(), [[0.5, mean], [1, mean]])
+    np.testing.assert_allclose(labelled(ax, "rlvr").get_ydata(), [0.5, 0.5])
+    bars = [line.get_ydata() for line in ax.lines if line.get_color() == run_style("mix_0.5").color]
+    low, high = bars[-1]
+    assert low < 0.85 < 0.95 < high
+    assert len(ax.collections) == 1  # the band of other rollouts
+    assert [line.get_color() for line in ax.lines].count(NULL) == 2
+    assert ax.get_ylabel() == "rank over OPD's"
+
+
+def test_ratios_of_one_seed_have_no_bars_and_need_no_other_rollouts():
+    ax = plt.subplots()[1]
+    draw_ratios(ax, paths(noise=False, seeds=(0,)), "rank", runs=["mix_0.5"], seeds=(0,))
+    np.testing.assert_allclose(labelled(ax, "mix_0.5").get_ydata(), [0.85, 0.85])
+    assert len(ax.collections) == 0
+    assert NULL not in [line.get_color() for line in ax.lines]
+    draw_ratios(ax, paths(noise=False, seeds=(0, 1)), "rank", runs=["mix_0.5"], seeds=(0, 1))
+    np.testing.assert_allclose(ax.collections[0].get_offsets()[:, 1], [0.85, 0.9])
+    with pytest.raises(Untested, match="no sft"):
+        draw_ratios(ax, paths(noise=False), "rank", runs=["sft"], seeds=(0,))
 
 
 def test_plain_ticks_of_a_logarithmic_axis():

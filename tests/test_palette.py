@@ -70,6 +70,13 @@ def test_main_runs_need_no_colour_at_all():
     assert run_style("sft_matched").linestyle != run_style("sft").linestyle
 
 
+def test_neighbouring_mixes_differ_in_colour_and_marker():
+    styles = [run_style(f"mix_{alpha}") for alpha in (0.75, 0.5, 0.25, 0.05, 0.01)]
+    assert len({style.marker for style in styles}) == len(styles)
+    for one, other in pairwise(styles):
+        assert distance(one.color, other.color) > APART
+
+
 def test_a_lighter_shade_is_as_far_from_its_colour_as_another_colour():
     for color in (SFT, OPD, RLVR):
         shades = [blend(color, "black", 0.5), color, blend(color, "white", 0.5)]
