@@ -96,12 +96,15 @@ paper |= {"opd_small_student": 0.517, "opd_moe_teacher": 0.486}
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.0), layout="constrained", sharex=True)
 draw_points(left, sparsity, runs=compared, nulls=null_sparsity)
 draw_paper(left, {run: paper[run] for run in compared if run in paper}, runs=compared)
-draw_points(right, sparsity, runs=controls)
+draw_points(right, sparsity, runs=controls, nulls=null_sparsity)
 left.set(title="the paper's table", xlabel="update sparsity", xlim=(-0.03, 1.03))
 right.set(title="our controls", xlabel="update sparsity")
 draw_legend(fig)
 used = [tables["matrices"], tables["nulls"]]
-caption = "Share of the weights that every run leaves unchanged in bf16, beside the paper's values and nulls."
+caption = (
+    "Share of the weights that every run leaves unchanged in bf16, beside the paper's values and nulls. "
+    "Only SFT, matched SFT, OPD and RLVR have nulls."
+)
 save_figure(fig, "table1_sparsity", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
@@ -111,7 +114,8 @@ save_figure(fig, "table1_sparsity", figures_dir, profile=profile, inputs=used, c
 # Then read each run against the grey marks below it. A mark straight below its run says that nothing but the
 # size of the update, or the set of its magnitudes, is needed to explain the sparsity. SFT's update shrunk to
 # the size of OPD's says what is left at equal size, and matched SFT's what is left at equal size, start, rate
-# and steps.
+# and steps. The variants and controls have no nulls of their own: the next section draws all of them against
+# what their size alone gives.
 
 # %%
 from paper_lib.summaries import over_seeds
@@ -150,8 +154,12 @@ print(f"{len(positive):,} positive normal bf16 numbers, smallest relative gap {g
 # %%
 from paper_lib.drawing_journeys import draw_journey
 
+one = masks.query("run == 'opd'").iloc[0]  # the journeys' matrix too
+pictured = f"{one['module']} of layer {one['layer']}, seed {one['seed']}"
 used, quantiles = [tables["journeys"]], sorted(set(journeys["k"])) or [0.5]
 size = {"figsize": (7.2, 1.6 * len(quantiles) + 0.8), "layout": "constrained"}
+
+# %%
 fig, axes = plt.subplots(len(quantiles), len(main_runs), squeeze=False, sharex=True, **size)
 for row, quantile in zip(axes, quantiles, strict=True):
     for ax, run in zip(row, main_runs, strict=True):
@@ -160,8 +168,9 @@ for row, quantile in zip(axes, quantiles, strict=True):
 for ax, run in zip(axes[0], main_runs, strict=True):
     ax.set_title(f"{run_style(run).label}\n{ax.get_title()}", fontsize=8.5)
 axes[-1, 0].set_xlabel("training progress")
+fig.suptitle(f"three weights of {pictured}", fontsize=9)
 draw_legend(fig)
-caption = "Three weights along training: the float32 value that is trained, and what bf16 shows of it."
+caption = "Three weights of the middle layer's query matrix, one seed: the float32 value, what bf16 shows."
 save_figure(fig, "fig_bf16_journey", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
@@ -267,9 +276,8 @@ reported.round(3)
 # %%
 diagnostics = study.diagnostics
 width = matrices.query("metric == 'parameters' and module == 'q'")["value"].max() ** 0.5  # q is square
-pictured = masks.query("run == 'opd'").iloc[0]
 print(f"r = {diagnostics.principal_rank} of {width:.0f}; the paper has 64 of 4,096, and of 1,024 for k and v")
-print(f"pictured: module {pictured['module']} of layer {pictured['layer']}, seed {pictured['seed']}")
+print(f"pictured: {pictured}")
 
 # %% [markdown]
 # **Claim (§3.2, Fig. 3; C5, C6).** The overlap with the principal mask falls from SFT to OPD to RLVR, the
@@ -284,25 +292,29 @@ from paper_lib.drawing_weights import draw_mask, draw_overlap
 overlaps = list(product(("principal", "low_magnitude"), diagnostics.alphas[:2]))
 draw_ours = {"runs": main_runs, "modules": chosen}
 used = [tables[name] for name in ("matrices", "nulls", "masks")]
-caption = "One corner of the masks of one matrix, and how much of each run's visible update lies in them."
+caption = (
+    "One corner of the masks of the middle layer's query matrix, one seed. "
+    "How much of each run's visible update lies in them, over all matrices and seeds."
+)
 
 # %%
-fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.6), layout="constrained", height_ratios=(3, 2))
+fig, axes = plt.subplots(2, 4, figsize=(7.2, 5.2), layout="constrained", height_ratios=(4, 3))
 draw_mask(axes[0, 0], masks, "opd", window=window, of="weights")
 for ax, run in zip(axes[0, 1:], ("sft", "opd", "rlvr"), strict=True):
     draw_mask(ax, masks, run, window=window)
     ax.set_title(run_style(run).label)
 for ax, (mask, alpha) in zip(axes[1], overlaps, strict=True):
-    draw_overlap(ax, matrices, nulls, mask, alpha=alpha, **draw_ours)
-    draw_paper(ax, reported[mask] if alpha == 0.3 else {}, runs=main_runs)
+    paper = reported[mask] if alpha == 0.3 else None
+    draw_overlap(ax, matrices, nulls, mask, alpha=alpha, paper=paper, **draw_ours)
     ax.tick_params(labelleft=ax is axes[1, 0])
-axes[0, 0].set_title("$W_0$ of OPD")
+axes[0, 0].set(title="$W_0$ of OPD", ylabel=pictured)
 draw_legend(fig)
 save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]
 # Top, one corner of one matrix: the weights that count as principal, as small, or as both, and the entries
-# that each update changed visibly. Bottom, the overlaps with intervals; the grey bar is the range that the
+# that each update changed visibly. Bottom, the overlaps with intervals, those with principal weights on a
+# stretch of the axis that just holds the marks. The grey bar, the same for both masks, is the range that the
 # density of the update leaves to any overlap, the grey marks are nulls. An overlap says something about the
 # training where it differs from chance *and* from the nulls; a run whose bar is short could not have shown a
 # preference for any weights.
@@ -325,8 +337,9 @@ for ax, run in zip(axes.flat, ("sft", "opd", "rlvr", "sft_matched"), strict=Fals
 for ax, (mask, color) in zip(axes[1, 1:], weight_masks.items(), strict=True):
     draw_density(ax, mask_of(masks, "opd", mask), color)
     ax.set_title(f"{mask.replace('_', ' ')} weights")
+axes[0, 0].set_ylabel(pictured)
 fig.colorbar(image, ax=axes, shrink=0.5, label="share of a block that is marked")
-caption = "Visible updates, principal and small weights of one matrix: share of every block, row and column."
+caption = "Visible updates and masks of the middle layer's query matrix, one seed: by block, row, column."
 save_figure(fig, "fig_update_masks", figures_dir, profile=profile, inputs=inputs, caption=caption)
 
 # %% [markdown]

@@ -95,17 +95,23 @@ from paper_lib.drawing import draw_legend, draw_points, plain_log
 from paper_lib.drawing_paths import DEGREES, draw_angles, draw_layers
 from paper_lib.drawing_weights import draw_paper
 from paper_lib.figures import save_figure
-from paper_lib.summaries import at_end, over_matrices
+from paper_lib.summaries import ANGLE_MEAN, at_end, over_matrices
 
-ends, measured = at_end(matrices), [tables["matrices"], tables["nulls"]]
+measured = [tables["matrices"], tables["nulls"]]
+caption = (
+    "Principal angles by index and layer; mean principal angle of U and V, and spectral shift, of each run. "
+    "The paper leaves open which angle its values are: they stand on the mean."
+)
+
+# %%
+ends = at_end(matrices)
 measures = {
-    "angle_u_mean": (DEGREES, "mean angle of $U$ (°)"),
-    "angle_u_max": (DEGREES, "largest angle of $U$ (°)"),
+    ANGLE_MEAN: (DEGREES, "mean principal angle,\n$U$ and $V$ (°)"),
+    "angle_u_max": (DEGREES, "largest angle, $U$ (°)"),
     "spectral_shift": (1, "NSS"),
 }
 angles, shifts = {"sft": 10, "opd": 1, "rlvr": 0.5}, {"sft": 1e-3, "opd": 1e-4, "rlvr": 1e-5}
-paper = {"angle_u_max": angles, "spectral_shift": shifts}
-caption = "Principal angles of one matrix and of every layer; mean rotation and spectral shift of each run."
+paper = {ANGLE_MEAN: angles, "spectral_shift": shifts}
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained")
@@ -127,22 +133,22 @@ save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=mea
 # %% [markdown]
 # Top, one matrix angle by angle, then the largest angle of every layer; bottom, means over all matrices with
 # intervals over seeds (an interval that reaches zero runs out of a logarithmic axis). The paper's diamonds
-# are what its text gives for one layer, a bound on either side and a value in between. The largest angles are
-# those of the last of the k directions, which lie closest in singular value to what is left out: they say as
-# much about the gap of W₀ there as about the run. Where the Gaussian mark lies below its run, the update
-# turns the leading subspace more than its size alone would; where SFT's update at OPD's norm lies on OPD, the
-# objectives do not differ in it.
+# are what its text gives for one layer, a bound on either side and a value in between; it does not say of
+# which angle. The largest angles are those of the last of the k directions, which lie closest in singular
+# value to what is left out: they say as much about the gap of W₀ there as about the run. Where the Gaussian
+# mark lies below its run, the update turns the leading subspace more than its size alone would; where SFT's
+# update at OPD's norm lies on OPD, the objectives do not differ in it.
 #
-# "Rotation" is thus several numbers. The ledger judges C3 by the *mean* principal angle, that of U and that
-# of V averaged, over all matrices. Does the choice matter?
+# "Rotation" is thus several numbers. Where one number stands for it, in all figures and in the ledger's C3, it
+# is the *mean* principal angle, that of U and that of V averaged, over all matrices. Does the choice matter?
 
 # %%
 from paper_lib.nulls import t_interval
 
-sides = [f"angle_{side}_{which}" for which in ("mean", "max") for side in "uv"]
+sides = [ANGLE_MEAN, *(f"angle_{side}_{which}" for which in ("mean", "max") for side in "uv")]
 per_seed = {s: at_end(over_matrices(matrices, s, modules=chosen)).set_index(["seed", "run"]) for s in sides}
 turned = pd.DataFrame({side: frame["value"] for side, frame in per_seed.items()})
-turned.insert(0, "judged: mean, U and V", (turned["angle_u_mean"] + turned["angle_v_mean"]) / 2)
+turned = turned.rename(columns={ANGLE_MEAN: "judged: mean, U and V"})
 apart = np.log(turned.xs("opd", level="run") / turned.xs("rlvr", level="run")).dropna()
 order = {side: (log.mean(), *t_interval(log.to_numpy(), 0.95)) for side, log in apart.items()}
 pd.DataFrame(order, ["log(OPD / RLVR)", "low", "high"]).T.round(3)
@@ -163,17 +169,17 @@ pd.DataFrame(order, ["log(OPD / RLVR)", "low", "high"]).T.round(3)
 from paper_lib.drawing_weights import draw_plane
 from paper_lib.summaries import side_by_side
 
-columns = {"norm": "relative_norm", "angle": "angle_u_mean", "shift": "spectral_shift"}
+columns = {"norm": "relative_norm", "angle": ANGLE_MEAN, "shift": "spectral_shift"}
 path = side_by_side(matrices, columns, modules=chosen)
 path["angle"] *= DEGREES
 length = at_end(path)[["run", "seed", "norm"]]
-null_path = side_by_side(nulls, {"angle": "angle_u_mean", "shift": "spectral_shift"}, modules=chosen)
+null_path = side_by_side(nulls, {"angle": ANGLE_MEAN, "shift": "spectral_shift"}, modules=chosen)
 null_path = null_path.merge(length).assign(angle=lambda rows: DEGREES * rows["angle"])
 assert (path["shift"] <= path["norm"]).all(), "Mirsky's bound"
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained")
-labels = {"angle": "mean angle of $U$ (°)", "shift": "NSS"}
+labels = {"angle": "mean principal angle,\n$U$ and $V$ (°)", "shift": "NSS"}
 for ax, (name, label) in zip(axes, labels.items(), strict=True):
     draw_plane(ax, path, x="norm", y=name, runs=main_runs, nulls=null_path)
     plain_log(ax, "xy", subs=(1, 3))
@@ -286,14 +292,17 @@ print(f"joint PCA of {', '.join(together)}: the first two components have {share
 # %%
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 3.1), layout="constrained")
 draw_paths(left, mine, runs=together, seed=seed, metric="joint_pca_coordinate")
-left.set_title("from one $W_0$, together")
+left.set_title(f"from one $W_0$, seed {seed}")
 draw_paths(middle, mine, runs=["opd"], seed=seed, null=walks[walks["null"] == "random_walk"])
-middle.set_title("OPD, and a walk")
+middle.set_title(f"OPD and a walk, seed {seed}")
 draw_explained_variance(right, trajectories, walks, runs=main_runs)
 right.plot(components, expected, color="black", linewidth=0.8, label=r"$6/(\pi^2k^2)$", gid="backdrop")
 right.set_title("shares of variance")
-draw_legend(fig)
-caption = "Paths of the updates on their principal components, beside a random walk, and shares of variance."
+draw_legend(fig, of="shares of variance")
+caption = (
+    "Paths of the updates of one seed on their principal components, beside a random walk, and shares of "
+    "variance over all seeds."
+)
 save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used, caption=caption)
 
 # %% [markdown]

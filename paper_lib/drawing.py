@@ -23,7 +23,7 @@ from paper_lib.drawing_seeds import (
 from paper_lib.styles import BACKDROP, NULL, in_order, named, run_style
 from paper_lib.summaries import over_matrices, over_seeds
 
-_NULL_LABELS = {
+_NULL_LABELS = {  # in the order drawn and told
     "random_walk": "random walk",
     "same_norm_gaussian": "Gaussian of the same norm",
     "permuted": "entries permuted",
@@ -119,7 +119,9 @@ def draw_points(
         mean = ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)[0]
         counted(mean, point["seeds"])
         if nulls is not None:
-            for kind, group in nulls[nulls["run"] == name].groupby("null"):
+            mine = nulls[nulls["run"] == name]
+            for kind in sorted(mine["null"].unique(), key=_null_place):
+                group = mine[mine["null"] == kind]
                 label, look = null_look(str(kind))
                 words = named(label)
                 ax.plot(scale * group["value"].mean(), row + _BELOW, gid=BACKDROP, label=words, **look)
@@ -154,10 +156,11 @@ def plain_log(ax: Axes, axes: str = "y", *, subs: Sequence[float] = (1, 2, 5)) -
         axis.set_minor_formatter(NullFormatter())
 
 
-def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True) -> Legend:
+def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True, of: str = "") -> Legend:
     """One legend below all panels, each label once, in the order drawn, and over how many seeds means go.
 
-    seeds: False leaves that out, for figures of runs that have none.
+    seeds: False leaves that out, for figures of runs that have none. of: whose means they are, where other
+    panels show a single seed.
     """
     entries, of_label = dict[str, Any](), dict[str, list[int]]()
     for ax in fig.axes:
@@ -167,7 +170,7 @@ def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True) -> Legend:
     counts = [n for ax in fig.axes for artist in ax.lines if (n := count_of(artist))]
     few = {label: say_number(ns) for label, ns in of_label.items() if ns and min(ns) < max(counts)}
     labels = [f"{label} ({few[label]})" if label in few and seeds else label for label in entries]
-    title = say_seeds(counts) if counts and seeds else None
+    title = (f"{of}: " if of else "") + say_seeds(counts) if counts and seeds else None
     columns = min(columns, 3) if few and seeds and len(labels) > 8 else columns
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 7.5}
     return fig.legend(list(entries.values()), labels, title=title, **place)
@@ -182,6 +185,10 @@ def null_look(null: str) -> tuple[str, dict[str, Any]]:
     """The label of a null, and how one value of it is drawn: in grey, with a marker of its own."""
     look = {"color": NULL, "marker": _NULL_MARKERS.get(null, "|"), "linestyle": "none"}
     return _NULL_LABELS.get(null, null), look | {"markerfacecolor": "none", "markersize": 5}
+
+
+def _null_place(null: str) -> int:
+    return [*_NULL_LABELS, null].index(null)
 
 
 def null_name(null: str, run: str) -> str:

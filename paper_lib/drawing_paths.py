@@ -91,7 +91,8 @@ def draw_paths(
 def draw_explained_variance(
     ax: Axes, table: pd.DataFrame, nulls: pd.DataFrame, *, runs: Sequence[str]
 ) -> None:
-    """Share of variance by principal component, a line a run; thin, the same of the walks with its steps.
+    """Share of variance by principal component, a line a run; thin, the same of the walks with its steps. The
+    axis is linear: the first component tells drift from a walk, and a logarithm would hide it.
 
     table: `trajectories`; nulls: `nulls`, of which `random_walk` is dotted and `adam_walk` dash-dotted. Means
     over the seeds, the band their interval.
@@ -103,7 +104,7 @@ def draw_explained_variance(
         share = rows.groupby("k")["value"].mean()
         ax.plot(share.index, share, **_look(str(run), walk=True, null=str(null)))
         label_once(ax, null_look(str(null))[0], color=NULL, linestyle=null_dashes(str(null)))
-    ax.set(xlabel="component $k$", ylabel="share of variance", yscale="log")
+    ax.set(xlabel="component $k$", ylabel="share of variance")
     ax.set_xticks(sorted(shares["k"].unique()))
 
 

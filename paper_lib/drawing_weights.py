@@ -75,9 +75,11 @@ def draw_overlap(
     alpha: float,
     runs: Sequence[str],
     modules: Sequence[str],
+    paper: Mapping[str, float] | None = None,
 ) -> None:
     """The overlap of one α-mask ("principal", "low_magnitude") with each run's visible update at its end,
-    with chance, nulls and what the update's density allows. Other arguments as for `draw_points`."""
+    with chance, nulls, the paper's values and what the update's density allows. Other arguments as for
+    `draw_points`. The principal mask's overlaps lie close together: its axis spans the marks alone."""
     ends, null = (
         at_end(over_matrices(table, f"{mask}_overlap", k=alpha, modules=modules))
         for table in (matrices, nulls)
@@ -85,9 +87,17 @@ def draw_overlap(
     draw_reach(ax, at_end(overlap_range(matrices, alpha=alpha, modules=modules)), runs=runs)
     draw_chance(ax, alpha, axis="x")
     draw_points(ax, ends, runs=runs, nulls=null)
-    ax.set(
-        title=f"{mask.replace('_', ' ')}\n" + rf"$\alpha$ = {alpha:g}", xlabel="overlap", xlim=(-0.03, 1.03)
-    )
+    draw_paper(ax, {} if paper is None else paper, runs=runs)
+    limits = _around_marks(ax) if mask == "principal" else (-0.03, 1.03)
+    ax.set(title=f"{mask.replace('_', ' ')}\n" + rf"$\alpha$ = {alpha:g}", xlabel="overlap", xlim=limits)
+
+
+def _around_marks(ax: Axes) -> tuple[float, float]:
+    """From a little below the least to a little above the greatest mark or line of a panel."""
+    marks = np.concatenate([np.asarray(line.get_xdata(), dtype=float) for line in ax.lines])
+    low, high = np.nanmin(marks), np.nanmax(marks)
+    margin = 0.1 * max(high - low, 0.01)
+    return float(low - margin), float(high + margin)
 
 
 def draw_reach_curve(ax: Axes, *, alpha: float) -> None:

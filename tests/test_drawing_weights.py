@@ -73,6 +73,19 @@ def test_an_overlap_is_drawn_with_chance_its_null_and_its_reach(ax):
     assert ax.patches[0].get_width() == pytest.approx(0.3 / 0.8 - 0.1 / 0.8)
 
 
+def test_the_axis_of_principal_overlaps_holds_every_mark_and_no_more(ax):
+    ends = {("opd", 0, 9): 0.27, ("rlvr", 0, 9): 0.268}
+    overlap = rows("principal_overlap", ends, 0.3)
+    matrices = pd.concat([overlap, rows("update_density", dict.fromkeys(ends, 0.5))])
+    null = overlap.assign(null="permuted", value=0.25)
+    draw_overlap(
+        ax, matrices, null, "principal", alpha=0.3, runs=["opd", "rlvr"], modules=["q"], paper={"opd": 0.2731}
+    )
+    low, high = ax.get_xlim()
+    assert 0.24 < low < 0.25 < 0.3 < high < 0.31
+    assert "paper, 8B" in ax.get_legend_handles_labels()[1]
+
+
 def test_a_mask_is_shown_as_it_is_and_the_weights_in_four_kinds(ax):
     places = [(r, c) for r in range(3) for c in range(3)]
     masks = pd.DataFrame(places, columns=["row", "column"]).assign(run="opd")

@@ -255,6 +255,7 @@ def test_the_legend_says_how_many_seeds_and_which_runs_have_fewer():
     assert say_seeds([8, 8]) == "n = 8 seeds; bands and bars: Student's 95 % interval of the mean"
     assert say_seeds([1]) == "n = 1 seed, no interval over seeds below 3"
     assert draw_legend(fig, seeds=False).get_title().get_text() == ""
+    assert draw_legend(fig, of="shares").get_title().get_text() == f"shares: {title}"
     draw_trajectory(ax, table[table["seed"] < 2], "stable_rank", runs=("opd",))
     assert [text.get_text() for text in draw_legend(fig).get_texts()][1] == "OPD (n = 2–3)"
 
