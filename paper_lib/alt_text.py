@@ -10,7 +10,8 @@ from paper_lib.plain_words import plain
 from paper_lib.styles import run_style
 
 LIMIT = 1200  # characters: what a listener may be asked to sit through
-_FIRST = tuple(run_style(run).label for run in ("sft", "opd", "rlvr", "sft_matched"))
+_FIRST = ("this run", *(run_style(run).label for run in ("sft", "opd", "rlvr", "sft_matched")))
+_OTHERS = len(_FIRST) + 3  # the rank of all other runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,19 +25,20 @@ class Panel:
 def alt_text(fig: Figure, caption: str) -> str:
     """The caption as first sentence, then every panel's series with their values, as drawn.
 
-    SFT, OPD, RLVR and matched SFT come first, then chance and other runs, then nulls. Where all of it would
-    pass about 1200 characters, every panel says as many series as fit, those four at the cost of their
-    intervals, and how many more it has. The same figure gives the same text.
+    A run that is compared, SFT, OPD, RLVR and matched SFT come first, then what they are to be read against:
+    chance, the paper's values, nulls; then other runs. Where all of it would pass about 1200 characters, a
+    panel says as many series as fit in each, all but the other runs at the cost of intervals, the first ones
+    what still fits, and how many more there are. The same figure gives the same text.
     """
     first = caption.strip().rstrip(".") + "."
     panels = [panel for ax in fig.axes if (panel := read_panel(ax)).series]
     longest = max((len(panel.series) for panel in panels), default=0)
-    sizes = [(most, True) for most in range(longest, len(_FIRST), -1)]
-    sizes += [(most, within) for most in range(min(longest, len(_FIRST)), 0, -1) for within in (True, False)]
+    dear = max((sum(_rank(each) < _OTHERS for each in panel.series) for panel in panels), default=0)
+    sizes = [(most, True) for most in range(longest, dear, -1)]
+    sizes += [(most, within) for most in range(dear, 0, -1) for within in (True, False)]
     for most, within in sizes:
-        text = " ".join([first, *(_said(panel, most, within=within) for panel in panels)])
-        if len(text) <= LIMIT:
-            return text
+        if len(_told(first, panels, [most] * len(panels), within=within)) <= LIMIT:
+            return _filled(first, panels, most, within=within)
     for shown in range(len(panels) - 1, 0, -1):
         rest = f"And {len(panels) - shown} more panels."
         text = " ".join([first, *(_said(panel, 1, within=False) for panel in panels[:shown]), rest])
@@ -57,7 +59,7 @@ def read_panel(ax: Axes) -> Panel:
         title, y = title or _above(ax), y or _at_left(ax)
     words = [f"{name}: {plain(said)}" for name, said in (("x", ax.get_xlabel()), ("y", y)) if said]
     place = f"{title} ({', '.join(words)})" if title and words else title or ", ".join(words)
-    series = sorted(series_of(ax), key=_rank)
+    series = _sorted(series_of(ax))
     if not ax.axison and not series:
         series = [Series(name=plain(text.get_text()), says="") for text in ax.texts]
     return Panel(place=place, series=tuple(series))
@@ -87,14 +89,40 @@ def _at_left(ax: Axes) -> str:
     return next((other.get_ylabel() for other in left[::-1] if other.get_ylabel()), "")
 
 
+def _sorted(found: list[Series]) -> list[Series]:
+    """The most important first; in a panel without main runs, nulls come after its own runs."""
+    if any(_rank(series) < len(_FIRST) for series in found):
+        return sorted(found, key=_rank)
+    return sorted(found, key=lambda series: (_rank(series) != len(_FIRST), series.aside))
+
+
 def _rank(series: Series) -> int:
-    """The order of importance: the four main runs, chance, everything else, what is drawn for comparison."""
+    """The order of importance: the main runs, chance and the paper's values, nulls, all other runs."""
     for place, label in enumerate(_FIRST):
         if not series.aside and (series.name == label or series.name.startswith(f"{label} (n")):
             return place
     if series.name.startswith("chance"):
         return len(_FIRST)
-    return len(_FIRST) + (2 if series.aside else 1)
+    if series.aside:
+        return _OTHERS - (2 if "paper" in series.name else 1)
+    return _OTHERS
+
+
+def _told(first: str, panels: list[Panel], sizes: list[int], *, within: bool) -> str:
+    said = (_said(panel, size, within=within) for panel, size in zip(panels, sizes, strict=True))
+    return " ".join([first, *said])
+
+
+def _filled(first: str, panels: list[Panel], most: int, *, within: bool) -> str:
+    """What `most` series a panel leave of LIMIT, filled with more of them, panel by panel."""
+    sizes = [most] * len(panels)
+    for place, panel in enumerate(panels):
+        for size in range(most + 1, len(panel.series) + 1):
+            more = [*sizes[:place], size, *sizes[place + 1 :]]
+            if len(_told(first, panels, more, within=within)) > LIMIT:
+                break
+            sizes = more
+    return _told(first, panels, sizes, within=within)
 
 
 def _said(panel: Panel, most: int, *, within: bool) -> str:

@@ -22,13 +22,15 @@ class Series:
     """One series of a panel.
 
     name: as in the legend, or the row it stands in. says: its values in words. within: the interval drawn
-    about the last of them, or empty. aside: whether it is drawn only for comparison, such as a null.
+    about the last of them, or empty. aside: whether it is drawn only for comparison, such as a null. row: the
+    one that a mark for comparison stands in, which its name begins with.
     """
 
     name: str
     says: str
     within: str = ""
     aside: bool = False
+    row: str = ""
 
 
 def series_of(ax: Axes) -> list[Series]:
@@ -39,7 +41,22 @@ def series_of(ax: Axes) -> list[Series]:
     others, both coordinates.
     """
     found = [*_lines(ax), *_containers(ax), *_clouds(ax), *_pictures(ax)]
-    return _together([*found, *_marginals(ax)])
+    return _together(_by_kind([*found, *_marginals(ax)]))
+
+
+def _by_kind(found: list[Series]) -> list[Series]:
+    """Marks for comparison of one kind, such as a null, that stand in several rows as one series of all."""
+    kinds: dict[str, list[Series]] = {}
+    for each in found:
+        if each.aside and each.row:
+            kinds.setdefault(each.name.removeprefix(f"{each.row}: "), []).append(each)
+    joined: dict[int, Series | None] = {}
+    for kind, marks in kinds.items():
+        if len({mark.row for mark in marks}) > 1:
+            says = ", ".join(f"{mark.row} {mark.says}" for mark in marks)
+            joined |= {id(marks[0]): Series(name=f"{kind}:", says=says, aside=True)}
+            joined |= dict.fromkeys(map(id, marks[1:]))
+    return [kept for each in found if (kept := joined.get(id(each), each)) is not None]
 
 
 def _together(found: list[Series]) -> list[Series]:
@@ -67,7 +84,7 @@ def _lines(ax: Axes) -> Iterator[Series]:
             where = ": ".join(dict.fromkeys(word for word in (row, name) if word))
             reach = "" if aside else interval_about(ax, line.get_color(), (x, y), "x")
             says = span(points[:, 0].min(), points[:, 0].max())
-            yield Series(name=where, says=says, within=reach, aside=aside)
+            yield Series(name=where, says=says, within=reach, aside=aside, row=row if name else "")
         elif name and beside and len(points) == 1:
             yield Series(name=name, says="")  # a mark beside the axes has a place and no value
         elif name:

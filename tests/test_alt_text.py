@@ -16,6 +16,7 @@ from PIL import Image
 from paper_lib.alt_text import LIMIT, alt_text
 from paper_lib.drawing import draw_chance, draw_points, draw_trajectory
 from paper_lib.drawing_rows import draw_nulls, draw_row, name_rows
+from paper_lib.drawing_weights import draw_paper
 from paper_lib.errors import CompanionError
 from paper_lib.figures import save_figure
 from paper_lib.plain_words import number, plain
@@ -87,9 +88,34 @@ def test_a_row_says_its_mean_interval_and_nulls():
     draw_nulls(right, 0, {"rounding alone": 0.5})
     name_rows(right, ["OPD – RLVR"], seeds)
     text = alt_text(fig, "Rows")
-    assert text.startswith("Rows. SFT 20.1 [19.9 to 20.3]; OPD 30.1 [29.9 to 30.3]; chance 7; SFT: entries")
-    assert "SFT: entries permuted 5; OPD: entries permuted 5." in text
+    assert text.startswith("Rows. SFT 20.1 [19.9 to 20.3]; OPD 30.1 [29.9 to 30.3]; chance 7; entries")
+    assert "entries permuted: SFT 5, OPD 5." in text
     assert text.endswith("OPD – RLVR 1.5; OPD – RLVR: rounding alone 0.5.")
+
+
+def test_what_runs_are_read_against_comes_before_other_runs():
+    fig, (left, right) = plt.subplots(1, 2)
+    runs = ["sft", "opd_exact", "opd_small_teacher"]
+    ends = results(runs).query("step == 2")
+    nulls = pd.concat([ends.assign(null=kind, value=5.0) for kind in ("adam_walk", "same_norm_gaussian")])
+    draw_points(left, ends, runs=runs, nulls=nulls[nulls["run"] == "sft"])
+    draw_chance(left, 7, axis="x")
+    draw_paper(left, {"sft": 20.0, "opd_exact": (30.0, 31.0)}, runs=runs)
+    draw_points(right, ends, runs=runs[1:], nulls=nulls)
+    whole, first_of = alt_text(fig, "Order."), ["chance 7", "paper: SFT 20, OPD, exact reverse KL 30 to 31"]
+    first_of += [
+        "SFT: Gaussian of the same norm 5",
+        "SFT: Adam on noise alone 5",
+        "OPD, exact reverse KL 30.1",
+    ]
+    places = [whole.index(words) for words in first_of]
+    assert places == sorted(places)
+    assert "SFT 20.1" in whole[: places[0]]
+    own, theirs = (
+        whole.rindex("OPD, smaller teacher 40.1"),
+        whole.rindex("Gaussian of the same norm: OPD, exact"),
+    )
+    assert own < theirs  # a panel without main runs
 
 
 def test_bars_error_bars_points_and_paths_say_their_values():
@@ -141,6 +167,7 @@ def test_what_does_not_fit_is_counted_and_the_main_runs_stay():
     for label in ("SFT", "OPD", "RLVR", "SFT, matched"):
         assert len(re.findall(rf"[:;] {label} \d", text)) == 3
     assert len(re.findall(r"and \d+ more series", text)) == 3
+    assert LIMIT - len(text) < 40  # the first panel says what still fits
 
 
 def saved(tmp_path: Path) -> Path:
