@@ -139,8 +139,8 @@ save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=mea
 # mark lies below its run, the update turns the leading subspace more than its size alone would; where SFT's
 # update at OPD's norm lies on OPD, the objectives do not differ in it.
 #
-# "Rotation" is thus several numbers. Where one number stands for it, in all figures and in the ledger's C3, it
-# is the *mean* principal angle, that of U and that of V averaged, over all matrices. Does the choice matter?
+# "Rotation" is thus several numbers. Where one number stands for it, in a figure or in the ledger's C3, it is
+# the *mean* principal angle, that of U and that of V averaged, over all matrices. Does the choice matter?
 
 # %%
 from paper_lib.nulls import t_interval
