@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,11 +108,17 @@ def test_two_workers_give_the_bits_of_one(tiny_data, reference):
 
 
 KILLED = """
-import sys
+import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from tiny import TINY
-from paper_lib import profiles
+from paper_lib import profiles, runs
 from paper_lib.study import train_study
+save = runs.save_checkpoint
+def deadly(tensors, path):
+    save(tensors, path)
+    if "rlvr" in path.parts:
+        os.kill(os.getpid(), signal.SIGKILL)
+runs.save_checkpoint = deadly
 profiles.PROFILES["tiny"] = TINY
 train_study("tiny", data_dir=sys.argv[2], workers=1)
 """
@@ -121,13 +126,8 @@ train_study("tiny", data_dir=sys.argv[2], workers=1)
 
 def test_a_study_killed_in_mid_training_ends_in_the_same_bits(tiny_data, reference):
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tiny_data)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    started = of(tiny_data, "rlvr") / "step_000000.safetensors"
-    deadline = time.monotonic() + 120
-    while not started.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert [path.name for path in of(tiny_data, "rlvr").glob("step_*")] == ["step_000000.safetensors"]
     assert of(tiny_data, "sft").joinpath("run.json").is_file()
     unfinished = [run.name for run in TINY.runs if not of(tiny_data, run.name).joinpath("run.json").is_file()]
     assert "opd_projected_early" in unfinished
