@@ -13,13 +13,16 @@ BACKENDS = ("loky", "dask", "ray")
 
 
 @contextmanager
-def run_on(backend: str, *, address: str | None = None, workers: int | None = None) -> Iterator[int | None]:
+def run_on(
+    backend: str, *, address: str | None = None, workers: int | None = None, timeout: float = 10
+) -> Iterator[int | None]:
     """Send joblib's tasks to `backend` inside the block; yields how many are in flight at once.
 
     backend: "loky" (processes here), "dask" (address: of its scheduler, such as tcp://host:8786) or "ray"
     (address: of its head; "auto" where None). workers: at most that many at once; None is every core there
-    is, on loky left to the caller. Tasks compute where this package is installed and the checkpoints lie
-    under the same paths; give Dask workers one thread each, since a process has one number of threads.
+    is, on loky left to the caller. timeout: seconds that a Dask scheduler has to answer. Tasks compute where
+    this package is installed and the checkpoints lie under the same paths; give Dask workers one thread each,
+    since a process has one number of threads.
     Raises CompanionError where the backend's package is missing and where nobody answers at the address.
     """
     if backend not in BACKENDS:
@@ -33,7 +36,7 @@ def run_on(backend: str, *, address: str | None = None, workers: int | None = No
         distributed = _required("distributed", backend)
         if address is None:
             raise CompanionError("--backend dask needs --address, such as tcp://127.0.0.1:8786")
-        with _dask_client(distributed, address) as client:
+        with _dask_client(distributed, address, timeout) as client:
             cores = sum(client.ncores().values())
             if not cores:
                 raise CompanionError(f"the Dask scheduler at {address} has no workers: start some first")
@@ -57,9 +60,9 @@ def run_on(backend: str, *, address: str | None = None, workers: int | None = No
 
 
 @contextmanager
-def _dask_client(distributed: Any, address: str) -> Iterator[Any]:
+def _dask_client(distributed: Any, address: str, timeout: float) -> Iterator[Any]:
     try:
-        client = distributed.Client(address, timeout="10s", set_as_default=False)
+        client = distributed.Client(address, timeout=timeout, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise CompanionError(f"no Dask scheduler answers at {address}: {_first_line(error)}") from error
     with client:

@@ -51,6 +51,7 @@ def compare(
     workers: int | None = None,
     backend: str = "loky",
     address: str | None = None,
+    timeout: float = 10,
     force: bool = False,
     **options: Any,
 ) -> Compared:
@@ -58,11 +59,11 @@ def compare(
     trajectory `nulls.parquet` and `trajectories.parquet`, and `pairing.json`, which says what was left out.
 
     options: of `open_comparison`. workers: processes, of `threads` threads each (1 unless asked for); None
-    takes as many as there are cores, memory and work for. backend, address: see `clusters.run_on`. The tables
-    do not depend on workers or backend; they may on `threads`, in their last digits, so these are part of
-    what makes a finished matrix valid. Finished matrices are kept in out/parts and not measured again unless
-    `force`. A worker holds at most 1.5 GB and twelve float64 copies of its matrix, whatever the model's size;
-    with nulls, a trajectory's random walk adds one a snapshot.
+    takes as many as there are cores, memory and work for. backend, address, timeout: see `clusters.run_on`.
+    The tables do not depend on workers or backend; they may on `threads`, in their last digits, so these are
+    part of what makes a finished matrix valid. Finished matrices are kept in out/parts and not measured again
+    unless `force`. A worker holds at most 1.5 GB and twelve float64 copies of its matrix, whatever the
+    model's size; with nulls, a trajectory's random walk adds one a snapshot.
     Raises CompanionError where nothing could be measured; a matrix that failed alone is in `failed`.
     """
     out, work = Path(out), open_comparison(base, finetuned, **options)
@@ -73,7 +74,7 @@ def compare(
         print(f"[compare] {done} of {len(parts)} matrices are measured already", flush=True)
     if workers is None and backend == "loky":
         workers = _workers(work, todo)
-    with run_on(backend, address=address, workers=workers) as count:
+    with run_on(backend, address=address, workers=workers, timeout=timeout) as count:
         failed = dict(_measure_all(work, todo, parts, count))
     measured = [matrix for matrix in parts if matrix.name not in failed]
     _write_account(work, out, failed)

@@ -1,6 +1,10 @@
-"""The browser that pages are tried in."""
+"""The browser that pages are tried in, and how long it may take to show what a test waits for."""
 
 import shutil
+
+from playwright.sync_api import expect
+
+expect.set_options(timeout=120_000)
 
 
 def find_chromium() -> str | None:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
+from patience import PATIENCE
 from torch import Tensor
 
 from paper_lib import compare_matrix
@@ -286,6 +288,19 @@ def test_a_missing_cluster_package_says_what_to_install(pair, tmp_path, monkeypa
         compare(*pair, tmp_path / "out", backend=backend, address="tcp://127.0.0.1:1")
 
 
+def test_a_dask_scheduler_has_the_time_to_answer_that_it_was_given(pair, tmp_path, monkeypatch):
+    asked = []
+
+    def silent(address, **options):
+        asked.append((address, options["timeout"]))
+        raise TimeoutError("no answer")
+
+    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(Client=silent))
+    with pytest.raises(CompanionError, match="no Dask scheduler answers at tcp://there:1: no answer"):
+        compare(*pair, tmp_path / "out", backend="dask", address="tcp://there:1", timeout=45)
+    assert asked == [("tcp://there:1", 45)]
+
+
 def test_a_dask_cluster_gives_the_same_tables(pair, compared, tmp_path):
     from distributed import LocalCluster
 
@@ -298,6 +313,7 @@ def test_a_dask_cluster_gives_the_same_tables(pair, compared, tmp_path):
             exact=True,
             backend="dask",
             address=cluster.scheduler_address,
+            timeout=PATIENCE,
         )
     for path in compared.paths:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()

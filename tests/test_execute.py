@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from patience import PATIENCE
 
 from paper_lib.__main__ import main
 from paper_lib.errors import CompanionError
@@ -72,7 +73,7 @@ def meeting(mine: str, other: str) -> str:
         here = pathlib.Path(data_dir)
         here.mkdir(exist_ok=True)
         (here / {mine!r}).touch()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + {PATIENCE}
         while not (here / {other!r}).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         assert (here / {other!r}).exists()
@@ -233,11 +234,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-WAITING = """
+WAITING = f"""
     # %%
     import os, time
     print("kernel", os.getpid(), flush=True)
-    time.sleep(120)
+    time.sleep(2 * {PATIENCE})
 """
 
 
@@ -253,10 +254,10 @@ def test_output_is_live_and_a_stopped_runner_leaves_no_kernel(folder, with_signa
     kernel = int(line.split()[1])
     assert alive(kernel)
     os.kill(runner.pid, with_signal)
-    rest, _ = runner.communicate(timeout=30)
+    rest, _ = runner.communicate(timeout=PATIENCE)
     assert runner.returncode == status
     assert rest == ("" if with_signal == signal.SIGKILL else "stopped; the same command goes on from here\n")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while alive(kernel) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive(kernel)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import PATIENCE
 
 from paper_lib.errors import CompanionError
 from paper_lib.parallel import completed, one_thread, run_parallel
@@ -84,12 +85,12 @@ def test_a_dead_worker_is_one_line():
         run_parallel(os._exit, [(1,), (1,)], labels=["a", "b"], what="exit", workers=2)
 
 
-ORPHANED = """
+ORPHANED = f"""
 import os, time
 from paper_lib.parallel import run_parallel
 def wait(number):
-    os.write(1, f"{os.getpid()}\\n".encode())  # at once: both write to one pipe
-    time.sleep(120)
+    os.write(1, f"{{os.getpid()}}\\n".encode())  # at once: both write to one pipe
+    time.sleep(2 * {PATIENCE})
 run_parallel(wait, [(0,), (1,)], labels=["a", "b"], what="wait", workers=2)
 """
 
@@ -101,7 +102,7 @@ def test_workers_end_with_their_parent():
     workers = [int(parent.stdout.readline()) for _ in range(2)]
     parent.kill()
     assert parent.wait() == -signal.SIGKILL
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(alive(worker) for worker in workers)

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from patience import PATIENCE
 
 from paper_lib import __version__
 from paper_lib.errors import CompanionError
@@ -164,7 +165,7 @@ def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
     script = (
         "import sys, time; from paper_lib.files import whole_file\n"
         "with whole_file(sys.argv[1]) as part:\n"
-        "    part.write_text('half'); print('writing', flush=True); time.sleep(60)\n"
+        f"    part.write_text('half'); print('writing', flush=True); time.sleep({PATIENCE})\n"
     )
     writer = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "table.parquet")], stdout=subprocess.PIPE

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from patience import PATIENCE
 
 from paper_lib.turns import take_turns
 
@@ -14,7 +15,7 @@ def test_output_comes_in_the_order_of_the_jobs_though_the_later_ones_end_first()
 
     def first(stream):
         print("first begins", file=stream)
-        assert second_done.wait(60)
+        assert second_done.wait(PATIENCE)
         print("first ends", file=stream)
 
     def second(stream):
@@ -31,7 +32,7 @@ def test_a_job_is_heard_while_it_runs_from_its_turn_on():
 
     def job(output):
         print("at once", file=output)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not stream.getvalue() and time.monotonic() < deadline:  # the main thread gives it its turn
             time.sleep(0.01)
         shown.append(stream.getvalue())
