@@ -27,6 +27,12 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """What a test draws from torch's own generator is the same every time, whichever tests ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def fresh_figures() -> Iterator[None]:
     """The look of our figures, and none left open."""

@@ -2,7 +2,6 @@
 
 import math
 import os
-import socket
 from dataclasses import replace
 from itertools import pairwise
 
@@ -356,10 +355,12 @@ def place_in(directory):
     return RunPlace(directory=directory / "sft", profile="tiny", seed=0, fingerprint="0123456789abcdef")
 
 
-def _train_shared(rank, world, port, model, results):
+def _train_shared(rank, world, model, results):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {"LOCAL_WORLD_SIZE": str(world), "ACCELERATE_USE_CPU": "true"}
     torch.set_num_threads(1)
+    meeting = (results / "meeting").as_uri()  # a file, since a port found free may be taken by then
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
     collection.rewards = short_sums
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == world
@@ -384,11 +385,8 @@ def test_two_processes_take_the_step_of_one(base, tmp_path, monkeypatch):
         False,
         True,
     ] in additions  # only one process learns from such a step
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     start = {name: tensor.clone() for name, tensor in base.state_dict().items()}
-    torch.multiprocessing.spawn(_train_shared, (2, port, start, tmp_path), nprocs=2)
+    torch.multiprocessing.spawn(_train_shared, (2, start, tmp_path), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for run in SHARED:
         policy = policy_of()
