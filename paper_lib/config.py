@@ -8,7 +8,7 @@ from typing import Any, Literal
 from paper_lib import __version__
 from paper_lib.confinement import Projection, Subnetwork
 from paper_lib.diagnostics_config import DiagnosticsConfig, ModelProbes
-from paper_lib.errors import require
+from paper_lib.errors import require, require_choices
 from paper_lib.run_config import Objective, RunConfig
 from paper_lib.tasks import Task
 
@@ -65,6 +65,8 @@ class ModelConfig:
     expert_size: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("hidden_size", "layers", "heads", "kv_heads", "intermediate_size", "head_dim"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         divides = self.heads % self.kv_heads == 0
         require("kv_heads", self.kv_heads, divides, f"a divisor of heads={self.heads}")
         mixture = (self.experts, self.experts_per_token, self.expert_size)
@@ -89,6 +91,7 @@ class Lineage:
     kept: dict[str, str]
 
     def __post_init__(self) -> None:
+        require_choices(self)
         start = (self.shape, self.origin)
         require("(shape, origin)", start, (self.shape is None) != (self.origin is None), "one of the two")
         names = {stage.name for stage in self.stages}
@@ -104,6 +107,10 @@ class EvaluationConfig:
     variant_problems: int = 128
     samples: int = 8
     variants: tuple[Task, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("snapshot_problems", "final_problems", "variant_problems", "samples"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

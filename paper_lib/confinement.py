@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from paper_lib.errors import require
+from paper_lib.errors import require, require_choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,8 @@ class Projection:
     source: str | None = None
 
     def __post_init__(self) -> None:
-        bases, targets = ("early", "other_seed", "random", "principal"), ("gradient", "update", "both")
-        require("basis", self.basis, self.basis in bases, "a known basis")
+        require_choices(self)
         require("K", self.K, self.K >= 1, "at least 1")
-        require("constrain", self.constrain, self.constrain in targets, "a known target")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,5 +37,5 @@ class Subnetwork:
     entries: Literal["found", "random"] = "found"
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require("source", self.source, bool(self.source), "the name of a run")
-        require("entries", self.entries, self.entries in ("found", "random"), "found or random")

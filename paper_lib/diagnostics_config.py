@@ -66,6 +66,13 @@ class DiagnosticsConfig:
     model_probes: ModelProbes | None = field(default_factory=ModelProbes)
 
     def __post_init__(self) -> None:
+        for name in ("principal_rank", "angle_k", "K", "energy_k"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require("hill_k", self.hill_k, self.hill_k >= 2, "at least 2, a slope needs two values")
+        within = len(self.alphas) > 0 and all(0 < alpha < 1 for alpha in self.alphas)
+        require("alphas", self.alphas, within, "values in (0, 1), one or more")
+        require("eta", self.eta, 0 <= self.eta < 1, "a value in [0, 1)")
+        require("absolute_threshold", self.absolute_threshold, self.absolute_threshold >= 0, "0 or more")
         for name in ("etas", "precision_etas"):
             etas = getattr(self, name)
             require(name, etas, all(0 <= eta < 1 for eta in etas), "values in [0, 1)")

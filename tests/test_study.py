@@ -312,12 +312,6 @@ def test_a_loss_that_is_not_finite_stops_its_run_alone(trained, reference, monke
     assert_same_runs(of(trained, "rlvr"), of(reference, "rlvr"))
 
 
-def test_an_empty_prompt_set_is_told(tiny_data, monkeypatch):
-    plan(monkeypatch, evaluation=replace(TINY.evaluation, snapshot_problems=0))
-    with pytest.raises(CompanionError, match="tiny_sums: 0 validation problems asked for"):
-        train_study("tiny", data_dir=tiny_data, workers=1)
-
-
 # The pretrained models
 
 
