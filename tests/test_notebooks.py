@@ -8,6 +8,7 @@ import jupytext
 import pytest
 from nbformat import NotebookNode
 
+from paper_lib.notebooks import notebook_sources
 from paper_lib.outcomes import EXPLAINED
 from paper_lib.rules_controls import PRESERVED
 from paper_lib.rules_projection import INTACT
@@ -15,29 +16,11 @@ from paper_lib.rules_training import BAND_FACTOR, NORM_FACTOR
 from paper_lib.rules_weights import STABLE_SPARSITY
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-SOURCES = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+README = FOLDER.parent / "README.md"
+SOURCES = notebook_sources(FOLDER)
 LINES = 15
 HEADINGS = ("**Question.**", "**In this notebook**", "## What we found", "## Exercises")
 PARAMETER = re.compile(r"(\w+): (bool|int|float|str)(?: \| None)? = .+  # \S.+")
-FIGURES = {
-    "03_sparsity": {
-        *("table1_sparsity", "fig3_mask_overlap", "fig_rounding_null", "fig3_matched_density"),
-        *("fig_gate3_visibility", "fig_cross_run_masks", "fig_update_masks", "fig_bf16_journey"),
-    },
-    "04_pca": {
-        *("fig2_rotation_drift", "fig_pca_trajectory", "fig_gates_norm_curvature"),
-        *("fig2_matched_norm", "fig_pca_animation"),
-    },
-    "05_locking": {
-        *("fig4_intrinsic_geometry", "fig5_subspace_emergence"),
-        *("fig6_projected_training", "fig8_projected_benchmarks", "fig_projection_sweep"),
-    },
-    "06_controls": {
-        *("fig7_controls_stable_rank", "fig9_controls_auxiliary", "fig_size_regression"),
-        *("fig1_overview", "claims"),
-    },
-    "07_your_checkpoints": {"fig_where_it_lies", "fig_by_layer"},
-}
 COMPUTING = (
     *("train", "collection", "study", "starts", "rollouts", "models", "pretrain", "runs"),
     *("evaluation", "extract"),
@@ -141,10 +124,22 @@ def test_a_figure_is_a_claim_a_cell_that_ends_in_saving_it_and_a_reading(source)
         assert after.cell_type == "markdown", f"{saves(cell)} comes without a reading"
 
 
-@pytest.mark.parametrize("stem", FIGURES)
-def test_every_figure_of_the_paper_is_drawn_where_the_readme_says(stem):
-    found = {name for cell in cells(FOLDER / f"{stem}.py") for name in saves(cell)}
-    assert found >= FIGURES[stem] - {"claims"}
+def listed() -> dict[str, str]:
+    """By figure, the notebook that the README's table links to."""
+    table = README.read_text().partition("\n## Which figure is where\n")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
+    return {
+        name: Path(re.findall(r"\((.+)\)", row[3])[0]).stem
+        for row in rows
+        for name in re.findall(r"`(\w+)`", row[1])
+    }
+
+
+def test_every_figure_is_drawn_where_the_readme_says_and_no_other():
+    drawn = {name: source.stem for source in SOURCES for cell in cells(source) for name in saves(cell)}
+    assert listed() == drawn
+    committed = (FOLDER.parent / "figures" / "reference").glob("*.json")
+    assert {path.stem for path in committed} <= drawn.keys()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +159,7 @@ def test_a_margin_that_prose_quotes_is_that_of_the_ledger(stem, margin, value, w
     assert words in " ".join(prose.split())
 
 
-@pytest.mark.parametrize("stem", FIGURES)
-def test_drawing_from_tables_loads_no_training(stem):
-    imported = re.findall(r"from paper_lib\.(\w+) import", code(FOLDER / f"{stem}.py"))
+@pytest.mark.parametrize("source", SOURCES[2:], ids=lambda source: source.stem)
+def test_drawing_from_tables_loads_no_training(source):
+    imported = re.findall(r"from paper_lib\.(\w+) import", code(source))
     assert not set(imported) & set(COMPUTING)
