@@ -1,7 +1,6 @@
 """Our training steps against TRL's, in turn in one process: same models, prompts, batch, threads."""
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from paper_lib.config import Profile, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_json
 from paper_lib.models import load_model, require_same_vocabulary
+from paper_lib.parallel import cores
 from paper_lib.pretrain import models_directory
 from paper_lib.profiles import get_profile
 from paper_lib.stopwatch import PARTS, Stopwatch
@@ -49,7 +49,7 @@ def bench_train(
     same in processor seconds, medians of the parts, and what shows equal work: mean completion length and
     the share of the completions that the update used. Raises CompanionError without TRL or a model.
     """
-    threads = (os.cpu_count() or 1) if threads is None else threads
+    threads = cores() if threads is None else threads
     counts = {"rounds": rounds, "steps": steps, "prompts": prompts, "threads": threads}
     for name, count in counts.items():
         if count < 1:

@@ -3,7 +3,6 @@
 import cProfile
 import json
 import math
-import os
 import pstats
 import resource
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from paper_lib.config import DiagnosticsConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_json
 from paper_lib.measure import measure_matrix
-from paper_lib.parallel import run_parallel
+from paper_lib.parallel import cores, run_parallel
 from paper_lib.sizes import sizes_for
 from paper_lib.tables import Row
 
@@ -72,7 +71,7 @@ def bench_diagnose(
     """
     if unknown := [part for part in parts if part not in PARTS]:
         raise CompanionError(f"bench diagnose: no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    threads = (os.cpu_count() or 1) if threads is None else threads
+    threads = cores() if threads is None else threads
     tables: dict[str, pd.DataFrame] = {}
     if "layer" in parts:
         tables |= _bench_layer(shapes, threads, report)

@@ -18,7 +18,7 @@ from paper_lib.config import Profile
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_json
 from paper_lib.matrices import Matrix
-from paper_lib.parallel import completed
+from paper_lib.parallel import completed, cores
 from paper_lib.tables import NULL_COLUMNS, table_metadata, write_table
 
 PART_BYTES, REPORT_BYTES = 60_000, 20_000_000  # generous: what a matrix and snapshot, and all else, may take
@@ -157,4 +157,4 @@ def _workers(work: Comparison, todo: list[Matrix]) -> int:
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fitting = int(memory / (WORKER_BYTES + WIDE_COPIES * 8 * max(sizes)))
-    return max(1, min((os.cpu_count() or 1) // work.threads, fitting))
+    return max(1, min(cores() // work.threads, fitting))

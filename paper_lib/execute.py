@@ -2,7 +2,6 @@
 
 import ast
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
 from paper_lib.notebooks import notebook_sources
+from paper_lib.parallel import cores
 from paper_lib.profiles import get_profile
 from paper_lib.turns import take_turns
 
@@ -101,7 +101,7 @@ def run_notebooks(
             _execute_one(*job, done, sys.stdout)
         for jobs in ([] if in_order else computing, drawing):
             runs = [partial(_execute_one, *job, done) for job in jobs]
-            take_turns(runs, sys.stdout, workers=workers or os.cpu_count() or 1)
+            take_turns(runs, sys.stdout, workers=workers or cores())
     return [done / f"{source.stem}.ipynb" for source in sources]
 
 

@@ -11,12 +11,17 @@ from time import monotonic, sleep
 from typing import Any
 
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 from threadpoolctl import threadpool_limits
 
 from paper_lib.errors import CompanionError
+
+
+def cores() -> int:
+    """How many cores this process may use, which its affinity or a container may hold below the machine's."""
+    return cpu_count()
 
 
 @contextmanager
@@ -78,7 +83,7 @@ def completed(
     if not jobs:
         return
     say = report or _say
-    count = max(1, min(workers or os.cpu_count() or 1, len(jobs)))
+    count = max(1, min(workers or cores(), len(jobs)))
     began = monotonic()
     tasks = [delayed(_guarded)(function, index, job, threads_each) for index, job in enumerate(jobs)]
     try:

@@ -1,6 +1,5 @@
 """The study: every planned run of a profile, in the order of what they start from, each trained once."""
 
-import os
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -9,7 +8,7 @@ from paper_lib.config import RunConfig
 from paper_lib.constraints import constraint_of
 from paper_lib.errors import CompanionError
 from paper_lib.manifest import Key, measured_runs, read_manifest, spoken
-from paper_lib.parallel import run_parallel
+from paper_lib.parallel import cores, run_parallel
 from paper_lib.pretrain import build_models, missing_models
 from paper_lib.profiles import get_profile
 from paper_lib.reuse import reuse_finished
@@ -40,7 +39,7 @@ def train_study(
     if study.profile.trains(train):
         prepare_models(study, workers=workers)
         models = study.models()
-        _train(study, _demanded(study, chosen, models, force=force), models, workers or os.cpu_count() or 1)
+        _train(study, _demanded(study, chosen, models, force=force), models, workers or cores())
         return [study.directory(*pair) for pair in chosen if _finished(study, *pair, models)]
     models = study.known_models(read_manifest(study.results).models)
     known = study.fingerprints(models)  # a run whose model was never built is not there

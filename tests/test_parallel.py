@@ -12,7 +12,7 @@ import torch
 from patience import PATIENCE
 
 from paper_lib.errors import CompanionError
-from paper_lib.parallel import completed, one_thread, run_parallel
+from paper_lib.parallel import completed, cores, one_thread, run_parallel
 
 
 def work(number):
@@ -62,6 +62,17 @@ def test_jobs_have_one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_a_process_that_is_kept_to_one_core_has_one():
+    before = os.sched_getaffinity(0)
+    assert cores() <= len(before)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_each_result_is_there_before_the_next_job_starts():
