@@ -5,7 +5,7 @@ At their ends runs differ in both, and either may be all that a claim sees.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,12 @@ class CutEvidence(Evidence):
         stops = [(seed, stop) for seed, stop in self.stops[run].items() if seed in path]
         cut = {seed: np.interp(shares * stop, path.index, path[seed]) for seed, stop in stops}
         return pd.DataFrame(cut, index=pd.Index(shares, name="step"))
+
+    def _whole(self, run: str, *_: Any, **__: Any) -> NoReturn:
+        """Raises Untested: tables know this of whole runs, and would answer as if none were cut."""
+        raise Untested(f"what is asked of {run} is known of the whole run alone")
+
+    score = greedy = learning = branch = total_norm = energy_share = pair = drift = curved = _whole
 
 
 def at_equal_norm(evidence: Evidence, runs: Sequence[str]) -> CutEvidence:

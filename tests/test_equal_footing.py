@@ -1,5 +1,7 @@
 """Runs cut where they are equally far are compared there, whatever they do afterwards."""
 
+from inspect import isfunction, signature
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ ONE_PATH = {
 
 
 def learning(evidence: Evidence, paths: dict[str, tuple[float, ...]]) -> Evidence:
-    """The evidence with validation accuracies at steps 0, 10, 20, 30."""
+    """The evidence with these validation accuracies alone, at steps 0, 10, 20, 30."""
     rows = [
         ("smoke", run, seed, 10 * at, "sampled_accuracy", value)
         for run, path in paths.items()
@@ -28,7 +30,8 @@ def learning(evidence: Evidence, paths: dict[str, tuple[float, ...]]) -> Evidenc
         for at, value in enumerate(path)
     ]
     names = ["profile", "run", "seed", "step", "metric", "value"]
-    curves = pd.concat([evidence.curves, pd.DataFrame(rows, columns=names)])
+    others = evidence.curves[evidence.curves["metric"] != "sampled_accuracy"]
+    curves = pd.concat([others, pd.DataFrame(rows, columns=names)])
     return Evidence(
         profile="smoke",
         home=evidence.home,
@@ -86,3 +89,13 @@ def test_what_belongs_to_whole_runs_is_not_there_at_a_cut():
         cut.end("opd", "stable_rank", null="random_walk")
     with pytest.raises(Untested, match="rlvr is not among"):
         cut.end("rlvr", "stable_rank")
+
+
+def test_whatever_else_the_tables_are_asked_of_a_cut_run_is_not_answered_for_the_whole():
+    cut = at_equal_norm(world(ONE_PATH), RUNS)
+    asked = {name for name, each in vars(Evidence).items() if isfunction(each) and not name.startswith("_")}
+    for name in asked - {"path", "end", "first"}:
+        _, *needed = signature(getattr(Evidence, name)).parameters.values()
+        given = ["opd" for each in needed if each.default is each.empty]
+        with pytest.raises(Untested, match="of the whole run alone"):
+            getattr(cut, name)(*given)
