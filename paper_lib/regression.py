@@ -28,7 +28,7 @@ class SizeFit:
 
     slopes, objectives: coefficients, the latter against OPD given size; interval: by their names, 95 % of a
     bootstrap over seeds. r_squared: of size alone; partial: the share of what it leaves that the objective
-    explains. residuals: of size alone, indexed as the data.
+    explains.
     """
 
     r_squared: float
@@ -36,7 +36,6 @@ class SizeFit:
     slopes: pd.Series
     objectives: pd.Series
     interval: pd.DataFrame
-    residuals: pd.Series
     units: int
     seeds: int
 
@@ -116,7 +115,6 @@ def fit_size(data: pd.DataFrame, outcome: str, *, draws: int = DRAWS, seed: int 
         slopes=pd.Series(plain[1:3], index=list(PREDICTORS)),
         objectives=pd.Series(both[3:], index=kinds[1:], dtype=float),
         interval=interval,
-        residuals=pd.Series(left, index=data.index),
         units=len(data),
         seeds=data["seed"].nunique(),
     )

@@ -41,11 +41,6 @@ class HeadChange:
         groups = self.order.numel() // len(self.rotations)
         return self.order[::groups] // groups
 
-    def inverse(self) -> "HeadChange":
-        """The change that undoes this one."""
-        back = self.kv_order.argsort()
-        return HeadChange(order=self.order.argsort(), rotations=self.rotations[back].mT)
-
 
 def random_orthogonal(size: int, generator: Generator) -> Tensor:
     """Uniform (Haar) on the orthogonal group: Q of a Gaussian matrix's QR with diag(R) > 0 (Mezzadri 2007).

@@ -52,11 +52,6 @@ def relative_norm(delta_w: Tensor, w_0: Tensor) -> Tensor:
     return _ratio(frobenius_norm(delta_w), frobenius_norm(w_0))
 
 
-def operator_norm(delta_w: Tensor, *, sigma: Tensor | None = None) -> Tensor:
-    """‖ΔW‖_op = σ_1(ΔW). delta_w: (..., m, n); sigma: (..., min(m, n)), if known. Returns (...,), float64."""
-    return _spectrum_of(delta_w, sigma)[..., 0]
-
-
 def stable_rank(delta_w: Tensor, *, sigma: Tensor | None = None) -> Tensor:
     """srank(ΔW) = ‖ΔW‖_F² / ‖ΔW‖_op² (§4.1, Fig. 4a).
 

@@ -1,4 +1,4 @@
-"""One look for every figure: sizes, colours, and how each run is drawn."""
+"""One look for every figure: colours, sizes of letters, and how each run is drawn."""
 
 import math
 import re
@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
-
-COLUMN = (3.5, 2.6)  # inches: a column of a paper
-PAGE = (7.2, 2.8)  # its full width
 
 # Okabe and Ito's palette, told apart under the common colour vision deficiencies. The grey is dark enough for
 # those who see green as grey, which is RLVR's.

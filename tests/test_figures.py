@@ -14,7 +14,7 @@ from paper_lib.drawing_seeds import say_seeds
 from paper_lib.errors import CompanionError
 from paper_lib.figures import save_figure
 from paper_lib.profiles import get_profile
-from paper_lib.styles import COLUMN, NULL, OPD, PAGE, RLVR, RUN_STYLE, SFT, in_order, run_style
+from paper_lib.styles import NULL, OPD, RLVR, RUN_STYLE, SFT, in_order, run_style
 from paper_lib.summaries import at_end, over_matrices
 from paper_lib.tables import NULL_COLUMNS, RESULT_COLUMNS, write_table
 
@@ -55,7 +55,7 @@ def table_path(tmp_path):
 
 
 def trajectory_figure():
-    fig, ax = plt.subplots(figsize=COLUMN, layout="constrained")
+    fig, ax = plt.subplots(figsize=(3.5, 2.6), layout="constrained")
     draw_trajectory(ax, results(), "stable_rank")
     draw_chance(ax, 5.0)
     ax.set_ylabel("stable rank")
@@ -277,7 +277,7 @@ def test_a_null_is_drawn_in_the_same_panel_with_one_legend_entry():
 
 
 def test_points_are_one_line_a_run_from_the_top():
-    fig, ax = plt.subplots(figsize=PAGE)
+    fig, ax = plt.subplots(figsize=(7.2, 2.8))
     ends = at_end(over_matrices(results(), "stable_rank"))
     nulls = ends.assign(null="permuted", value=5.0)
     draw_points(ax, ends, runs=("sft", "opd", "rlvr"), nulls=nulls)
