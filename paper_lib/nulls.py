@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paper_lib.checks import require_finite_matrix
+
 
 def same_norm_gaussian(delta_w: Tensor, generator: torch.Generator) -> Tensor:
     """Independent normal entries, rescaled to ‖ΔW‖_F: keeps the size, forgets shape, spectrum and place.
@@ -21,7 +23,7 @@ def same_norm_gaussian(delta_w: Tensor, generator: torch.Generator) -> Tensor:
     delta_w: (..., m, n). Returns its shape, dtype and device, each matrix with its own norm; 0 where ΔW = 0.
     Raises ValueError for anything but a non-empty, finite, real matrix, as every null here does.
     """
-    _require_matrix("delta_w", delta_w)
+    require_finite_matrix("delta_w", delta_w)
     norms = torch.linalg.vector_norm(delta_w.double(), dim=(-2, -1), keepdim=True)
     return (_directions(delta_w.shape, generator) * norms).to(delta_w.dtype)
 
@@ -31,7 +33,7 @@ def permuted(delta_w: Tensor, generator: torch.Generator) -> Tensor:
 
     delta_w: (..., m, n). Returns its shape, dtype and device; each matrix of a batch is permuted by itself.
     """
-    _require_matrix("delta_w", delta_w)
+    require_finite_matrix("delta_w", delta_w)
     matrices = delta_w.reshape(-1, delta_w.shape[-2:].numel())
     device = delta_w.device
     rows = [row[torch.randperm(row.numel(), generator=generator, device=device)] for row in matrices]
@@ -45,7 +47,7 @@ def rescaled(delta_w: Tensor, norm: float | Tensor) -> Tensor:
     ValueError where ΔW = 0, which has no direction, or for a norm that is negative, not finite or of another
     batch shape.
     """
-    _require_matrix("delta_w", delta_w)
+    require_finite_matrix("delta_w", delta_w)
     target = torch.as_tensor(norm, dtype=torch.float64, device=delta_w.device)
     shape = tuple(delta_w.shape)
     if target.shape not in ((), delta_w.shape[:-2]) or not torch.isfinite(target).all() or (target < 0).any():
@@ -165,12 +167,3 @@ def _sample(values: Sequence[float] | np.ndarray | Tensor, level: float) -> Tens
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level} for {sample.numel()} values")
     return sample
-
-
-def _require_matrix(name: str, w: Tensor) -> None:
-    if w.ndim < 2 or w.numel() == 0 or not w.is_floating_point():
-        raise ValueError(f"{name} must be a real (..., m, n), got {w.dtype} of shape {tuple(w.shape)}")
-    bad = ~torch.isfinite(w)
-    if bad.any():
-        first, count = w[bad][0].item(), int(bad.sum())
-        raise ValueError(f"{name} must be finite, got {first} ({count} such) in shape {tuple(w.shape)}")

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paper_lib.checks import require_finite, require_matrix
+
 Factors = tuple[Tensor, Tensor, Tensor]
 _ROWS = 32  # at a time where a float64 copy of the whole would leave the cache
 
@@ -25,8 +27,8 @@ def visible_mask(
     if not 0 <= eta < 1 or not precision.is_floating_point:
         raise ValueError(f"eta must lie in [0, 1) and precision be floating, got {eta} and {precision}")
     before, after = w_0.to(precision), w_t.to(precision)
-    _require_finite(f"w_0 in {precision}", before)
-    _require_finite(f"w_t in {precision}", after)
+    require_finite(f"w_0 in {precision}", before)
+    require_finite(f"w_t in {precision}", after)
     if eta < torch.finfo(precision).eps / 2:
         return before != after
     wide = torch.promote_types(precision, torch.float32)
@@ -52,8 +54,8 @@ def absolute_sparsity(w_0: Tensor, w_t: Tensor, *, threshold: float = 1e-5) -> T
     non-finite entries or a threshold that is not finite and ≥ 0.
     """
     _require_one_shape(w_0, w_t)
-    _require_finite("w_0", w_0)
-    _require_finite("w_t", w_t)
+    require_finite("w_0", w_0)
+    require_finite("w_t", w_t)
     if not 0 <= threshold < math.inf:
         raise ValueError(f"threshold must be finite and >= 0, got {threshold} for shape {tuple(w_0.shape)}")
     small = torch.zeros(w_0.shape[:-2], dtype=torch.int64, device=w_0.device)
@@ -76,8 +78,8 @@ def principal_mask(w_0: Tensor, *, alpha: float, rank: int, factors: Factors | N
 
 def principal_magnitude(w_0: Tensor, *, rank: int, factors: Factors | None = None) -> Tensor:
     """|Σ_{i≤r} σ_i u_i v_iᵀ|, which `principal_mask` ranks: (..., m, n), float64. Raises as it does."""
-    _require_matrix("w_0", w_0)
-    _require_finite("w_0", w_0)
+    require_matrix("w_0", w_0)
+    require_finite("w_0", w_0)
     rows, columns = w_0.shape[-2:]
     if not 1 <= rank <= min(rows, columns):
         raise ValueError(f"rank must lie in [1, {min(rows, columns)}], got {rank} for w_0 {tuple(w_0.shape)}")
@@ -97,7 +99,7 @@ def low_magnitude_mask(w_0: Tensor, *, alpha: float) -> Tensor:
     earlier position. Raises ValueError for α outside (0, 1) or non-finite entries.
     """
     _require_alpha(w_0, alpha)
-    _require_finite("w_0", w_0)
+    require_finite("w_0", w_0)
     if w_0.dtype in (torch.bfloat16, torch.float16):  # the bits of a magnitude are in its order
         return mark_largest(-(w_0.view(torch.int16) & 0x7FFF), alpha)
     return mark_largest(-w_0.abs(), alpha)
@@ -139,7 +141,7 @@ def half_ulp(w_0: Tensor, precision: torch.dtype = torch.bfloat16) -> Tensor:
     non-finite entries.
     """
     stored = w_0.to(precision).double()
-    _require_finite(f"w_0 in {precision}", stored)
+    require_finite(f"w_0 in {precision}", stored)
     grid = torch.finfo(precision)
     _, exponent = torch.frexp(stored.abs().clamp(min=grid.smallest_normal))
     return torch.ldexp(torch.full_like(stored, grid.eps / 2), exponent - 1)
@@ -177,27 +179,13 @@ def _count(mask: Tensor) -> Tensor:
 
 
 def _require_alpha(w_0: Tensor, alpha: float) -> None:
-    _require_matrix("w_0", w_0)
+    require_matrix("w_0", w_0)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha} for w_0 of shape {tuple(w_0.shape)}")
-
-
-def _require_finite(name: str, w: Tensor) -> None:
-    if torch.isfinite(w.sum(dtype=torch.float64)):  # one pass; a sum that overflows is looked at again
-        return
-    bad = ~torch.isfinite(w)
-    if bad.any():
-        first, count = w[bad][0].item(), int(bad.sum())
-        raise ValueError(f"{name} must be finite, got {first} ({count} such) in shape {tuple(w.shape)}")
-
-
-def _require_matrix(name: str, w: Tensor) -> None:
-    if w.ndim < 2 or w.numel() == 0 or not w.is_floating_point():
-        raise ValueError(f"{name} must be a real (..., m, n), got {w.dtype} of shape {tuple(w.shape)}")
 
 
 def _require_one_shape(w_0: Tensor, w_t: Tensor) -> None:
     if w_0.shape != w_t.shape:
         raise ValueError(f"w_0 and w_t need one shape, got {tuple(w_0.shape)} and {tuple(w_t.shape)}")
-    _require_matrix("w_0", w_0)
-    _require_matrix("w_t", w_t)
+    require_matrix("w_0", w_0)
+    require_matrix("w_t", w_t)

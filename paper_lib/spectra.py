@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from paper_lib.checks import require_finite, require_finite_matrix
+
 
 def singular_values(w: Tensor) -> Tensor:
     """σ(W) by float64 LAPACK.
@@ -18,7 +20,7 @@ def singular_values(w: Tensor) -> Tensor:
     w: (..., m, n). Returns (..., min(m, n)), float64, descending, with an error of about 1e-15 σ_1. Raises
     ValueError for anything but a non-empty, finite, real matrix, as every function here does.
     """
-    _require_matrix("w", w)
+    require_finite_matrix("w", w)
     return torch.linalg.svdvals(w.double())
 
 
@@ -38,7 +40,7 @@ def spectral_shift(sigma_0: Tensor, sigma_t: Tensor) -> Tensor:
 
 def frobenius_norm(delta_w: Tensor) -> Tensor:
     """‖ΔW‖_F (§4.1, Fig. 4b). delta_w: (..., m, n). Returns (...,), float64."""
-    _require_matrix("delta_w", delta_w)
+    require_finite_matrix("delta_w", delta_w)
     return torch.linalg.vector_norm(delta_w.double(), dim=(-2, -1))
 
 
@@ -128,22 +130,9 @@ def _require_count(name: str, count: int, lowest: int, sigma: Tensor) -> None:
         )
 
 
-def _require_finite(name: str, values: Tensor) -> None:
-    bad = ~torch.isfinite(values)
-    if bad.any():
-        first, count = values[bad][0].item(), int(bad.sum())
-        raise ValueError(f"{name} must be finite, got {first} ({count} such) in shape {tuple(values.shape)}")
-
-
-def _require_matrix(name: str, w: Tensor) -> None:
-    if w.ndim < 2 or w.numel() == 0 or not w.is_floating_point():
-        raise ValueError(f"{name} must be a real (..., m, n), got {w.dtype} of shape {tuple(w.shape)}")
-    _require_finite(name, w)
-
-
 def _require_spectrum(name: str, sigma: Tensor) -> None:
     if sigma.ndim < 1 or sigma.numel() == 0 or not sigma.is_floating_point():
         raise ValueError(f"{name} must be a real (..., r), got {sigma.dtype} of shape {tuple(sigma.shape)}")
-    _require_finite(name, sigma)
+    require_finite(name, sigma)
     if (sigma < 0).any() or (sigma.diff(dim=-1) > 0).any():
         raise ValueError(f"{name} must be >= 0 and descending, which shape {tuple(sigma.shape)} is not")

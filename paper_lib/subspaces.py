@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from paper_lib.checks import require_finite_matrix
+
 # float32 factors of a few thousand rows are orthonormal to about 1e-6; a wrong matrix is off by far more.
 ORTHONORMAL_TOLERANCE = 1e-5
 
@@ -19,7 +21,7 @@ def top_right_singular_vectors(delta_w: Tensor, K: int) -> Tensor:
     [1, min(m, n)] or above the numerical rank, ΔW = 0 included: there the span would be LAPACK's choice and
     not the update's.
     """
-    _require_matrix("delta_w", delta_w)
+    require_finite_matrix("delta_w", delta_w)
     rows, columns = delta_w.shape[-2:]
     shape = tuple(delta_w.shape)
     if not 1 <= K <= min(rows, columns):
@@ -82,7 +84,7 @@ def trajectory_pca(updates: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     Raises ValueError for c outside [1, min(T, P)] or T < 2. Memory: about six float64 copies of `updates`; a
     (T, T) square root of their inner products, all that PCA depends on, does as well.
     """
-    _require_matrix("updates", updates)
+    require_finite_matrix("updates", updates)
     if updates.ndim != 2 or updates.shape[0] < 2:
         raise ValueError(f"updates must be (T, P) with T >= 2, got shape {tuple(updates.shape)}")
     if not 1 <= n_components <= min(updates.shape):
@@ -100,17 +102,8 @@ def trajectory_pca(updates: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     return coordinates, torch.as_tensor(pca.explained_variance_ratio_, device=updates.device)
 
 
-def _require_matrix(name: str, w: Tensor) -> None:
-    if w.ndim < 2 or w.numel() == 0 or not w.is_floating_point():
-        raise ValueError(f"{name} must be a real (..., m, n), got {w.dtype} of shape {tuple(w.shape)}")
-    bad = ~torch.isfinite(w)
-    if bad.any():
-        first, count = w[bad][0].item(), int(bad.sum())
-        raise ValueError(f"{name} must be finite, got {first} ({count} such) in shape {tuple(w.shape)}")
-
-
 def _require_orthonormal(name: str, v: Tensor) -> None:
-    _require_matrix(name, v)
+    require_finite_matrix(name, v)
     rows, columns = v.shape[-2:]
     if columns > rows:
         raise ValueError(f"{name} cannot have {columns} orthonormal columns of length {rows}")

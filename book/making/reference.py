@@ -17,7 +17,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "Numerics": (
         "Singular values and vectors with error bounds.",
-        ("decompositions", "gram", "krylov", "certified"),
+        ("checks", "decompositions", "gram", "krylov", "certified"),
     ),
     "Training": (
         "One loop: tokens and credit in, snapshots out.",
