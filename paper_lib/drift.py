@@ -9,23 +9,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from paper_lib.batches import Batch, completion_logits
+from paper_lib.objectives import exact_kl
 from paper_lib.rollouts import sample
 from paper_lib.tasks import seeded_generator
 
 CHUNK = 8192  # completion positions at once
 Measured = dict[str, float]
-
-
-def exact_kl(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    """KL(p ‖ q) = Σ_v p(v) (log p(v) − log q(v)) over the whole vocabulary, in float64.
-
-    logits_p, logits_q: (..., V). Returns (...,), float64, ≥ 0 up to rounding, 1e-16. Raises ValueError for
-    unequal shapes. What float32 logits themselves are off by, 1e-6, adds about 1e-12.
-    """
-    if logits_p.shape != logits_q.shape:
-        raise ValueError(f"logits need one (..., V), got {tuple(logits_p.shape)}, {tuple(logits_q.shape)}")
-    log_p, log_q = logits_p.double().log_softmax(-1), logits_q.double().log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 @torch.no_grad()

@@ -18,8 +18,8 @@ from paper_lib.curvature import (
     principal_energy,
 )
 from paper_lib.decompositions import lapack
-from paper_lib.drift import exact_kl
 from paper_lib.models import build_model
+from paper_lib.objectives import exact_kl
 from paper_lib.probing import START, named_directions
 from paper_lib.rollouts import sample
 

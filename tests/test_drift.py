@@ -11,8 +11,9 @@ from tiny import PROMPTS, SHAPE
 
 from paper_lib import drift
 from paper_lib.batches import encode_prompts
-from paper_lib.drift import exact_kl, mean_kl, policy_drift, sequence_kl
+from paper_lib.drift import mean_kl, policy_drift, sequence_kl
 from paper_lib.models import build_model
+from paper_lib.objectives import exact_kl
 from paper_lib.rollouts import sample
 
 
