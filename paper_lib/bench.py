@@ -14,13 +14,13 @@ import transformers
 from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
+from paper_lib import parallel
 from paper_lib.bench_trl import require_trl, trl_settings, trl_steps
 from paper_lib.collection import Policy, collect, informative
 from paper_lib.config import Profile, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_json
 from paper_lib.models import load_model, require_same_vocabulary
-from paper_lib.parallel import cores
 from paper_lib.pretrain import models_directory
 from paper_lib.profiles import get_profile
 from paper_lib.stopwatch import PARTS, Stopwatch
@@ -49,7 +49,7 @@ def bench_train(
     same in processor seconds, medians of the parts, and what shows equal work: mean completion length and
     the share of the completions that the update used. Raises CompanionError without TRL or a model.
     """
-    threads = cores() if threads is None else threads
+    threads = parallel.cores() if threads is None else threads
     counts = {"rounds": rounds, "steps": steps, "prompts": prompts, "threads": threads}
     for name, count in counts.items():
         if count < 1:
@@ -59,7 +59,7 @@ def bench_train(
     runs = {name: _sized(profile.run(name), warmup + steps, prompts) for name in OBJECTIVES}
     codes = {"ours": _our_steps, "TRL": trl_steps}
     records = []
-    with _threads(threads), _quiet_transformers():
+    with parallel.threads(threads), _quiet_transformers():
         for number in range(rounds):
             for objective, run in runs.items():
                 for code, measured in codes.items():
@@ -174,16 +174,6 @@ work shares the machine (steps then take longer than processor / threads). rollo
 Our RLVR update leaves out the groups whose rewards are all equal: their advantage is 0. TRL computes them.
 TRL's settings, the fastest that give this work:
 {options}"""
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -14,14 +14,14 @@ from typing import Any
 
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from paper_lib import parallel
 from paper_lib.config import DiagnosticsConfig
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_json
 from paper_lib.measure import measure_matrix
-from paper_lib.parallel import cores, run_parallel
+from paper_lib.parallel import run_parallel
 from paper_lib.sizes import sizes_for
 from paper_lib.tables import Row
 
@@ -71,7 +71,7 @@ def bench_diagnose(
     """
     if unknown := [part for part in parts if part not in PARTS]:
         raise CompanionError(f"bench diagnose: no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    threads = cores() if threads is None else threads
+    threads = parallel.cores() if threads is None else threads
     tables: dict[str, pd.DataFrame] = {}
     if "layer" in parts:
         tables |= _bench_layer(shapes, threads, report)
@@ -119,9 +119,8 @@ def _bench_layer(
 def _suite(m: int, n: int, config: DiagnosticsConfig, exact: bool, threads: int) -> dict[str, Any]:
     """Measure one planted pair here: rows, seconds, seconds by stage, and this process's peak memory."""
     weights = planted_pair(m, n)
-    torch.set_num_threads(threads)
     profile = cProfile.Profile()
-    with threadpool_limits(threads):
+    with parallel.threads(threads):
         began, computed = perf_counter(), process_time()
         rows = profile.runcall(measure_matrix, weights, [0, 1], config, exact=exact)
         seconds, processor = perf_counter() - began, process_time() - computed

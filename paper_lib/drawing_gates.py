@@ -12,8 +12,8 @@ from paper_lib.drawing_rows import draw_row, name_rows
 from paper_lib.drawing_seeds import counted, draw_band, draw_few, is_few, spread
 from paper_lib.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, named, run_style
 from paper_lib.summaries import at_end, over_matrices, squared_norm
+from paper_lib.tables import START
 
-START = "start"  # in the table `curvature`: directions of W_0 itself
 OF_START = {
     "principal": "principal",
     "off_principal": "off principal",
@@ -128,9 +128,8 @@ def draw_prediction(
     """
     columns = ("predicted_density", "independent_density", "update_density")
     place = ["run", "seed", "layer", "module"]
-    rows = matrices[matrices["metric"].isin(columns)]
-    last = rows["step"] == rows.groupby(["run", "seed"])["step"].transform("max")
-    wide = rows[last].pivot(index=place, columns="metric", values="value").dropna()
+    rows = at_end(matrices[matrices["metric"].isin(columns)])
+    wide = rows.pivot(index=place, columns="metric", values="value").dropna()
     means = wide.groupby(["run", "seed"]).mean().reset_index()  # over matrices
     for run in [*(name for name in others if name not in runs), *runs]:
         each, style = means[means["run"] == run], run_style(run)

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from paper_lib.checkpoints import load_checkpoint, open_trajectory
+from paper_lib.checkpoints import open_trajectory
 from paper_lib.errors import CompanionError
-from paper_lib.models import load_model, save_model
+from paper_lib.models import save_model
 from paper_lib.pretrain import models_directory
+from paper_lib.probing import snapshot_model
 from paper_lib.profiles import get_profile
-from paper_lib.starts import BASE, Study
+from paper_lib.starts import Study
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -64,15 +65,7 @@ def export_snapshot(
     if step not in trajectory.steps:
         steps = ", ".join(str(known) for known in trajectory.steps)
         raise CompanionError(f"{run_directory} has no snapshot after {step} steps; it has {steps}")
-    base = Path(models_dir) / (trajectory.config.get("base") or BASE)
-    model, tokenizer = load_model(base)
-    try:
-        model.load_state_dict(load_checkpoint(trajectory.path(step)))
-    except RuntimeError as error:
-        raise CompanionError(
-            f"{trajectory.path(step)} does not fit the model in {base} "
-            f"({str(error).splitlines()[-1].strip()}): name the models that the run was trained from"
-        ) from error
+    model, tokenizer = snapshot_model(Path(models_dir), trajectory, step)
     recipe = {"run": trajectory.config, "fingerprint": trajectory.fingerprint, "step": step}
     save_model(
         model.to(DTYPES[dtype]),  # config.json names the dtype of the model

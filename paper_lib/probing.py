@@ -27,7 +27,7 @@ from paper_lib.models import load_model
 from paper_lib.nulls import permuted
 from paper_lib.rollouts import sample
 from paper_lib.starts import BASE
-from paper_lib.tables import Row
+from paper_lib.tables import START, Row
 from paper_lib.tasks import Task, problems, seeded_generator
 
 RANDOM_DIRECTIONS = {
@@ -35,7 +35,6 @@ RANDOM_DIRECTIONS = {
     "off_principal": off_principal_direction,
     "gaussian": gaussian_direction,
 }
-START = "start"  # in the place of a run's name: directions that are W_0's own
 Update = Mapping[str, Tensor]  # by parameter name
 Named = tuple[str, str, Update]  # of which run, which direction
 
@@ -56,7 +55,9 @@ def load_snapshot(model: PreTrainedModel, trajectory: Trajectory, step: int) -> 
         model.load_state_dict(load_checkpoint(path))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CompanionError(f"{path} does not fit the base that it was trained from ({reason})") from error
+        raise CompanionError(
+            f"{path} does not fit the models here ({reason}): bring back those that the run was trained from"
+        ) from error
 
 
 def drift_rows(

@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-PROJECTED = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+from paper_lib.matrices import MODULES
+
+PROJECTED = tuple(f"{module}_proj" for module in MODULES)
 
 
 def is_projected(name: str) -> bool:

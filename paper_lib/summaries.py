@@ -166,8 +166,9 @@ def mask_recall(table: pd.DataFrame, mask: str, *, alpha: float) -> pd.DataFrame
 
 
 def at_end(summary: pd.DataFrame) -> pd.DataFrame:
-    """The rows at each run's last step."""
-    return summary[summary["step"] == summary.groupby("run")["step"].transform("max")]
+    """The rows at each run's last step, by seed where there are several."""
+    keys = [name for name in ("run", "seed") if name in summary]
+    return summary[summary["step"] == summary.groupby(keys)["step"].transform("max")]
 
 
 def _choose_k(rows: pd.DataFrame, metric: str, k: float | None) -> pd.DataFrame:

@@ -30,6 +30,7 @@ PAIR_COLUMNS = (
     *("step", "layer", "module", "metric", "k", "value"),
 )
 CURVATURE_COLUMNS = ("profile", "run", "seed", "step", "direction", "metric", "k", "value")
+START = "start"  # in the place of a run's name in `curvature`: directions that are W_0's own
 JOURNEY_COLUMNS = (
     *("profile", "run", "seed", "step", "layer", "module", "row", "column", "k"),
     *("value", "stored"),

@@ -10,11 +10,12 @@ from typing import Any
 import jupytext
 from nbformat import NotebookNode
 
+from paper_lib.notebooks import notebook_sources
 from paper_lib.profiles import get_profile
 from paper_lib.tables import read_table
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+SOURCES = notebook_sources(ROOT / "notebooks")
 HEADING = re.compile(r"### Exercise (\d\d-\d) — (.+) \((\d+) minutes\)\n")
 
 

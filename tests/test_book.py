@@ -13,6 +13,8 @@ from executed import figures_in, page_of
 from linking import first_mentions, glossary_terms
 from reference import GROUPS, reference_pages
 
+from paper_lib.notebooks import notebook_sources
+
 ROOT = Path(__file__).parents[1]
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
@@ -134,7 +136,7 @@ def test_badges_need_a_repository():
 
 
 def test_notebooks_for_colab_fetch_the_project_first(tmp_path):
-    sources = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+    sources = notebook_sources(ROOT / "notebooks")
     for_colab(sources, tmp_path / "colab", "someone/companion")
     made = sorted((tmp_path / "colab").iterdir())
     assert [path.stem for path in made] == [source.stem for source in sources]

@@ -8,6 +8,8 @@ from pathlib import Path
 import jupytext
 import pytest
 
+from paper_lib.notebooks import notebook_sources
+
 PROJECT = Path(__file__).parents[1]
 REFERENCE = PROJECT / "figures" / "reference"
 GALLERY = re.findall(
@@ -18,7 +20,7 @@ GALLERY = re.findall(
 def captions() -> dict[str, str]:
     """Of every figure that a notebook saves: the literal that `caption` had when it was saved."""
     found = {}
-    for source in sorted((PROJECT / "notebooks").glob("[0-9][0-9]_*.py")):
+    for source in notebook_sources(PROJECT / "notebooks"):
         code = "\n".join(cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code")
         caption = ""
         for statement in ast.parse(code).body:

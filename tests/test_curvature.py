@@ -20,8 +20,9 @@ from paper_lib.curvature import (
 from paper_lib.decompositions import lapack
 from paper_lib.models import build_model
 from paper_lib.objectives import exact_kl
-from paper_lib.probing import START, named_directions
+from paper_lib.probing import named_directions
 from paper_lib.rollouts import sample
+from paper_lib.tables import START
 
 
 def generator(seed: int) -> torch.Generator:

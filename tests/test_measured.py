@@ -18,10 +18,10 @@ from paper_lib.errors import CompanionError
 from paper_lib.extract import extract_study
 from paper_lib.joined import forget
 from paper_lib.manifest import JOINT, JOURNEY, read_manifest
-from paper_lib.probing import START, snapshot_model
+from paper_lib.probing import snapshot_model
 from paper_lib.starts import Study
 from paper_lib.study import train_planned, train_study
-from paper_lib.tables import TABLES, read_table, table_metadata
+from paper_lib.tables import START, TABLES, read_table, table_metadata
 from paper_lib.tasks import problems
 
 TWO_SEEDS = replace(TINY, runs=(SFT, OPD, RLVR, EARLY), seeds=(0, 1))

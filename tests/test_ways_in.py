@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from paper_lib.notebooks import notebook_sources
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,7 +41,7 @@ def test_lab_and_binder_open_sources_as_notebooks():
 def test_the_start_page_leads_to_every_notebook():
     page = (ROOT / "notebooks" / "start.md").read_text(encoding="utf-8")
     linked = re.findall(r"\]\(([^)]+)\)", page)
-    assert linked == sorted(path.name for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.py"))
+    assert linked == [path.name for path in notebook_sources(ROOT / "notebooks")]
 
 
 def test_workflows_and_containers_call_what_make_has():
