@@ -33,7 +33,7 @@ class Batch:
 
     def select(self, prompts: Tensor) -> "Batch":
         """The given prompts with all their completions, cut to the longest prompt and completion among
-        them."""
+        them. prompts: (n,), int64, places in the batch. Returns a batch of n prompts, n · G completions."""
         group = torch.arange(self.group_size, device=prompts.device)
         rows = (prompts[:, None] * self.group_size + group).flatten()
         left = int(self.prompt_mask.shape[1] - self.prompt_mask[prompts].sum(1).max())

@@ -88,7 +88,8 @@ def open_trajectory(directory: str | Path, *, fingerprint: str | None = None) ->
 def matrix_names(path: str | Path) -> list[MatrixName]:
     """The projection matrices of a dense decoder's checkpoint in layer order, then q … down.
 
-    A layer has at most one matrix of each module here: experts are `sources`' matter.
+    A layer has at most one matrix of each module here: experts are `sources`' matter. Raises CompanionError
+    where the file is missing or truncated or holds none.
     """
     with opened(path) as file:
         stored = file.keys()

@@ -42,7 +42,11 @@ def step_problems(run: RunConfig, seed: int, step: int, number: int) -> list[Pro
 
 def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple[int, int] = (0, 1)) -> Batch:
     """This step's completions: demonstrations for SFT, else rollouts with their rewards and, for RLVR and
-    the mix, advantages. `part` (i of n) takes one of n equal shares of the prompts, for several processes."""
+    the mix, advantages.
+
+    part: (i, n), the i-th of n equal shares of the prompts, for several processes. Raises CompanionError
+    where the prompts do not divide into n, and for a teacher's rollouts without a teacher.
+    """
     drawn = step_problems(run, seed, step, run.prompts_per_step)
     if len(drawn) % part[1]:
         raise CompanionError(

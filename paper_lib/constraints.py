@@ -28,7 +28,12 @@ def constraint_of(study: Study, run: RunConfig, seed: int, student: PreTrainedMo
 def projection_bases(
     study: Study, run: RunConfig, seed: int, student: PreTrainedModel
 ) -> dict[str, Tensor] | None:
-    """V_K (n, K) of every projection matrix for a projected run, None for a free one (§4.2)."""
+    """V_K (n, K) of every projection matrix (m, n) for a projected run, None for a free one (§4.2).
+
+    Returns, by parameter name, float64 with orthonormal columns. Raises CompanionError where K exceeds the
+    smaller side of a matrix and where a snapshot is missing or truncated, ValueError where an update has no
+    K directions.
+    """
     projection = run.projection
     if projection is None or run.branch is None:
         return None
@@ -55,7 +60,11 @@ def projection_bases(
 
 def subnetwork_masks(study: Study, run: RunConfig, seed: int) -> dict[str, Tensor]:
     """The entries of every projection matrix that the run trains: what its source visibly changed in bf16
-    from W_0 to its end, or a random set of that size."""
+    from W_0 to its end, or a random set of that size.
+
+    Returns, by parameter name, bool masks of the matrices' shapes (m, n). Raises CompanionError where a
+    snapshot of the source is missing or truncated.
+    """
     assert run.subnetwork is not None
     source = study.profile.run(run.subnetwork.source)
     folder = study.directory(source, seed)

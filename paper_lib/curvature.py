@@ -71,7 +71,10 @@ def principal_energy(delta_w: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def equal_rms(direction: Tensor) -> Tensor:
-    """The direction at an RMS entry of 1, so that every matrix weighs by its size, as under Adam. 0 stays."""
+    """The direction at an RMS entry of 1, so that every matrix weighs by its size, as under Adam.
+
+    direction: (m, n), floating. Returns the same shape and dtype; 0 stays.
+    """
     rms = direction.square().mean().sqrt()
     return direction / rms if rms > 0 else direction
 

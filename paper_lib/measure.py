@@ -118,7 +118,11 @@ def _walk(steps: Sequence[int], walk: Tensor, config: DiagnosticsConfig) -> list
 def measure_rescaled(
     w_0: Tensor, w_end: Tensor, other_delta_w: Tensor, step: int, config: DiagnosticsConfig
 ) -> list[Row]:
-    """Another run's update at the size of this run's, on this run's W_0; no rows where that update is 0."""
+    """Another run's update at the size of this run's, on this run's W_0; no rows where that update is 0.
+
+    w_0, w_end: (m, n), as stored; other_delta_w: (m, n), float64. Rows of step `step`, of what does not
+    follow from the norm alone.
+    """
     if not other_delta_w.any():
         return []
     norm = spectra.frobenius_norm(w_end.double() - w_0.double())

@@ -18,8 +18,8 @@ def token_gap(log_p: Tensor, teacher_log_p: Tensor) -> Tensor:
 
 
 def group_advantages(rewards: Tensor, group_size: int, *, epsilon: float = 1e-4) -> Tensor:
-    """GRPO: A = (R − mean) / (std + ε) within each prompt's group, std with n − 1; 0 where a group has no
-    variance.
+    """GRPO (Shao et al. 2024, arXiv 2402.03300): A = (R − mean) / (std + ε) within each prompt's group, std
+    with n − 1; 0 where a group has no variance.
 
     rewards: (P * G,). Returns (P * G,). Raises ValueError unless the rows divide into groups of at least two.
     """
@@ -39,6 +39,7 @@ def mixed_credit(
     RMS s_OPD of −r_t and s_RLVR of A over the batch's completion tokens; then A_t = α·(−r_t)/s_OPD +
     (1 − α)·A/s_RLVR, so that α turns the gradient from one objective to the other and the two have one scale.
     An advantage of scale 0 is 0 everywhere, as A is where all rewards of each group are equal, and adds 0.
+    Raises ValueError for α outside [0, 1].
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}, expected a value in [0, 1]")
@@ -60,7 +61,7 @@ def retained(
     """Weight T / Σm on the ⌈ρT⌉ tokens kept of each response, 0 on the others (§5.1).
 
     selection "top_gap" keeps the largest r_t, "random" the largest of `noise`, uniform numbers (rows, T).
-    Returns (rows, T). Rows without tokens keep none.
+    Returns (rows, T). Rows without tokens keep none. Raises ValueError for "random" without noise.
     """
     score = gap if selection == "top_gap" else noise
     if score is None:
@@ -95,9 +96,13 @@ def clipped_loss(
     clip: tuple[float, float] = (0.2, 0.28),
     tokens: float | None = None,
 ) -> Tensor:
-    """−Σ min(ρ_t a_t, clip(ρ_t, 1 − low, 1 + high) a_t) / Σ mask with ρ_t = π_θ / π_old: PPO's surrogate
-    with DAPO's asymmetric range. Its gradient is that of `credit_weighted_loss` where π_θ = π_old. Same
-    arguments otherwise."""
+    """−Σ min(ρ_t a_t, clip(ρ_t, 1 − low, 1 + high) a_t) / Σ mask with ρ_t = π_θ / π_old.
+
+    PPO's surrogate (Schulman et al. 2017, arXiv 1707.06347) with DAPO's asymmetric range (Yu et al. 2025,
+    arXiv 2503.14476). Its gradient is that of `credit_weighted_loss` where π_θ = π_old.
+    log_p, old_log_p, credit, mask: (rows, T); clip: (low, high); tokens: the denominator, where it is not
+    Σ mask. Returns ().
+    """
     ratio = (log_p - old_log_p).exp()
     bounded = ratio.clamp(1 - clip[0], 1 + clip[1])
     total = mask.sum() if tokens is None else tokens

@@ -177,7 +177,7 @@ class RunPart(Part):
 def snapshots(trajectory: Trajectory, matrix: MatrixName, steps: Sequence[int] | None = None) -> list[Tensor]:
     """W_0, …, W_T of one matrix (at `steps` alone, where given), mapped from their files.
 
-    Raises CompanionError where one is not finite.
+    Returns (m, n) for each step, in the stored dtype. Raises CompanionError where one is not finite.
     """
     steps = trajectory.steps if steps is None else steps
     weights = [read_matrix(trajectory.path(step), matrix) for step in steps]

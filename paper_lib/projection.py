@@ -19,8 +19,10 @@ def is_projected(name: str) -> bool:
 
 
 def project_right(matrix: Tensor, v_k: Tensor) -> Tensor:
-    """G V_K V_Kᵀ: rows of G (m, n) projected on the span of V_K (n, K) with orthonormal columns. Returns
-    (m, n)."""
+    """G V_K V_Kᵀ: rows of G (m, n) projected on the span of V_K (n, K) with orthonormal columns (§4.2).
+
+    Returns (m, n). Raises ValueError where G has another number of columns than V_K has rows.
+    """
     if matrix.shape[-1] != v_k.shape[0]:
         raise ValueError(
             f"matrix {tuple(matrix.shape)} has {matrix.shape[-1]} columns, V_K is {tuple(v_k.shape)}"
@@ -29,7 +31,10 @@ def project_right(matrix: Tensor, v_k: Tensor) -> Tensor:
 
 
 def random_subspace(dimension: int, K: int, generator: Generator) -> Tensor:
-    """K orthonormal columns (dimension, K) in float64, uniform on the Grassmannian."""
+    """K orthonormal columns (dimension, K) in float64, uniform on the Grassmannian.
+
+    Raises ValueError for K outside [1, dimension].
+    """
     if not 1 <= K <= dimension:
         raise ValueError(f"K is {K}, expected 1 <= K <= {dimension}, the dimension")
     return torch.linalg.qr(torch.randn(dimension, K, generator=generator, dtype=torch.float64))[0]

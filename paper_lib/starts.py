@@ -118,13 +118,21 @@ def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
 
 
 def anchor_weights(study: Study, seed: int, name: str = ANCHOR) -> dict[str, Tensor]:
-    """The end of the SFT run of this seed, as a bf16 checkpoint holds it."""
+    """The end of the SFT run of this seed, as a bf16 checkpoint holds it.
+
+    Returns, by parameter name, tensors of the model's shapes, float32 on bf16's grid. Raises CompanionError
+    where the snapshot is missing or truncated.
+    """
     anchor = study.profile.run(name)
     return as_stored(load_checkpoint(step_path(study.directory(anchor, seed), anchor.steps)))
 
 
 def rotated_weights(student: PreTrainedModel, layers: tuple[int, ...], seed: int) -> dict[str, Tensor]:
-    """The student's weights with the heads of these layers changed, as a bf16 checkpoint holds them."""
+    """The student's weights with the heads of these layers changed, as a bf16 checkpoint holds them.
+
+    Returns, by parameter name, tensors of the student's shapes, float32 on bf16's grid. Raises CompanionError
+    for a layer that the student lacks.
+    """
     config = student.config
     if max(layers) >= config.num_hidden_layers:
         raise CompanionError(

@@ -7,7 +7,10 @@ from torch import Generator, Tensor, nn
 
 
 def random_mask(shape: torch.Size, count: int, generator: Generator) -> Tensor:
-    """A bool mask of the shape with exactly `count` entries, every set of so many equally likely."""
+    """A bool mask with exactly `count` entries, every set of so many equally likely.
+
+    shape: any; count: from 0 to the number of entries. Returns that shape.
+    """
     mask = torch.zeros(shape, dtype=torch.bool)
     mask.view(-1)[torch.randperm(mask.numel(), generator=generator)[:count]] = True
     return mask

@@ -136,7 +136,8 @@ def overlap_range(table: pd.DataFrame, *, alpha: float, modules: Iterable[str] |
     """Mean over matrices of what any α-mask could reach at their densities (`sparsity.overlap_bounds`).
 
     table: `matrices` or `nulls`. Returns columns run, seed, step (and null), low, high; a matrix without a
-    visible entry is left out, as in the mean of the overlaps themselves.
+    visible entry is left out, as in the mean of the overlaps themselves. Raises ValueError where the table
+    has no `update_density` of these modules.
     """
     rows = table[table["metric"] == "update_density"]
     if modules is not None:

@@ -78,7 +78,10 @@ def split_of(prompt: str) -> Split:
 
 
 def problems(task: Task, *, split: Split, number: int, seed: object) -> list[Problem]:
-    """The first `number` problems of a split in the order that the seed gives."""
+    """The first `number` problems of a split in the order that the seed gives.
+
+    Raises CompanionError for a number below 1 and for a task that has no such problems.
+    """
     if number < 1:
         raise CompanionError(f"task {task.name}: {number} {split} problems asked for; at least one is needed")
     return list(islice(_stream(task, split, seed), number))
@@ -152,8 +155,10 @@ def verify(completion: str, problem: Problem) -> bool:
 
 
 def corrupt(text: str, probability: float, generator: Generator) -> str:
-    """Each digit replaced, with the given probability, by another one: a trace as sloppy text would have
-    it."""
+    """Each digit replaced, with the given probability, by another one: a trace as sloppy text would have it.
+
+    Raises ValueError for a probability outside [0, 1].
+    """
     if not 0 <= probability <= 1:
         raise ValueError(f"probability is {probability}, expected a value in [0, 1]")
     if probability == 0:

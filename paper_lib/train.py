@@ -53,7 +53,8 @@ def chunk_loss(
     """This chunk's part of the loss, whose denominator is `tokens`, the completion tokens of the whole batch.
 
     off_policy: the weights have moved since the batch was sampled, so the clipped surrogate takes over.
-    scales: of the whole batch, for a mix that is normalised by them.
+    scales: of the whole batch, for a mix that is normalised by them. Returns (), differentiable in the
+    student's weights. Raises CompanionError where the objective needs a teacher and there is none.
     """
     logits = completion_logits(policy.student, chunk) / run.temperature
     mask = chunk.completion_mask
@@ -143,7 +144,7 @@ class Optimization:
         """One optimizer step on a batch: loss (a sum over all processes), gradient norm before clipping.
 
         batch None: this process has nothing to learn from, though others may. Where none has, the weights
-        stay and nothing is returned.
+        stay and nothing is returned. Raises CompanionError where the loss or the norm is not finite.
         """
         device = self.policy.student.device
         own = torch.zeros((), device=device) if batch is None else batch.completion_mask.sum().float()
