@@ -1,0 +1,58 @@
+"""What is imported is declared in pyproject.toml, and what is declared is used."""
+
+import ast
+import re
+import sys
+import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PLACES = {  # folder, and what it may import beside the dependencies
+    "paper_lib": (),
+    "notebooks": (),
+    "book/making": ("book",),
+    "tests": ("test",),
+}
+STARTED = {"ipykernel", "jupyterlab"}  # run, not imported
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=\[;~! ]", name)[0]).lower()
+
+
+def declared(*extras: str) -> set[str]:
+    optional = [PROJECT["optional-dependencies"][extra] for extra in extras]
+    return {plain(each) for group in (PROJECT["dependencies"], *optional) for each in group}
+
+
+@cache
+def installed() -> dict[str, set[str]]:
+    """By the name that is imported, the distributions that bring it."""
+    return {name: {plain(each) for each in found} for name, found in packages_distributions().items()}
+
+
+def imported(path: Path) -> set[str]:
+    """Distributions that a file imports, our own modules and Python's left out."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    ours = {"paper_lib", *(each.stem for folder in PLACES for each in (ROOT / folder).glob("*.py"))}
+    others = {name.split(".")[0] for name in names} - ours - sys.stdlib_module_names
+    return {each for name in others for each in installed().get(name, {name})}
+
+
+@pytest.mark.parametrize("folder", PLACES)
+def test_what_a_folder_imports_is_declared_for_it(folder):
+    for path in sorted((ROOT / folder).glob("*.py")):
+        extras = ("test",) if path.name == "bench_trl.py" else PLACES[folder]  # it asks for TRL in words
+        assert imported(path) <= declared(*extras), path.name
+
+
+def test_what_is_declared_is_imported():
+    used = {each for folder in PLACES for path in (ROOT / folder).glob("*.py") for each in imported(path)}
+    assert declared() - used <= STARTED
