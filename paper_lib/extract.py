@@ -1,22 +1,13 @@
 """Trajectories in, tidy tables out: every matrix of every run, in parallel, continued where it stopped."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paper_lib.checkpoints import (
-    MatrixName,
-    Trajectory,
-    matrix_names,
-    matrix_shape,
-    open_trajectory,
-    pictured_matrix,
-)
-from paper_lib.config import Profile, RunConfig
+from paper_lib.checkpoints import MatrixName, Trajectory, matrix_names, matrix_shape, pictured_matrix
+from paper_lib.config import Profile
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
+from paper_lib.found import Found, find_runs
 from paper_lib.joined import write_joined
 from paper_lib.joint_parts import JointPart, PairPart
 from paper_lib.journeys import JourneyPart
@@ -36,17 +27,7 @@ from paper_lib.parts import Part, RunPart
 from paper_lib.pretrain import models_directory
 from paper_lib.profiles import get_profile
 from paper_lib.starts import Study
-from paper_lib.tables import TABLES, table_metadata
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """Of the planned runs: those on disk, and in planned order the fingerprints of all that are there or
-    measured."""
-
-    trajectories: dict[Key, Trajectory] = field(default_factory=dict)
-    fingerprints: dict[Key, str] = field(default_factory=dict)
-    missing: list[Key] = field(default_factory=list)
+from paper_lib.tables import TABLES
 
 
 def extract_study(
@@ -64,7 +45,7 @@ def extract_study(
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
     manifest = read_manifest(study.results)
     models = study.known_models(manifest.models)
-    found = _find(study, manifest, study.fingerprints(models))
+    found = find_runs(study, manifest, study.fingerprints(models))
     wanted, parts = _parts(study, found, manifest)
     write_text(study.results / "parts" / ".gitignore", "*\n")
     computed = measure_parts(list(parts.values()), workers=workers, force=force)
@@ -76,62 +57,7 @@ def extract_study(
     return [study.results / f"{table}.parquet" for table in TABLES]
 
 
-def _find(study: Study, manifest: Manifest, planned: Mapping[Key, str]) -> _Found:
-    """Look for every planned run on disk, then in the tables; a line says which are in neither."""
-    profile, found, parts = study.profile, _Found(), planned_parts(study.profile, planned)
-    for run, seed in profile.planned():
-        key, directory = (run.name, seed), study.directory(run, seed)
-        held = key in parts and manifest.holds(key, parts[key])
-        trajectory = open_trajectory(directory) if (directory / "run.json").is_file() else None
-        if trajectory is not None and not (held and trajectory.fingerprint != planned[key]):
-            _require_planned(run, trajectory, planned.get(key))
-            _require_curve(trajectory)
-            found.trajectories[key] = trajectory
-            found.fingerprints[key] = trajectory.fingerprint
-        elif held:
-            found.fingerprints[key] = planned[key]
-        else:
-            found.missing.append(key)
-    train = f"`python -m paper_lib train --profile {profile.name}` trains what is missing"
-    if not found.fingerprints:
-        runs = study.data_dir / "runs" / profile.name
-        raise CompanionError(f"no trained run in {runs}, and no rows that match in {study.results}: {train}")
-    if found.missing:
-        count = f"{len(found.missing)} of {len(profile.planned())} planned runs"
-        names = spoken(found.missing)
-        print(f"[extract] {count} are neither trained nor measured: {names}; {train}", flush=True)
-    return found
-
-
-def _require_planned(run: RunConfig, trajectory: Trajectory, fingerprint: str | None) -> None:
-    """Refuse a trajectory that was trained with other settings than the profile now has, or from others."""
-    again = "train it again (notebook 01_train, or `python -m paper_lib train`)"
-    planned = json.loads(json.dumps(asdict(run)))
-    for name, value in planned.items():
-        if (trained := trajectory.config.get(name)) != value:
-            raise CompanionError(
-                f"{trajectory.directory} was trained with {name} = {trained}, the profile now has {value}: "
-                f"{again}"
-            )
-    if fingerprint not in (None, trajectory.fingerprint):
-        raise CompanionError(
-            f"{trajectory.directory} was trained from other models or runs, or evaluated otherwise, than the "
-            f"profile now has: {again}"
-        )
-
-
-def _require_curve(trajectory: Trajectory) -> None:
-    folder = trajectory.directory
-    try:
-        table_metadata(folder / "curve.parquet")
-    except CompanionError:
-        raise CompanionError(
-            f"{folder / 'curve.parquet'} is missing or damaged: delete the folder {folder}, then train this "
-            "run again (notebook 01_train, or `python -m paper_lib train`)"
-        ) from None
-
-
-def _parts(study: Study, found: _Found, manifest: Manifest) -> tuple[dict[Key, PlannedPart], dict[Key, Part]]:
+def _parts(study: Study, found: Found, manifest: Manifest) -> tuple[dict[Key, PlannedPart], dict[Key, Part]]:
     """All parts that the tables will hold, and of these the ones to be measured from what is on disk."""
     wanted, parts = planned_parts(study.profile, found.fingerprints), dict[Key, Part]()
     left_out, gone = list[Key](), dict[Key, None]()

@@ -23,7 +23,7 @@ HEADINGS = ("**Question.**", "**In this notebook**", "## What we found", "## Exe
 PARAMETER = re.compile(r"(\w+): (bool|int|float|str)(?: \| None)? = .+  # \S.+")
 COMPUTING = (
     *("train", "collection", "study", "starts", "rollouts", "models", "pretrain", "runs"),
-    *("evaluation", "extract"),
+    *("evaluation", "extract", "found", "losses"),
 )
 
 

@@ -9,9 +9,10 @@ from accelerate import Accelerator
 from tiny import MIX, OPD, RLVR, SFT, SUMS, draw, full_logits
 from torch.nn import functional as F
 
-from paper_lib import train
+from paper_lib import losses
 from paper_lib.batches import encode_demonstrations, encode_prompts, token_log_probs
 from paper_lib.collection import Policy
+from paper_lib.losses import advantage_scales, chunk_loss
 from paper_lib.objectives import (
     clipped_loss,
     credit_weighted_loss,
@@ -22,7 +23,6 @@ from paper_lib.objectives import (
     token_gap,
 )
 from paper_lib.tasks import problems, seeded_generator
-from paper_lib.train import advantage_scales, chunk_loss
 
 
 def normal(*shape, seed=0, scale=1.0):
@@ -366,7 +366,7 @@ def test_a_mix_of_unit_scale_is_opd_alone_where_no_group_has_variance():
 
 @pytest.mark.parametrize("width", [2048, 20])
 def test_the_scales_are_root_mean_squares_over_the_whole_batch(policy, rollouts, monkeypatch, width):
-    monkeypatch.setattr(train, "CHUNK_TOKENS", width)  # one chunk, or several
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", width)  # one chunk, or several
     opd, rlvr = advantage_scales(policy, replace(MIX, mix_scale="unit"), rollouts, Accelerator())
     with torch.no_grad():
         ours, theirs = (full_logits(model, rollouts) for model in (policy.student, policy.teacher))

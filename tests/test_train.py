@@ -28,6 +28,7 @@ from paper_lib import collection, train
 from paper_lib.batches import token_log_probs
 from paper_lib.collection import Policy, collect, informative, step_problems
 from paper_lib.errors import CompanionError
+from paper_lib.losses import chunk_loss
 from paper_lib.models import build_model
 from paper_lib.objectives import group_advantages
 from paper_lib.run_place import RunPlace
@@ -240,7 +241,7 @@ def test_opd_approaches_the_teacher(run):
         batch = collect(policy, exact, 9, 0)
         tokens = float(batch.completion_mask.sum())
         with torch.no_grad():
-            return float(train.chunk_loss(policy, exact, batch, tokens=tokens))
+            return float(chunk_loss(policy, exact, batch, tokens=tokens))
 
     before, teacher = distance(), {n: t.clone() for n, t in policy.teacher.state_dict().items()}
     run_steps(policy, run)

@@ -22,8 +22,9 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Training": (
         "One loop: tokens and credit in, snapshots out.",
         (
-            *("tasks", "rollouts", "batches", "collection", "objectives", "optimizers", "constraints"),
-            *("confinement", "subnetworks", "rotations", "evaluation", "train", "models", "pretrain"),
+            *("tasks", "rollouts", "batches", "collection", "objectives", "losses", "optimizers"),
+            *("constraints", "confinement", "subnetworks", "rotations", "evaluation", "train", "models"),
+            "pretrain",
         ),
     ),
     "The study": (
@@ -37,7 +38,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Trajectories in, tidy tables out.",
         (
             *("extract", "measure", "measure_end", "measuring", "parts", "joint_parts", "joined", "manifest"),
-            *("journeys", "tables", "curves", "summaries", "seedwise", "distances", "regression"),
+            *("found", "journeys", "tables", "curves", "summaries", "seedwise", "distances", "regression"),
         ),
     ),
     "The ledger": (
