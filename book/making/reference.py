@@ -93,7 +93,10 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             *(
                 "execute",
                 "turns",
+                "commands",
                 "compare_command",
+                "bench_command",
+                "parsing",
                 "arguments",
                 "bench",
                 "bench_diagnose",
