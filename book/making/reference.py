@@ -80,7 +80,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("drawing_weights", "drawing_paths", "drawing_pairs", "drawing_gates", "drawing_controls"),
             *("drawing_sweeps", "drawing_regression", "drawing_ledger", "drawing_compare"),
             *("drawing_masks", "drawing_journeys", "drawing_animation", "animation", "alt_text", "drawn"),
-            *("drawn_intervals", "plain_words"),
+            *("drawn_intervals", "plain_words", "drawing_ratios"),
         ),
     ),
     "Play": (
