@@ -11,7 +11,7 @@ import pandas as pd
 from paper_lib.config import DiagnosticsConfig, Profile
 from paper_lib.profiles import get_profile
 from paper_lib.seedwise import Untested, defined
-from paper_lib.summaries import energy_share, mean_angles, over_matrices, squared_norm
+from paper_lib.summaries import at_end, energy_share, mean_angles, over_matrices, squared_norm
 from paper_lib.tables import read_table
 
 
@@ -109,7 +109,7 @@ class Evidence:
         rows = self._measured.get((run, metric))
         if rows is None:
             raise Untested(f"no {metric} of {run} in the tables")
-        return _last(rows)
+        return at_end(rows)
 
     def pair(
         self,
@@ -129,14 +129,14 @@ class Evidence:
             rows = rows if modules is None else rows[rows["module"].isin(list(modules))]
         if rows.empty:
             raise Untested(f"no {metric} of {run} and {other} in a table of pairs")
-        return defined(_last(rows).groupby("seed")["value"].mean(), f"{metric} of {run} and {other}")
+        return defined(at_end(rows).groupby("seed")["value"].mean(), f"{metric} of {run} and {other}")
 
     def drift(self, run: str, metric: str = "forward_kl") -> pd.Series:
         """How far the policy is from its start at the end of a run, in nats a token, one entry a seed."""
         rows = _rows(self.trajectories, run=run, metric=metric)
         if rows.empty:
             raise Untested(f"no {metric} of {run} in a table of trajectories")
-        return defined(_last(rows).groupby("seed")["value"].mean(), f"{metric} of {run}")
+        return defined(at_end(rows).groupby("seed")["value"].mean(), f"{metric} of {run}")
 
     def curved(self, run: str, direction: str) -> pd.Series:
         """The curvature of the KL at W_0 along a direction of a run ("start" for W_0's own), one a seed."""
@@ -217,8 +217,3 @@ def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
 def _grouped(table: pd.DataFrame, *keys: str) -> dict[Any, pd.DataFrame]:
     """A table's rows by these keys, with those of the mean angle of both sides."""
     return {place: rows for each in (table, mean_angles(table)) for place, rows in each.groupby([*keys])}
-
-
-def _last(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows at the last step of each seed."""
-    return rows[rows["step"] == rows.groupby("seed")["step"].transform("max")]

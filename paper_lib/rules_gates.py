@@ -11,8 +11,8 @@ from paper_lib.findings import Cast, Finding, label, of_cast, show
 from paper_lib.outcomes import EXPLAINED, Comparison, above, absent, left_by_null, log_of, same, times
 from paper_lib.rules_weights import POINTS, mean_angle
 from paper_lib.seedwise import Untested
+from paper_lib.tables import START
 
-START = "start"  # in the table of curvature: what belongs to W_0 and to no run
 SAME_DENSITY = 0.02  # C15c: of all entries; SFT and OPD lie 20 points of sparsity and more apart
 
 
