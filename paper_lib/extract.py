@@ -12,12 +12,12 @@ from paper_lib.joined import write_joined
 from paper_lib.joint_parts import JointPart, PairPart
 from paper_lib.journeys import JourneyPart
 from paper_lib.manifest import (
-    AND,
     JOINT,
     JOURNEY,
     Key,
     Manifest,
     PlannedPart,
+    part_directory,
     planned_parts,
     read_manifest,
     spoken,
@@ -89,7 +89,7 @@ def _common(study: Study, key: Key, plan: PlannedPart) -> dict[str, Any]:
         "seed": key[1],
         "config": study.profile.diagnostics,
         "tables": plan.tables,
-        "directory": study.results / "parts" / key[0].replace(AND, "+") / f"seed_{key[1]}",
+        "directory": part_directory(study.results, key),
         "models": models_directory(study.profile, study.data_dir),
         "fingerprint": plan.fingerprint,
     }

@@ -14,6 +14,7 @@ from paper_lib.manifest import (
     PlannedPart,
     compared_runs,
     owners,
+    part_directory,
     read_manifest,
     rows_of,
     said_of,
@@ -98,8 +99,8 @@ def forget(
     removed = [key for key in held if key in gone]
     if not removed:
         raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")
-    for name, seed in gone:
-        rmtree(results / "parts" / name / f"seed_{seed}", ignore_errors=True)
+    for key in gone:
+        rmtree(part_directory(results, key), ignore_errors=True)
     write_joined(results, {key: part for key, part in held.items() if key not in gone}, {}, manifest.models)
     print(
         f"[forget] removed from {results}: {spoken(removed)}; train and extract bring them back", flush=True

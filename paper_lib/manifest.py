@@ -140,6 +140,12 @@ def read_manifest(results: Path) -> Manifest:
     return Manifest(fingerprints=fingerprints, models=models)
 
 
+def part_directory(results: Path, key: Key) -> Path:
+    """Where a part's own tables are, joined or not."""
+    name, seed = key
+    return results / "parts" / name.replace(AND, "+") / f"seed_{seed}"
+
+
 def said_of(table: str, parts: Mapping[Key, PlannedPart], models: Mapping[str, str]) -> dict[str, Any]:
     """What `table` has to say of itself where it holds rows of these parts."""
     held = [[*key, part.fingerprint] for key, part in parts.items() if table in part.joined]

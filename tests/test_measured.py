@@ -135,6 +135,15 @@ def test_a_forgotten_run_is_trained_and_measured_again_to_the_same_bytes(data, r
     assert extract(data) == tables(reference)
 
 
+def test_what_is_forgotten_leaves_no_part_behind(reference, tmp_path):
+    data = Path(shutil.copytree(reference, tmp_path / "data"))
+    forget("tiny", data_dir=data, runs=["opd"], seeds=[1])
+    parts = data / "results" / "tiny" / "parts"
+    left = {path.parent.name for path in parts.glob("*/seed_1")}
+    assert left == {"sft", "rlvr", "opd_projected_early"}
+    assert (parts / "opd+rlvr" / "seed_0").is_dir()
+
+
 def test_a_run_that_is_measured_is_trained_for_what_starts_from_it(data, reference, trained):
     forget("tiny", data_dir=data, runs=["opd_projected_early"], seeds=[0])
     train(data)
