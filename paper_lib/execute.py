@@ -67,7 +67,7 @@ def run_notebooks(
     second measures what the first trains. All others, which only read tables, follow side by side.
 
     notebooks: numbers or names ("03", "sparsity", "03_sparsity"); None is all. The arguments up to `workers`
-    reach each notebook that declares them; every notebook chosen must declare `parameters`, by name and type.
+    reach each notebook that declares them; all chosen must declare the other `parameters`, by name and type.
     All is checked before the first cell runs. Kernels start in the current directory; what cells print is
     shown as it comes. Raises CompanionError for an unknown profile, notebook or parameter, and where a cell
     fails; the copy as far as it came is then kept as NN_name.failed.ipynb.
@@ -142,6 +142,10 @@ def _prepare(
     if missing := [name for name in ("profile", "data_dir") if name not in declared]:
         raise CompanionError(f"{source} has no parameter {missing[0]!r} in a cell tagged 'parameters'")
     for name, value in extra.items():
+        if name in settings:
+            raise CompanionError(
+                f"parameter {name} = {value!r} would pass by --{name.replace('_', '-')}: use that option"
+            )
         if name not in declared:
             raise CompanionError(
                 f"{source} has no parameter {name!r}; it has {', '.join(declared)} (--only chooses notebooks)"

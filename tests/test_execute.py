@@ -125,7 +125,7 @@ def test_a_kernel_registered_on_the_machine_is_not_used(folder, monkeypatch):
             {"parameters": {"seeds": 1}},
             r"01_a\.py has no parameter 'seeds'; it has profile, data_dir, seed, level",
         ),
-        ({"parameters": {"seed": "one"}}, "parameter seed is 'one', expected int such as 0"),
+        ({"parameters": {"level": "one"}}, "parameter level is 'one', expected float such as 0.95"),
         ({"parameters": {"level": True}}, "parameter level is True, expected float such as 0.95"),
         ({"notebooks": ["07"]}, "no notebook '07' in .*: there are 01_a"),
     ],
@@ -135,6 +135,25 @@ def test_what_is_wrong_is_said_before_anything_runs(folder, options, message):
     with pytest.raises(CompanionError, match=message) as caught:
         run(folder, **options)
     assert "\n" not in str(caught.value)
+    assert not (folder / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "option"),
+    [
+        ("train", True, "--train"),
+        ("force", True, "--force"),
+        ("profile", "nonsense", "--profile"),
+        ("data_dir", "elsewhere", "--data-dir"),
+    ],
+)
+def test_what_has_an_option_of_its_own_is_no_parameter(folder, name, value, option):
+    """These decide the order and the place of what runs, which are settled before a notebook is opened."""
+    declares = COMPUTES + "train: bool | None = None  # train what is missing\n"
+    notebook(folder, "01_a.py", "# %%\nopen('ran', 'w')\n", declares)
+    with pytest.raises(CompanionError, match=rf"parameter {name} = .*: use that option") as caught:
+        run(folder, parameters={name: value})
+    assert f"{option}:" in str(caught.value)
     assert not (folder / "data").exists()
 
 
