@@ -16,6 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CompanionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}" if error.filename else str(error).splitlines()[0]
+        print(f"error: {told}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

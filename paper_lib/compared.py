@@ -1,6 +1,5 @@
 """What a comparison leaves: its tables, made from the parts of its matrices, and read again."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from paper_lib.compare_matrix import GRAM, MEASURED, run_keys
 from paper_lib.comparison import Comparison
 from paper_lib.config import fingerprint
 from paper_lib.errors import CompanionError
+from paper_lib.files import read_json
 from paper_lib.matrices import Matrix
 from paper_lib.pca import path_rows
 from paper_lib.tables import TABLES, read_table, write_table
@@ -35,17 +35,15 @@ class Tables:
 def read_comparison(folder: str | Path) -> Tables:
     """The tables and the account in a folder that `compare` filled; raises CompanionError where it is not."""
     folder = Path(folder)
-    account = folder / "pairing.json"
-    if not account.is_file():
-        raise CompanionError(
-            f"{account} does not exist: `python -m paper_lib compare … --out {folder}` makes it"
-        )
+    path, remedy = folder / "pairing.json", f"`python -m paper_lib compare … --out {folder}` makes it"
+    if not (account := read_json(path, remedy)):
+        raise CompanionError(f"{path} is missing or empty: {remedy}")
     found = {name: folder / f"{name}.parquet" for name in TABLE_NAMES}
     paths = tuple(path for name, path in found.items() if path.is_file() or name == "matrices")
     tables: dict[str, Any] = {
         name: read_table(path) if path in paths else None for name, path in found.items()
     }
-    return Tables(paths=paths, account=json.loads(account.read_text(encoding="utf-8")), **tables)
+    return Tables(paths=paths, account=account, **tables)
 
 
 def join_parts(work: Comparison, parts: Mapping[Matrix, Path], out: Path) -> None:

@@ -58,14 +58,32 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
     """A JSON object from a file, {} where there is no file; CompanionError, with the remedy, for all else."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = _parsed(path, remedy)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise CompanionError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
     if not isinstance(value, dict):
         raise CompanionError(f"{path} holds no JSON object: {remedy}")
     return value
+
+
+def read_json_rows(path: str | Path, remedy: str) -> list[dict[str, Any]]:
+    """A JSON list of objects from a file; CompanionError, with the remedy, for all else and for no file."""
+    try:
+        rows = _parsed(path, remedy)
+    except FileNotFoundError:
+        raise CompanionError(f"{path} does not exist: {remedy}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise CompanionError(f"{path} holds no JSON list of objects: {remedy}")
+    return rows
+
+
+def _parsed(path: str | Path, remedy: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise CompanionError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
 
 
 def sha256(path: str | Path) -> str:

@@ -1,12 +1,11 @@
 """A run that another profile has already trained: its files are shared instead of trained again."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 from paper_lib.config import RunConfig
-from paper_lib.files import write_json
+from paper_lib.files import read_json, write_json
 from paper_lib.run_place import RunPlace
 
 
@@ -30,6 +29,8 @@ def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path) -> bool:
 
 
 def _share(source: RunPlace, place: RunPlace) -> None:
+    rows = [{**row, "profile": place.profile} for row in source.recorded()]
+    marker = read_json(source.directory / "run.json", f"delete {source.directory}, and the run starts over")
     shutil.rmtree(place.directory, ignore_errors=True)
     place.directory.mkdir(parents=True)
     for path in sorted(source.directory.glob("*.safetensors")):
@@ -37,9 +38,7 @@ def _share(source: RunPlace, place: RunPlace) -> None:
             os.link(path, place.directory / path.name)
         except OSError:
             shutil.copyfile(path, place.directory / path.name)
-    rows = json.loads((source.directory / "curve.json").read_text())
-    rows = [{**row, "profile": place.profile} for row in rows]
     write_json(place.directory / "curve.json", rows)
     place.write_curve(rows)
     write_json(place.directory / "config.json", {"fingerprint": place.fingerprint})
-    write_json(place.directory / "run.json", json.loads((source.directory / "run.json").read_text()))
+    write_json(place.directory / "run.json", marker)

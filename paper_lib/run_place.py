@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from paper_lib.files import read_json_rows
 from paper_lib.tables import CURVE_COLUMNS, write_table
 
 
@@ -27,6 +28,11 @@ class RunPlace:
         from."""
         kept = all(self.state_path(step).is_file() for step in kept_states)
         return kept and fingerprint_in(self.directory / "run.json") == self.fingerprint
+
+    def recorded(self) -> list[dict]:
+        """The rows of its curve so far; raises CompanionError where the file is missing or damaged."""
+        remedy = f"delete the folder {self.directory}, and the run starts over"
+        return read_json_rows(self.directory / "curve.json", remedy)
 
     def write_curve(self, rows: list[dict]) -> None:
         """The run's curve as a tidy table, curve.parquet."""

@@ -1,6 +1,5 @@
 """One run in its directory: started or resumed, evaluated at its snapshots, marked finished last."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -103,7 +102,7 @@ def _resume(place: RunPlace, optimization: Optimization) -> tuple[int, list[dict
         optimization.load_state(load_checkpoint(states[-1]))
     except CompanionError as error:
         raise CompanionError(f"{error}; delete this file, and the run starts over") from error
-    rows = json.loads((place.directory / "curve.json").read_text())
+    rows = place.recorded()
     return step, [row for row in rows if row["step"] <= step]
 
 
@@ -134,7 +133,7 @@ def _adopt(run: RunConfig, place: RunPlace, parent: RunPlace, step: int) -> None
     for path in parent.directory.glob("step_*.safetensors"):
         if int(path.stem.removeprefix("step_")) <= step:
             shutil.copyfile(path, place.directory / path.name)
-    rows = json.loads((parent.directory / "curve.json").read_text())
+    rows = parent.recorded()
     own = [{**row, "run": run.name} for row in rows if row["step"] <= step and ":" not in row["metric"]]
     write_json(place.directory / "curve.json", own)
     save_checkpoint(load_checkpoint(parent.state_path(step)), place.state_path(step))

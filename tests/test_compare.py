@@ -227,6 +227,14 @@ def test_a_matrix_that_is_not_finite_leaves_the_others(pair, tmp_path, capsys):
     assert len(values(found.matrices, "stable_rank")) == 7
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+def test_a_damaged_account_is_one_line(pair, tmp_path, text):
+    (tmp_path / "pairing.json").write_text(text)
+    with pytest.raises(CompanionError, match=r"pairing\.json .*: `python -m paper_lib compare") as caught:
+        read_comparison(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_identical_checkpoints_have_no_update(pair, tmp_path):
     compare(pair[0], pair[0], tmp_path, sizes=SIZES, nulls=True)
     table = read_table(tmp_path / "matrices.parquet")

@@ -309,6 +309,25 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, cap
 @pytest.mark.parametrize(
     "command",
     [
+        ["train", "--profile", "smoke", "--workers", "1", "--data-dir"],
+        ["pretrain", "--profile", "smoke", "--workers", "1", "--data-dir"],
+        ["compare", "MODEL", "MODEL", "--out"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_file_in_the_place_of_a_folder_is_one_line(command, tiny_models, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    model = str(tiny_models / "base")
+    assert main([*(model if word == "MODEL" else word for word in command), str(file)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {file}")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
         ["figures"],
         ["train"],
         ["extract"],

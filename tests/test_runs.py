@@ -330,6 +330,26 @@ def test_a_truncated_training_state_is_told_in_one_line(fresh, tmp_path, left):
     assert go(SFT, place, fresh()).finished()
 
 
+@pytest.mark.parametrize("text", ['[{"step": 2', None])
+def test_a_damaged_curve_is_told_in_one_line(fresh, tmp_path, text):
+    place = place_in(tmp_path)
+    with pytest.raises(Stopped):
+        go(SFT, place, fresh(), report=stop_after(1))
+    curve = place.directory / "curve.json"
+    curve.unlink() if text is None else curve.write_text(text)
+    with pytest.raises(CompanionError, match=r"curve\.json .*: delete the folder .*starts over") as error:
+        go(SFT, place, fresh())
+    assert "\n" not in str(error.value)
+
+
+def test_a_branch_tells_of_the_damaged_curve_of_its_parent(parent, fresh, tmp_path):
+    run = replace(EARLY, projection=None, name="branch")
+    damaged = replace(parent, directory=shutil.copytree(parent.directory, tmp_path / "opd"))
+    (damaged.directory / "curve.json").write_text("[")
+    with pytest.raises(CompanionError, match=r"opd/curve\.json cannot be read .*: delete the folder"):
+        go(run, place_in(tmp_path, run), fresh(), parent=damaged)
+
+
 def test_a_truncated_snapshot_is_told_in_one_line(fresh, tmp_path):
     place = go(SFT, place_in(tmp_path), fresh())
     path = step_path(place.directory, 2)

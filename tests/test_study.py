@@ -210,6 +210,17 @@ def test_a_run_of_another_profile_is_taken_over(trained, jobs, monkeypatch):
     assert all(same(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_damaged_run_of_another_profile_takes_nothing_away(trained, monkeypatch):
+    monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
+    (of(trained, "sft") / "curve.json").write_text("[")
+    ours = trained / "runs" / "twin" / "sft" / "seed_0" / "step_000000.safetensors"
+    ours.parent.mkdir(parents=True)
+    ours.touch()
+    with pytest.raises(CompanionError, match=r"tiny/sft/seed_0/curve\.json cannot be read .*: delete"):
+        train_study("twin", data_dir=trained, workers=1)
+    assert ours.is_file()
+
+
 # The subspace of a projected run
 
 

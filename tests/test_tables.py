@@ -13,7 +13,7 @@ from patience import PATIENCE
 
 from paper_lib import __version__
 from paper_lib.errors import CompanionError
-from paper_lib.files import whole_file, write_json
+from paper_lib.files import read_json, read_json_rows, whole_file, write_json
 from paper_lib.tables import (
     MASK_COLUMNS,
     NULL_COLUMNS,
@@ -177,6 +177,25 @@ def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
     writer.stdout.close()
     assert not (tmp_path / "table.parquet").exists()
     assert all(path.suffix == ".part" for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["[", '{"a": 1}', "[1]", "\N{LATIN SMALL LETTER E WITH ACUTE}", None])
+def test_rows_of_json_that_are_not_there_or_damaged_are_one_line(tmp_path, text):
+    path = tmp_path / "curve.json"
+    if text is not None:
+        path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(CompanionError, match=r"curve\.json .*: train again") as caught:
+        read_json_rows(path, "train again")
+    assert "\n" not in str(caught.value)
+
+
+def test_json_comes_back_as_it_was_written(tmp_path):
+    rows = [{"step": 1, "value": 0.5}]
+    write_json(tmp_path / "rows.json", rows)
+    write_json(tmp_path / "row.json", rows[0])
+    assert read_json_rows(tmp_path / "rows.json", "") == rows
+    assert read_json(tmp_path / "row.json", "") == rows[0]
+    assert read_json(tmp_path / "none.json", "") == {}
 
 
 def test_json_refuses_what_json_cannot_say(tmp_path):
