@@ -6,8 +6,10 @@ from typing import Any
 
 
 def names(text: str) -> list[str]:
-    """Names, between commas or spaces."""
-    return [name for name in text.replace(",", " ").split() if name]
+    """One or more names, between commas or spaces."""
+    if not (found := text.replace(",", " ").split()):
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing: leave the option out for its default")
+    return found
 
 
 def count(text: str) -> int:
@@ -25,7 +27,7 @@ def positive(text: str) -> int:
 
 
 def counts(text: str) -> list[int]:
-    """Whole numbers, between commas or spaces."""
+    """One or more whole numbers, between commas or spaces."""
     return [count(name) for name in names(text)]
 
 

@@ -119,7 +119,7 @@ def _modules(names: str) -> tuple[str, ...]:
     if names in MODULE_GROUPS:
         return MODULE_GROUPS[names]
     wanted = tuple(name for name in names.replace(",", " ").split() if name)
-    if unknown := [name for name in wanted if name not in KNOWN_MODULES]:
+    if unknown := [name for name in wanted or (names,) if name not in KNOWN_MODULES]:
         groups = ", ".join((*MODULE_GROUPS, *KNOWN_MODULES))
         raise CompanionError(f"no module {unknown[0]!r}; there are {groups}")
     return wanted

@@ -10,19 +10,22 @@ Planned = tuple[RunConfig, int]  # a run and its seed
 
 
 def selected(profile: Profile, runs: list[str] | None, seeds: list[int] | None) -> list[Planned]:
-    """The planned runs of these names and seeds, all where None; CompanionError where there is none."""
+    """The planned runs of these names and seeds, all where None; CompanionError for an unknown one."""
     planned = profile.planned()
     known = sorted({run.name for run, _ in planned})
     for name in runs or []:
         if name not in known:
             raise CompanionError(f"no run {name!r} in profile {profile.name}; it has {', '.join(known)}")
-    chosen = [
-        (run, seed)
-        for run, seed in planned
-        if (runs is None or run.name in runs) and (seeds is None or seed in seeds)
-    ]
+    named = [(run, seed) for run, seed in planned if runs is None or run.name in runs]
+    has = sorted({seed for _, seed in named})
+    for seed in seeds or []:
+        if seed not in has:
+            of = "no run" if runs is None else f"none of {', '.join(runs)}"
+            known_seeds = ", ".join(map(str, has))
+            raise CompanionError(f"profile {profile.name} plans {of} with seed {seed}; it has {known_seeds}")
+    chosen = [(run, seed) for run, seed in named if seeds is None or seed in seeds]
     if not chosen:
-        raise CompanionError(f"profile {profile.name} plans no such run with seeds {seeds}")
+        raise CompanionError("no run and seed is named: name some, or leave the choice out for all")
     return chosen
 
 

@@ -273,6 +273,7 @@ def test_too_little_space_is_said_first(pair, tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"modules": "qq"}, "no module 'qq'"),
+        ({"modules": ""}, "no module ''; there are all, attention, mlp, q, "),
         ({"modules": "lm_head"}, "share no lm_head; they share"),
         ({"sizes": {"K": 65}}, "K = 65 does not fit"),
         ({"learning_rates": 1e-3}, "give --steps"),

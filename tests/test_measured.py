@@ -308,7 +308,7 @@ def test_curves_are_the_same_from_tables_and_from_folders(data, reference):
     [
         ({}, "say what to forget: --runs"),
         ({"runs": ["dpo"]}, "no run 'dpo' in profile tiny"),
-        ({"seeds": [7]}, r"plans no such run with seeds \[7\]"),
+        ({"seeds": [7]}, "plans no run with seed 7; it has 0, 1"),
     ],
 )
 def test_forgetting_needs_a_name_that_is_planned(data, reference, options, message):

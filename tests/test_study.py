@@ -258,8 +258,13 @@ def test_unknown_names_are_told_before_any_work(tiny_data):
         train_study("huge", data_dir=tiny_data)
     with pytest.raises(CompanionError, match=r"no run 'dpo' in profile tiny; it has mix_0\.5, opd"):
         train_study("tiny", data_dir=tiny_data, runs=["opd", "dpo"])
-    with pytest.raises(CompanionError, match=r"profile tiny plans no such run with seeds \[7\]"):
-        train_study("tiny", data_dir=tiny_data, seeds=[7])
+    with pytest.raises(CompanionError, match=r"profile tiny plans no run with seed 7; it has 0$"):
+        train_study("tiny", data_dir=tiny_data, seeds=[0, 7])
+    with pytest.raises(CompanionError, match=r"profile tiny plans none of opd, sft with seed 7; it has 0$"):
+        train_study("tiny", data_dir=tiny_data, runs=["opd", "sft"], seeds=[0, 7])
+    for nothing in ({"runs": []}, {"seeds": []}):
+        with pytest.raises(CompanionError, match="no run and seed is named"):
+            train_study("tiny", data_dir=tiny_data, **nothing)
     assert not (tiny_data / "runs").exists()
 
 
