@@ -18,6 +18,7 @@ from paper_lib.pca import path_rows
 from paper_lib.tables import TABLES, read_table, write_table
 
 TABLE_NAMES = ("matrices", "nulls", "trajectories")
+REPORT = ("report.html", "07_*.ipynb", "figures/fig_*")  # what `report.write_report` makes of the tables
 EVERYWHERE: dict[str, Any] = {"layer": -1, "module": "all"}
 
 
@@ -47,7 +48,7 @@ def read_comparison(folder: str | Path) -> Tables:
 
 
 def join_parts(work: Comparison, parts: Mapping[Matrix, Path], out: Path) -> None:
-    """The tables, from the parts in the order of the matrices."""
+    """The tables, from the parts in the order of the matrices; a report of earlier tables goes first."""
     rows = pd.concat([read_table(path) for path in parts.values()], ignore_index=True)
     is_gram = rows["metric"] == GRAM
     grams, rows = rows[is_gram], rows[~is_gram]
@@ -63,6 +64,8 @@ def join_parts(work: Comparison, parts: Mapping[Matrix, Path], out: Path) -> Non
         if walks:
             tables["nulls"] = pd.concat([tables["nulls"], *walks])
     combined = fingerprint(*(work.fingerprint(matrix) for matrix in parts))
+    for old in [path for pattern in REPORT for path in out.glob(pattern)]:
+        old.unlink()
     for table in TABLE_NAMES:
         path = out / f"{table}.parquet"
         if table in tables:

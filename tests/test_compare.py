@@ -182,6 +182,17 @@ def test_what_is_measured_is_not_measured_again(pair, tmp_path, monkeypatch, cap
     assert len(asked) == 10
 
 
+def test_a_report_of_earlier_tables_does_not_outlive_them(pair, tmp_path):
+    out = tmp_path / "out"
+    (out / "figures").mkdir(parents=True)
+    stale = ("report.html", "07_your_checkpoints.ipynb", "figures/fig_by_layer.png")
+    for path in (*stale, "notes.txt", "figures/mine.png"):
+        (out / path).touch()
+    assert main(["compare", *map(str, pair), "--out", str(out), "--no-report"]) == 0
+    left = {str(path.relative_to(out)) for path in out.rglob("*.*") if path.parent.name != "parts"}
+    assert left == {"matrices.parquet", "pairing.json", "notes.txt", "figures/mine.png"}
+
+
 def test_a_killed_comparison_goes_on(pair, tmp_path):
     script = (
         "import os, signal, sys; from paper_lib import compare_matrix\n"

@@ -10,6 +10,7 @@ import torch
 
 from paper_lib.__main__ import main
 from paper_lib.checkpoints import save_checkpoint
+from paper_lib.compared import REPORT
 from paper_lib.report import html_report
 
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
@@ -76,6 +77,12 @@ def test_it_answers_and_says_what_failed_without_code(page):
     assert "entries not finite" in page
     for code in ("import ", "save_figure", "results_dir", "Exercises"):
         assert code not in page
+
+
+def test_a_later_comparison_knows_all_that_it_consists_of(out):
+    known = {path for pattern in REPORT for path in out.glob(pattern)}
+    tables = {path for path in out.rglob("*") if path.suffix == ".parquet" or path.name == "pairing.json"}
+    assert {path for path in out.rglob("*") if path.is_file()} - tables == known
 
 
 def test_the_same_notebook_gives_the_same_bytes_without_a_date(out, page):
