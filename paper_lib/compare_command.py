@@ -96,6 +96,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _learning_rates(options: argparse.Namespace) -> Any:
+    from paper_lib.comparison import require_rates
+
     if options.learning_rates is None:
         return options.learning_rate
     try:
@@ -105,6 +107,7 @@ def _learning_rates(options: argparse.Namespace) -> Any:
         raise CompanionError(f"{options.learning_rates} is no JSON file to read: {error}") from None
     if not isinstance(rates, list) or not all(type(rate) in (int, float) for rate in rates):
         raise CompanionError(f"{options.learning_rates} holds no list of numbers, one per optimizer step")
+    require_rates(rates, options.learning_rates)
     return rates
 
 

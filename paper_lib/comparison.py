@@ -1,5 +1,6 @@
 """What is compared: two checkpoints, the snapshots between them, and which of their matrices."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -84,6 +85,8 @@ def open_comparison(
     Raises CompanionError for checkpoints that cannot be read, that share no matrix, or steps out of order.
     """
     wanted = _modules(modules)
+    if learning_rates is not None:
+        require_rates(learning_rates if isinstance(learning_rates, Sequence) else [learning_rates])
     start = open_source(base, hub=hub)
     end = open_source(finetuned, hub=hub, base=start)
     between = sorted(
@@ -108,7 +111,7 @@ def open_comparison(
         matrices=_distinct(matrices),
         left_out=left_out,
         config=sizes_for([matrix.shape for matrix in matrices], sizes),
-        learning_rates=_rates(learning_rates, last),
+        learning_rates=_rates(learning_rates, [step for step, _ in snapshots]),
         nulls=nulls,
         exact=exact,
         threads=threads,
@@ -142,13 +145,25 @@ def _last_step(
     return 1
 
 
-def _rates(learning_rates: Sequence[float] | float | None, last: int) -> tuple[float, ...] | None:
+def require_rates(rates: Sequence[float], where: str | Path = "the list of learning rates") -> None:
+    """Raise CompanionError unless the drift ratio can be computed from these; where: what holds them."""
+    if bad := [rate for rate in rates if not 0 <= rate < math.inf]:
+        raise CompanionError(f"{where} holds {bad[0]}: a learning rate is finite and at least 0")
+    if not any(rates):
+        held = "zeros alone" if rates else "nothing"
+        raise CompanionError(f"{where} holds {held}: give the learning rate of every optimizer step")
+
+
+def _rates(learning_rates: Sequence[float] | float | None, steps: Sequence[int]) -> tuple[float, ...] | None:
     if learning_rates is None:
         return None
     if not isinstance(learning_rates, Sequence):
-        return (float(learning_rates),) * last
-    if len(learning_rates) != last:
-        raise CompanionError(f"there are {len(learning_rates)} learning rates for {last} optimizer steps")
+        return (float(learning_rates),) * steps[-1]
+    if len(learning_rates) != steps[-1]:
+        wanted = f"{steps[-1]} optimizer steps"
+        raise CompanionError(f"there are {len(learning_rates)} learning rates for {wanted}")
+    if not any(learning_rates[: steps[1]]):
+        raise CompanionError(f"every learning rate up to step {steps[1]}, the first snapshot, is 0")
     return tuple(float(rate) for rate in learning_rates)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -289,6 +290,11 @@ def test_too_little_space_is_said_first(pair, tmp_path, monkeypatch):
         ({"sizes": {"K": 65}}, "K = 65 does not fit"),
         ({"learning_rates": 1e-3}, "give --steps"),
         ({"learning_rates": [1e-3], "last_step": 3}, "1 learning rates for 3 optimizer steps"),
+        ({"learning_rates": []}, "the list of learning rates holds nothing: give"),
+        ({"learning_rates": [0, 0]}, "the list of learning rates holds zeros alone"),
+        ({"learning_rates": [1e-3, math.nan]}, "holds nan: a learning rate is finite and at least 0"),
+        ({"learning_rates": [1e-3, -1]}, "holds -1: a learning rate"),
+        ({"learning_rates": math.inf, "last_step": 2}, "holds inf: a learning rate"),
         ({"backend": "slurm"}, "no backend 'slurm'"),
         ({"address": "tcp://here:1"}, "--address is of a cluster"),
         ({"backend": "dask"}, "needs --address"),
@@ -298,6 +304,24 @@ def test_too_little_space_is_said_first(pair, tmp_path, monkeypatch):
 def test_what_cannot_be_done_is_said_before_anything_is_measured(pair, tmp_path, options, message):
     with pytest.raises(CompanionError, match=message):
         compare(*pair, tmp_path / "out", **options)
+
+
+@pytest.mark.parametrize("text", ["[]", "[0, 0]", "[1e-3, NaN, -1]", "[1e-3, Infinity]"])
+def test_a_file_of_impossible_learning_rates_is_named(pair, tmp_path, capsys, text):
+    (tmp_path / "rates.json").write_text(text)
+    command = ["compare", *map(str, pair), "--learning-rates", str(tmp_path / "rates.json")]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert re.fullmatch(r"error: \S+rates\.json holds .*\n", capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_learning_rates_of_zero_up_to_the_first_snapshot_are_refused(pair, tmp_path):
+    start = weights()
+    for step, share in ((1, 0.5), (2, 1.0)):
+        checkpoint(tmp_path / "run" / f"checkpoint-{step}", tuned(start, share))
+    ends = pair[0], tmp_path / "run" / "checkpoint-2"
+    with pytest.raises(CompanionError, match="every learning rate up to step 1, the first snapshot, is 0"):
+        compare(*ends, tmp_path / "out", trajectory=[tmp_path / "run"], learning_rates=[0, 1e-3])
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
