@@ -22,12 +22,15 @@ def gram(w: Tensor, k: int) -> Decomposition:
 
     w: (m, n), any floating dtype; 1 ≤ k ≤ min(m, n). σ_i is off by the `rounding_bound` of λ_i over 2 σ_i:
     the smallest, up to 64 below a fiftieth of σ_1, are therefore computed again from W on the space of their
-    vectors. The residual is estimated from random vectors, with a safety factor. Where σ_k vanishes LAPACK
-    steps in. Cost: for an n × n matrix about a quarter of its SVD.
+    vectors. The residual is estimated from random vectors, with a safety factor. Where σ_k vanishes or
+    the eigenproblem does not converge LAPACK steps in. Cost: for an n × n matrix a quarter of its SVD.
     """
     w = w.double()
     tall = w if w.shape[0] >= w.shape[1] else w.mT
-    values, right, trailing = _gram_eigen(tall, k)
+    try:
+        values, right, trailing = _gram_eigen(tall, k)
+    except ArithmeticError:
+        return lapack(w, k)
     values = values.clamp(min=0)
     sigma, bound = values.sqrt(), _root_bound(values, rounding_bound(values))
     if not float(sigma[k - 1]) > RESOLVED * float(sigma[0]):

@@ -59,6 +59,19 @@ def test_gram_singular_values_are_lapacks_to_within_their_bound(kind: str) -> No
         torch.testing.assert_close(found.mT @ found, torch.eye(k).double(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("routine", ["dsterf", "dstemr"])
+def test_lapack_steps_in_where_the_eigenproblem_does_not_converge(
+    monkeypatch: pytest.MonkeyPatch, routine: str
+) -> None:
+    original = getattr(gram_module.scipy_lapack, routine)
+    monkeypatch.setattr(gram_module.scipy_lapack, routine, lambda *a, **k: (*original(*a, **k)[:-1], 1))
+    w = KINDS["clustered"]
+    found, expected = gram(w, 5), lapack(w, 5)
+    assert found.method == "lapack"
+    assert torch.equal(found.sigma, expected.sigma)
+    assert torch.equal(found.v, expected.v)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", [gram, lapack])
 def test_a_residual_bounds_what_the_triplets_miss(kind: str, method) -> None:  # type: ignore[no-untyped-def]
