@@ -2,11 +2,13 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
+import assembled
 import nbformat
 import pytest
-from assembled import badges, ledger, ledger_in_short
+from assembled import badges, gallery, ledger, ledger_in_short
 from colab import for_colab
 from docstrings import to_rest
 from executed import figures_in, page_of
@@ -54,7 +56,7 @@ def executed(tmp_path: Path) -> Path:
 
 def test_a_page_shows_the_saved_figure_with_caption_and_alternative_text(executed):
     page = page_of(executed, executed.parent)
-    assert figures_in(page) == ["fig_one"]
+    assert figures_in(page) == {"fig_one": ("One line.", "One line. It goes from 0.1 to 0.9.")}
     cell = next(cell for cell in page.cells if "save_figure" in cell.source)
     assert cell.metadata.mystnb.figure == {"caption": "One line.", "name": "fig-one"}
     assert cell.metadata.mystnb.image.alt == "One line. It goes from 0.1 to 0.9."
@@ -71,6 +73,39 @@ def test_a_page_keeps_no_trace_of_its_execution_and_needs_no_kernel(executed):
     assert set(play.outputs[0].data) == {"text/html"}
     assert page.cells[0].source == "See [`05_locking`](05_locking.ipynb)."
     assert "hide-cell" in page.cells[-1].metadata.tags
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code"}]}',
+    ],
+)
+def test_a_damaged_executed_notebook_is_one_line(executed, monkeypatch, text):
+    folder = executed.parent / "damaged"
+    folder.mkdir()
+    for source in notebook_sources(ROOT / "notebooks"):
+        (folder / f"{source.stem}.ipynb").write_text(text)
+    options = {"executed": folder, "figures": executed.parent, "out": executed.parent / "out"}
+    arguments = [word for name, path in options.items() for word in (f"--{name}", str(path))]
+    monkeypatch.setattr(sys, "argv", ["assembled.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        assembled.main()
+    told = str(stop.value.code)
+    assert told.startswith(f"error: {folder}/01_train.ipynb is no executed notebook (")
+    assert "\n" not in told
+
+
+def test_a_card_of_the_gallery_is_what_its_page_says(executed):
+    page = page_of(executed, executed.parent)
+    (executed.parent / "fig_one.json").unlink()
+    card = gallery({name: (executed.stem, *words) for name, words in figures_in(page).items()})
+    assert "} One line.\n" in card
+    assert ":img-alt: One line. It goes from 0.1 to 0.9." in card
+    assert ":class-card: figure-card 05_locking" in card
 
 
 @pytest.mark.parametrize("lacking", ["caption", "alt"])

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import nbformat
 from colab import for_colab
-from executed import about, figures_in, page_of
+from executed import figures_in, page_of
 from reference import reference_pages
 
+from paper_lib.errors import CompanionError
 from paper_lib.notebooks import notebook_sources
 
 BOOK = Path(__file__).resolve().parents[1]
@@ -36,16 +37,16 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
     (out / NOTEBOOKS).mkdir()
     (out / "figures").mkdir()
     (out / "_extra" / "figures").mkdir(parents=True)
-    shown: dict[str, str] = {}
+    shown: dict[str, tuple[str, str, str]] = {}
     for source in sources:
         page = page_of(executed / f"{source.stem}.ipynb", figures)
         nbformat.write(page, out / NOTEBOOKS / f"{source.stem}.ipynb")
-        shown |= dict.fromkeys(figures_in(page), source.stem)
+        shown |= {name: (source.stem, *words) for name, words in figures_in(page).items()}
     for name in shown:
         shutil.copy(figures / f"{name}.png", out / "figures")
         for moving in figures.glob(f"{name}.gif"):
             shutil.copy(moving, out / "_extra" / "figures")
-    (out / "gallery.md").write_text(gallery(shown, figures), encoding="utf-8")
+    (out / "gallery.md").write_text(gallery(shown), encoding="utf-8")
     (out / "ledger_in_short.md").write_text(ledger_in_short(figures / "claims.csv"), encoding="utf-8")
     (out / "badges.md").write_text(badges([source.stem for source in sources], repository), encoding="utf-8")
     (out / "ledger.md").write_text(
@@ -56,15 +57,14 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
     return list(shown)
 
 
-def gallery(shown: dict[str, str], figures: Path) -> str:
-    """A card a figure, with its caption, leading to it in its notebook. shown: notebook by figure."""
+def gallery(shown: dict[str, tuple[str, str, str]]) -> str:
+    """A card a figure, leading to it in its notebook. shown: notebook, caption, alt text by name."""
     cards = []
-    for name, notebook in shown.items():
-        said = about(name, figures)
+    for name, (notebook, caption, alt) in shown.items():
         cards += [
-            f":::{{grid-item-card}} {said['caption']}",
+            f":::{{grid-item-card}} {caption}",
             f":img-top: figures/{name}.png",
-            f":img-alt: {' '.join(said['alt'].split())}",
+            f":img-alt: {' '.join(alt.split())}",
             f":link: {name.replace('_', '-')}",
             ":link-type: ref",
             f":class-card: figure-card {notebook}",
@@ -109,7 +109,7 @@ def badges(notebooks: list[str], repository: str) -> str:
 
 
 def main() -> None:
-    """Assemble from the command line; what is missing is said in one line."""
+    """Assemble from the command line; what is missing or damaged is said in one line."""
     parser = argparse.ArgumentParser(description="Put together what Sphinx reads.")
     for name in ("executed", "figures", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
@@ -117,8 +117,8 @@ def main() -> None:
     options = parser.parse_args()
     try:
         shown = assemble(options.executed, options.figures, options.out, options.repository)
-    except (FileNotFoundError, FileExistsError, KeyError) as error:
-        sys.exit(f"error: {error} (make book draws what it needs)")
+    except (OSError, ValueError, KeyError, CompanionError, nbformat.ValidationError) as error:
+        sys.exit(f"error: {str(error).splitlines()[0]} (make book draws what it needs)")
     print(f"{len(shown)} figures, {len(list(options.out.rglob('*.ipynb')))} notebooks in {options.out}")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from paper_lib.errors import CompanionError
+
 SAVES = re.compile(r'save_(?:figure|animation)\(\s*\w+,\s*"(\w+)"')
 _NOTEBOOK = re.compile(r"`(0\d_[a-z_]+)`")
 _FIGURE_RESULT = re.compile(r"\w*Path\('.*'\)")
@@ -19,14 +21,10 @@ def page_of(executed: Path, figures: Path) -> NotebookNode:
     """The notebook as the book shows it.
 
     executed: a copy that Papermill made; figures: the folder of the figures it saved, with a JSON each.
-    Raises FileNotFoundError for a figure that is not there, KeyError for one without a caption or
-    alternative text.
+    Raises CompanionError for a damaged copy, FileNotFoundError for one or a figure that is not there,
+    KeyError for a figure without a caption or alternative text.
     """
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata = nbformat.from_dict(
-        {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
-    )
-    notebook.cells = [_clean(cell) for cell in notebook.cells if not _is_injected(cell)]
+    notebook = _cleaned(executed)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _NOTEBOOK.sub(r"[`\1`](\1.ipynb)", cell.source)
@@ -36,14 +34,30 @@ def page_of(executed: Path, figures: Path) -> NotebookNode:
     return notebook
 
 
-def figures_in(notebook: NotebookNode) -> list[str]:
-    """Names of the figures that a page has, in its order."""
-    return [
-        name for cell in notebook.cells if cell.cell_type == "code" for name in SAVES.findall(cell.source)
-    ]
+def _cleaned(executed: Path) -> NotebookNode:
+    """An executed notebook without the traces of its execution."""
+    try:
+        notebook = nbformat.read(executed, as_version=4)
+        kept = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+        notebook.metadata = nbformat.from_dict(kept)
+        notebook.cells = [_clean(cell) for cell in notebook.cells if not _is_injected(cell)]
+    except (AttributeError, KeyError, TypeError, ValueError, nbformat.ValidationError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise CompanionError(f"{executed} is no executed notebook ({reason}): delete it") from error
+    return notebook
 
 
-def about(name: str, figures: Path) -> dict[str, Any]:
+def figures_in(page: NotebookNode) -> dict[str, tuple[str, str]]:
+    """Caption and alternative text of the figures that a page has, by name, in its order."""
+    return {
+        name: (cell.metadata.mystnb.figure.caption, cell.metadata.mystnb.image.alt)
+        for cell in page.cells
+        if cell.cell_type == "code"
+        for name in SAVES.findall(cell.source)
+    }
+
+
+def _about(name: str, figures: Path) -> dict[str, Any]:
     """What the JSON beside a figure says of it, with `caption` and `alt` in it."""
     found: dict[str, Any] = json.loads((figures / f"{name}.json").read_text(encoding="utf-8"))
     missing = [key for key in ("caption", "alt") if not found.get(key)]
@@ -92,7 +106,7 @@ def _fitting(output: NotebookNode) -> NotebookNode:
 
 def _as_figure(cell: NotebookNode, name: str, figures: Path) -> None:
     """Show the picture that was saved, at its full resolution, as a figure that can be referred to."""
-    said = about(name, figures)
+    said = _about(name, figures)
     picture = base64.b64encode((figures / f"{name}.png").read_bytes()).decode()
     shown = [output for output in cell.outputs if "image/png" in output.get("data", {})]
     if not shown:
