@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
-from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from paper_lib import parallel
@@ -23,6 +22,7 @@ from paper_lib.files import write_json
 from paper_lib.models import load_model, require_same_vocabulary
 from paper_lib.pretrain import models_directory
 from paper_lib.profiles import get_profile
+from paper_lib.runs import find_accelerator
 from paper_lib.stopwatch import PARTS, Stopwatch
 from paper_lib.train import Optimization
 
@@ -68,7 +68,7 @@ def bench_train(
                     records += [{"objective": objective, "code": code, **step} for step in counted]
             report(f"[bench {number + 1}/{rounds}] measured")
     table = _summary(pd.DataFrame(records), prompts * runs["opd"].samples_per_prompt)
-    device = Accelerator().device
+    device = find_accelerator().device
     settings = {
         "profile": profile_name,
         "device": str(device),
@@ -94,7 +94,7 @@ def _sized(run: RunConfig, steps: int, prompts: int) -> RunConfig:
 
 def _policy(profile: Profile, run: RunConfig, data_dir: Path | str) -> Policy:
     """The base as student and, for OPD, the teacher, fresh from disk."""
-    models, device = models_directory(profile, data_dir), Accelerator().device
+    models, device = models_directory(profile, data_dir), find_accelerator().device
     student, tokenizer = load_model(models / "base")
     teacher = None
     if run.objective == "opd":
@@ -108,7 +108,7 @@ def _our_steps(run: RunConfig, policy: Policy, seed: int) -> list[dict[str, floa
     """The body of `train.train_steps`, timed; the problems of a step are drawn within it."""
     watch = Stopwatch(policy.student.device)
     watch.watch_teacher(policy.teacher)
-    optimization = Optimization(policy, run, Accelerator())
+    optimization = Optimization(policy, run, find_accelerator())
     watch.watch_optimizer(optimization.optimizer.optimizer)
     measured = []
     watch.lap()

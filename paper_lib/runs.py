@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
+import torch
 from accelerate import Accelerator
 from filelock import FileLock
 from transformers import PreTrainedModel
@@ -20,6 +21,11 @@ from paper_lib.files import write_json
 from paper_lib.run_place import RunPlace, fingerprint_in
 from paper_lib.tasks import problems
 from paper_lib.train import Constraint, Optimization, train_steps
+
+
+def find_accelerator() -> Accelerator:
+    """CUDA's where there is one, else the CPU: rollouts and losses need float64, which Apple's GPUs lack."""
+    return Accelerator(cpu=not torch.cuda.is_available())
 
 
 def train_run(
@@ -41,7 +47,7 @@ def train_run(
     What another configuration left in the directory is removed. Raises CompanionError where the loss is not
     finite; snapshots made by then are kept.
     """
-    accelerator = Accelerator()
+    accelerator = find_accelerator()
     with _held(place, accelerator):
         if place.finished(kept_states=kept_states):
             return

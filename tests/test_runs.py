@@ -9,6 +9,7 @@ from functools import cache
 import pandas as pd
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from tiny import EARLY, MIX, OPD, RANDOM_TOKENS, RLVR, SFT, TINY, assert_same_runs, snapshots
 
 from paper_lib import collection, runs
@@ -19,7 +20,7 @@ from paper_lib.evaluation import accuracy
 from paper_lib.models import load_model
 from paper_lib.projection import SubspaceConstraint, is_projected, project_right, random_subspace
 from paper_lib.run_place import RunPlace
-from paper_lib.runs import train_run
+from paper_lib.runs import find_accelerator, train_run
 from paper_lib.tasks import problems, seeded_generator
 
 
@@ -287,6 +288,19 @@ def test_a_projected_run_without_variance_is_recorded(parent, fresh, tmp_path, m
     bases = {"model.layers.0.mlp.up_proj.weight": random_subspace(weight.shape[1], 2, seeded_generator(0))}
     place = go(run, place_in(tmp_path, run), policy, parent=parent, confine=confining(bases, run))
     assert curve(place).query("metric == 'share_inside'").empty
+
+
+# Where it runs
+
+
+def test_a_gpu_without_float64_is_not_taken(monkeypatch):
+    monkeypatch.delenv("ACCELERATE_USE_CPU")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("accelerate.state.is_mps_available", lambda *_, **__: True)
+    with monkeypatch.context() as patch:
+        for state in (PartialState, AcceleratorState):
+            patch.setattr(state, "_shared_state", {})
+        assert find_accelerator().device.type == "cpu"
 
 
 # What goes wrong
