@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,12 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` in UTF-8 with Unix line ends, whole or not at all."""
     write_bytes(path, text.encode())
+
+
+def copy_file(source: str | Path, path: str | Path) -> None:
+    """Copy the bytes of `source` to `path`, whole or not at all."""
+    with whole_file(path) as part:
+        shutil.copyfile(source, part)
 
 
 def write_json(path: str | Path, value: Any) -> None:

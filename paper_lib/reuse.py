@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from paper_lib.config import RunConfig
-from paper_lib.files import read_json, write_json
+from paper_lib.files import copy_file, read_json, write_json
 from paper_lib.run_place import RunPlace
 
 
@@ -37,7 +37,7 @@ def _share(source: RunPlace, place: RunPlace) -> None:
         try:
             os.link(path, place.directory / path.name)
         except OSError:
-            shutil.copyfile(path, place.directory / path.name)
+            copy_file(path, place.directory / path.name)
     write_json(place.directory / "curve.json", rows)
     place.write_curve(rows)
     write_json(place.directory / "config.json", {"fingerprint": place.fingerprint})

@@ -17,7 +17,7 @@ from paper_lib.collection import Policy
 from paper_lib.config import EvaluationConfig, RunConfig
 from paper_lib.errors import CompanionError
 from paper_lib.evaluation import accuracy
-from paper_lib.files import write_json
+from paper_lib.files import copy_file, write_json
 from paper_lib.run_place import RunPlace, fingerprint_in
 from paper_lib.tasks import problems
 from paper_lib.train import Constraint, Optimization, train_steps
@@ -138,7 +138,7 @@ def _replay(
 def _adopt(run: RunConfig, place: RunPlace, parent: RunPlace, step: int) -> None:
     for path in parent.directory.glob("step_*.safetensors"):
         if int(path.stem.removeprefix("step_")) <= step:
-            shutil.copyfile(path, place.directory / path.name)
+            copy_file(path, place.directory / path.name)
     rows = parent.recorded()
     own = [{**row, "run": run.name} for row in rows if row["step"] <= step and ":" not in row["metric"]]
     write_json(place.directory / "curve.json", own)

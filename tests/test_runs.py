@@ -269,6 +269,22 @@ def test_a_projected_branch_leaves_its_subspace_only_where_the_gradient_is_proje
     assert inside["value"].between(0, 1).all()
 
 
+def test_a_snapshot_of_the_parent_is_copied_whole_or_not_at_all(parent, fresh, tmp_path, monkeypatch):
+    def cut(source, target):
+        target.write_bytes(source.read_bytes()[:100])
+        raise Stopped(source.name)
+
+    run = replace(EARLY, projection=None, name="branch")
+    place = place_in(tmp_path, run)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", cut)
+        with pytest.raises(Stopped):
+            go(run, place, fresh(), parent=parent)
+    assert not list(place.directory.glob("step_*"))
+    go(run, place, fresh(), parent=parent)
+    assert place.finished()
+
+
 def test_a_stopped_branch_goes_on_to_the_same_bits(parent, fresh, tmp_path):
     run = replace(EARLY, steps=6, projection=None)
     go(run, place_in(tmp_path / "through", run), fresh(), parent=parent)

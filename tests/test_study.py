@@ -210,6 +210,26 @@ def test_a_run_of_another_profile_is_taken_over(trained, jobs, monkeypatch):
     assert all(same(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_run_that_cannot_be_linked_is_copied_whole_or_not_at_all(trained, monkeypatch):
+    def across(source, target):
+        raise OSError("another file system")
+
+    def cut(source, target):
+        target.write_bytes(source.read_bytes()[:100])
+        raise OSError("no room")
+
+    monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
+    monkeypatch.setattr("os.link", across)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", cut)
+        with pytest.raises(OSError, match="no room"):
+            train_study("twin", data_dir=trained, workers=1)
+    assert not list((trained / "runs" / "twin").rglob("step_*"))
+    train_study("twin", data_dir=trained, workers=1)
+    ours, theirs = snapshots(trained / "runs" / "twin"), snapshots(trained / "runs" / "tiny")
+    assert all(same(ours[name], theirs[name]) for name in theirs)
+
+
 def test_a_damaged_run_of_another_profile_takes_nothing_away(trained, monkeypatch):
     monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
     (of(trained, "sft") / "curve.json").write_text("[")
