@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 import hashlib
 import json
@@ -30,6 +30,32 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _flush_to_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """As `whole_file`, for a folder with files in it, which takes the place of the folder that is there.
+
+    A kill between the two renames leaves neither under the name; no other moment does.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        for written in (*part.rglob("*"), part):
+            _flush_to_disk(written)
+        if path.exists():
+            os.replace(path, old)
+        os.replace(part, path)
+        _flush_to_disk(path.parent)
+    finally:
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _flush_to_disk(path: Path) -> None:

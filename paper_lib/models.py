@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from shutil import rmtree
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from paper_lib.config import ModelConfig
 from paper_lib.errors import CompanionError
-from paper_lib.files import write_json, write_text
+from paper_lib.files import whole_folder, write_json, write_text
 
 
 def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> PreTrainedModel:
@@ -71,16 +70,13 @@ def save_model(
     dtype: torch.dtype = torch.bfloat16,
 ) -> None:
     """Weights as safetensors in `dtype`, config, tokenizer, card, and recipe; it all appears when whole."""
-    staging = directory.with_name(directory.name + ".part")
-    rmtree(staging, ignore_errors=True)
     stored = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    with _quiet():
-        model.save_pretrained(staging, state_dict=stored)
-        tokenizer.save_pretrained(staging)
-    write_text(staging / "README.md", card)
-    write_json(staging / "recipe.json", recipe)
-    rmtree(directory, ignore_errors=True)
-    staging.rename(directory)
+    with whole_folder(directory) as staging:
+        with _quiet():
+            model.save_pretrained(staging, state_dict=stored)
+            tokenizer.save_pretrained(staging)
+        write_text(staging / "README.md", card)
+        write_json(staging / "recipe.json", recipe)
 
 
 def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

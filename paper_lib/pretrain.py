@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
 
+from filelock import FileLock
 from transformers import PreTrainedModel
 
 from paper_lib.checkpoints import load_checkpoint, step_path
@@ -51,12 +52,23 @@ def build_models(
 
 
 def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, force: bool = False) -> None:
-    """Train the stages of one lineage, resuming where an earlier call stopped, and save the kept models."""
+    """Train the stages of one lineage, resuming where an earlier call stopped, and save the kept models.
+
+    Whoever comes while another process does this waits, and leaves what that one made as it is.
+    """
+    runs = Path(data_dir) / "runs" / "pretrain"
+    runs.mkdir(parents=True, exist_ok=True)
+    with FileLock(runs / f".{'-'.join(lineage.kept)}.lock"):
+        if force or _missing(profile, lineage, data_dir):
+            _build(profile, lineage, data_dir, runs, force)
+
+
+def _build(profile: Profile, lineage: Lineage, data_dir: Path | str, runs: Path, force: bool) -> None:
     policy = _start(lineage)
     history = fingerprint(lineage.shape or lineage.origin, lineage.seed)
     for stage in lineage.stages:
         history = fingerprint(history, stage)
-        directory = Path(data_dir) / "runs" / "pretrain" / f"{stage.name}-{history}"
+        directory = runs / f"{stage.name}-{history}"
         if force:
             rmtree(directory, ignore_errors=True)
         place = RunPlace(directory=directory, profile=profile.name, seed=lineage.seed, fingerprint=history)
@@ -124,4 +136,5 @@ Weights fingerprint: `{weights_fingerprint(stored.state_dict())}`
 
 def _missing(profile: Profile, lineage: Lineage, data_dir: Path | str) -> list[str]:
     place = models_directory(profile, data_dir)
-    return [name for name in lineage.kept if not (place / name / "config.json").is_file()]
+    needed = ("config.json", "model.safetensors")
+    return [name for name in lineage.kept if not all((place / name / file).is_file() for file in needed)]

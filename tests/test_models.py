@@ -1,6 +1,7 @@
 """Models: built from a seed, stored as bf16 whole or not at all, refused when broken."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -86,6 +87,64 @@ def test_a_save_that_fails_leaves_the_model_that_was_there(student, tokenizer, s
     with pytest.raises(OSError, match="no space"):
         save_model(student, tokenizer, saved, card="", recipe={})
     assert same(load_model(saved)[0].state_dict(), before)
+
+
+def test_two_processes_may_save_a_model_at_once(student, tokenizer, tmp_path, monkeypatch):
+    saves, pid = student.save_pretrained, os.getpid()
+
+    def meanwhile(staging, **options):
+        saves(staging, **options)
+        monkeypatch.setattr(student, "save_pretrained", saves)
+        monkeypatch.setattr(os, "getpid", lambda: pid + 1)
+        save_model(student, tokenizer, tmp_path / "model", card="# theirs", recipe={})
+        monkeypatch.setattr(os, "getpid", lambda: pid)
+
+    monkeypatch.setattr(student, "save_pretrained", meanwhile)
+    save_model(student, tokenizer, tmp_path / "model", card="# ours", recipe={})
+    assert (tmp_path / "model" / "README.md").read_text() == "# ours"
+    assert same(load_model(tmp_path / "model")[0].state_dict(), as_stored(student.state_dict()))
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_model_that_cannot_take_its_place_leaves_the_former_one(
+    number, student, tokenizer, saved, tmp_path, monkeypatch
+):
+    """The former model is moved away, then the new one comes; either may fail."""
+    before, renames = {path.name: path.read_bytes() for path in saved.iterdir()}, []
+
+    def fails_once(source, target, rename=os.rename):
+        renames.append(target)
+        if len(renames) == number:
+            raise OSError("no room")
+        rename(source, target)
+
+    def writes(staging, **options):
+        save(staging, **options)
+        for name in ("replace", "rename"):
+            monkeypatch.setattr(os, name, fails_once)
+
+    save = tokenizer.save_pretrained
+    monkeypatch.setattr(tokenizer, "save_pretrained", writes)
+    monkeypatch.setattr("paper_lib.models.write_text", lambda *_: None)
+    monkeypatch.setattr("paper_lib.models.write_json", lambda *_: None)
+    with pytest.raises(OSError, match="no room"):
+        save_model(student, tokenizer, saved, card="", recipe={})
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_model_is_on_the_disk_before_it_has_its_name(student, tokenizer, tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def noted(descriptor):
+        if not (tmp_path / "model").exists():
+            flushed.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    save_model(student, tokenizer, tmp_path / "model", card="", recipe={})
+    assert flushed >= {path.stat().st_ino for path in (tmp_path / "model").iterdir()}
 
 
 def test_a_missing_model_is_told_in_one_line(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from tiny import EARLY, LINEAGE, OPD, OTHER_SEED, SFT, TINY, assert_same_runs, snapshots
 
@@ -18,7 +19,7 @@ from paper_lib.config import Profile, Projection
 from paper_lib.constraints import projection_bases
 from paper_lib.errors import CompanionError
 from paper_lib.models import as_stored, load_model, save_model, weights_fingerprint
-from paper_lib.pretrain import build_models, missing_models
+from paper_lib.pretrain import build_lineage, build_models, missing_models
 from paper_lib.projection import is_projected, project_right
 from paper_lib.starts import Study
 from paper_lib.study import train_planned, train_study
@@ -380,6 +381,33 @@ def test_models_that_are_missing_are_built_once(pretrained):
     times = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
     build_models(profile, data_dir=data, workers=1)
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == times
+
+
+def test_a_model_without_its_weights_is_missing(pretrained):
+    profile, data = pretrained
+    build_models(profile, data_dir=data, workers=1)
+    (data / "models" / "base" / "model.safetensors").unlink()
+    assert missing_models(profile, data) == ["base"]
+
+
+def test_models_are_built_by_one_process_at_a_time(pretrained, monkeypatch):
+    profile, data = pretrained
+    held, train = [], pretrain.train_run
+
+    def noted(*args, **options):
+        (lock,) = (data / "runs" / "pretrain").glob(".teacher-base.lock")
+        with pytest.raises(Timeout):
+            FileLock(lock).acquire(timeout=0)
+        held.append(lock)
+        train(*args, **options)
+
+    monkeypatch.setattr(pretrain, "train_run", noted)
+    build_lineage(profile, LINEAGE, data)
+    assert len(held) == len(LINEAGE.stages)
+    times = {path: path.stat().st_mtime_ns for path in (data / "models").rglob("*")}
+    build_lineage(profile, LINEAGE, data)  # of a process that waited
+    assert len(held) == len(LINEAGE.stages)
+    assert {path: path.stat().st_mtime_ns for path in (data / "models").rglob("*")} == times
 
 
 def test_a_lost_model_is_rebuilt_to_the_same_bits(pretrained):
