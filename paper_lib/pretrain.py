@@ -69,9 +69,10 @@ def _build(profile: Profile, lineage: Lineage, data_dir: Path | str, runs: Path,
     for stage in lineage.stages:
         history = fingerprint(history, stage)
         directory = runs / f"{stage.name}-{history}"
-        if force:
-            rmtree(directory, ignore_errors=True)
         place = RunPlace(directory=directory, profile=profile.name, seed=lineage.seed, fingerprint=history)
+        if force:
+            with place.lock():
+                rmtree(directory, ignore_errors=True)
         train_run(stage, place, policy, evaluation=EvaluationConfig())
         policy.student.load_state_dict(load_checkpoint(step_path(directory, stage.steps)))
         for name in (n for n, kept_stage in lineage.kept.items() if kept_stage == stage.name):

@@ -23,8 +23,10 @@ def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path) -> bool:
             fingerprint=place.fingerprint,
         )
         if folder != place.directory and other.finished():
-            _share(other, place)
-            return True
+            with place.lock():
+                if taken := not place.finished():  # by whoever held the lock
+                    _share(other, place)
+            return taken
     return False
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from paper_lib.files import read_json_rows
 from paper_lib.tables import CURVE_COLUMNS, write_table
@@ -18,6 +19,11 @@ class RunPlace:
     profile: str
     seed: int
     fingerprint: str
+
+    def lock(self) -> FileLock:
+        """Beside the folder, for whoever trains, takes over or removes the run."""
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.directory.with_name(f".{self.directory.name}.lock"))
 
     def state_path(self, step: int) -> Path:
         """Weights and the optimizer's memory after `step` optimizer steps."""

@@ -9,7 +9,6 @@ from time import monotonic
 
 import torch
 from accelerate import Accelerator
-from filelock import FileLock
 from transformers import PreTrainedModel
 
 from paper_lib.checkpoints import load_checkpoint, save_checkpoint, step_path
@@ -76,9 +75,8 @@ def train_run(
 @contextmanager
 def _held(place: RunPlace, accelerator: Accelerator) -> Iterator[None]:
     """The run's lock, which the main process holds for all that train the run together."""
-    place.directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.directory.with_name(f".{place.directory.name}.lock"))
-    with lock if accelerator.is_main_process else nullcontext():
+    with place.lock() if accelerator.is_main_process else nullcontext():
+        place.directory.mkdir(parents=True, exist_ok=True)
         accelerator.wait_for_everyone()
         yield
 

@@ -70,7 +70,8 @@ def _demanded(study: Study, chosen: list[Planned], models: dict[str, str], *, fo
     if force:
         everything = with_parents(study, chosen)
         for run, seed in everything:
-            rmtree(study.directory(run, seed), ignore_errors=True)
+            with study.place(run, seed, models).lock():
+                rmtree(study.directory(run, seed), ignore_errors=True)
         return everything
     asked, todo, shared = _unmeasured(study, chosen, models), list[Planned](), list[Key]()
     for run, seed in asked:

@@ -21,6 +21,7 @@ from paper_lib.errors import CompanionError
 from paper_lib.models import as_stored, load_model, save_model, weights_fingerprint
 from paper_lib.pretrain import build_lineage, build_models, missing_models
 from paper_lib.projection import is_projected, project_right
+from paper_lib.reuse import reuse_finished
 from paper_lib.starts import Study
 from paper_lib.study import train_planned, train_study
 from paper_lib.tasks import problems
@@ -231,6 +232,43 @@ def test_a_run_that_cannot_be_linked_is_copied_whole_or_not_at_all(trained, monk
     assert all(same(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.fixture
+def removed(monkeypatch) -> list[Path]:
+    """The run folders that are removed while the test runs, each of them under its lock."""
+    folders: list[Path] = []
+
+    def remove(folder, ignore_errors=False, rmtree=shutil.rmtree):
+        if "runs" in folder.parts:
+            with pytest.raises(Timeout):
+                FileLock(folder.with_name(f".{folder.name}.lock")).acquire(timeout=0)
+            folders.append(folder)
+        rmtree(folder, ignore_errors=ignore_errors)
+
+    for module, name in ((study, "rmtree"), (pretrain, "rmtree"), (shutil, "rmtree")):
+        monkeypatch.setattr(module, name, remove)
+    return folders
+
+
+def test_a_run_is_trained_again_only_when_nobody_else_trains_it(trained, removed):
+    train_study("tiny", data_dir=trained, runs=["sft"], workers=1, force=True)
+    assert set(removed) == {of(trained, "sft")}
+
+
+def test_a_run_is_taken_over_only_when_nobody_else_trains_it(trained, removed, monkeypatch):
+    monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
+    train_study("twin", data_dir=trained, runs=["sft"], workers=1)
+    assert set(removed) == {trained / "runs" / "twin" / "sft" / "seed_0"}
+
+
+def test_what_another_process_trained_meanwhile_is_not_taken_over(trained, monkeypatch):
+    monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
+    twin = Study(profile=profiles.PROFILES["twin"], data_dir=trained)
+    place = twin.place(SFT, 0, twin.models())
+    shutil.copytree(of(trained, "sft"), place.directory)
+    assert not reuse_finished(SFT, place, trained / "runs")
+    assert step_path(place.directory, 0).stat().st_nlink == 1
+
+
 def test_a_damaged_run_of_another_profile_takes_nothing_away(trained, monkeypatch):
     monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
     (of(trained, "sft") / "curve.json").write_text("[")
@@ -408,6 +446,14 @@ def test_models_are_built_by_one_process_at_a_time(pretrained, monkeypatch):
     build_lineage(profile, LINEAGE, data)  # of a process that waited
     assert len(held) == len(LINEAGE.stages)
     assert {path: path.stat().st_mtime_ns for path in (data / "models").rglob("*")} == times
+
+
+def test_a_stage_is_trained_again_only_when_nobody_else_trains_it(pretrained, removed):
+    profile, data = pretrained
+    build_models(profile, data_dir=data, workers=1)
+    removed.clear()
+    build_models(profile, data_dir=data, workers=1, force=True)
+    assert {folder.name.split("-")[0] for folder in removed} == {"clean", "noisy"}
 
 
 def test_a_lost_model_is_rebuilt_to_the_same_bits(pretrained):
