@@ -5,6 +5,7 @@ from pathlib import Path
 from shutil import rmtree
 
 import pandas as pd
+from filelock import FileLock
 
 from paper_lib.config import fingerprint
 from paper_lib.errors import CompanionError
@@ -35,9 +36,26 @@ def write_joined(
 ) -> list[Path]:
     """Write every table with the rows of `parts`, in any case the same bytes; returns the tables' paths.
 
-    A part that is not among the sources keeps the rows that the tables in `results` hold of it. models:
-    fingerprints of the models behind the rows.
+    A part that is not among the sources keeps the rows that the tables in `results` hold of it; raises
+    CompanionError where they hold them no more. models: fingerprints of the models behind the rows.
     """
+    with _lock(results):
+        return _write(results, parts, sources, models)
+
+
+def _lock(results: Path) -> FileLock:
+    """For whoever reads the tables in order to write them: one at a time, so that no rows get lost."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(results.with_name(f".{results.name}.lock"))
+
+
+def _write(
+    results: Path, parts: Mapping[Key, PlannedPart], sources: Sources, models: Mapping[str, str]
+) -> list[Path]:
+    manifest = read_manifest(results)
+    if lost := [key for key, part in parts.items() if key not in sources and not manifest.holds(key, part)]:
+        again = f"run `python -m paper_lib extract --profile {results.name}`, which says what is missing"
+        raise CompanionError(f"the tables in {results} no longer hold the rows of {spoken(lost)}: {again}")
     # A journey is of runs that are all in here: it changes no other table.
     combined = fingerprint(*(part.fingerprint for key, part in parts.items() if key[0] != JOURNEY))
     for table, columns in TABLES.items():
@@ -92,16 +110,17 @@ def forget(
     if runs is None and seeds is None:
         raise CompanionError("say what to forget: --runs opd,rlvr or --seeds 3, or both")
     results = Path(data_dir) / "results" / profile.name
-    manifest = read_manifest(results)
     gone = {(run.name, seed) for run, seed in selected(profile, runs, seeds)}
-    held = manifest.parts()
-    gone |= {key for key in held if gone & set(compared_runs(key))}
-    removed = [key for key in held if key in gone]
-    if not removed:
-        raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")
-    for key in gone:
-        rmtree(part_directory(results, key), ignore_errors=True)
-    write_joined(results, {key: part for key, part in held.items() if key not in gone}, {}, manifest.models)
+    with _lock(results):
+        manifest = read_manifest(results)
+        held = manifest.parts()
+        gone |= {key for key in held if gone & set(compared_runs(key))}
+        removed = [key for key in held if key in gone]
+        if not removed:
+            raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")
+        for key in gone:
+            rmtree(part_directory(results, key), ignore_errors=True)
+        _write(results, {key: part for key, part in held.items() if key not in gone}, {}, manifest.models)
     print(
         f"[forget] removed from {results}: {spoken(removed)}; train and extract bring them back", flush=True
     )

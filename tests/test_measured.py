@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 from tiny import EARLY, OPD, RLVR, SFT, TINY
 
-from paper_lib import profiles, study
+from paper_lib import joined, profiles, study
 from paper_lib.batches import encode_prompts
 from paper_lib.checkpoints import open_trajectory
 from paper_lib.config import Profile
@@ -16,7 +17,7 @@ from paper_lib.curves import training_curves
 from paper_lib.drift import policy_drift
 from paper_lib.errors import CompanionError
 from paper_lib.extract import extract_study
-from paper_lib.joined import forget
+from paper_lib.joined import forget, write_joined
 from paper_lib.manifest import JOINT, JOURNEY, read_manifest
 from paper_lib.probing import snapshot_model
 from paper_lib.starts import Study
@@ -142,6 +143,33 @@ def test_what_is_forgotten_leaves_no_part_behind(reference, tmp_path):
     left = {path.parent.name for path in parts.glob("*/seed_1")}
     assert left == {"sft", "rlvr", "opd_projected_early"}
     assert (parts / "opd+rlvr" / "seed_0").is_dir()
+
+
+def test_rows_that_were_forgotten_meanwhile_are_not_said_to_be_there(data):
+    """As where extract read the tables, measured, and was overtaken by forget before it wrote."""
+    results = data / "results" / "tiny"
+    seen = read_manifest(results)
+    forget("tiny", data_dir=data, runs=["rlvr"], seeds=[1])
+    before = tables(data)
+    with pytest.raises(CompanionError, match=r"no longer hold the rows of rlvr \(seed 1\), .*: run `python"):
+        write_joined(results, seen.parts(), {}, seen.models)
+    assert tables(data) == before
+    assert ("rlvr", 1) not in held(data)
+
+
+def test_tables_are_written_by_one_process_at_a_time(data, monkeypatch):
+    def alone(frame, path, write=joined.write_table, **options):
+        with pytest.raises(Timeout):
+            FileLock(data / "results" / ".tiny.lock").acquire(timeout=0)
+        written.append(path.stem)
+        write(frame, path, **options)
+
+    written: list[str] = []
+    monkeypatch.setattr(joined, "write_table", alone)
+    forget("tiny", data_dir=data, runs=["rlvr"], seeds=[1])
+    manifest = read_manifest(data / "results" / "tiny")
+    write_joined(data / "results" / "tiny", manifest.parts(), {}, manifest.models)
+    assert written == [*TABLES, *TABLES]
 
 
 def test_a_run_that_is_measured_is_trained_for_what_starts_from_it(data, reference, trained):
@@ -293,14 +321,14 @@ def test_seeds_of_one_run_are_compared_and_a_pair_asks_for_both(reference, tmp_p
 
 
 def test_curves_are_the_same_from_tables_and_from_folders(data, reference):
-    joined, files = training_curves(Study(profile=TWO_SEEDS, data_dir=data))
+    from_tables, files = training_curves(Study(profile=TWO_SEEDS, data_dir=data))
     assert files == [data / "results" / "tiny" / "curves.parquet"]
     (without := data / "alone").mkdir()
     shutil.copytree(reference / "models", without / "models")
     shutil.copytree(reference / "runs", without / "runs")
     alone, files = training_curves(Study(profile=TWO_SEEDS, data_dir=without))
     assert len(files) == 8
-    assert alone.reset_index(drop=True).equals(joined.reset_index(drop=True))
+    assert alone.reset_index(drop=True).equals(from_tables.reset_index(drop=True))
 
 
 @pytest.mark.parametrize(
