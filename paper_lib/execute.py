@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
+from weakref import ReferenceType, ref
 
 import jupytext
 import nbformat
@@ -31,6 +32,22 @@ _Job = tuple[str, Path, Path, dict[str, Any]]  # [number/of], source, converted 
 
 class _ThisInterpreter(AsyncKernelManager):
     """Starts kernels of the running interpreter, whatever kernels are registered on the machine."""
+
+    _all: ClassVar[list[ReferenceType["_ThisInterpreter"]]] = []
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._all.append(ref(self))
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End every kernel: they are in sessions of their own, where no Ctrl-C reaches them."""
+        logging.getLogger("papermill").setLevel(logging.CRITICAL)  # where each death would be told
+        for known in list(cls._all):
+            manager = known()
+            process = getattr(manager and manager.provisioner, "process", None)
+            if process is not None:
+                process.kill()
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -101,7 +118,8 @@ def run_notebooks(
             _execute_one(*job, done, sys.stdout)
         for jobs in ([] if in_order else computing, drawing):
             runs = [partial(_execute_one, *job, done) for job in jobs]
-            take_turns(runs, sys.stdout, workers=workers or cores())
+            count = workers or cores()
+            take_turns(runs, sys.stdout, workers=count, stop=_ThisInterpreter.kill_all)
     return [done / f"{source.stem}.ipynb" for source in sources]
 
 

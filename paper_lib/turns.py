@@ -35,10 +35,13 @@ class _Held(io.StringIO):
             self._turn = True
 
 
-def take_turns(jobs: Sequence[Job], stream: TextIO, *, workers: int) -> None:
+def take_turns(
+    jobs: Sequence[Job], stream: TextIO, *, workers: int, stop: Callable[[], None] = lambda: None
+) -> None:
     """Run jobs in threads, `workers` at a time; `stream` gets their output job by job, in their order.
 
-    All run to their end; then the first exception in their order is raised. Ctrl-C starts no further job.
+    All run to their end; then the first exception in their order is raised. Ctrl-C starts no further job and
+    calls `stop`, which ends those that run, again and again until none does.
     """
     outputs = [_Held(stream) for _ in jobs]
     with ThreadPoolExecutor(max_workers=workers) as pool:
@@ -49,6 +52,9 @@ def take_turns(jobs: Sequence[Job], stream: TextIO, *, workers: int) -> None:
                 wait([future])
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            stop()
+            while wait([each for each in futures if not each.cancelled()], timeout=0.2).not_done:
+                stop()  # what a job has started since
             raise
     for future in futures:
         future.result()

@@ -229,12 +229,13 @@ def test_a_kernel_that_dies_is_one_line(folder):
         run(folder)
 
 
-def start(folder: Path, cells: str) -> subprocess.Popen:
-    """The command line in its own process group, on one notebook; its output is a pipe."""
-    notebook(folder, "01_a.py", cells, COMPUTES)
+def start(folder: Path, parameters: str, *notebooks: str) -> subprocess.Popen:
+    """The command line in its own process group, on these cells; its output is a pipe."""
+    for number, cells in enumerate(notebooks, 1):
+        notebook(folder, f"0{number}_a.py", cells, parameters)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(folder)}
     return subprocess.Popen(
-        [sys.executable, "-u", "-m", "paper_lib", "figures", "--profile", "smoke"],
+        [sys.executable, "-u", "-m", "paper_lib", "figures", "--profile", "smoke", "--workers", "2"],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -259,28 +260,36 @@ WAITING = f"""
     print("kernel", os.getpid(), flush=True)
     time.sleep(2 * {PATIENCE})
 """
+NAMES_BOTH = WAITING.replace("os.getpid(),", "os.getpid(), open('pipe').read(),")
+TELLS_THE_OTHER = WAITING.replace("print(", "open('pipe', 'w').write(str(os.getpid())); print(")
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc for processes")
+@pytest.mark.parametrize(
+    "cells", [(COMPUTES, WAITING), (PARAMETERS, NAMES_BOTH, TELLS_THE_OTHER)], ids=["alone", "side by side"]
+)
 @pytest.mark.parametrize(("with_signal", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_output_is_live_and_a_stopped_runner_leaves_no_kernel(folder, with_signal, status):
-    runner = start(folder, WAITING)
+def test_output_is_live_and_a_stopped_runner_leaves_no_kernel(request, folder, cells, with_signal, status):
+    os.mkfifo(folder / "pipe")  # the first of two waits at it for the second, whose output comes later
+    runner = start(folder, *cells)
+    request.addfinalizer(runner.kill)
     assert runner.stdout is not None
     line = ""
     while not line.startswith("kernel"):
         line = runner.stdout.readline()
         assert line, "the runner ended before its notebook printed"
-    kernel = int(line.split()[1])
-    assert alive(kernel)
+    kernels = [int(word) for word in line.split()[1:]]
+    assert len(kernels) == len(cells) - 1
+    assert all(map(alive, kernels))
     os.kill(runner.pid, with_signal)
     rest, _ = runner.communicate(timeout=PATIENCE)
     assert runner.returncode == status
     assert rest == ("" if with_signal == signal.SIGKILL else "stopped; the same command goes on from here\n")
     deadline = time.monotonic() + PATIENCE
-    while alive(kernel) and time.monotonic() < deadline:
+    while any(map(alive, kernels)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not alive(kernel)
-    assert not list(folder.glob("data/executed/**/01_a.ipynb"))
+    assert not any(map(alive, kernels))
+    assert not list(folder.glob("data/executed/**/0?_a.ipynb"))
 
 
 @pytest.mark.parametrize(

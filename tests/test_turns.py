@@ -7,6 +7,7 @@ import time
 import pytest
 from patience import PATIENCE
 
+from paper_lib import turns
 from paper_lib.turns import take_turns
 
 
@@ -54,6 +55,26 @@ def test_all_run_to_their_end_and_the_first_failure_is_raised():
     with pytest.raises(ValueError, match="a"):
         take_turns([fails("a"), fails("b"), lambda stream: ran.append("c")], io.StringIO(), workers=1)
     assert ran == ["a", "b", "c"]
+
+
+def test_an_interrupt_stops_those_that_run_and_starts_no_other(monkeypatch):
+    running, stopped, later = threading.Event(), threading.Event(), []
+
+    def job(stream):
+        running.set()
+        assert stopped.wait(PATIENCE)
+
+    def interrupted(futures, timeout=None, wait=turns.wait):
+        if timeout is None:
+            assert running.wait(PATIENCE)
+            raise KeyboardInterrupt
+        return wait(futures, timeout=timeout)
+
+    monkeypatch.setattr(turns, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        take_turns([job, later.append], io.StringIO(), workers=1, stop=stopped.set)
+    assert stopped.is_set()
+    assert later == []
 
 
 def test_no_jobs_are_no_error():
