@@ -8,59 +8,23 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
-from weakref import ReferenceType, ref
+from typing import Any, TextIO
 
 import jupytext
 import nbformat
 import papermill
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
+from paper_lib.kernels import KERNEL, ThisInterpreter
 from paper_lib.notebooks import notebook_sources
 from paper_lib.parallel import cores
 from paper_lib.profiles import get_profile
 from paper_lib.turns import take_turns
 
-_KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 _Job = tuple[str, Path, Path, dict[str, Any]]  # [number/of], source, converted copy, parameters
-
-
-class _ThisInterpreter(AsyncKernelManager):
-    """Starts kernels of the running interpreter, whatever kernels are registered on the machine."""
-
-    _all: ClassVar[list[ReferenceType["_ThisInterpreter"]]] = []
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._all.append(ref(self))
-
-    @classmethod
-    def kill_all(cls) -> None:
-        """End every kernel: they are in sessions of their own, where no Ctrl-C reaches them."""
-        logging.getLogger("papermill").setLevel(logging.CRITICAL)  # where each death would be told
-        for known in list(cls._all):
-            manager = known()
-            process = getattr(manager and manager.provisioner, "process", None)
-            if process is not None:
-                process.kill()
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        # The kernel's own log (loopback is not encrypted, its parent is gone) is no news to a reader.
-        launch = [
-            sys.executable,
-            "-m",
-            "ipykernel_launcher",
-            "--log-level=CRITICAL",
-            "-f",
-            "{connection_file}",
-        ]
-        return KernelSpec(argv=launch, **_KERNEL)
 
 
 def run_notebooks(
@@ -119,7 +83,7 @@ def run_notebooks(
         for jobs in ([] if in_order else computing, drawing):
             runs = [partial(_execute_one, *job, done) for job in jobs]
             count = workers or cores()
-            take_turns(runs, sys.stdout, workers=count, stop=_ThisInterpreter.kill_all)
+            take_turns(runs, sys.stdout, workers=count, stop=ThisInterpreter.kill_all)
     return [done / f"{source.stem}.ipynb" for source in sources]
 
 
@@ -153,7 +117,7 @@ def _prepare(
 ) -> tuple[Path, dict[str, Any]]:
     """Convert one py:percent source into `folder` and say which values its parameters cell takes."""
     notebook = jupytext.read(source)
-    notebook.metadata["kernelspec"] = _KERNEL
+    notebook.metadata["kernelspec"] = KERNEL
     path = folder / f"{source.stem}.ipynb"
     nbformat.write(notebook, path)
     declared = _declared(notebook)
@@ -205,8 +169,8 @@ def _execute(source: Path, notebook: Path, values: Mapping[str, Any], copy: Path
             notebook,
             output,
             parameters=values,
-            kernel_name=_KERNEL["name"],
-            kernel_manager_class=_ThisInterpreter,
+            kernel_name=KERNEL["name"],
+            kernel_manager_class=ThisInterpreter,
             progress_bar=False,
             stdout_file=stream,
             stderr_file=sys.stderr if stream is sys.stdout else stream,

@@ -92,6 +92,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             *(
                 "execute",
+                "kernels",
                 "turns",
                 "commands",
                 "compare_command",
