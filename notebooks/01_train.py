@@ -28,7 +28,7 @@
 # - learning curves, beside the teacher;
 # - to play with: a few completions token by token, under every objective's credit.
 #
-# Training takes about 2 minutes (`smoke`), 20 (`laptop`) or hours (`reference`) on two cores; what is
+# Training takes about 1 minute (`smoke`), 12 to 20 (`laptop`) or hours (`reference`) on two cores; what is
 # finished or measured is not trained again, and without any run on disk this notebook shows what the tables
 # hold. `02_extract` measures the weights that come out, the other notebooks draw.
 

@@ -24,7 +24,7 @@
 # - the extraction itself, every matrix of every snapshot of every run, into tidy tables;
 # - the identities and inequalities that the tables have to satisfy, checked on all rows.
 #
-# Extraction takes under a minute (`smoke`), about 3 minutes (`laptop`) or half an hour (`reference`) on two
+# Extraction takes under a minute (`smoke`), 2 to 3 minutes (`laptop`) or half an hour (`reference`) on two
 # cores; what is up to date is not computed again, and runs that are no longer on disk keep their rows.
 
 # %% tags=["parameters"]
