@@ -297,10 +297,10 @@ play_mixing(same_seeds, curves[curves["seed"].isin(shared)], modules=chosen)
 # %% [markdown]
 # ## What we found
 #
-# Each claim has comparisons that were fixed beforehand: one number a seed, Student's 95 % interval, and a
-# side that the claim is on. All hold: *reproduced*. None holds and one fails: *not reproduced*. In between:
-# *partly*. A run that is missing, fewer than three seeds or nothing decided: *cannot be tested at this
-# scale*. Nothing here was written by hand, and other seeds can change it.
+# Each claim has comparisons, and `claims.md` says when they were fixed: one number a seed, Student's 95 %
+# interval, and a side that the claim is on. All hold: *reproduced*. None holds and one fails: *not
+# reproduced*. In between: *partly*. A run that is missing, fewer than three seeds or nothing decided:
+# *cannot be tested at this scale*. Nothing here was written by hand, and other seeds can change it.
 
 # %%
 from paper_lib.claims import ledger, read_all
@@ -308,11 +308,12 @@ from paper_lib.drawing_ledger import claims_figure
 from paper_lib.ledger import write_ledger
 from paper_lib.verdicts import VERDICTS
 
-rows = ledger(evidence)
+readings = read_all(evidence)
+rows = ledger(evidence, readings=readings)
 assert set(rows["verdict"]) | set(rows["verdict, matched"]) <= set(VERDICTS)
 page, sheet = write_ledger(rows, Path(figures_dir) / profile)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
-fig = claims_figure(read_all(evidence))
+fig = claims_figure(readings)
 caption = "The ledger: each claim's comparisons by how far they clear what it allows, and its verdicts."
 used = [*tables.values(), sheet]
 save_figure(fig, "claims", figures_dir, profile=profile, inputs=used, caption=caption)

@@ -19,8 +19,8 @@ def add_bench(commands: Any) -> None:
     train.add_argument("--steps", type=positive, default=5, metavar="N", help="a round (default: 5)")
     diagnose = add_command(
         targets,
-        *("diagnose", _diagnose, "Time the diagnostics against LAPACK's SVDs"),
-        "bench diagnose --parts layer",
+        *("diagnose", _diagnose, "Time the diagnostics against LAPACK", "bench diagnose --parts layer"),
+        description="Time the diagnostics against LAPACK's SVDs, and tell how far apart they are.",
         of_study=False,
     )
     diagnose.add_argument(

@@ -63,16 +63,18 @@ def read_all(evidence: Evidence, only: Sequence[str] | None = None) -> list[Read
     return [read_claim(claim, evidence, name) for claim in _chosen(only) for name in (PAPER, MATCHED)]
 
 
-def ledger(evidence: Evidence, only: Sequence[str] | None = None) -> pd.DataFrame:
+def ledger(
+    evidence: Evidence, only: Sequence[str] | None = None, *, readings: Sequence[Reading] | None = None
+) -> pd.DataFrame:
     """One row a claim, all text, columns LEDGER_COLUMNS; a reading that a claim does not have is "–".
 
-    only: these claims, such as ("C7", "C8"), in the ledger's order; None is all. Raises ValueError for an
-    unknown one.
+    only: these claims, such as ("C7", "C8"), in the ledger's order; None is all. readings: what `read_all`
+    found of the same claims, where it has been asked already. Raises ValueError for an unknown claim.
     """
-    rows = []
+    rows, read = [], read_all(evidence, only) if readings is None else readings
     for claim in _chosen(only):
         known = (claim.id, claim.statement, claim.where, claim.paper, evidence.scale, claim.holds_when)
-        main = [cell for name in (PAPER, MATCHED) for cell in _cells(read_claim(claim, evidence, name))]
+        main = [cell for reading in read if reading.claim is claim for cell in _cells(reading)]
         others = [_short(claim, evidence, name) if name in claim.also else "–" for name in OTHERS]
         matched = claim.matched or "SFT at OPD's start, rate, steps and batch in SFT's place"
         rows.append((*known, *main, matched, *others))

@@ -90,6 +90,7 @@ def command_parser() -> argparse.ArgumentParser:
     student = add_command(
         commands,
         *("student", _student, "Write the notebooks without their solutions", "student --out build/student"),
+        description="Write the notebooks without their solutions, as .py and .ipynb, and a README.md.",
         of_study=False,
     )
     student.add_argument("--out", default="build/student", metavar="DIR", help="default: build/student")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from paper_lib import __version__
 from paper_lib.confinement import Projection, Subnetwork
 from paper_lib.diagnostics_config import DiagnosticsConfig, ModelProbes
-from paper_lib.errors import require, require_choices
+from paper_lib.errors import require, require_choices, require_counts
 from paper_lib.run_config import Objective, RunConfig
 from paper_lib.tasks import Task
 
@@ -65,8 +65,7 @@ class ModelConfig:
     expert_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "layers", "heads", "kv_heads", "intermediate_size", "head_dim"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require_counts(self, "hidden_size", "layers", "heads", "kv_heads", "intermediate_size", "head_dim")
         divides = self.heads % self.kv_heads == 0
         require("kv_heads", self.kv_heads, divides, f"a divisor of heads={self.heads}")
         mixture = (self.experts, self.experts_per_token, self.expert_size)
@@ -109,8 +108,7 @@ class EvaluationConfig:
     variants: tuple[Task, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("snapshot_problems", "final_problems", "variant_problems", "samples"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require_counts(self, "snapshot_problems", "final_problems", "variant_problems", "samples")
 
 
 @dataclass(frozen=True, kw_only=True)

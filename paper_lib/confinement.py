@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from paper_lib.errors import require, require_choices
+from paper_lib.errors import require, require_choices, require_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Projection:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        require("K", self.K, self.K >= 1, "at least 1")
+        require_counts(self, "K")
 
 
 @dataclass(frozen=True, kw_only=True)

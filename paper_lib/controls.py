@@ -8,6 +8,7 @@ that is stated where it is used.
 from dataclasses import replace
 
 from paper_lib.config import RunConfig, Subnetwork
+from paper_lib.plan import projected
 
 UNIT_ALPHAS = (0.5, 0.25, 0.05)
 RATE_FACTORS = (0.5, 2.0)
@@ -94,6 +95,7 @@ def projections(
 
     early, sft_early = runs["opd_projected_early"], runs["sft_projected_early"]
     assert sft_early.projection is not None
+    assert early.projection is not None
     assert early.branch is not None
     later = [
         replace(
@@ -105,12 +107,7 @@ def projections(
     ]
     update = replace(sft_early.projection, constrain="update")
     matched = [
-        replace(
-            runs["sft_matched"],
-            name=f"sft_matched_projected_{label}",
-            branch=("sft_matched", early.branch[1]),
-            projection=runs[f"opd_projected_{label}"].projection,
-        )
+        projected(runs["sft_matched"], label, early.branch[1], replace(early.projection, basis=label))
         for label in ("early", "random")
     ]
     return (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from paper_lib.errors import require
+from paper_lib.errors import require, require_counts
 
 # 2⁻⁹ and 2⁻⁸ from both sides: two bf16 numbers that differ do so by at least 2⁻⁸ of the larger.
 ETAS = (0.0, 1e-4, 1e-3, 0.99 * 2**-9, 1.01 * 2**-9, 0.99 * 2**-8, 1.01 * 2**-8, 4e-3, 1e-2, 3e-2)
@@ -66,8 +66,7 @@ class DiagnosticsConfig:
     model_probes: ModelProbes | None = field(default_factory=ModelProbes)
 
     def __post_init__(self) -> None:
-        for name in ("principal_rank", "angle_k", "K", "energy_k"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require_counts(self, "principal_rank", "angle_k", "K", "energy_k")
         require("hill_k", self.hill_k, self.hill_k >= 2, "at least 2, a slope needs two values")
         within = len(self.alphas) > 0 and all(0 < alpha < 1 for alpha in self.alphas)
         require("alphas", self.alphas, within, "values in (0, 1), one or more")

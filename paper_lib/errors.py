@@ -18,6 +18,12 @@ def require(name: str, value: Any, valid: bool, expected: str) -> None:
         raise ValueError(f"{name} is {value!r}, expected {expected}")
 
 
+def require_counts(settings: Any, *names: str) -> None:
+    """Raise ValueError unless each of these fields of a dataclass is at least 1."""
+    for name in names:
+        require(name, getattr(settings, name), getattr(settings, name) >= 1, "at least 1")
+
+
 def require_choices(settings: Any) -> None:
     """Raise ValueError unless every field of a dataclass whose type is a Literal, or a Literal or None, holds
     one of its values: Python itself would take a misspelt one."""

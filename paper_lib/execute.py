@@ -78,12 +78,12 @@ def run_notebooks(
         computing = [job for job in plan if "force" in job[3]]
         drawing = [job for job in plan if job not in computing]
         done = Path(data_dir) / "executed" / profile if executed_dir is None else Path(executed_dir)
+        side_by_side = [drawing] if in_order else [computing, drawing]
         for job in computing if in_order else ():
             _execute_one(*job, done, sys.stdout)
-        for jobs in ([] if in_order else computing, drawing):
+        for jobs in side_by_side:
             runs = [partial(_execute_one, *job, done) for job in jobs]
-            count = workers or cores()
-            take_turns(runs, sys.stdout, workers=count, stop=ThisInterpreter.kill_all)
+            take_turns(runs, sys.stdout, workers=workers or cores(), stop=ThisInterpreter.kill_all)
     return [done / f"{source.stem}.ipynb" for source in sources]
 
 

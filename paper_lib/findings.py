@@ -38,6 +38,11 @@ class Cast:
         """Whether SFT is played by the run with OPD's start, rate, steps and batch."""
         return self.sft == "sft_matched"
 
+    @property
+    def rescaled(self) -> str:
+        """The null that is SFT's update at the norm of OPD's or RLVR's."""
+        return "rescaled_sft_matched" if self.is_matched else "rescaled_sft"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:

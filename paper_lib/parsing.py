@@ -14,16 +14,24 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_command(
-    commands: Any, name: str, work: Any, summary: str, example: str, *, of_study: bool = True
+    commands: Any,
+    name: str,
+    work: Any,
+    summary: str,
+    example: str,
+    *,
+    description: str = "",
+    of_study: bool = True,
 ) -> Parser:
     """Add a command to an `argparse` group of commands; `work` gets its options and may return a status.
 
-    of_study: whether it takes --profile and --data-dir.
+    description: in its own help, where that says more than the summary. of_study: whether it takes --profile
+    and --data-dir.
     """
     added: Parser = commands.add_parser(
         name,
         help=summary,
-        description=f"{summary}.",
+        description=description or f"{summary}.",
         epilog=f"example:\n  python -m paper_lib {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

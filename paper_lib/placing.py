@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from paper_lib.summaries import ANGLE_MEAN, at_end, mean_angles, over_matrices
+from paper_lib.summaries import ANGLE_MEAN, at_end, over_matrices, rows_of_metric
 
 ALPHA = 0.3  # of the paper's masks
 REGIMES = {"sft": "SFT", "opd": "OPD", "rlvr": "RLVR"}
@@ -175,9 +175,7 @@ def end_rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
 
 def _rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
     """The rows of an axis."""
-    if axis.metric == ANGLE_MEAN:
-        return mean_angles(table)
-    rows = table[table["metric"] == axis.metric]
+    rows = rows_of_metric(table, axis.metric)
     return rows if axis.k is None else rows[np.isclose(rows["k"], axis.k)]
 
 

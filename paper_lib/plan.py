@@ -58,11 +58,6 @@ def study_runs(
     ]
     mixes = [replace(opd, name=f"mix_{alpha:g}", objective="mix", alpha=alpha) for alpha in MIX_ALPHAS]
 
-    def projected(parent: RunConfig, label: str, at: int, projection: Projection) -> RunConfig:
-        return replace(
-            parent, name=f"{parent.name}_projected_{label}", branch=(parent.name, at), projection=projection
-        )
-
     early = Projection(basis="early", K=K)
     return (
         first,
@@ -84,4 +79,11 @@ def study_runs(
         projected(opd, "principal", branch, Projection(basis="principal", K=K)),
         projected(first, "early", sft_branch, early),
         projected(first, "random", sft_branch, Projection(basis="random", K=K)),
+    )
+
+
+def projected(parent: RunConfig, label: str, at: int, projection: Projection) -> RunConfig:
+    """The run that goes on from the state of `parent` after `at` steps, confined."""
+    return replace(
+        parent, name=f"{parent.name}_projected_{label}", branch=(parent.name, at), projection=projection
     )

@@ -41,10 +41,9 @@ def geometry_gate(evidence: Evidence, cast: Cast) -> Finding:
     in random places do; and principal directions are the steep ones. (A Gaussian of the same norm is no null
     for the rotation: at full rank it has a far smaller ‖ΔW‖₂, which is what rotates.) Less is less by a
     tenth, of the rotation or of the overlap's distance from chance."""
-    null = "rescaled_sft_matched" if cast.is_matched else "rescaled_sft"
     which = {"k": evidence.diagnostics.alphas[0]}
     angles = {label(run): mean_angle(evidence, run) for run in cast.runs[1:]}
-    shrunk = {label(run): mean_angle(evidence, run, null=null) for run in cast.runs[1:]}
+    shrunk = {label(run): mean_angle(evidence, run, null=cast.rescaled) for run in cast.runs[1:]}
     comparisons = []
     for run in cast.runs[1:]:
         name = label(run)

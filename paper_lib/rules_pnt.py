@@ -22,7 +22,7 @@ def sparser_than_sft(evidence: Evidence, cast: Cast) -> Finding:
     values = dict(zip(map(label, runs), (rlvr, sft), strict=True))
 
     def at_its_norm() -> tuple[str, Comparison]:
-        shrunk = evidence.end(runs[0], "update_sparsity", null=_shrunk(cast))
+        shrunk = evidence.end(runs[0], "update_sparsity", null=cast.rescaled)
         words = f"{label(runs[1])}'s update at RLVR's norm: {say(shrunk, 100)} %"
         return words, left_by_null(rlvr - sft, shrunk - sft, "more than the difference in norm")
 
@@ -96,7 +96,7 @@ def milder_than_sft(evidence: Evidence, cast: Cast) -> Finding:
     name = label(runs[1])
 
     def at_its_norm() -> tuple[str, Comparison]:
-        shrunk = mean_angle(evidence, runs[0], null=_shrunk(cast))
+        shrunk = mean_angle(evidence, runs[0], null=cast.rescaled)
         effect, under_null = log_of(angles[1], angles[0]), log_of(angles[1], shrunk)
         words = f"{name}'s update at RLVR's norm: {say(shrunk, degrees(1))}°"
         return words, left_by_null(effect, under_null, "more than the difference in norm")
@@ -147,7 +147,3 @@ def _rlvr_and_sft(cast: Cast) -> tuple[str, str]:
     if cast.rlvr is None:
         raise Untested("nothing plays RLVR")
     return cast.rlvr, cast.sft
-
-
-def _shrunk(cast: Cast) -> str:
-    return "rescaled_sft_matched" if cast.is_matched else "rescaled_sft"

@@ -20,19 +20,14 @@ def projected_training(evidence: Evidence, cast: Cast) -> Finding:
     learns nothing more after the branch has nothing to lose, and what it loses decides nothing."""
     opd_run, sft_run = (f"{run}_projected_early" for run in ("opd", cast.sft))
     opd, sft = _loss(evidence, "opd", opd_run), _loss(evidence, cast.sft, sft_run)
-    sft_idle = _nothing_to_lose(evidence, cast.sft, sft_run)
-    comparisons = [
-        replace(
-            below(opd, INTACT, f"OPD loses less than {100 * INTACT:g} points", **POINTS),
-            idle=_nothing_to_lose(evidence, "opd", opd_run),
-        ),
-        replace(
-            above(sft, INTACT, f"{label(cast.sft)} loses more than {100 * INTACT:g} points", **POINTS),
-            idle=sft_idle,
-        ),
-        replace(more(sft, opd, f"{label(cast.sft)} loses more than OPD", **POINTS), idle=sft_idle),
-    ]
     gains = {label(run): _gain(evidence, run, it) for run, it in (("opd", opd_run), (cast.sft, sft_run))}
+    opd_idle, sft_idle = (_nothing_to_lose(*each) for each in gains.items())
+    name, points = label(cast.sft), f"{100 * INTACT:g} points"
+    comparisons = [
+        replace(below(opd, INTACT, f"OPD loses less than {points}", **POINTS), idle=opd_idle),
+        replace(above(sft, INTACT, f"{name} loses more than {points}", **POINTS), idle=sft_idle),
+        replace(more(sft, opd, f"{name} loses more than OPD", **POINTS), idle=sft_idle),
+    ]
     runs = ("opd", opd_run, cast.sft, sft_run)
     return Finding(
         ours=f"accuracy lost: {show({'OPD': opd, label(cast.sft): sft}, 'points', 100)}; gained after the "
@@ -71,8 +66,7 @@ def _gain(evidence: Evidence, free: str, projected: str) -> pd.Series:
     return end - start
 
 
-def _nothing_to_lose(evidence: Evidence, free: str, projected: str) -> str:
-    gain = _gain(evidence, free, projected)
+def _nothing_to_lose(name: str, gain: pd.Series) -> str:
     if not above(gain, INTACT, "").lacking:
         return ""
-    return f"free {label(free)} gains {say(gain, 100)} points after the branch: nothing to lose"
+    return f"free {name} gains {say(gain, 100)} points after the branch: nothing to lose"

@@ -70,7 +70,7 @@ def rotation_order(evidence: Evidence, cast: Cast) -> Finding:
         comparisons=in_turn(values, ">", ratio=True),
         explained="SFT's update, shrunk to OPD's norm, rotates as little",
         note=if_there(lambda: _largest_angle(evidence, cast)),
-        **null_if_there(lambda: _rescaled(evidence, cast, "angle")),
+        **null_if_there(lambda: _rescaled(evidence, cast, ANGLE_MEAN)),
     )
 
 
@@ -139,14 +139,10 @@ def permuted_overlap(
 
 def _rescaled(evidence: Evidence, cast: Cast, metric: str) -> tuple[str, Comparison]:
     """What SFT's update scores at OPD's norm: size alone, as the direction is still SFT's."""
-    null = "rescaled_sft_matched" if cast.is_matched else "rescaled_sft"
-    if metric == "angle":
-        sft, opd = mean_angle(evidence, cast.sft), mean_angle(evidence, cast.opd)
-        shrunk, factor, unit = mean_angle(evidence, cast.opd, null=null), degrees(1), "°"
-    else:
-        sft, opd = evidence.end(cast.sft, metric), evidence.end(cast.opd, metric)
-        shrunk = evidence.end(cast.opd, metric, null=null)
-        factor, unit = (1e3, "· 1e-3") if metric == "spectral_shift" else (100, "%")
+    sft, opd = evidence.end(cast.sft, metric), evidence.end(cast.opd, metric)
+    shrunk = evidence.end(cast.opd, metric, null=cast.rescaled)
+    said = {ANGLE_MEAN: (degrees(1), "°"), "spectral_shift": (1e3, "· 1e-3"), "update_sparsity": (100, "%")}
+    factor, unit = said[metric]
     words = f"the update of {label(cast.sft)} at OPD's norm: {say(shrunk, factor)} {unit}"
     if metric == "update_sparsity":
         effect, under_null = opd - sft, shrunk - sft

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from paper_lib.confinement import Projection, Subnetwork
-from paper_lib.errors import require, require_choices
+from paper_lib.errors import require, require_choices, require_counts
 from paper_lib.tasks import CHAIN_SUM, Task
 
 Objective = Literal["sft", "opd", "rlvr", "mix"]
@@ -87,8 +87,7 @@ class RunConfig:
     def _require_numbers(self) -> None:
         """Every number lies in its range."""
         counts = ("steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "snapshot_every")
-        for name in (*counts, "updates_per_batch"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require_counts(self, *counts, "updates_per_batch")
         for name in ("learning_rate", "epsilon", "max_gradient_norm", "temperature"):
             require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
         for name in ("demonstration_noise", "warmup_fraction", "final_fraction", "alpha"):

@@ -35,8 +35,7 @@ def over_matrices(
     left out of the mean. ANGLE_MEAN is computed where the table has only its two sides. Raises ValueError for
     a metric, k or module that is not there and an ambiguous k.
     """
-    rows = table[table["metric"] == metric]
-    rows = mean_angles(table) if metric == ANGLE_MEAN and rows.empty else rows
+    rows = rows_of_metric(table, metric)
     if rows.empty:
         raise ValueError(f"no metric {metric!r} in the table; it has {sorted(table['metric'].unique())}")
     if "k" in rows:
@@ -53,6 +52,12 @@ def over_matrices(
     weighted["sum"] = weighted["value"] * weighted["size"]
     totals = weighted.dropna(subset="value").groupby(keys, as_index=False)[["sum", "size"]].sum()
     return totals.assign(value=totals["sum"] / totals["size"]).drop(columns=["sum", "size"])
+
+
+def rows_of_metric(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of one metric; those of ANGLE_MEAN are made where the table has only its two sides."""
+    rows = table[table["metric"] == metric]
+    return mean_angles(table) if metric == ANGLE_MEAN and rows.empty else rows
 
 
 def mean_angles(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,24 +13,20 @@ class _Held(io.StringIO):
     """Keeps what is written until its turn comes, and passes it on from then on."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._kept, self._lock = stream, list[str](), threading.Lock()
-        self._turn = False
-
-    def writable(self) -> bool:
-        return True
+        super().__init__()
+        self._stream, self._lock, self._turn = stream, threading.Lock(), False
 
     def write(self, text: str) -> int:
         with self._lock:
-            if self._turn:
-                self._stream.write(text)
-                self._stream.flush()
-            else:
-                self._kept.append(text)
+            if not self._turn:
+                return super().write(text)
+            self._stream.write(text)
+            self._stream.flush()
         return len(text)
 
     def release(self) -> None:
         with self._lock:
-            self._stream.write("".join(self._kept))
+            self._stream.write(self.getvalue())
             self._stream.flush()
             self._turn = True
 

@@ -163,6 +163,7 @@ def test_the_first_mention_of_a_term_leads_to_the_glossary(offline):
     page.goto((SITE / "notebooks" / "05_locking.html").as_uri())
     page.get_by_role("link", name="stable rank", exact=True).first.click()
     page.wait_for_url("**/glossary.html#term-stable-rank")
+    assert page.url.endswith("glossary.html#term-stable-rank")
     expect(page.locator("#term-stable-rank")).to_be_visible()
 
 
@@ -214,9 +215,11 @@ def test_the_rollout_viewer_works_without_a_kernel_and_by_keyboard(offline):
     view.locator('[data-control="alpha"]').focus()
     page.keyboard.press("Home")
     expect(shown).to_have_text(re.compile(r"^0(\.0*)?$"))
+    assert float(shown.inner_text()) == 0
     at_zero = tokens.inner_text()
     page.keyboard.press("End")
     expect(shown).to_have_text(re.compile(r"^1(\.0*)?$"))
+    assert float(shown.inner_text()) == 1
     expect(tokens).not_to_have_text(at_zero, use_inner_text=True)
 
 
@@ -226,10 +229,13 @@ def test_the_mixing_view_works_without_a_kernel_and_by_keyboard(offline):
     view = page.locator('[data-view="mixing"]')
     said, chart = view.locator('[data-output="said"]'), view.locator('[data-output="chart"]')
     view.locator('[data-control="alpha"]').focus()
+    heard = []
     for key in ("Home", "ArrowRight", "End"):
         before = said.inner_text()
         page.keyboard.press(key)
         expect(said).not_to_have_text(before, use_inner_text=True)
+        heard.append((view.locator('[data-output="alpha"]').inner_text(), said.inner_text()))
+    assert len(set(heard)) == 3
     before = chart.inner_html()
     view.locator('[data-control="metric"]').select_option(index=1)
     page.wait_for_function(

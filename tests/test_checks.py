@@ -7,7 +7,9 @@ from paper_lib.checks import require_finite, require_finite_matrix, require_matr
 
 
 def test_large_entries_whose_sum_overflows_are_finite():
-    require_finite("w", torch.full((4, 4), 1e308, dtype=torch.float64))
+    large = torch.full((4, 4), 1e308, dtype=torch.float64)
+    assert not torch.isfinite(large.sum())
+    require_finite("w", large)
 
 
 def test_entries_that_are_not_finite_are_counted_even_where_they_cancel():

@@ -78,4 +78,6 @@ def test_an_interrupt_stops_those_that_run_and_starts_no_other(monkeypatch):
 
 
 def test_no_jobs_are_no_error():
-    take_turns([], io.StringIO(), workers=2)
+    stream = io.StringIO()
+    take_turns([], stream, workers=2)
+    assert stream.getvalue() == ""
