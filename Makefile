@@ -27,6 +27,7 @@ test: $(READY) ## Lint, check types and run the tests
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
 
 lab: $(READY) $(LAB) ## Open JupyterLab on a start page beside the notebooks
@@ -37,7 +38,7 @@ book: $(BOOK) ## Build the book in build/book, from the committed tables
 
 check-book: $(BOOK) ## Open every page of the book in a browser, without a network
 	@bash .ci/browser
-	$(RUN) -m pytest -m site tests/test_book_site.py $(ARGS)
+	$(RUN) -m pytest -m site tests/book/test_book_site.py $(ARGS)
 
 student: $(READY) ## Write the notebooks without solutions to build/student
 	$(RUN) -m paper_lib student $(ARGS)
@@ -48,8 +49,8 @@ reference: $(READY) ## Train and measure what the committed results lack, and re
 pretrain: $(READY) ## Rebuild the shipped models (PROFILE=reference for all)
 	$(RUN) -m paper_lib pretrain --profile $(PROFILE) $(ARGS)
 
-bench: $(READY) ## Time our training steps against TRL's
-	$(RUN) -m paper_lib bench train --profile $(PROFILE) $(ARGS)
+bench: $(READY) ## Time our code against TRL and LAPACK, as ARGS='train …' or 'diagnose …' say
+	$(RUN) tests/bench/command.py $(or $(ARGS),train --profile $(PROFILE))
 
 REBUILT = $(filter-out build/student,$(wildcard build/*)) $(filter-out data/models data/results,$(wildcard data/*)) \
 	$(filter-out %/reference,$(wildcard data/results/* figures/*))
@@ -72,7 +73,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 # The book's own copy of the figures: what is committed changes by hand alone.
-$(DRAWN): $(READY) $(wildcard notebooks/*.py paper_lib/*.* data/results/reference/*.parquet)
+$(DRAWN): $(READY) $(wildcard notebooks/*.py data/results/reference/*.parquet) \
+		$(shell find paper_lib -type f -not -path '*/__pycache__/*')
 	$(RUN) -m paper_lib figures --profile reference --no-train --figures-dir build/book-figures
 	@touch $@
 

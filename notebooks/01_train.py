@@ -48,9 +48,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_lib.profiles import get_profile
-from paper_lib.starts import Study
-from paper_lib.styles import run_style, use_style
+from paper_lib.figures.styles import run_style, use_style
+from paper_lib.study.profiles import get_profile
+from paper_lib.training.starts import Study
 
 study = Study(profile=get_profile(profile), data_dir=Path(data_dir))
 opd = study.profile.run("opd")
@@ -65,7 +65,7 @@ use_style()
 # is ever in two splits, whatever the seed.
 
 # %%
-from paper_lib.tasks import corrupt, problems, seeded_generator, verify
+from paper_lib.study.tasks import corrupt, problems, seeded_generator, verify
 
 drawn = problems(opd.tasks[0], split="train", number=20, seed=seed)
 examples = sorted(drawn, key=lambda problem: len(problem.demonstration))[::9]
@@ -136,12 +136,12 @@ plan[shown].assign(teacher=plan["teacher"].where(plan["objective"].isin(["opd", 
 # it. Where the tables are committed, as those of `reference` are, nothing is trained unless `train` says so.
 
 # %% tags=["remove-stdout"]
-from paper_lib.study import train_study
+from paper_lib.training.study import train_study
 
 directories = train_study(profile, data_dir=data_dir, workers=workers, force=force, train=train)
 
 # %%
-from paper_lib.curves import training_curves
+from paper_lib.measure.join import training_curves
 
 curves, used = training_curves(study)
 snapshots = sum(len(list(folder.glob("step_*.safetensors"))) for folder in directories)
@@ -166,10 +166,10 @@ from dataclasses import replace
 
 import torch
 
-from paper_lib.batches import completion_logits, token_log_probs
-from paper_lib.collection import collect
-from paper_lib.objectives import group_advantages, token_gap
-from paper_lib.starts import load_policy
+from paper_lib.training.objectives import group_advantages, token_gap
+from paper_lib.training.rollouts import completion_logits, token_log_probs
+from paper_lib.training.starts import load_policy
+from paper_lib.training.train import collect
 
 from_base = replace(opd, start="base", prompts_per_step=8, samples_per_prompt=8)
 policy = load_policy(study, from_base, seed)
@@ -197,9 +197,9 @@ pd.DataFrame({"token": tokens} | {name: line[:length].tolist() for name, line in
 # over right and wrong tokens.
 
 # %%
-from paper_lib.drawing import draw_legend
-from paper_lib.figures import save_figure
-from paper_lib.pretrain import models_directory
+from paper_lib.figures.panels import draw_legend
+from paper_lib.figures.save import save_figure
+from paper_lib.training.pretrain import models_directory
 
 models = models_directory(study.profile, study.data_dir)
 weights = [models / name / "model.safetensors" for name in ("base", "teacher")]
@@ -229,7 +229,7 @@ save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weight
 # Curves come from the tables where a run is measured, and from its folder where it is not yet.
 
 # %%
-from paper_lib.evaluation import accuracy
+from paper_lib.training.rollouts import accuracy
 
 evaluation, home = study.profile.evaluation, opd.tasks[0]
 asked = problems(home, split="validation", number=evaluation.snapshot_problems, seed="evaluation")
@@ -239,8 +239,8 @@ print(f"teacher: {best['sampled_accuracy']:.3f} ± {best['sampled_accuracy_se']:
 print(f"         {best['greedy_accuracy']:.3f} greedy, on {len(asked)} validation problems")
 
 # %%
-from paper_lib.drawing import draw_chance
-from paper_lib.drawing_controls import draw_accuracy, scores
+from paper_lib.figures.panels import draw_chance
+from paper_lib.figures.projected import draw_accuracy, scores
 
 panels = {"from the base": ["sft"], "from the anchor": ["opd", "rlvr", "sft_matched"]}
 panels["variants of OPD"] = ["opd", "opd_exact", "opd_small_teacher", "opd_teacher_rollouts"]
@@ -268,8 +268,8 @@ save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=use
 # over all. Then take a problem whose eight rewards are equal, where A = 0 and OPD alone has something to say.
 
 # %%
-from paper_lib.collection import step_problems
-from paper_lib.view_rollout import play_rollouts
+from paper_lib.teaching.rollout import play_rollouts
+from paper_lib.training.train import step_problems
 
 posed = step_problems(from_base, seed, 0, from_base.prompts_per_step)
 play_rollouts(batch, log_p, teacher_log_p, policy.tokenizer, posed, row=row)
@@ -317,7 +317,7 @@ claims.reset_index(drop=True)
 # the cell. `check` says whether it is right, and otherwise which mistake it looks like.
 
 # %%
-from paper_lib.exercises import check
+from paper_lib.teaching.exercises import check
 
 # %% [markdown]
 # ### Exercise 01-1 — How much more does SFT see? (5 minutes)

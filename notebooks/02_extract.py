@@ -39,7 +39,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from paper_lib.profiles import get_profile
+from paper_lib.study.profiles import get_profile
 
 study = get_profile(profile)
 sizes, generator = study.diagnostics, torch.Generator().manual_seed(seed)
@@ -70,7 +70,7 @@ pd.DataFrame({"value": {name: getattr(sizes, name) for name in meaning}, "what i
 # change, three weights:
 
 # %%
-from paper_lib.sparsity import half_ulp, visible_mask
+from paper_lib.geometry.sparsity import half_ulp, visible_mask
 
 weights = torch.tensor([[0.01, 1.0, 100.0]]).bfloat16().float()
 change = torch.full_like(weights, 2.0**-7)
@@ -86,7 +86,7 @@ pd.DataFrame({"weight": weights[0], "half a step": half_ulp(weights)[0], "visibl
 # ones:
 
 # %%
-from paper_lib.sparsity import low_magnitude_mask, mask_overlap, principal_mask
+from paper_lib.geometry.sparsity import low_magnitude_mask, mask_overlap, principal_mask
 
 weights = torch.randn(256, 256, generator=generator).bfloat16().float()
 noise = 1e-3 * torch.randn(256, 256, generator=generator)
@@ -110,7 +110,7 @@ print(
 # \mathrm{drift} = \frac{\mathrm{RMS}(\Delta W)}{\sqrt{\sum_t \mathrm{lr}_t^2}}.$$
 
 # %%
-from paper_lib.spectra import hill_index, stable_rank
+from paper_lib.geometry.spectra import hill_index, stable_rank
 
 basis = torch.linalg.qr(torch.randn(128, 5, generator=generator, dtype=torch.float64)).Q
 assert np.isclose(stable_rank(basis @ basis.mT).item(), 5)  # five equal directions
@@ -121,7 +121,7 @@ for k in (100, 16):
     print(f"Hill index of σ_i = i^(-1/3) over {k}: {hill_index(power, k):.2f}")
 
 # %%
-from paper_lib.spectra import drift_ratio
+from paper_lib.geometry.spectra import drift_ratio
 
 weight, rate, steps = torch.nn.Parameter(torch.zeros(64, 64)), 1e-5, 120
 adam = torch.optim.AdamW([weight], lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
@@ -145,7 +145,7 @@ print(f"drift ratio of AdamW on noise alone: {drift_ratio(weight.detach(), [rate
 # sine and large ones from their cosine, since either function is flat where the other is needed:
 
 # %%
-from paper_lib.subspaces import principal_angles
+from paper_lib.geometry.subspaces import principal_angles
 
 for angle in (1e-9, 1e-3, 1.0, torch.pi / 2):
     before = torch.eye(6, 2, dtype=torch.float64)
@@ -164,8 +164,8 @@ for angle in (1e-9, 1e-3, 1.0, torch.pi / 2):
 # alignment of the *increments* between snapshots.
 
 # %%
-from paper_lib.nulls import random_walk
-from paper_lib.subspaces import chance_alignment, subspace_alignment, top_right_singular_vectors
+from paper_lib.geometry.nulls import random_walk
+from paper_lib.geometry.subspaces import chance_alignment, subspace_alignment, top_right_singular_vectors
 
 walk = random_walk([1.0] * 10, (128, 128), generator)
 spans = [top_right_singular_vectors(position, sizes.K) for position in walk]
@@ -185,7 +185,7 @@ print(f"chance: {chance_alignment(sizes.K, 128):.3f}")
 # start and the curvature of W_0 along the updates come with it.
 
 # %% tags=["remove-stdout"]
-from paper_lib.extract import extract_study
+from paper_lib.measure.extract import extract_study
 
 paths = extract_study(profile, data_dir=data_dir, workers=workers, force=force)
 
@@ -240,7 +240,7 @@ slack = {
 }
 
 # %%
-from paper_lib.sparsity import overlap_bounds
+from paper_lib.geometry.sparsity import overlap_bounds
 
 overlaps = matrices[matrices["metric"].isin(["principal_overlap", "low_magnitude_overlap"])]
 overlaps = overlaps.merge(wide["update_density"].rename("density"), on=place).dropna(subset="value")
@@ -272,7 +272,7 @@ laws.assign(**{"agrees?": np.where(laws["holds"], "agrees", "disagrees")}).drop(
 # hand, without those of `paper_lib`.
 
 # %%
-from paper_lib.exercises import check
+from paper_lib.teaching.exercises import check
 
 # %% [markdown]
 # ### Exercise 02-1 — What forgets the size of the update? (5 minutes)
@@ -301,7 +301,7 @@ check("02-1", answer)
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-from paper_lib.spectra import singular_values, top_energy
+from paper_lib.geometry.spectra import singular_values, top_energy
 
 delta = torch.randn(64, 48, generator=torch.Generator().manual_seed(seed))
 sigma, doubled = singular_values(delta), singular_values(2 * delta)

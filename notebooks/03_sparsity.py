@@ -46,8 +46,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_lib.profiles import get_profile
-from paper_lib.styles import run_style, use_style
+from paper_lib.figures.styles import run_style, use_style
+from paper_lib.study.profiles import get_profile
 from paper_lib.summaries import MODULE_GROUPS
 from paper_lib.tables import read_table
 
@@ -76,10 +76,10 @@ use_style()
 # runs.
 
 # %%
-from paper_lib.drawing import draw_legend, draw_points
-from paper_lib.drawing_weights import draw_paper
-from paper_lib.figures import save_figure
-from paper_lib.styles import in_order
+from paper_lib.figures.panels import draw_legend, draw_points
+from paper_lib.figures.save import save_figure
+from paper_lib.figures.styles import in_order
+from paper_lib.figures.weights import draw_paper
 from paper_lib.summaries import at_end, over_matrices
 
 sparsity = at_end(over_matrices(matrices, "update_sparsity", modules=chosen))
@@ -152,7 +152,7 @@ print(f"{len(positive):,} positive normal bf16 numbers, smallest relative gap {g
 # and cannot fail; the question is how far a weight goes unseen, and whether what shows is there to stay.
 
 # %%
-from paper_lib.drawing_journeys import draw_journey
+from paper_lib.figures.weights import draw_journey
 
 one = masks.query("run == 'opd'").iloc[0]  # the journeys' matrix too
 pictured = f"{one['module']} of layer {one['layer']}, seed {one['seed']}"
@@ -185,7 +185,7 @@ save_figure(fig, "fig_bf16_journey", figures_dir, profile=profile, inputs=used, 
 # normal weights. The claim is refuted where a run leaves the curve by more than its seeds differ.
 
 # %%
-from paper_lib.sparsity import update_sparsity
+from paper_lib.geometry.sparsity import update_sparsity
 
 generator = torch.Generator().manual_seed(seed)
 weights = torch.randn(512, 512, generator=generator).bfloat16().float()
@@ -194,8 +194,8 @@ sizes = 10.0 ** torch.linspace(-4.5, -1, 36)
 expected = [update_sparsity(weights, weights + size * noise).item() for size in sizes]
 
 # %%
-from paper_lib.drawing import draw_chance
-from paper_lib.drawing_weights import draw_plane
+from paper_lib.figures.panels import draw_chance
+from paper_lib.figures.weights import draw_plane
 from paper_lib.summaries import side_by_side
 
 path = side_by_side(matrices, {"size": "relative_norm", "sparsity": "update_sparsity"}, modules=chosen)
@@ -255,7 +255,7 @@ print("\nthe same order" if len(set(map(tuple, orders.values()))) == 1 else "\nt
 # between them.
 
 # %%
-from paper_lib.sparsity import overlap_bounds
+from paper_lib.geometry.sparsity import overlap_bounds
 
 reported = pd.DataFrame({"density": (0.9273, 0.4628, 0.2776)}, ["sft", "opd", "rlvr"])
 reported["principal"], reported["low_magnitude"] = (0.2966, 0.2731, 0.2665), (0.3188, 0.5359, 0.7348)
@@ -287,7 +287,7 @@ print(f"pictured: {pictured}")
 # %%
 from itertools import product
 
-from paper_lib.drawing_weights import draw_mask, draw_overlap
+from paper_lib.figures.weights import draw_mask, draw_overlap
 
 overlaps = list(product(("principal", "low_magnitude"), diagnostics.alphas[:2]))
 draw_ours = {"runs": main_runs, "modules": chosen}
@@ -327,8 +327,8 @@ save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used,
 # it: then whole input or output directions of the matrix take part more than others do.
 
 # %%
-from paper_lib.drawing_masks import draw_density, draw_update_density, mask_of
-from paper_lib.styles import ORANGE, PURPLE
+from paper_lib.figures.styles import ORANGE, PURPLE
+from paper_lib.figures.weights import draw_density, draw_update_density, mask_of
 
 weight_masks, inputs = {"principal": PURPLE, "low_magnitude": ORANGE}, [tables["masks"]]
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained")
@@ -349,7 +349,7 @@ save_figure(fig, "fig_update_masks", figures_dir, profile=profile, inputs=inputs
 # weights, on which rounding shows first: what these do not have is the update's own.
 
 # %%
-from paper_lib.drawing_masks import line_spread
+from paper_lib.figures.weights import line_spread
 
 pictures = {run_style(run).label: mask_of(masks, run, "update") for run in main_runs}
 pictures |= {f"{mask.replace('_', ' ')} weights": mask_of(masks, "opd", mask) for mask in weight_masks}
@@ -369,7 +369,7 @@ pd.DataFrame(
 # same density with different overlaps, and rounding is not the whole story where a run is off its nulls.
 
 # %%
-from paper_lib.drawing_weights import draw_reach_curve
+from paper_lib.figures.weights import draw_reach_curve
 
 alpha, panels = diagnostics.alphas[0], ("principal", "low_magnitude")
 columns = {"density": "update_density", **{mask: (f"{mask}_overlap", alpha) for mask in panels}}
@@ -430,7 +430,7 @@ assert low / share <= 1 <= high / share
 # which deal the same sizes out at random, lie on the diagonal too.
 
 # %%
-from paper_lib.drawing_gates import draw_prediction, draw_tolerances
+from paper_lib.figures.gates import draw_prediction, draw_tolerances
 
 ended = sorted(matrices["run"].unique())
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.3), layout="constrained")
@@ -473,8 +473,8 @@ print(f"½ ULP is right on {agreement.min():.2%} of the entries or more, run by 
 # share as much as untouched ones; and explained by rounding where its mark lies on the run's.
 
 # %%
-from paper_lib.drawing_pairs import draw_jaccard, draw_rotated
-from paper_lib.evidence import read_evidence
+from paper_lib.figures.pairs import draw_jaccard, draw_rotated
+from paper_lib.ledger.evidence import read_evidence
 
 evidence = read_evidence(profile, data_dir)
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.9), layout="constrained", width_ratios=(3, 2))
@@ -502,7 +502,7 @@ save_figure(fig, "fig_cross_run_masks", figures_dir, profile=profile, inputs=inp
 # and 10⁻³: the shares change at once, and the question is whether the order of the runs does.
 
 # %%
-from paper_lib.play_tolerance import play_tolerance
+from paper_lib.teaching.tolerance import play_tolerance
 
 play_tolerance(trajectories, runs=main_runs, eta=study.diagnostics.eta)
 
@@ -515,8 +515,8 @@ play_tolerance(trajectories, runs=main_runs, eta=study.diagnostics.eta)
 # %%
 from IPython.display import Markdown
 
-from paper_lib.claims import ledger
-from paper_lib.ledger import found
+from paper_lib.ledger.page import found
+from paper_lib.ledger.verdicts import ledger
 
 claims = ("C1", "C2", "C5", "C6", "C15c", "P2", "P3")
 rows = ledger(evidence, claims)
@@ -530,7 +530,7 @@ Markdown(found(rows, *claims))
 # the cell. `check` says whether it is right, and otherwise which mistake it looks like.
 
 # %%
-from paper_lib.exercises import check
+from paper_lib.teaching.exercises import check
 
 # %% [markdown]
 # ### Exercise 03-1 — Which α was it? (10 minutes)
@@ -594,7 +594,7 @@ check("03-2", answer)
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-from paper_lib.sparsity import mark_largest
+from paper_lib.geometry.sparsity import mark_largest
 
 
 def answer(w_0, alpha, rank):

@@ -48,8 +48,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_lib.profiles import get_profile
-from paper_lib.styles import use_style
+from paper_lib.figures.styles import use_style
+from paper_lib.study.profiles import get_profile
 from paper_lib.summaries import MODULE_GROUPS
 from paper_lib.tables import read_table
 
@@ -91,10 +91,10 @@ print(f"the matrix shown by itself: {module} of layer {shown}")
 # fall in the same order.
 
 # %%
-from paper_lib.drawing import draw_legend, draw_points, plain_log
-from paper_lib.drawing_paths import DEGREES, draw_angles, draw_layers
-from paper_lib.drawing_weights import draw_paper
-from paper_lib.figures import save_figure
+from paper_lib.figures.panels import draw_legend, draw_points, plain_log
+from paper_lib.figures.rotation import DEGREES, draw_angles, draw_layers
+from paper_lib.figures.save import save_figure
+from paper_lib.figures.weights import draw_paper
 from paper_lib.summaries import ANGLE_MEAN, at_end, over_matrices
 
 measured = [tables["matrices"], tables["nulls"]]
@@ -143,7 +143,7 @@ save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=mea
 # the *mean* principal angle, that of U and that of V averaged, over all matrices. Does the choice matter?
 
 # %%
-from paper_lib.nulls import t_interval
+from paper_lib.summaries import t_interval
 
 sides = [ANGLE_MEAN, *(f"angle_{side}_{which}" for which in ("mean", "max") for side in "uv")]
 per_seed = {s: at_end(over_matrices(matrices, s, modules=chosen)).set_index(["seed", "run"]) for s in sides}
@@ -166,7 +166,7 @@ pd.DataFrame(order, ["log(OPD / RLVR)", "low", "high"]).T.round(3)
 # far. The claim is refuted where one line lies above another at the same norm.
 
 # %%
-from paper_lib.drawing_weights import draw_plane
+from paper_lib.figures.weights import draw_plane
 from paper_lib.summaries import side_by_side
 
 columns = {"norm": "relative_norm", "angle": ANGLE_MEAN, "shift": "spectral_shift"}
@@ -221,7 +221,7 @@ table.rename(columns={"angle": "degrees per unit norm", "shift": "NSS per unit n
 # principal weights that are not small than with their entries permuted.
 
 # %%
-from paper_lib.drawing_gates import draw_curvature, draw_kl_and_norm, draw_principal_energy
+from paper_lib.figures.gates import draw_curvature, draw_kl_and_norm, draw_principal_energy
 
 places = [["kl", "curvature"], ["kl", "energy"]]
 look = {"figsize": (7.2, 4.4), "layout": "constrained", "height_ratios": (5, 3)}
@@ -269,8 +269,8 @@ kl.loc[[run for run in main_runs if run in kl.index]].map("{:.2e}".format)
 # exceeds it is drift.
 
 # %%
-from paper_lib.drawing_paths import draw_explained_variance, draw_paths
-from paper_lib.nulls import random_walk_explained_variance
+from paper_lib.figures.rotation import draw_explained_variance, draw_paths
+from paper_lib.geometry.nulls import random_walk_explained_variance
 
 components = range(1, 6)
 expected = [random_walk_explained_variance(k) for k in components]
@@ -320,8 +320,8 @@ save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used
 # second.
 
 # %%
-from paper_lib.animation import save_animation
-from paper_lib.drawing_animation import animate_paths
+from paper_lib.figures.rotation import animate_paths
+from paper_lib.figures.save import save_animation
 
 
 def draw(progress: float) -> None:
@@ -365,9 +365,9 @@ ours.rename(columns=lambda k: f"PC{k:.0f}").join(first).round(3)
 # %%
 from IPython.display import Markdown
 
-from paper_lib.claims import ledger
-from paper_lib.evidence import read_evidence
-from paper_lib.ledger import found
+from paper_lib.ledger.evidence import read_evidence
+from paper_lib.ledger.page import found
+from paper_lib.ledger.verdicts import ledger
 
 claims = ("C3", "C4", "C7", "C15a", "C15b")
 rows = ledger(read_evidence(profile, data_dir), claims)
@@ -383,7 +383,7 @@ Markdown(found(rows, *claims))
 # %%
 import torch
 
-from paper_lib.exercises import check
+from paper_lib.teaching.exercises import check
 
 # %% [markdown]
 # ### Exercise 04-1 — A walk looks low-dimensional (5 minutes)

@@ -46,9 +46,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from paper_lib.findings import label
-from paper_lib.profiles import get_profile
-from paper_lib.styles import use_style
+from paper_lib.figures.styles import use_style
+from paper_lib.ledger.claim import label
+from paper_lib.study.profiles import get_profile
 from paper_lib.summaries import ATTENTION, MLP, MODULE_GROUPS
 from paper_lib.tables import read_table
 
@@ -81,8 +81,8 @@ use_style()
 # %%
 from itertools import product
 
-from paper_lib.drawing import draw_legend, draw_trajectory, plain_log
-from paper_lib.figures import save_figure
+from paper_lib.figures.panels import draw_legend, draw_trajectory, plain_log
+from paper_lib.figures.save import save_figure
 
 names = {
     "stable_rank": "stable rank",
@@ -151,8 +151,8 @@ caption = "How close an update, and a stretch of training, comes to the final su
 print(f"K = {K}, chance K/n = {chance:.3f}; the paper has K = 16, and 16/4096 = {16 / 4096:.3f}")
 
 # %%
-from paper_lib.drawing import draw_chance
-from paper_lib.drawing_pairs import draw_shared
+from paper_lib.figures.pairs import draw_shared
+from paper_lib.figures.panels import draw_chance
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.4), layout="constrained", sharey=True)
 before_end = walks[walks["step"] < walks.groupby("run")["step"].transform("max")]
@@ -244,7 +244,7 @@ print("K in use:", ", ".join(sorted({str(projection.K) for projection in project
 # much did each free run learn from there on, in validation accuracy?
 
 # %%
-from paper_lib.drawing_controls import draw_accuracy, scores
+from paper_lib.figures.projected import draw_accuracy, scores
 
 for parent, step in sorted({run.branch for run in study.everything if run.projection is not None}):
     line = scores(curves, [parent]).set_index("step")["mean"]
@@ -300,7 +300,7 @@ inside.loc[list(projections)].rename(index=label).round(3)
 # that the projection costs what it leaves out; and special to the subspace only if a random V loses more.
 
 # %%
-from paper_lib.drawing_sweeps import accuracy_change, draw_change, draw_share_inside
+from paper_lib.figures.projected import accuracy_change, draw_change, draw_share_inside
 
 home = study.run("opd").tasks[0]
 changes = accuracy_change(study, curves, home.name)
@@ -336,7 +336,7 @@ by_run.rename(index=label, columns={"seed": "n"}).round(3)
 # margin the claim would be refuted by a variant on which projected OPD loses more than 2 points.
 
 # %%
-from paper_lib.drawing_controls import draw_scores
+from paper_lib.figures.projected import draw_scores
 
 tasks = {task.name: task.name.replace("_", "\n") for task in (home, *study.evaluation.variants)}
 size = (7.2, 1.6 + 1.4 * len(families))
@@ -388,7 +388,7 @@ by_way.loc[list(shown)].rename(index=label).round(4)
 # share of the step inside V. Only what the profile has measured can be chosen, K and the branch included.
 
 # %%
-from paper_lib.play_projection import play_projection
+from paper_lib.teaching.projection import play_projection
 
 play_projection(study, curves)
 
@@ -401,9 +401,9 @@ play_projection(study, curves)
 # %%
 from IPython.display import Markdown
 
-from paper_lib.claims import ledger
-from paper_lib.evidence import read_evidence
-from paper_lib.ledger import found
+from paper_lib.ledger.evidence import read_evidence
+from paper_lib.ledger.page import found
+from paper_lib.ledger.verdicts import ledger
 
 ours = ("C7", "C8", "C9", "C10", "C11")
 rows = ledger(read_evidence(profile, data_dir), ours)
@@ -419,7 +419,7 @@ Markdown(found(rows, *ours))
 # %%
 import torch
 
-from paper_lib.exercises import check
+from paper_lib.teaching.exercises import check
 
 # %% [markdown]
 # ### Exercise 05-1 — Sim_K by hand (15 minutes)

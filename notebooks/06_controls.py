@@ -47,9 +47,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from paper_lib.findings import label
-from paper_lib.profiles import get_profile
-from paper_lib.styles import in_order, use_style
+from paper_lib.figures.styles import in_order, use_style
+from paper_lib.ledger.claim import label
+from paper_lib.study.profiles import get_profile
 from paper_lib.summaries import MODULE_GROUPS
 from paper_lib.tables import read_table
 
@@ -90,11 +90,10 @@ print(f"seeds that all of them have: {shared}")
 # than OPD with other rollouts.
 
 # %%
-from paper_lib.drawing import draw_legend, draw_trajectory
-from paper_lib.drawing_controls import draw_accuracy
-from paper_lib.drawing_ratios import draw_ratios
-from paper_lib.evidence import read_evidence
-from paper_lib.figures import save_figure
+from paper_lib.figures.panels import draw_legend, draw_ratios, draw_trajectory
+from paper_lib.figures.projected import draw_accuracy
+from paper_lib.figures.save import save_figure
+from paper_lib.ledger.evidence import read_evidence
 
 evidence, sources = read_evidence(profile, data_dir), [tables["matrices"], tables["curves"]]
 paths = {
@@ -136,7 +135,7 @@ save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inpu
 # has reached RLVR's where its line meets RLVR's.
 
 # %%
-from paper_lib.distances import distance, seed_spread
+from paper_lib.summaries import distance, seed_spread
 
 opd, rlvr = map(paths["stable_rank"], references)
 apart = {}
@@ -175,7 +174,7 @@ print(f"distance of their stable ranks: {apart[label('opd_teacher_rollouts')]:.3
 # OPD's band for RLVR's or beyond, or by a smaller norm under teacher rollouts.
 
 # %%
-from paper_lib.drawing import plain_log
+from paper_lib.figures.panels import plain_log
 
 measured = {"frobenius_norm": r"$\Vert\Delta W\Vert_F$", "hill_index": "Hill index"}
 inputs = [tables["matrices"]]
@@ -235,8 +234,8 @@ print(f"stable rank of Adam's walk on noise: {rank['opd']:.3g} at OPD's rates, {
 # Runs confined to a subspace or a subnetwork, of another model or under SGD are left out.
 
 # %%
-from paper_lib.drawing_regression import draw_regression, draw_residuals
-from paper_lib.regression import as_table, end_values, fit_size
+from paper_lib.ledger.pictures import draw_regression, draw_residuals
+from paper_lib.ledger.size import as_table, end_values, fit_size
 
 outcomes = ("update_sparsity", "low_magnitude_overlap", "principal_overlap", "stable_rank")
 ended = end_values(evidence, outcomes)
@@ -268,7 +267,7 @@ as_table({outcome: fit_size(ended, outcome) for outcome in outcomes}).T
 # throughout.
 
 # %%
-from paper_lib.drawing_overview import draw_overview
+from paper_lib.ledger.pictures import draw_overview
 
 fig, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
 draw_overview(ax, evidence)
@@ -290,7 +289,7 @@ save_figure(fig, "fig1_overview", figures_dir, profile=profile, inputs=tables.va
 # A mix whose shade holds both ends cannot be told from either with these seeds.
 
 # %%
-from paper_lib.view_mixing import play_mixing
+from paper_lib.teaching.mixing import play_mixing
 
 play_mixing(same_seeds, curves[curves["seed"].isin(shared)], modules=chosen)
 
@@ -303,10 +302,9 @@ play_mixing(same_seeds, curves[curves["seed"].isin(shared)], modules=chosen)
 # *cannot be tested at this scale*. Nothing here was written by hand, and other seeds can change it.
 
 # %%
-from paper_lib.claims import ledger, read_all
-from paper_lib.drawing_ledger import claims_figure
-from paper_lib.ledger import write_ledger
-from paper_lib.verdicts import VERDICTS
+from paper_lib.ledger.page import write_ledger
+from paper_lib.ledger.pictures import claims_figure
+from paper_lib.ledger.verdicts import VERDICTS, ledger, read_all
 
 readings = read_all(evidence)
 rows = ledger(evidence, readings=readings)
@@ -328,7 +326,7 @@ save_figure(fig, "claims", figures_dir, profile=profile, inputs=used, caption=ca
 # %%
 from IPython.display import Markdown
 
-from paper_lib.ledger import found
+from paper_lib.ledger.page import found
 
 Markdown(found(rows, *rows["claim"]))
 
@@ -338,7 +336,7 @@ Markdown(found(rows, *rows["claim"]))
 # accuracy.
 
 # %%
-from paper_lib.ledger import as_markdown
+from paper_lib.ledger.page import as_markdown
 
 equal = rows[rows["equal norm"] != "–"]
 Markdown(as_markdown(equal, ("claim", "verdict, matched", "equal norm", "equal accuracy")))
@@ -350,7 +348,7 @@ Markdown(as_markdown(equal, ("claim", "verdict, matched", "equal norm", "equal a
 # the cell. `check` says whether it is right, and otherwise which mistake it looks like.
 
 # %%
-from paper_lib.exercises import check
+from paper_lib.teaching.exercises import check
 
 # %% [markdown]
 # ### Exercise 06-1 — The tokens that are kept (15 minutes)

@@ -39,10 +39,9 @@ results_dir: str = ""  # a folder that `compare` filled; empty compares the prof
 # %% tags=["setup", "remove-stdout"]
 from pathlib import Path
 
-from paper_lib.compare import compare_profile
-from paper_lib.compared import read_comparison
-from paper_lib.profiles import get_profile
-from paper_lib.styles import use_style
+from paper_lib.compare.run import compare_profile, read_comparison
+from paper_lib.figures.styles import use_style
+from paper_lib.study.profiles import get_profile
 from paper_lib.tables import read_table
 
 study = get_profile(profile)
@@ -60,7 +59,7 @@ use_style()
 # %%
 from IPython.display import Markdown
 
-from paper_lib.answer import answer
+from paper_lib.compare.answer import answer
 
 Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
 
@@ -82,11 +81,11 @@ Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
 # %%
 import matplotlib.pyplot as plt
 
-from paper_lib.answer import PAPER_WIDTH, axes_of
-from paper_lib.drawing import draw_legend
-from paper_lib.drawing_compare import draw_place
-from paper_lib.figures import save_figure
-from paper_lib.placing import comparable
+from paper_lib.compare.answer import axes_of, draw_place
+from paper_lib.compare.pairing import PAPER_WIDTH
+from paper_lib.compare.placing import comparable
+from paper_lib.figures.panels import draw_legend
+from paper_lib.figures.save import save_figure
 
 caption = (
     "This run, its nulls, our reference runs and the paper's values, metric by metric. "
@@ -111,7 +110,7 @@ save_figure(fig, "fig_where_it_lies", figures, profile=name, inputs=inputs, capt
 # with models of at most four times the width or a quarter of it.
 
 # %%
-from paper_lib.answer import null_table, place_table
+from paper_lib.compare.answer import null_table, place_table
 
 place_table(compared.matrices, reference, compared.account["width"]).style.hide()
 
@@ -128,8 +127,7 @@ none if compared.nulls is None else null_table(compared.matrices, compared.nulls
 # change much from row to row, or from column to column, refute it for this run.
 
 # %%
-from paper_lib.answer import maps_of
-from paper_lib.drawing_compare import draw_map
+from paper_lib.compare.answer import draw_map, maps_of
 
 maps = maps_of(compared.matrices)
 caption = "Sparsity, relative norm, mean principal angle (U and V) and stable rank by layer and module."
@@ -149,7 +147,7 @@ save_figure(fig, "fig_by_layer", figures, profile=name, inputs=compared.paths, c
 # stretches of training that share no step, tell a channel from a shared beginning.
 
 # %%
-from paper_lib.drawing_compare import path_figure
+from paper_lib.compare.answer import path_figure
 
 path_figure(compared, figures, profile=name)
 
@@ -161,7 +159,7 @@ path_figure(compared, figures, profile=name)
 # ## What was left out
 
 # %%
-from paper_lib.answer import left_out_table
+from paper_lib.compare.answer import left_out_table
 
 left_out_table(compared.account).style.hide()
 
@@ -180,7 +178,7 @@ left_out_table(compared.account).style.hide()
 # %% tags=["notebook"]
 import torch
 
-from paper_lib.exercises import check
+from paper_lib.teaching.exercises import check
 
 # %% [markdown] tags=["notebook"]
 # ### Exercise 07-1 — Is it more than noise? (5 minutes)

@@ -1,5 +1,6 @@
 """The command line: python -m paper_lib, with a command such as figures or compare."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -7,10 +8,10 @@ from paper_lib.commands import command_parser
 from paper_lib.errors import CompanionError
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 where a part of the work failed, 2 for an error told in
-    one line, 130 for Ctrl-C."""
-    options = command_parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:
+    """Run one command of `parser`, by default ours; returns the exit status: 0, 1 where a part of the work
+    failed, 2 for an error told in one line, 130 for Ctrl-C."""
+    options = (parser or command_parser()).parse_args(arguments)
     try:
         status = options.work(options)
     except CompanionError as error:

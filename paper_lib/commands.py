@@ -1,12 +1,237 @@
 """The commands: what each is asked, and the work that it starts."""
 
 import argparse
+import ast
+import json
+import sys
+from typing import Any, NoReturn
 
 from paper_lib import __version__
-from paper_lib.arguments import count, names, parameter
-from paper_lib.bench_command import add_bench
-from paper_lib.compare_command import add_compare
-from paper_lib.parsing import Parser, add_command, add_force, add_selection, add_workers
+from paper_lib.errors import CompanionError
+
+# --- Values of the command line's options.
+
+
+def names(text: str) -> list[str]:
+    """One or more names, between commas or spaces."""
+    if not (found := text.replace(",", " ").split()):
+        raise argparse.ArgumentTypeError(f"{text!r} names nothing: leave the option out for its default")
+    return found
+
+
+def count(text: str) -> int:
+    """A whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if (number := count(text)) == 0:
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return number
+
+
+def counts(text: str) -> list[int]:
+    """One or more whole numbers, between commas or spaces."""
+    return [count(name) for name in names(text)]
+
+
+def parameter(text: str) -> tuple[str, Any]:
+    """NAME=VALUE; a value that is no Python literal is text."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+# --- A command's parser: complaints in one line, an example in its help, options that several commands
+# --- share.
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that complains in one line, as every other error here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    work: Any,
+    summary: str,
+    example: str,
+    *,
+    description: str = "",
+    of_study: bool = True,
+) -> Parser:
+    """Add a command to an `argparse` group of commands; `work` gets its options and may return a status.
+
+    description: in its own help, where that says more than the summary. of_study: whether it takes --profile
+    and --data-dir.
+    """
+    added: Parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description or f"{summary}.",
+        epilog=f"example:\n  python -m paper_lib {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    added.set_defaults(work=work)
+    if of_study:
+        added.add_argument(
+            "--profile", default="laptop", metavar="NAME", help="which study (default: laptop)"
+        )
+        added.add_argument(
+            "--data-dir", default="data", metavar="DIR", help="runs and tables (default: data)"
+        )
+    return added
+
+
+def add_force(to: Parser) -> None:
+    """--force."""
+    to.add_argument("--force", action="store_true", help="recompute what is already there")
+
+
+def add_workers(to: Parser) -> None:
+    """--workers."""
+    to.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a core)")
+
+
+def add_selection(to: Parser) -> None:
+    """--runs and --seeds."""
+    to.add_argument("--runs", type=names, metavar="NAMES", help="default: every run of the profile")
+    to.add_argument("--seeds", type=counts, metavar="0,1", help="default: the seeds of the profile")
+
+
+# --- The command line of `compare`.
+
+SIZES = ("principal_rank", "angle_k", "K", "hill_k", "energy_k")
+_EXAMPLES = """\
+examples:
+  python -m paper_lib compare base tuned --nulls --out compared/tuned
+  python -m paper_lib compare base run/checkpoint-300 --trajectory run --learning-rate 1e-6 --out compared/run
+  python -m paper_lib compare base adapter --modules q,k,v,o -s K=8 --out compared/adapter
+  python -m paper_lib compare base tuned --out compared/tuned --backend dask --address tcp://head:8786
+
+Many workers or one with many threads: a worker takes at most 1.5 GB and twelve float64 copies of its matrix,
+so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask workers --nthreads 1."""
+
+
+def add_compare(commands: Any) -> None:
+    """Add the command to an `argparse` group of commands."""
+    compare = commands.add_parser(
+        "compare",
+        help="Measure the update between two checkpoints of your own",
+        description="Measure the update between two checkpoints of your own, and say where it lies between "
+        "SFT, OPD and RLVR.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.set_defaults(work=_compare)
+    add = compare.add_argument
+    add("base", metavar="BASE", help="folder or safetensors file: where training started")
+    add("finetuned", metavar="FINETUNED", help="the same after training; a LoRA adapter is merged into BASE")
+    add("--out", required=True, metavar="DIR", help="tables and report.html go there; kept parts are reused")
+    add("--trajectory", nargs="+", default=[], metavar="DIR", help="folders with the snapshots between")
+    add("--steps", type=positive, metavar="N", help="optimizer steps behind FINETUNED")
+    rates = compare.add_mutually_exclusive_group()
+    rates.add_argument("--learning-rate", type=_rate, metavar="X", help="constant: adds the drift ratio")
+    rates.add_argument("--learning-rates", metavar="FILE", help="the same from a JSON list, one per step")
+    add(
+        "--modules",
+        default="all",
+        metavar="NAMES",
+        help="all (default), attention, mlp, or q,k,…,lm_head",
+    )
+    add("--nulls", action="store_true", help="measure random updates of the same size too (thrice the time)")
+    add("--exact", action="store_true", help="complete decompositions, however large the matrices")
+    add(
+        *("--size", "-s"),
+        type=_size,
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help=f"another size of the diagnostics ({', '.join(SIZES)}); may be repeated",
+    )
+    add("--hub", action="store_true", help="allow BASE and FINETUNED to be names on the Hugging Face Hub")
+    add("--workers", type=positive, metavar="N", help="processes (default: as cores and memory allow)")
+    add("--threads", type=positive, default=1, metavar="N", help="of each process (default: 1)")
+    add("--backend", choices=("loky", "dask", "ray"), default="loky", help="default: this machine (loky)")
+    add("--address", metavar="ADDR", help="of the Dask scheduler or the Ray head")
+    add("--no-report", action="store_true", help="tables only")
+    add("--force", action="store_true", help="measure again what is there")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from paper_lib.compare.run import compare
+
+    compared = compare(
+        options.base,
+        options.finetuned,
+        options.out,
+        trajectory=options.trajectory,
+        last_step=options.steps,
+        learning_rates=_learning_rates(options),
+        modules=options.modules,
+        sizes=dict(options.size),
+        nulls=options.nulls,
+        exact=options.exact,
+        hub=options.hub,
+        workers=options.workers,
+        threads=options.threads,
+        backend=options.backend,
+        address=options.address,
+        force=options.force,
+    )
+    if not options.no_report:
+        from paper_lib.compare.report import write_report
+
+        print(f"report in {write_report(options.out)}")
+    for name, reason in compared.failed.items():
+        print(f"error: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
+    return 1 if compared.failed else 0
+
+
+def _learning_rates(options: argparse.Namespace) -> Any:
+    from paper_lib.compare.pairing import require_rates
+
+    if options.learning_rates is None:
+        return options.learning_rate
+    try:
+        with open(options.learning_rates, encoding="utf-8") as file:
+            rates = json.load(file)
+    except (OSError, ValueError) as error:
+        raise CompanionError(f"{options.learning_rates} is no JSON file to read: {error}") from None
+    if not isinstance(rates, list) or not all(type(rate) in (int, float) for rate in rates):
+        raise CompanionError(f"{options.learning_rates} holds no list of numbers, one per optimizer step")
+    require_rates(rates, options.learning_rates)
+    return rates
+
+
+def _size(text: str) -> tuple[str, Any]:
+    name, value = parameter(text)
+    if name not in SIZES or type(value) is not int or value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form NAME=N, with NAME of {', '.join(SIZES)}"
+        )
+    return name, value
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 < rate < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate in (0, 1)")
+    return rate
+
 
 # Commands import their work when they run: --help must not wait for torch.
 
@@ -95,7 +320,6 @@ def command_parser() -> argparse.ArgumentParser:
     )
     student.add_argument("--out", default="build/student", metavar="DIR", help="default: build/student")
 
-    add_bench(commands)
     return parser
 
 
@@ -117,7 +341,7 @@ def _figures(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from paper_lib.study import train_study
+    from paper_lib.training.study import train_study
 
     train_study(
         options.profile,
@@ -130,13 +354,13 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _extract(options: argparse.Namespace) -> None:
-    from paper_lib.extract import extract_study
+    from paper_lib.measure.extract import extract_study
 
     extract_study(options.profile, data_dir=options.data_dir, workers=options.workers, force=options.force)
 
 
 def _export(options: argparse.Namespace) -> None:
-    from paper_lib.export import export_run
+    from paper_lib.training.export import export_run
 
     export_run(
         options.profile,
@@ -151,19 +375,19 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _forget(options: argparse.Namespace) -> None:
-    from paper_lib.joined import forget
+    from paper_lib.measure.join import forget
 
     forget(options.profile, data_dir=options.data_dir, runs=options.runs, seeds=options.seeds)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from paper_lib.pretrain import build_pair
+    from paper_lib.training.pretrain import build_pair
 
     build_pair(options.profile, data_dir=options.data_dir, workers=options.workers, force=options.force)
 
 
 def _student(options: argparse.Namespace) -> None:
-    from paper_lib.student import write_student_edition
+    from paper_lib.teaching.student import write_student_edition
 
     written = write_student_edition(options.out)
     print(f"{len(written)} files in {options.out}: start with its README.md")

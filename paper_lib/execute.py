@@ -1,28 +1,133 @@
 """Run the notebooks without a browser: checked parameters, output as it comes, whole executed copies."""
 
 import ast
+import io
 import logging
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
+from weakref import ReferenceType, ref
 
 import jupytext
 import nbformat
 import papermill
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from paper_lib.errors import CompanionError
 from paper_lib.files import write_text
-from paper_lib.kernels import KERNEL, ThisInterpreter
-from paper_lib.notebooks import notebook_sources
 from paper_lib.parallel import cores
-from paper_lib.profiles import get_profile
-from paper_lib.turns import take_turns
+from paper_lib.study.profiles import get_profile
+
+# --- Where the notebooks are.
+
+
+def notebook_sources(folder: str | Path) -> list[Path]:
+    """The numbered Jupytext sources of a folder, in order. Raises CompanionError where there is none."""
+    sources = sorted(Path(folder).glob("[0-9][0-9]_*.py"))
+    if not sources:
+        raise CompanionError(f"no notebooks in {folder}/: run this from the project's own folder")
+    return sources
+
+
+# --- Jupyter kernels of the running interpreter, and their end.
+
+KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
+
+
+class ThisInterpreter(AsyncKernelManager):
+    """Starts kernels of the running interpreter, whatever kernels are registered on the machine."""
+
+    _all: ClassVar[list[ReferenceType["ThisInterpreter"]]] = []
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._all.append(ref(self))
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End every kernel: they are in sessions of their own, where no Ctrl-C reaches them."""
+        logging.getLogger("papermill").setLevel(logging.CRITICAL)  # where each death would be told
+        for known in list(cls._all):
+            manager = known()
+            process = getattr(manager and manager.provisioner, "process", None)
+            if process is not None:
+                process.kill()
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        # The kernel's own log (loopback is not encrypted, its parent is gone) is no news to a reader.
+        launch = [
+            sys.executable,
+            "-m",
+            "ipykernel_launcher",
+            "--log-level=CRITICAL",
+            "-f",
+            "{connection_file}",
+        ]
+        return KernelSpec(argv=launch, **KERNEL)
+
+
+# --- Jobs side by side whose output reads as if they ran in order, each shown as it comes from its turn
+# --- on.
+
+Job = Callable[[TextIO], None]  # writes what it has to say to the stream it is given
+
+
+class _Held(io.StringIO):
+    """Keeps what is written until its turn comes, and passes it on from then on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream, self._lock, self._turn = stream, threading.Lock(), False
+
+    def write(self, text: str) -> int:
+        with self._lock:
+            if not self._turn:
+                return super().write(text)
+            self._stream.write(text)
+            self._stream.flush()
+        return len(text)
+
+    def release(self) -> None:
+        with self._lock:
+            self._stream.write(self.getvalue())
+            self._stream.flush()
+            self._turn = True
+
+
+def take_turns(
+    jobs: Sequence[Job], stream: TextIO, *, workers: int, stop: Callable[[], None] = lambda: None
+) -> None:
+    """Run jobs in threads, `workers` at a time; `stream` gets their output job by job, in their order.
+
+    All run to their end; then the first exception in their order is raised. Ctrl-C starts no further job and
+    calls `stop`, which ends those that run, again and again until none does.
+    """
+    outputs = [_Held(stream) for _ in jobs]
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = [pool.submit(job, output) for job, output in zip(jobs, outputs, strict=True)]
+        try:
+            for future, output in zip(futures, outputs, strict=True):
+                output.release()
+                wait([future])
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop()
+            while wait([each for each in futures if not each.cancelled()], timeout=0.2).not_done:
+                stop()  # what a job has started since
+            raise
+    for future in futures:
+        future.result()
+
 
 _Job = tuple[str, Path, Path, dict[str, Any]]  # [number/of], source, converted copy, parameters
 

@@ -1,12 +1,78 @@
 """From one value a matrix to one value a run: over matrices first, then over seeds."""
 
-from collections.abc import Iterable, Mapping
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from math import floor, log10
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
-from paper_lib.nulls import t_interval
-from paper_lib.sparsity import overlap_bounds
+from paper_lib.geometry.sparsity import overlap_bounds
+
+# --- One number a seed: pairing runs by seed, saying their mean, and what it is to be missing.
+
+
+class Untested(Exception):
+    """A claim cannot be tested from these tables; the message says what is missing."""
+
+
+def paired(*values: pd.Series) -> list[pd.Series]:
+    """The same entries of each: those of the seeds that all have, for comparisons seed by seed."""
+    seeds = set.intersection(*(set(each.index) for each in values))
+    if not seeds:
+        raise Untested("the runs compared have no seed in common")
+    return [each.loc[sorted(seeds)] for each in values]
+
+
+def say(values: pd.Series, scale: float = 1.0) -> str:
+    """The mean over seeds; with several, ± half the 95 % interval of that mean, to two digits."""
+    mean = scale * values.mean()
+    if len(values) == 1:
+        return f"{mean:.3g}"
+    low, high = t_interval(values.to_numpy(), 0.95)
+    half = scale * (high - low) / 2
+    if half == 0:
+        return f"{mean:.3g} ± 0"
+    decimals = max(0, 1 - floor(log10(half)))
+    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
+
+
+def defined(values: pd.Series, of: str) -> pd.Series:
+    """The values that are not NaN; Untested where all are."""
+    if values.isna().all():
+        raise Untested(f"{of} is undefined: its update or its mask is empty")
+    return values.dropna()
+
+
+# --- How far apart two runs are along training, on a logarithmic scale, and how much of that is the seed.
+
+
+def distance(path: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
+    """RMS over the snapshots of `path` of log(path / other), seed by seed: 0.1 is about 10 % apart.
+
+    path, other: positive, as `Evidence.path` gives them; `other` is interpolated at the progress of `path`.
+    """
+    return (log_ratio(path, other) ** 2).mean() ** 0.5
+
+
+def seed_spread(path: pd.DataFrame, other: pd.DataFrame) -> float:
+    """How much seeds move the distance of two runs that share their anchor: the standard deviation over seeds
+    of log(path / other), RMS over the snapshots; NaN for one seed."""
+    return float(log_ratio(path, other).var(axis=1).mean() ** 0.5)
+
+
+def log_ratio(path: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """log(path / other) by snapshot of `path` and common seed."""
+    seeds = sorted(set(path.dropna(axis=1).columns) & set(other.dropna(axis=1).columns))
+    if not seeds:
+        raise Untested("the runs compared have no seed in common")
+    there = {seed: np.interp(path.index, other.index, other[seed]) for seed in seeds}
+    return (path[seeds] / pd.DataFrame(there, index=path.index)).map(np.log)
+
 
 ATTENTION = ("q", "k", "v", "o")  # what the paper tracks along the run
 MLP = ("gate", "up", "down")
@@ -197,3 +263,53 @@ def _with_sizes(rows: pd.DataFrame, source: pd.DataFrame) -> pd.DataFrame:
     if sized["size"].isna().any():
         raise ValueError("this mean counts parameters: pass sizes=, a table with the metric 'parameters'")
     return sized
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray | Tensor,
+    generator: torch.Generator,
+    level: float = 0.95,
+    draws: int = 10_000,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean: quantiles of the means of `draws` resamples.
+
+    values: (N,), independent units (seeds, not the matrices of one run). Returns (low, high); both NaN where
+    N is 1. Below about N = 10 it is too narrow: use `t_interval`. Raises ValueError for N = 0, non-finite
+    values, a level outside (0, 1) or draws < 1.
+    """
+    sample = _sample(values, level).to(generator.device)
+    size = sample.numel()
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws} for {size} values")
+    if size == 1:
+        return math.nan, math.nan
+    picks = torch.randint(size, (draws, size), generator=generator, device=generator.device)
+    tails = sample.new_tensor([(1 - level) / 2, (1 + level) / 2])
+    low, high = sample[picks].mean(-1).quantile(tails).tolist()
+    return low, high
+
+
+def t_interval(values: Sequence[float] | np.ndarray | Tensor, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean: x̄ ± t_{(1+level)/2, N−1} s / √N, for a few roughly normal values.
+
+    values: (N,). Returns (low, high); both NaN for N = 1, where nothing is known of the spread. Raises
+    ValueError for N = 0, non-finite values or a level outside (0, 1).
+    """
+    from scipy import stats  # most of a second, and only intervals need it
+
+    sample = _sample(values, level)
+    size, mean = sample.numel(), sample.mean().item()
+    if size == 1:
+        return math.nan, math.nan
+    reach = float(stats.t.ppf((1 + level) / 2, size - 1)) * sample.std().item() / math.sqrt(size)
+    return mean - reach, mean + reach
+
+
+def _sample(values: Sequence[float] | np.ndarray | Tensor, level: float) -> Tensor:
+    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    sample = torch.from_numpy(array.astype(np.float64))
+    if sample.ndim != 1 or sample.numel() == 0 or not torch.isfinite(sample).all():
+        raise ValueError(f"values must be (N,), finite, N >= 1, got {array!s:.80} of shape {array.shape}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie in (0, 1), got {level} for {sample.numel()} values")
+    return sample

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny import SHAPE, TEACHER_SHAPE, TINY, save_models
 
-from paper_lib import profiles
-from paper_lib.models import build_model, load_model
-from paper_lib.styles import use_style
-from paper_lib.tasks import character_tokenizer
+from paper_lib.figures.styles import use_style
+from paper_lib.study import profiles
+from paper_lib.study.tasks import character_tokenizer
+from paper_lib.training.models import build_model, load_model
 
 os.environ["ACCELERATE_USE_CPU"] = "true"  # bits are compared, here and in processes that tests start
 

@@ -41,20 +41,19 @@ def imported(path: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    ours = {"paper_lib", *(each.stem for folder in PLACES for each in (ROOT / folder).glob("*.py"))}
+    ours = {"paper_lib", *(each.stem for folder in PLACES for each in (ROOT / folder).rglob("*.py"))}
     others = {name.split(".")[0] for name in names} - ours - sys.stdlib_module_names
     return {each for name in others for each in installed().get(name, {name})}
 
 
 @pytest.mark.parametrize("folder", PLACES)
 def test_what_a_folder_imports_is_declared_for_it(folder):
-    for path in sorted((ROOT / folder).glob("*.py")):
-        extras = ("test",) if path.name == "bench_trl.py" else PLACES[folder]  # it asks for TRL in words
-        assert imported(path) <= declared(*extras), path.name
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        assert imported(path) <= declared(*PLACES[folder]), path.name
 
 
 def test_what_is_declared_is_imported():
-    used = {each for folder in PLACES for path in (ROOT / folder).glob("*.py") for each in imported(path)}
+    used = {each for folder in PLACES for path in (ROOT / folder).rglob("*.py") for each in imported(path)}
     assert declared() - used <= STARTED
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paper_lib.distances import distance, seed_spread
+from paper_lib.summaries import distance, seed_spread
 
 
 def test_distance_is_the_log_of_a_constant_factor_whatever_the_snapshots():

@@ -348,7 +348,6 @@ def test_a_file_in_the_place_of_a_folder_is_one_line(command, tiny_models, tmp_p
         ["pretrain"],
         ["compare"],
         ["student"],
-        ["bench", "train"],
     ],
     ids=" ".join,
 )

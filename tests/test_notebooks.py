@@ -8,12 +8,12 @@ import jupytext
 import pytest
 from nbformat import NotebookNode
 
-from paper_lib.notebooks import notebook_sources
-from paper_lib.outcomes import EXPLAINED
-from paper_lib.rules_controls import PRESERVED
-from paper_lib.rules_projection import INTACT
-from paper_lib.rules_training import BAND_FACTOR, NORM_FACTOR
-from paper_lib.rules_weights import STABLE_SPARSITY
+from paper_lib.execute import notebook_sources
+from paper_lib.ledger.comparisons import EXPLAINED
+from paper_lib.ledger.rules.controls import PRESERVED
+from paper_lib.ledger.rules.projection import INTACT
+from paper_lib.ledger.rules.trajectory import BAND_FACTOR, NORM_FACTOR
+from paper_lib.ledger.rules.weights import STABLE_SPARSITY
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 README = FOLDER.parent / "README.md"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paper_lib.sparsity import overlap_bounds
+from paper_lib.geometry.sparsity import overlap_bounds
 from paper_lib.summaries import (
     ANGLE_MEAN,
     ATTENTION,

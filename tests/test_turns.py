@@ -7,8 +7,8 @@ import time
 import pytest
 from patience import PATIENCE
 
-from paper_lib import turns
-from paper_lib.turns import take_turns
+from paper_lib import execute
+from paper_lib.execute import take_turns
 
 
 def test_output_comes_in_the_order_of_the_jobs_though_the_later_ones_end_first():
@@ -64,13 +64,13 @@ def test_an_interrupt_stops_those_that_run_and_starts_no_other(monkeypatch):
         running.set()
         assert stopped.wait(PATIENCE)
 
-    def interrupted(futures, timeout=None, wait=turns.wait):
+    def interrupted(futures, timeout=None, wait=execute.wait):
         if timeout is None:
             assert running.wait(PATIENCE)
             raise KeyboardInterrupt
         return wait(futures, timeout=timeout)
 
-    monkeypatch.setattr(turns, "wait", interrupted)
+    monkeypatch.setattr(execute, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         take_turns([job, later.append], io.StringIO(), workers=1, stop=stopped.set)
     assert stopped.is_set()

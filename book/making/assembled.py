@@ -16,7 +16,7 @@ from executed import figures_in, page_of
 from reference import reference_pages
 
 from paper_lib.errors import CompanionError
-from paper_lib.notebooks import notebook_sources
+from paper_lib.execute import notebook_sources
 
 BOOK = Path(__file__).resolve().parents[1]
 NOTEBOOKS = "notebooks"  # their folder among the pages

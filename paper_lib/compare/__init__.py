@@ -1,0 +1,1 @@
+"""Your checkpoints: any two models, matched, measured and placed among the study's runs."""

@@ -1,0 +1,310 @@
+"""What a comparison says, in sentences and one table, computed from its numbers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paper_lib.compare.pairing import PAPER_WIDTH
+from paper_lib.compare.placing import (
+    AXES,
+    REGIMES,
+    Axis,
+    Columns,
+    comparable,
+    end_rows,
+    end_values,
+    our_columns,
+    placed,
+    reproduced,
+)
+from paper_lib.compare.run import Tables
+from paper_lib.figures.panels import (
+    draw_chance,
+    draw_legend,
+    draw_trajectory,
+    label_once,
+    null_look,
+    plain_log,
+)
+from paper_lib.figures.save import save_figure
+from paper_lib.figures.styles import BACKDROP, named, run_style
+from paper_lib.matrices import MODULES
+from paper_lib.summaries import ANGLE_MEAN
+
+# --- What the figures of a comparison draw: a run among SFT, OPD and RLVR, maps by layer, its path.
+
+THIS_RUN: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 9, "linestyle": "none"}
+_ROWS = ("paper", "ours", "this run")
+
+
+def draw_place(
+    ax: Axes,
+    axis: Axis,
+    matrices: pd.DataFrame,
+    nulls: pd.DataFrame | None,
+    reference: pd.DataFrame,
+    *,
+    paper: Columns,
+) -> None:
+    """One metric on three lines: the paper's SFT, OPD and RLVR, our reference runs (a ring a seed), and this
+    run with its nulls just below. paper: of the axis, {} where its model is of another size."""
+    for run, (low, high) in paper.items():
+        ends = [axis.scale * end for end in (low, high) if 0 < end < np.inf]
+        look: dict[str, Any] = {"color": run_style(run).color, "marker": "D", "markersize": 4}
+        words = named(run_style(run).label)
+        ax.plot(ends, [0] * len(ends), linewidth=1, gid=BACKDROP, label=words, **look)
+    ours = end_values(reference, axis)
+    for run in REGIMES:
+        values = ours.loc[ours["run"] == run, "value"] if len(ours) else pd.Series(dtype=float)
+        style = run_style(run)
+        ring: dict[str, Any] = {"edgecolors": style.color, "facecolors": "none", "s": 16, "linewidths": 0.9}
+        ring["label"] = named(style.label)
+        ax.scatter(axis.scale * values, np.ones(len(values)), gid=BACKDROP, **ring)
+        label_once(ax, style.label, color=style.color, linewidth=5)
+    value = end_values(matrices, axis)["value"]
+    ax.plot(axis.scale * value, np.full(len(value), 2), label=named("this run"), **THIS_RUN)
+    label_once(ax, "this run", **THIS_RUN)
+    if nulls is not None:
+        theirs = end_values(nulls[nulls["null"] != "random_walk"], axis, sizes=matrices)
+        for null, group in theirs.groupby("null") if len(theirs) else ():
+            label, look = null_look(str(null))
+            at = axis.scale * group["value"].mean()
+            ax.plot(at, 2.55, gid=BACKDROP, label=named(label), **look)
+            label_once(ax, label, **look)
+    if axis.chance is not None:
+        draw_chance(ax, axis.scale * axis.chance, axis="x")
+    ax.set_yticks(range(len(_ROWS)), _ROWS)
+    ax.set(ylim=(2.9, -0.6), title=axis.words + (f" ({axis.unit.strip()})" if axis.unit else ""))
+    ax.grid(visible=False, axis="y")
+    if not axis.share:
+        low, high = ax.dataLim.intervalx
+        plain_log(ax, "x", subs=(1, 2, 5) if high < 50 * max(low, high / 1e9) else (1,))
+
+
+def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Axis) -> None:
+    """A metric by layer (down) and module (across) at the run's end; several experts are averaged."""
+    rows = end_rows(matrices, axis)
+    rows = rows.assign(module=rows["module"].str.partition(".")[0])
+    table = rows.pivot_table(index="layer", columns="module", values="value", dropna=False)
+    known = [module for module in MODULES if module in table]
+    table = axis.scale * table[[*known, *(m for m in table if m not in known)]]
+    look: dict[str, Any] = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
+    image = ax.imshow(table, label=named("by layer and module"), **look)
+    ax.set_xticks(range(len(table.columns)), list(table.columns))
+    shown = np.unique(np.linspace(0, len(table) - 1, min(8, len(table))).round().astype(int))
+    ax.set_yticks(shown, [str(table.index[i]) for i in shown])
+    ax.set(title=axis.words + (f" ({axis.unit.strip()})" if axis.unit else ""))
+    ax.grid(visible=False)
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
+
+
+def path_figure(compared: Tables, figures_dir: str | Path, *, profile: str) -> Path | Markdown:
+    """Save the run's path along its snapshots as `fig_along_the_path`; a sentence where there are none."""
+    if compared.trajectories is None:
+        return Markdown("No snapshots between the two were given (`--trajectory DIR`).")
+    fig = plt.figure(figsize=(4.2, 4.6), layout="constrained")
+    draw_path(fig, compared.matrices, compared.nulls, compared.trajectories)
+    caption = "Stable rank, norm, alignment with the end and the plane of the path, snapshot by snapshot."
+    name = "fig_along_the_path"
+    return save_figure(fig, name, figures_dir, profile=profile, inputs=compared.paths, caption=caption)
+
+
+def draw_path(
+    fig: Figure, matrices: pd.DataFrame, nulls: pd.DataFrame | None, trajectories: pd.DataFrame
+) -> None:
+    """A run along its snapshots, in four panels: stable rank, norm, Sim_K to the end, the PCA plane."""
+    (rank, norm), (alignment, plane) = fig.subplots(2, 2)
+    walks = None if nulls is None else nulls[nulls["null"] == "random_walk"]
+    draw_trajectory(rank, matrices, "stable_rank", null=walks, against="step")
+    draw_trajectory(norm, matrices, "frobenius_norm", against="step")
+    draw_trajectory(alignment, matrices, "subspace_alignment", null=walks, against="step")
+    chance = matrices.loc[matrices["metric"] == "subspace_alignment_chance", "value"].mean()
+    draw_chance(alignment, chance)
+    last = (matrices["metric"] == "increment_alignment") & (matrices["step"] == matrices["step"].max())
+    stretches = matrices[(matrices["metric"] == "increment_alignment") & ~last]
+    means = stretches.groupby("step")["value"].mean()
+    look: dict[str, Any] = {"color": "black", "linestyle": "none", "marker": "x", "markersize": 5}
+    alignment.plot(means.index, means, label="of each stretch of training", **look)
+    points = trajectories[trajectories["metric"] == "pca_coordinate"]
+    points = points.pivot(index="step", columns="k", values="value")
+    plane.plot(points[1.0], points[2.0], color="black", marker="o")
+    plane.plot(points[1.0].iloc[:1], points[2.0].iloc[:1], color="white", marker="o", markeredgecolor="black")
+    rank.set_title("stable rank")
+    norm.set_title(r"$\Vert\Delta W\Vert_F$")
+    alignment.set(title="Sim$_K$ with the end", ylim=(0, 1.03))
+    plane.set(title="path, PC1 and PC2", xlabel="PC1", ylabel="PC2")
+    draw_legend(fig, columns=2, seeds=False)
+
+
+OUR_WIDTH = 128  # of the reference runs
+MAPPED = ("update_sparsity", "relative_norm", ANGLE_MEAN, "stable_rank")
+NULLS = {"same_norm_gaussian": "Gaussian of the same norm", "permuted": "entries permuted"}
+
+
+def answer(
+    matrices: pd.DataFrame,
+    nulls: pd.DataFrame | None,
+    reference: pd.DataFrame,
+    account: Mapping[str, Any],
+) -> str:
+    """Where the run lies, in Markdown: what was compared, the places by metric, and what size explains.
+
+    matrices, nulls: tables of a comparison; reference: `matrices` of the reference runs; account: its
+    `pairing.json`.
+    """
+    count, failed = len(account["measured"]), len(account["failed"])
+    weights = sum(m["shape"][0] * m["shape"][1] for m in account["measured"])
+    head = (
+        f"**{_code(account['finetuned'])} against {_code(account['base'])}**: {count} matrices with "
+        f"{_count(weights)} weights"
+    )
+    head += f"; {failed} more could not be measured (listed below)." if failed else "."
+    if identical(matrices):
+        return f"{head}\n\n**The two are identical** in every matrix compared: there is no update."
+    places = place_table(matrices, reference, account["width"])
+    lines = [head, *_sentences(places, account["width"]), *_size(matrices, nulls)]
+    return "\n\n".join(lines)
+
+
+def identical(matrices: pd.DataFrame) -> bool:
+    """Whether ΔW = 0 in every matrix."""
+    return bool((matrices.loc[matrices["metric"] == "frobenius_norm", "value"] == 0).all())
+
+
+def place_table(matrices: pd.DataFrame, reference: pd.DataFrame, width: int) -> pd.DataFrame:
+    """A row an axis: `metric`, the `value`, and its place on the `paper`'s scale and on `ours`, "" where the
+    two cannot be compared."""
+    rows = []
+    for axis in axes_of(matrices):
+        value = end_values(matrices, axis)["value"].mean()
+        paper = axis.paper if comparable(axis, width, PAPER_WIDTH) else {}
+        ours = our_columns(reference, axis) if comparable(axis, width, OUR_WIDTH) else {}
+        places = [placed(value, columns, share=axis.share) for columns in (paper, ours)]
+        rows.append((axis.words, axis.show(value), *places))
+    return pd.DataFrame(rows, columns=["metric", "value", "paper", "ours"])
+
+
+def null_table(matrices: pd.DataFrame, nulls: pd.DataFrame) -> pd.DataFrame:
+    """The run beside its nulls, a row a metric that both have, with chance."""
+    rows = []
+    for axis in axes_of(matrices):
+        theirs = end_values(nulls[nulls["null"].isin(NULLS)], axis, sizes=matrices)
+        if theirs.empty:
+            continue
+        means = theirs.groupby("null")["value"].mean()
+        row = {"metric": axis.words, "this run": axis.show(end_values(matrices, axis)["value"].mean())}
+        row |= {label: axis.show(means[null]) for null, label in NULLS.items()}
+        rows.append(row | {"chance": axis.show(axis.chance) if axis.chance else ""})
+    return pd.DataFrame(rows)
+
+
+def left_out_table(account: Mapping[str, Any]) -> pd.DataFrame:
+    """What was not measured: how many tensors for which reason, the first of each by name; failures first."""
+    kinds = {"failed": account["failed"], **account["left_out"]}
+    rows = []
+    for kind, names in kinds.items():
+        reasons: dict[str, list[str]] = {}
+        for name, reason in names.items():
+            reasons.setdefault(reason, []).append(name)
+        for reason, found in reasons.items():
+            rows.append((kind, len(found), found[0], reason))
+    return pd.DataFrame(rows, columns=["why", "tensors", "such as", "reason"])
+
+
+def axes_of(matrices: pd.DataFrame) -> list[Axis]:
+    """The axes on which the run has a value."""
+    return [
+        axis for axis in AXES if end_values(matrices, axis).get("value", pd.Series(dtype=float)).notna().any()
+    ]
+
+
+def maps_of(matrices: pd.DataFrame) -> list[Axis]:
+    """Of these, the ones worth a map by layer."""
+    return [axis for axis in axes_of(matrices) if axis.metric in MAPPED]
+
+
+def _sentences(places: pd.DataFrame, width: int) -> list[str]:
+    scales = {
+        "paper": "On the scale of the paper (Qwen3-8B, width 4096)",
+        "ours": f"Among the runs of this companion (width {OUR_WIDTH})",
+    }
+    lines = []
+    for column, name in scales.items():
+        known = places[places[column] != ""]
+        groups = [
+            f"{place} in {_list(list(rows['metric']))}" for place, rows in known.groupby(column, sort=False)
+        ]
+        if groups:
+            lines.append(f"{name}, this run lies\n\n" + "\n".join(f"- {group}" for group in groups))
+    return lines
+
+
+def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
+    """What rounding alone explains of the metrics that an update's size may decide."""
+    if nulls is None:
+        return [
+            "Whether these are more than the size of the update cannot be said: "
+            "compare with `--nulls` to see what rounding alone gives."
+        ]
+    axes = [axis for axis in AXES if axis.by_size]
+    found: dict[str, list[str]] = {"norm": [], "magnitudes": [], "neither": []}
+    for axis in axes:
+        kind = _explained(matrices, nulls, axis)
+        if kind:
+            found[kind].append(axis.words)
+    lines = []
+    if found["norm"]:
+        lines.append(
+            f"**The norm of the update alone explains its {_list(found['norm'])}**: a Gaussian update of the "
+            "same norm, rounded alike, has the same. From these one cannot tell how the model was trained."
+        )
+    if found["magnitudes"]:
+        lines.append(
+            f"The magnitudes of its entries, in whatever places, explain its {_list(found['magnitudes'])}."
+        )
+    if found["neither"]:
+        lines.append(
+            f"Neither its norm nor the magnitudes of its entries explain its {_list(found['neither'])}: "
+            "which weights it changes together matters there."
+        )
+    rank = next(axis for axis in AXES if axis.metric == "stable_rank")
+    ours = end_values(matrices, rank)["value"].mean()
+    theirs = end_values(nulls[nulls["null"] == "same_norm_gaussian"], rank)["value"].mean()
+    lines.append(
+        f"Its stable rank is {ours:.3g}, where an update without structure has {theirs:.3g}: the part of the "
+        "picture that size cannot make."
+    )
+    return lines
+
+
+def _explained(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Axis) -> str:
+    by_norm = reproduced(matrices, nulls, axis, "same_norm_gaussian")
+    if by_norm is None:
+        return ""
+    if by_norm:
+        return "norm"
+    return "magnitudes" if reproduced(matrices, nulls, axis, "permuted") else "neither"
+
+
+def _list(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, "billion"), (1e6, "million")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:,}"
+
+
+def _code(label: str) -> str:
+    return f"`{label}`"

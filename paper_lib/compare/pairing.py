@@ -1,0 +1,247 @@
+"""What is compared: two checkpoints, the snapshots between them, and which of their matrices."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from paper_lib.compare.sources import open_source, pair_up, trajectory_sources
+from paper_lib.errors import CompanionError
+from paper_lib.matrices import MODULES, Matrix, Source
+from paper_lib.study.config import DiagnosticsConfig, fingerprint
+from paper_lib.summaries import MODULE_GROUPS
+
+# --- Which sizes the diagnostics take on matrices of any model: the paper's where they fit, scaled where
+# --- not.
+
+PAPER_WIDTH = 4096  # of Qwen3-8B, whose sizes the paper states
+LARGE = 2048  # from this width on the paper's sizes are taken as they are
+PAPER = {"principal_rank": 64, "angle_k": 512, "K": 16, "hill_k": 32, "energy_k": 16}
+PER_WIDTH = {"principal_rank": 32, "angle_k": 8, "K": 40, "hill_k": 8, "energy_k": 32}
+LEAST = {"principal_rank": 1, "angle_k": 1, "K": 1, "hill_k": 2, "energy_k": 1}
+
+
+def model_width(shapes: Sequence[tuple[int, int]]) -> int:
+    """The side that most matrices have, the smaller one in a tie: a transformer's hidden size."""
+    sides = Counter(side for shape in shapes for side in set(shape))
+    return max(sides, key=lambda side: (sides[side], -side))
+
+
+def sizes_for(
+    shapes: Sequence[tuple[int, int]], chosen: Mapping[str, Any] | None = None
+) -> DiagnosticsConfig:
+    """The sizes for matrices of these shapes, one set for all, so that means are means of one quantity.
+
+    From width 2048 on they are the paper's: r = 64 of the principal mask, k = 512 of the angles (at most
+    half of a matrix's short side, see `measure_matrix`), K = 16, the energy of 16; the k of Hill, which it
+    leaves open, is 32. Below, they
+    are the width divided by 32, 8, 40, 8 and 32, rounded, and at most the paper's; none exceeds the shortest
+    side. chosen: fields of `DiagnosticsConfig` that replace these. Raises CompanionError for a chosen size
+    that does not fit.
+    """
+    width, shortest = model_width(shapes), min(min(shape) for shape in shapes)
+    sizes: dict[str, Any] = {}
+    for name, most in PAPER.items():
+        scaled = most if width >= LARGE else min(most, round(width / PER_WIDTH[name]))
+        sizes[name] = max(LEAST[name], scaled if name == "angle_k" else min(scaled, shortest))
+    for name, value in (chosen or {}).items():
+        fits = name == "angle_k" or value <= shortest  # of the angles, `measure_matrix` takes what there is
+        if name in PAPER and not (fits and value >= LEAST[name]):
+            raise CompanionError(
+                f"{name} = {value} does not fit: the smallest matrix has a side of {shortest}, so it must "
+                f"lie in [{LEAST[name]}, {shortest}] (--modules leaves small matrices out)"
+            )
+        sizes[name] = value
+    if sizes["hill_k"] > shortest:
+        raise CompanionError(f"a matrix has a side of {shortest}, too small: leave it out with --modules")
+    return DiagnosticsConfig(**sizes)
+
+
+KNOWN_MODULES = (*MODULES, "embed", "lm_head", "router", "other")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """snapshots: (step, source) of W_0, …, W_T. matrices: those measured; their module is unique in a layer,
+    "gate.3" where a layer has several. left_out: by name, why a tensor is not measured."""
+
+    snapshots: tuple[tuple[int, Source], ...]
+    matrices: tuple[Matrix, ...]
+    left_out: Mapping[str, Mapping[str, str]]
+    config: DiagnosticsConfig
+    learning_rates: tuple[float, ...] | None
+    nulls: bool
+    exact: bool
+    threads: int
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Optimizer steps of the snapshots, 0 first."""
+        return tuple(step for step, _ in self.snapshots)
+
+    @property
+    def base(self) -> Source:
+        """Where W_0 is."""
+        return self.snapshots[0][1]
+
+    @property
+    def finetuned(self) -> Source:
+        """Where W_T is."""
+        return self.snapshots[-1][1]
+
+    @property
+    def width(self) -> int:
+        """The hidden size, as far as the matrices tell."""
+        return model_width([matrix.shape for matrix in self.matrices])
+
+    def fingerprint(self, matrix: Matrix) -> str:
+        """Of everything that one matrix's numbers depend on."""
+        return fingerprint("compare", self._settings, matrix)
+
+    @cached_property
+    def _settings(self) -> str:
+        sources = [(step, source.fingerprint) for step, source in self.snapshots]
+        settings = (self.config, self.learning_rates, self.nulls, self.exact, self.threads)
+        return fingerprint(sources, *settings)
+
+
+def open_comparison(
+    base: str | Path,
+    finetuned: str | Path,
+    *,
+    trajectory: Sequence[str | Path] = (),
+    last_step: int | None = None,
+    learning_rates: Sequence[float] | float | None = None,
+    modules: str = "all",
+    sizes: Mapping[str, Any] | None = None,
+    nulls: bool = False,
+    exact: bool = False,
+    threads: int = 1,
+    hub: bool = False,
+) -> Comparison:
+    """Open the checkpoints, put the snapshots in order and pair up the matrices; only headers are read.
+
+    trajectory: folders with the snapshots between. last_step: the optimizer step of `finetuned`; None asks
+    the learning rates, then the trajectory if it ends in `finetuned`, and is 1 where there is neither.
+    learning_rates: one per step, or one for all. modules: a name of `MODULE_GROUPS` or names of modules.
+    Raises CompanionError for checkpoints that cannot be read, that share no matrix, or steps out of order.
+    """
+    wanted = _modules(modules)
+    if learning_rates is not None:
+        require_rates(learning_rates if isinstance(learning_rates, Sequence) else [learning_rates])
+    start = open_source(base, hub=hub)
+    end = open_source(finetuned, hub=hub, base=start)
+    between = sorted(
+        (pair for where in trajectory for pair in trajectory_sources(where, base=start)),
+        key=lambda pair: pair[0],
+    )
+    last = _last_step(between, end, last_step, learning_rates)
+    inner = [(step, source) for step, source in between if 0 < step < last]
+    if late := [step for step, _ in between if step > last]:
+        raise CompanionError(f"the trajectory goes on to step {late[-1]}, past {last}: give --steps")
+    if twice := {a[0] for a, b in pairwise(inner) if a[0] == b[0]}:
+        raise CompanionError(f"two snapshots of the trajectory are of step {min(twice)}")
+    snapshots = ((0, start), *inner, (last, end))
+    matched, left_out = _pair(snapshots)
+    matrices = [matrix for matrix in matched if matrix.module in wanted]
+    if not matrices:
+        known = ", ".join(sorted({matrix.module for matrix in matched})) or "none at all"
+        raise CompanionError(f"{end.label} and {start.label} share no {modules}; they share {known}")
+    left_out["not asked for"] = {m.name: m.module for m in matched if m.module not in wanted}
+    return Comparison(
+        snapshots=snapshots,
+        matrices=_distinct(matrices),
+        left_out=left_out,
+        config=sizes_for([matrix.shape for matrix in matrices], sizes),
+        learning_rates=_rates(learning_rates, [step for step, _ in snapshots]),
+        nulls=nulls,
+        exact=exact,
+        threads=threads,
+    )
+
+
+def _modules(names: str) -> tuple[str, ...]:
+    if names in MODULE_GROUPS:
+        return MODULE_GROUPS[names]
+    wanted = tuple(name for name in names.replace(",", " ").split() if name)
+    if unknown := [name for name in wanted or (names,) if name not in KNOWN_MODULES]:
+        groups = ", ".join((*MODULE_GROUPS, *KNOWN_MODULES))
+        raise CompanionError(f"no module {unknown[0]!r}; there are {groups}")
+    return wanted
+
+
+def _last_step(
+    between: Sequence[tuple[int, Source]],
+    end: Source,
+    asked: int | None,
+    learning_rates: Sequence[float] | float | None,
+) -> int:
+    if asked is not None:
+        return asked
+    if isinstance(learning_rates, Sequence):
+        return len(learning_rates)
+    if between and between[-1][1].fingerprint == end.fingerprint:
+        return between[-1][0]
+    if between or learning_rates is not None:
+        raise CompanionError(f"nothing says after how many steps {end.label} was saved: give --steps")
+    return 1
+
+
+def require_rates(rates: Sequence[float], where: str | Path = "the list of learning rates") -> None:
+    """Raise CompanionError unless the drift ratio can be computed from these; where: what holds them."""
+    if bad := [rate for rate in rates if not 0 <= rate < math.inf]:
+        raise CompanionError(f"{where} holds {bad[0]}: a learning rate is finite and at least 0")
+    if not any(rates):
+        held = "zeros alone" if rates else "nothing"
+        raise CompanionError(f"{where} holds {held}: give the learning rate of every optimizer step")
+
+
+def _rates(learning_rates: Sequence[float] | float | None, steps: Sequence[int]) -> tuple[float, ...] | None:
+    if learning_rates is None:
+        return None
+    if not isinstance(learning_rates, Sequence):
+        return (float(learning_rates),) * steps[-1]
+    if len(learning_rates) != steps[-1]:
+        wanted = f"{steps[-1]} optimizer steps"
+        raise CompanionError(f"there are {len(learning_rates)} learning rates for {wanted}")
+    if not any(learning_rates[: steps[1]]):
+        raise CompanionError(f"every learning rate up to step {steps[1]}, the first snapshot, is 0")
+    return tuple(float(rate) for rate in learning_rates)
+
+
+def _pair(
+    snapshots: Sequence[tuple[int, Source]],
+) -> tuple[list[Matrix], dict[str, dict[str, str]]]:
+    """The matrices that every snapshot shares with W_0, and why each other tensor is left out."""
+    base, (_, end) = snapshots[0][1], snapshots[-1]
+    pairing = pair_up(base, end)
+    left_out = {
+        "only in the base": dict.fromkeys(pairing.only_in_base, ""),
+        "only in the fine-tuned": dict.fromkeys(pairing.only_in_finetuned, ""),
+        "mismatched": dict(pairing.mismatched),
+        "skipped": dict(pairing.skipped),
+    }
+    matched = pairing.matched
+    for step, source in snapshots[1:-1]:
+        shared = {matrix.name for matrix in pair_up(base, source).matched}
+        for matrix in matched:
+            if matrix.name not in shared:
+                left_out["mismatched"][matrix.name] = f"no partner in the snapshot of step {step}"
+        matched = [matrix for matrix in matched if matrix.name in shared]
+    return matched, left_out
+
+
+def _distinct(matrices: Sequence[Matrix]) -> tuple[Matrix, ...]:
+    """The same matrices, with numbers after the module where a layer has several of it (experts)."""
+    groups: dict[tuple[int, str], list[Matrix]] = {}
+    for matrix in matrices:
+        groups.setdefault((matrix.layer, matrix.module), []).append(matrix)
+    return tuple(
+        matrix if len(group) == 1 else replace(matrix, module=f"{matrix.module}.{number}")
+        for group in groups.values()
+        for number, matrix in enumerate(group)
+    )

@@ -1,0 +1,166 @@
+"""Any checkpoint as a source of matrices, whoever saved it: one file, a sharded folder, a run, an adapter."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from paper_lib.compare.adapters import CONFIG as ADAPTER_CONFIG
+from paper_lib.compare.adapters import adapted_source
+from paper_lib.compare.shards import INDEX, indexed_files, sharded_source
+from paper_lib.errors import CompanionError
+from paper_lib.matrices import Matrix, Source
+from paper_lib.training.checkpoints import Trajectory, open_trajectory
+
+__all__ = ["Matrix", "Pairing", "Source", "open_source", "pair_up", "trajectory_sources"]
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
+_CONVERT = (
+    "a pickle, which can run any code when it is loaded, so it is never read: load the model with "
+    "transformers where you trust it, and save_pretrained writes safetensors"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """What two checkpoints have in common, by canonical name and shape; `matched` has the base's rows."""
+
+    matched: list[Matrix]
+    only_in_base: list[str]
+    only_in_finetuned: list[str]
+    mismatched: dict[str, str]
+    skipped: dict[str, str]
+
+
+def open_source(where: str | Path, *, hub: bool = False, base: Source | None = None) -> Source:
+    """Open a checkpoint for reading, from headers alone; nothing is ever unpickled.
+
+    where: a safetensors file; a folder with model.safetensors or with an index and shards; a run of ours,
+    whose last step it is; a LoRA adapter of peft's, merged into `base`; or with hub=True, where no such path
+    exists, the id of a model on the Hub (org/name, or org/name@revision). Raises CompanionError where it is
+    none of these, or broken.
+    """
+    path = Path(os.path.abspath(where))  # workers may run elsewhere
+    if not path.exists():
+        if hub and _HUB_ID.match(str(where)):
+            return _open_folder(_downloaded(str(where)), str(where), base)
+        hint = "; to fetch it from the Hub, allow that (hub=True)" if _HUB_ID.match(str(where)) else ""
+        raise CompanionError(f"{where} does not exist: check the path{hint}")
+    if path.is_dir():
+        return _open_folder(path, path.name, base)
+    if path.suffix in _PICKLES:
+        raise CompanionError(f"{path} is {_CONVERT}")
+    return sharded_source([path], path.parent, path.name, {})
+
+
+def trajectory_sources(where: str | Path, *, base: Source | None = None) -> list[tuple[int, Source]]:
+    """(optimizer step, source) in step order: the snapshots of a run of ours, or checkpoint-N folders.
+
+    base: for adapters. Raises CompanionError where the folder holds neither, or one of them is broken.
+    """
+    path = Path(os.path.abspath(where))
+    if (path / "run.json").is_file():
+        trajectory = open_trajectory(path)
+        return [(step, _snapshot(trajectory, step)) for step in trajectory.steps]
+    steps = _checkpoints(path)
+    if not steps:
+        raise CompanionError(f"{path} is no trajectory: it has neither a run.json nor checkpoint-N folders")
+    return [(step, _open_folder(steps[step], steps[step].name, base)) for step in sorted(steps)]
+
+
+def pair_up(base: Source, finetuned: Source) -> Pairing:
+    """Match two checkpoints matrix by matrix. Raises CompanionError where they share none.
+
+    What one of them leaves out, with its reason, counts as skipped, not as missing.
+    """
+    ours, theirs = ({m.name: m for m in source.matrices()} for source in (base, finetuned))
+    skipped = {**finetuned.skipped(), **base.skipped()}
+    shared = [matrix for matrix in ours.values() if matrix.name in theirs]
+    mismatched = {
+        matrix.name: f"{_size(matrix)} in the base, {_size(theirs[matrix.name])} in {finetuned.label}"
+        for matrix in shared
+        if matrix.shape != theirs[matrix.name].shape
+    }
+    matched = [matrix for matrix in shared if matrix.name not in mismatched]
+    if not matched:
+        unlike = [f"{name} is {sizes}" for name, sizes in mismatched.items()]
+        example = (unlike or [f"{next(iter(ours))} against {next(iter(theirs))}"])[0]
+        raise CompanionError(
+            f"{base.label} and {finetuned.label} have no matrix of the same name and shape ({example}): "
+            "name two checkpoints of one model"
+        )
+    return Pairing(
+        matched=matched,
+        only_in_base=[name for name in ours if name not in theirs and name not in skipped],
+        only_in_finetuned=[name for name in theirs if name not in ours and name not in skipped],
+        mismatched=mismatched,
+        skipped=skipped,
+    )
+
+
+def _size(matrix: Matrix) -> str:
+    return " × ".join(str(side) for side in matrix.shape)
+
+
+def _open_folder(folder: Path, label: str, base: Source | None) -> Source:
+    """The checkpoint in a folder, looked for as transformers does, with ours and peft's first."""
+    if (folder / "run.json").is_file():
+        trajectory = open_trajectory(folder)
+        return _snapshot(trajectory, trajectory.steps[-1])
+    if (folder / ADAPTER_CONFIG).is_file():
+        return adapted_source(folder, label, base)
+    single = folder / "model.safetensors"
+    if not single.is_file() and (folder / INDEX).is_file():
+        weight_map = indexed_files(folder)
+        return sharded_source(sorted(set(weight_map.values())), folder, label, weight_map)
+    found = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    if len(found) == 1:
+        return sharded_source(found, folder, label, {})
+    raise CompanionError(_nothing_to_open(folder, [path.name for path in found]))
+
+
+def _nothing_to_open(folder: Path, found: list[str]) -> str:
+    """Why a folder is no checkpoint, and what to do."""
+    if found:
+        return f"{folder} holds {', '.join(found)} and no {INDEX}: name one file, or restore the index"
+    if steps := _checkpoints(folder):
+        return f"{folder} holds checkpoints but is none: name one, such as {steps[max(steps)]}"
+    names = sorted(path.name for path in folder.iterdir())
+    if pickles := [name for name in names if name.endswith(_PICKLES)]:
+        return f"{folder / pickles[0]} is {_CONVERT}"
+    return f"{folder} " + ("holds no safetensors file" if names else "is empty") + ": name a checkpoint"
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    """Step to folder, of the checkpoint-N folders that a trainer leaves."""
+    found = [(_CHECKPOINT.match(path.name), path) for path in folder.glob("checkpoint-*") if path.is_dir()]
+    return {int(match[1]): path for match, path in found if match}
+
+
+def _snapshot(trajectory: Trajectory, step: int) -> Source:
+    folder = trajectory.directory
+    label = f"{folder.parent.name}/{folder.name} step {step}"
+    return sharded_source([trajectory.path(step)], folder, label, {})
+
+
+def _downloaded(hub_id: str) -> Path:
+    """The Hub's snapshot of a model's safetensors and JSON files, from its cache where it is there."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = hub_id.partition("@")
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision or None,
+            allow_patterns=["*.safetensors", "*.json"],
+            ignore_patterns=["*/*"],
+        )
+    except Exception as error:  # the client's own, its transport's, and the file system's
+        line = str(error).strip().split("\n")[0]
+        raise CompanionError(
+            f"cannot fetch {hub_id} from the Hub ({type(error).__name__}: {line}): check the name, that you "
+            "may read it, and the connection"
+        ) from error
+    return Path(folder)

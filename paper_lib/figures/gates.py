@@ -1,0 +1,194 @@
+"""What the figures of the three gates draw (App. D): norm against KL, curvature by direction, visibility."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from paper_lib.figures.panels import draw_chance, draw_row, label_once, name_rows, plain_log
+from paper_lib.figures.seeds import counted, draw_band, draw_few, is_few, spread
+from paper_lib.figures.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, named, run_style
+from paper_lib.summaries import at_end, over_matrices, squared_norm
+from paper_lib.tables import START
+
+OF_START = {
+    "principal": "principal",
+    "off_principal": "off principal",
+    "gaussian": "Gaussian",
+    "principal_reconstruction": "top of $W_0$",
+}
+OF_RUN = {"update": "update", "permuted_update": "permuted"}
+PRECISIONS = {  # in the metrics' names: words, colour and marker
+    "bfloat16": ("bf16", "black", "o"),
+    "float16": ("fp16", ORANGE, "D"),
+    "float32": ("fp32", PURPLE, "^"),
+}
+
+
+def draw_kl_and_norm(
+    ax: Axes,
+    trajectories: pd.DataFrame,
+    matrices: pd.DataFrame,
+    curvature: pd.DataFrame,
+    *,
+    runs: Sequence[str],
+) -> None:
+    """Gate I: KL(π_0 ‖ π_t) per token against ‖ΔW‖_F² over all matrices, both logarithmic.
+
+    trajectories, matrices, curvature: the tables. runs: in their colours, a dot a snapshot, the mean over the
+    seeds that have both; the larger marker is the end, with the interval of the KL. Dashed is ½ μ ‖ΔW‖_F²,
+    with μ the measured curvature along the run's update, where that was measured. The ends of all other runs
+    are grey dots.
+    """
+    kl = trajectories.loc[trajectories["metric"] == "forward_kl", ["run", "seed", "step", "value"]]
+    both = kl.merge(squared_norm(matrices), on=["run", "seed", "step"])
+    both = both[(both["value"] > 0) & (both["square"] > 0)]
+    slopes = curvature[(curvature["metric"] == "curvature") & (curvature["direction"] == "update")]
+    others = at_end(both[~both["run"].isin(runs)]).groupby("run")[["square", "value"]].mean()
+    if len(others):
+        grey: dict[str, Any] = {"color": NULL, "marker": ".", "linestyle": "none", "markersize": 4}
+        ax.plot(others["square"], others["value"], label="other runs, at their end", gid=BACKDROP, **grey)
+    for run in (name for name in runs if name in set(both["run"])):
+        rows, style = both[both["run"] == run], run_style(run)
+        path = rows.groupby("step")[["square", "value"]].mean()
+        look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": "none"}
+        drawn = ax.plot(path["square"], path["value"], label=style.label, markersize=3, **look)[0]
+        end = spread(at_end(rows)).iloc[0]
+        counted(drawn, end["seeds"])
+        ax.plot(path["square"].iloc[-1:], path["value"].iloc[-1:], markersize=6, gid=BACKDROP, **look)
+        if np.isfinite(end["low"]):
+            ends = [end["low"], end["high"]]
+            ax.plot([path["square"].iloc[-1]] * 2, ends, color=style.color, linewidth=1, gid=BACKDROP)
+        mu = slopes.loc[slopes["run"] == run, "value"].mean()
+        if np.isfinite(mu):
+            x = np.geomspace(path["square"].min(), path["square"].max(), 20)
+            ax.plot(x, mu * x / 2, color=style.color, linestyle="--", linewidth=1, gid=BACKDROP)
+            label_once(ax, r"½ $\mu\,\Vert\Delta W\Vert_F^2$", color=NULL, linestyle="--")
+    plain_log(ax, "xy", subs=(1,))
+    ax.set(xlabel=r"$\Vert\Delta W\Vert_F^2$, all matrices", ylabel="KL to the start (nats a token)")
+
+
+def draw_curvature(ax: Axes, curvature: pd.DataFrame) -> None:
+    """Gate II: the curvature μ of the KL at W_0 along each direction, a row each, logarithmic.
+
+    curvature: the table. Seeds are dots, their mean a marker, its interval a bar: W_0's own directions in
+    black, an update and its own entries in random places (hollow) in the colour of its run.
+    """
+    rows = curvature[curvature["metric"] == "curvature"]
+    named = [(START, direction, words) for direction, words in OF_START.items()]
+    for run in in_order(set(rows["run"]) - {START}):
+        named += [(run, name, f"{run_style(run).label}, {words}") for name, words in OF_RUN.items()]
+    there = set(zip(rows["run"], rows["direction"], strict=True))
+    named, seeds = [each for each in named if each[:2] in there], []
+    for height, (run, direction, _) in enumerate(named):
+        values = rows[(rows["run"] == run) & (rows["direction"] == direction)]
+        color, marker = ("black", "D") if run == START else (run_style(run).color, run_style(run).marker)
+        fill = "white" if direction == "permuted_update" else color
+        look: dict[str, Any] = {"color": color, "marker": marker, "markerfacecolor": fill}
+        seeds.append(draw_row(ax, height, values.set_index("seed")["value"], **look))
+    plain_log(ax, "x", subs=(1,))
+    name_rows(ax, [words for *_, words in named], seeds)
+    ax.set_xlabel(r"curvature $\mu$ (nats a token per unit$^2$)")
+
+
+def draw_principal_energy(
+    ax: Axes, matrices: pd.DataFrame, *, runs: Sequence[str], modules: Sequence[str] | None = None
+) -> None:
+    """Gate II: the share of ‖ΔW‖_F² in W_0's top-r × top-r singular subspaces over the share r²/(mn) that
+    chance gives, a row a run, logarithmic; the mean over matrices of the one over that of the other.
+
+    matrices: the table, which has both metrics at a run's last step.
+    """
+    share, chance = (
+        over_matrices(matrices, metric, modules=modules).set_index(["run", "seed", "step"])["value"]
+        for metric in ("principal_energy", "principal_energy_chance")
+    )
+    ratio = (share / chance).rename("value").reset_index()
+    shown, seeds = [run for run in runs if run in set(ratio["run"])], []
+    for height, run in enumerate(shown):
+        style, values = run_style(run), ratio[ratio["run"] == run].set_index("seed")["value"]
+        seeds.append(draw_row(ax, height, values, color=style.color, marker=style.marker))
+    draw_chance(ax, 1, axis="x")
+    plain_log(ax, "x", subs=(1, 2, 5))
+    name_rows(ax, [run_style(run).label for run in shown], seeds)
+    ax.set_xlabel("energy in principal subspaces\nover chance")
+
+
+def draw_prediction(
+    ax: Axes, matrices: pd.DataFrame, *, runs: Sequence[str], others: Sequence[str] = ()
+) -> None:
+    """Gate III: the visible density against what ½ ULP entry by entry predicts (filled) and what the same
+    sizes dealt out at random would show (rings), each on its diagonal where it is right.
+
+    matrices: the table. Means over matrices and seeds, with the interval of what is observed. others: more
+    runs, as grey dots.
+    """
+    columns = ("predicted_density", "independent_density", "update_density")
+    place = ["run", "seed", "layer", "module"]
+    rows = at_end(matrices[matrices["metric"].isin(columns)])
+    wide = rows.pivot(index=place, columns="metric", values="value").dropna()
+    means = wide.groupby(["run", "seed"]).mean().reset_index()  # over matrices
+    for run in [*(name for name in others if name not in runs), *runs]:
+        each, style = means[means["run"] == run], run_style(run)
+        color = style.color if run in runs else NULL
+        mine = each[[*columns]].mean().to_frame().T if len(each) else each
+        look: dict[str, Any] = {"color": color, "linestyle": "none", "marker": style.marker}
+        small: dict[str, Any] = {"markersize": 3.5} if run in runs else {"markersize": 2.5, "marker": "."}
+        words = named(style.label) if run in runs else None
+        ax.plot(mine["predicted_density"], mine["update_density"], label=words, **(look | small))
+        if run in runs:
+            ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 0.8}
+            ax.plot(mine["independent_density"], mine["update_density"], **(look | ring))
+            _draw_spread(ax, each, color)
+        if run in runs and len(mine):
+            label_once(ax, style.label, **look)
+    ax.plot([0, 1], [0, 1], color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP)
+    black: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "none"}
+    label_once(ax, "½ ULP, entry by entry", markersize=3.5, **black)
+    label_once(ax, "sizes dealt out at random", markerfacecolor="none", markersize=7, **black)
+    ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+    ax.set(xlabel="predicted visible density", ylabel="observed visible density")
+
+
+def _draw_spread(ax: Axes, each: pd.DataFrame, color: str) -> None:
+    """The interval of the observed density of one run over its seeds, or the seeds where they are two."""
+    x, y = each["predicted_density"], each["update_density"]
+    if len(each) == 0:
+        return
+    point = spread(each.assign(step=0, value=y)).iloc[0]
+    counted(ax.plot([x.mean()] * 2, point[["low", "high"]], color=color, linewidth=1)[0], point["seeds"])
+    if is_few(point["seeds"]):
+        draw_few(ax, x, y, color)
+
+
+def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: float) -> None:
+    """Sparsity of one run against the tolerance η in bf16, fp16 and fp32; η = 0 stands at the left edge.
+
+    trajectories: the table, whose rows `update_sparsity_<precision>` have η as k. eta: the paper's, marked
+    like 2⁻⁸, below which in bf16 every η says "not equal".
+    """
+    rows = trajectories[(trajectories["run"] == run) & (trajectories["k"].notna())]
+    edge = left_edge(rows)
+    for precision, (words, color, marker) in PRECISIONS.items():
+        found = rows[rows["metric"] == f"update_sparsity_{precision}"]
+        if found.empty:
+            continue
+        found = found.assign(step=found["k"].replace(0, edge))
+        line = spread(found).sort_values("step")
+        drawn = ax.plot(line["step"], line["mean"], color=color, marker=marker, label=words)[0]
+        counted(drawn, line["seeds"].max())
+        draw_band(ax, line["step"], line, color)
+        if is_few(line["seeds"].max()):
+            draw_few(ax, found["step"], found["value"], color)
+    for value, words, dashes in ((2**-8, "$2^{-8}$", ":"), (eta, r"the paper's $\eta$", "-.")):
+        ax.axvline(value, color=NULL, linestyle=dashes, linewidth=1, gid=BACKDROP)
+        label_once(ax, words, color=NULL, linestyle=dashes)
+    ax.set(xscale="log", xlabel=r"tolerance $\eta$ (left edge: 0)", ylabel="update sparsity")
+    ax.set(title=run_style(run).label, ylim=(-0.03, 1.03))
+
+
+def left_edge(rows: pd.DataFrame) -> float:
+    """Where η = 0 stands on a logarithmic axis: a little left of the smallest other k of these rows."""
+    return rows.loc[rows["k"] > 0, "k"].min() / 3

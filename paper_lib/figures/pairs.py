@@ -1,0 +1,101 @@
+"""What the figures draw of the table `pairs`: masks that two runs share, subspaces that they share."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from paper_lib.figures.panels import draw_nulls, draw_row, label_once, name_rows
+from paper_lib.figures.styles import BACKDROP, NULL, in_order, named, run_style
+from paper_lib.summaries import ATTENTION
+
+_NULLS = {"independent masks": "jaccard_chance", "rounding alone": "jaccard_rounding"}
+ROTATED = ("opd", "opd_rotated")
+
+
+def named_pairs(pairs: pd.DataFrame) -> list[tuple[str, str]]:
+    """The pairs of runs in the table: two runs of one seed first, then (run, run) for a run's next seed."""
+    known = set(zip(pairs["run"], pairs["other"], strict=True))
+    order = in_order({*pairs["run"], *pairs["other"]})
+    return sorted(known, key=lambda pair: (pair[0] == pair[1], *map(order.index, pair)))
+
+
+def pair_values(
+    pairs: pd.DataFrame,
+    pair: tuple[str, str],
+    metric: str,
+    *,
+    layers: Iterable[int] | None = None,
+    modules: Iterable[str] | None = None,
+) -> pd.Series:
+    """A metric of one pair, the mean over matrices (of these layers and modules), one entry a seed."""
+    rows = pairs[(pairs["run"] == pair[0]) & (pairs["other"] == pair[1]) & (pairs["metric"] == metric)]
+    rows = rows if layers is None else rows[rows["layer"].isin(list(layers))]
+    rows = rows if modules is None else rows[rows["module"].isin(list(modules))]
+    return rows.groupby("seed")["value"].mean()
+
+
+def draw_jaccard(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> None:
+    """Jaccard of the update masks, a row a pair, with both nulls below it in grey.
+
+    pairs: the table. A run with its own next seed is filled in its colour, two runs of a seed are in black.
+    """
+    named, seeds = named_pairs(pairs), []
+    for height, pair in enumerate(named):
+        same = pair[0] == pair[1]
+        style = run_style(pair[0])
+        look = {"color": style.color, "marker": style.marker} if same else {"color": "black", "marker": "D"}
+        seeds.append(draw_row(ax, height, pair_values(pairs, pair, "jaccard", modules=modules), **look))
+        _draw_both(ax, height, pairs, pair, modules=modules)
+    name_rows(ax, [_name(pair) for pair in named], seeds)
+    ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
+
+
+def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
+    """Jaccard of OPD's masks with and without rotated heads, over attention, in the layers that were rotated
+    and in those that were not, each with both nulls.
+
+    Only a blank panel with a sentence where the table has no such pair.
+    """
+    rows = pairs[(pairs["run"] == ROTATED[0]) & (pairs["other"] == ROTATED[1])]
+    if rows.empty or not rotated:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "no run with rotated heads", ha="center", transform=ax.transAxes, fontsize=8)
+        return
+    places = {
+        "rotated layers": sorted(rotated),
+        "untouched layers": sorted(set(rows["layer"]) - set(rotated)),
+    }
+    color, seeds = run_style(ROTATED[1]).color, []
+    for height, layers in enumerate(places.values()):
+        which: dict[str, Any] = {"layers": layers, "modules": ATTENTION}
+        marker = {"color": color, "marker": "8", "markerfacecolor": "white" if height else color}
+        seeds.append(draw_row(ax, height, pair_values(rows, ROTATED, "jaccard", **which), **marker))
+        _draw_both(ax, height, rows, ROTATED, **which)
+    name_rows(ax, [f"{place}\n({', '.join(map(str, layers))})" for place, layers in places.items()], seeds)
+    ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
+
+
+def draw_shared(ax: Axes, pairs: pd.DataFrame, *, runs: Sequence[str], modules: Sequence[str]) -> None:
+    """Short horizontal marks at the right edge of a panel of Sim_K along training: how much of the final
+    subspace a run shares with its own next seed (in its colour), and OPD with RLVR of its seed (black)."""
+    marks = [((run, run), run_style(run).color, "with its next seed") for run in runs]
+    marks.append((("opd", "rlvr"), "black", "OPD with RLVR"))
+    for pair, color, words in marks:
+        values = pair_values(pairs, pair, "subspace_alignment", modules=modules)
+        if len(values):
+            look: dict[str, Any] = {"color": color, "linewidth": 2.2, "solid_capstyle": "butt"}
+            whose = words if pair[0] != pair[1] else f"{run_style(pair[0]).label} {words}"
+            ax.plot([1.04, 1.13], [values.mean()] * 2, gid=BACKDROP, label=named(whose), **look)
+            label_once(ax, words, color="black" if pair[0] != pair[1] else NULL, linewidth=2.2)
+
+
+def _draw_both(ax: Axes, height: int, pairs: pd.DataFrame, pair: tuple[str, str], **which: Any) -> None:
+    means = {words: pair_values(pairs, pair, metric, **which).mean() for words, metric in _NULLS.items()}
+    draw_nulls(ax, height, means)
+
+
+def _name(pair: tuple[str, str]) -> str:
+    one, other = (run_style(run).label for run in pair)
+    return f"{one}, next seed" if pair[0] == pair[1] else f"{one} – {other.removeprefix('OPD, ')}"

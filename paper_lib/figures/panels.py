@@ -1,0 +1,304 @@
+"""What several figures draw: a metric along training, a value a run, chance, and one legend."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from paper_lib.figures.seeds import (
+    count_of,
+    counted,
+    draw_band,
+    draw_few,
+    is_few,
+    say_number,
+    say_seeds,
+    spread,
+)
+from paper_lib.figures.styles import BACKDROP, NULL, in_order, named, run_style
+from paper_lib.summaries import Untested, log_ratio, over_matrices, over_seeds
+
+# --- One row a comparison: the seeds, their mean, its interval, and nulls below, for several figures.
+
+_ABOVE, _BELOW = -0.28, 0.3  # of a row's height: where seeds and nulls stand
+
+
+def draw_row(ax: Axes, height: float, values: pd.Series, **look: Any) -> int:
+    """A marker at the mean of `values`, one a seed, a bar for its interval, dots for the seeds above it;
+    returns the number of seeds."""
+    point = spread(pd.DataFrame({"run": "", "step": 0, "value": values})).iloc[0]
+    if np.isfinite(point["low"]):
+        ends = [point["low"], point["high"]]
+        ax.plot(ends, [height] * 2, color=look["color"], linewidth=1.2)
+    counted(ax.plot(point["mean"], height, markersize=5, **look)[0], point["seeds"])
+    if point["seeds"] > 1:
+        draw_few(ax, values.dropna(), [height + _ABOVE] * int(point["seeds"]), look["color"])
+    return int(point["seeds"])
+
+
+def draw_nulls(ax: Axes, height: float, nulls: Mapping[str, float]) -> None:
+    """Grey marks just below a row, one a null, by the words of the legend; a first "x", then "|"."""
+    for (words, value), marker in zip(nulls.items(), ("x", "|", "+"), strict=False):
+        look: dict[str, Any] = {"color": NULL, "marker": marker, "linestyle": "none", "markersize": 6}
+        ax.plot(value, height + _BELOW, gid=BACKDROP, label=named(words), **look)
+        label_once(ax, words, **look)
+
+
+def name_rows(ax: Axes, names: Sequence[str], seeds: Sequence[int]) -> None:
+    """The rows' names at the left, the first at the top, and the number of seeds of those that have fewer."""
+    few = [f" (n = {n})" if n < max(seeds) else "" for n in seeds]
+    ax.set_yticks(range(len(names)), [name + n for name, n in zip(names, few, strict=True)])
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.grid(visible=False, axis="y")
+
+
+# --- Runs against OPD along training: their ratio, seed by seed, where lines by themselves would
+# --- coincide.
+
+_NOISE = "opd_restream"  # OPD again from the same anchor: what of a ratio is the rollouts'
+
+
+def draw_ratios(
+    ax: Axes, path: Callable[[str], pd.DataFrame], what: str, *, runs: Sequence[str], seeds: Sequence[int]
+) -> None:
+    """Each run over OPD along training, a line a run, with the interval of its mean beside the end.
+
+    path: of a run, as `Evidence.path` gives it; what: its name on the axis. Ratios are of one seed, means are
+    geometric. Grey, with its interval as a band, is OPD with other rollouts throughout, where there is such a
+    run; two seeds are dots. Raises Untested for a run of `runs` that is not there.
+    """
+    opd, style = path("opd")[list(seeds)], run_style("opd")
+    _draw_noise(ax, path, opd)
+    ax.axhline(1, color=style.color, linewidth=1.4, zorder=1.5, label=named(style.label))
+    for number, run in enumerate(runs):
+        ratios, look = _over(path(run), opd), _look(run)
+        line, place = spread(ratios), 1.04 + 0.03 * number
+        sparse: dict[str, Any] = {"markevery": (number % 3, 3), "linewidth": 1.1}  # so that all show
+        counted(ax.plot(line["step"], np.exp(line["mean"]), **sparse, **look)[0], line["seeds"].max())
+        low, mean, high = np.exp(line[["low", "mean", "high"]].iloc[-1])
+        ax.plot([place], [mean], **(look | {"label": None, "linestyle": "none", "markersize": 4.5}))
+        ax.plot([place, place], [low, high], color=look["color"], linewidth=1)
+        if is_few(line["seeds"].max()):
+            ends = ratios.loc[ratios["step"] == 1, "value"]
+            draw_few(ax, [place] * len(ends), np.exp(ends), look["color"])
+    ax.set(xlabel="training progress", ylabel=f"{what} over OPD's")
+
+
+def _over(path: pd.DataFrame, opd: pd.DataFrame) -> pd.DataFrame:
+    """log(run / OPD) as rows of run, step (the progress), seed, value."""
+    logs = log_ratio(path, opd).rename_axis("step").reset_index()
+    return logs.melt("step", var_name="seed").assign(run="")
+
+
+def _draw_noise(ax: Axes, path: Callable[[str], pd.DataFrame], opd: pd.DataFrame) -> None:
+    try:
+        line = spread(_over(path(_NOISE), opd))
+    except Untested:
+        return
+    line[["low", "mean", "high"]] = np.exp(line[["low", "mean", "high"]])
+    words = run_style(_NOISE).label
+    look: dict[str, Any] = {"color": NULL, "linestyle": "--", "linewidth": 1}
+    ax.plot(line["step"], line["mean"], gid=BACKDROP, label=named(words), **look)
+    draw_band(ax, line["step"], line, NULL)
+    label_once(ax, words, **look)
+
+
+def _look(run: str) -> dict[str, Any]:
+    style = run_style(run)
+    return {
+        "color": style.color,
+        "linestyle": style.linestyle,
+        "marker": style.marker,
+        "label": style.label,
+    }
+
+
+_NULL_LABELS = {  # in the order drawn and told
+    "random_walk": "random walk",
+    "same_norm_gaussian": "Gaussian of the same norm",
+    "permuted": "entries permuted",
+    "rescaled_sft": "SFT's at this norm",
+    "rescaled_sft_matched": "matched SFT's at this norm",
+    "adam_walk": "Adam on noise alone",
+}
+_NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "s", "v", "^"), strict=True))
+_DOTTED = 25  # steps at most at which two seeds are dots: more would hide the line
+_BELOW = 0.3  # of a line's height, where its nulls stand: on top of the run nobody would see either
+
+
+def draw_trajectory(
+    ax: Axes,
+    table: pd.DataFrame,
+    metric: str,
+    *,
+    runs: Sequence[str] | None = None,
+    k: float | None = None,
+    modules: Iterable[str] | None = None,
+    null: pd.DataFrame | None = None,
+    scale: float = 1.0,
+    against: str = "progress",
+) -> None:
+    """Draw `metric` along training, a line a run: the mean over matrices and seeds, the band its interval.
+
+    table, k, modules: as for `over_matrices`. runs: which, and in which order; None is all. null: rows of the
+    table `nulls`, thin in the colour of their run, each kind with its own dashes. scale: factor on the
+    values, such as 180/π. against: "progress" (step over the run's last) or "step". Raises ValueError for a
+    run without rows.
+    """
+    if against not in ("progress", "step"):
+        raise ValueError(f"against is {against!r}, expected 'progress' or 'step'")
+    values = over_matrices(table, metric, k=k, modules=modules)
+    lines = spread(values)
+    last = lines.groupby("run")["step"].max()
+    names = in_order(lines["run"]) if runs is None else list(runs)
+    nulls = None
+    if null is not None:
+        nulls = over_seeds(over_matrices(null, metric, k=k, modules=modules, sizes=table))
+    for name in names:
+        line = _of_run(lines, name, metric).sort_values("step")
+        style = run_style(name)
+        unit = last[name] if against == "progress" else 1
+        look: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
+        drawn = ax.plot(line["step"] / unit, scale * line["mean"], label=style.label, **look)[0]
+        counted(drawn, line["seeds"].max())
+        draw_band(ax, line["step"] / unit, line, style.color, scale=scale)
+        if is_few(line["seeds"].max()):
+            some = line["step"].iloc[:: 1 + len(line) // _DOTTED]
+            seeds = values[(values["run"] == name) & values["step"].isin(some)]
+            draw_few(ax, seeds["step"] / unit, scale * seeds["value"], style.color)
+        if nulls is not None:
+            for kind, walk in nulls[nulls["run"] == name].groupby("null"):
+                walk = walk.sort_values("step")
+                thin: dict[str, Any] = {"color": style.color, "linewidth": 1, "gid": BACKDROP}
+                thin |= {"linestyle": null_dashes(str(kind)), "label": null_name(str(kind), name)}
+                ax.plot(walk["step"] / unit, scale * walk["mean"], **thin)
+    for kind in [] if nulls is None else nulls["null"].unique():
+        label_once(ax, null_look(kind)[0], color=NULL, linestyle=null_dashes(kind))
+    ax.set_xlabel("training progress" if against == "progress" else "step")
+
+
+def draw_points(
+    ax: Axes,
+    summary: pd.DataFrame,
+    *,
+    runs: Sequence[str] | None = None,
+    nulls: pd.DataFrame | None = None,
+    scale: float = 1.0,
+) -> None:
+    """Draw one value a run, top to bottom: each seed a ring, their mean a marker, a bar for its interval.
+
+    summary: rows of one step a run (`at_end(over_matrices(…))`). nulls: the same of the table `nulls`, drawn
+    grey just below the run they belong to.
+    """
+    names = in_order(summary["run"]) if runs is None else list(runs)
+    means = spread(summary)
+    for row, name in enumerate(names):
+        point, style = _of_run(means, name, "value").iloc[0], run_style(name)
+        seeds = scale * summary.loc[summary["run"] == name, "value"]
+        if point["seeds"] > 1:
+            ring: dict[str, Any] = {
+                "edgecolors": style.color,
+                "facecolors": "none",
+                "s": 10,
+                "linewidths": 0.7,
+                "alpha": 0.6,
+            }
+            ax.scatter(seeds, np.full(len(seeds), row), **ring)
+        if np.isfinite(point["low"]):
+            ax.plot(scale * point[["low", "high"]], [row, row], color=style.color, linewidth=1.2)
+        mean = ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)[0]
+        counted(mean, point["seeds"])
+        if nulls is not None:
+            mine = nulls[nulls["run"] == name]
+            for kind in sorted(mine["null"].unique(), key=_null_place):
+                group = mine[mine["null"] == kind]
+                label, look = null_look(str(kind))
+                words = named(label)
+                ax.plot(scale * group["value"].mean(), row + _BELOW, gid=BACKDROP, label=words, **look)
+                label_once(ax, label, **look)
+    numbers = [means.loc[means["run"] == name, "seeds"].max() for name in names]
+    few = [f" (n = {n:.0f})" if n < max(numbers) else "" for n in numbers]
+    ax.set_yticks(range(len(names)), [run_style(name).label + n for name, n in zip(names, few, strict=True)])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(visible=False, axis="y")
+
+
+def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: str = "y") -> None:
+    """Draw a grey dashed line across the panel at `value` on the given axis, "x" or "y"."""
+    if axis not in ("x", "y"):
+        raise ValueError(f"axis is {axis!r}, expected 'x' or 'y'")
+    line = ax.axhline if axis == "y" else ax.axvline
+    line(value, color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP, label=named(label))
+    label_once(ax, label, color=NULL, linestyle="--")
+
+
+def plain_log(ax: Axes, axes: str = "y", *, subs: Sequence[float] = (1, 2, 5)) -> None:
+    """Logarithmic axes, each letter of "xy" one, with ticks at `subs` of each decade as plain numbers."""
+
+    def write(value: float, _: int) -> str:
+        return f"{value:g}" if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
+
+    for name in axes:
+        axis = {"x": ax.xaxis, "y": ax.yaxis}[name]
+        ax.set(**{f"{name}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_major_formatter(FuncFormatter(write))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True, of: str = "") -> Legend:
+    """One legend below all panels, each label once, in the order drawn, and over how many seeds means go.
+
+    seeds: False leaves that out, for figures of runs that have none. of: whose means they are, where other
+    panels show a single seed.
+    """
+    entries, of_label = dict[str, Any](), dict[str, list[int]]()
+    for ax in fig.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(str(label), handle)
+            of_label.setdefault(str(label), []).extend([n] if (n := count_of(handle)) else [])
+    counts = [n for ax in fig.axes for artist in ax.lines if (n := count_of(artist))]
+    few = {label: say_number(ns) for label, ns in of_label.items() if ns and min(ns) < max(counts)}
+    labels = [f"{label} ({few[label]})" if label in few and seeds else label for label in entries]
+    title = (f"{of}: " if of else "") + say_seeds(counts) if counts and seeds else None
+    columns = min(columns, 3) if few and seeds and len(labels) > 8 else columns
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 7.5}
+    return fig.legend(list(entries.values()), labels, title=title, **place)
+
+
+def null_dashes(null: str) -> str:
+    """How the line of a null is dashed: dotted, but Adam's walk is dash-dotted."""
+    return "-." if null == "adam_walk" else ":"
+
+
+def null_look(null: str) -> tuple[str, dict[str, Any]]:
+    """The label of a null, and how one value of it is drawn: in grey, with a marker of its own."""
+    look = {"color": NULL, "marker": _NULL_MARKERS.get(null, "|"), "linestyle": "none"}
+    return _NULL_LABELS.get(null, null), look | {"markerfacecolor": "none", "markersize": 5}
+
+
+def _null_place(null: str) -> int:
+    return [*_NULL_LABELS, null].index(null)
+
+
+def null_name(null: str, run: str) -> str:
+    """The hidden label of a null of one run."""
+    return named(f"{null_look(null)[0]} of {run_style(run).label}")
+
+
+def label_once(ax: Axes, label: str, **look: Any) -> None:
+    """Give a panel's legend one entry for what is drawn many times."""
+    if label not in ax.get_legend_handles_labels()[1]:
+        ax.plot([], [], label=label, **{"linewidth": 1, **look})
+
+
+def _of_run(rows: pd.DataFrame, name: str, metric: str) -> pd.DataFrame:
+    found = rows[rows["run"] == name]
+    if found.empty:
+        raise ValueError(f"no {metric} of run {name!r}; there are {sorted(rows['run'].unique())}")
+    return found

@@ -1,0 +1,180 @@
+"""The path of the update as an animation: where each run is in its PCA plane, as training goes on."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from paper_lib.figures.panels import label_once, null_dashes, null_look, null_name, plain_log
+from paper_lib.figures.seeds import counted, draw_band, draw_few, is_few, spread
+from paper_lib.figures.styles import BACKDROP, NULL, run_style
+
+# --- What the figures of rotation draw: principal angles by index and layer, paths on their components.
+
+DEGREES = 180 / math.pi
+WALKS = ("random_walk", "adam_walk")
+
+
+def draw_angles(ax: Axes, table: pd.DataFrame, side: str, *, runs: Sequence[str]) -> None:
+    """Principal angles in degrees by index, a line a run: means over the seeds, the band their interval.
+
+    table: rows of `matrices` of one matrix. side: "u" or "v".
+    """
+    angles = table[table["metric"] == f"angle_{side}"].drop(columns="step")
+    _draw_lines(ax, angles.rename(columns={"k": "step"}), runs, DEGREES)
+    plain_log(ax, subs=(1, 3))
+    ax.set(xlabel="index $i$", ylabel=r"$\theta_i$ (degrees)")
+
+
+def draw_layers(ax: Axes, table: pd.DataFrame, metric: str, *, runs: Sequence[str]) -> None:
+    """An angle in degrees by layer, the mean over the layer's matrices, a line a run; bands as above.
+
+    table: rows of `matrices` at one step of each run.
+    """
+    rows = table[table["metric"] == metric].drop(columns="step").rename(columns={"layer": "step"})
+    means = rows.groupby(["run", "seed", "step"])["value"].mean().reset_index()
+    _draw_lines(ax, means, runs, DEGREES)
+    plain_log(ax, subs=(1, 3))
+    ax.set(xlabel="layer", ylabel="degrees", xticks=sorted(rows["step"].unique()))
+
+
+def _draw_lines(ax: Axes, rows: pd.DataFrame, runs: Sequence[str], scale: float) -> None:
+    for run in runs:
+        mine, color = rows[rows["run"] == run], run_style(run).color
+        line = spread(mine)
+        if line.empty:
+            raise ValueError(f"nothing of run {run!r} here; there are {sorted(rows['run'].unique())}")
+        drawn = ax.plot(line["step"], scale * line["mean"], **_look(run, walk=False))[0]
+        counted(drawn, line["seeds"].max())
+        draw_band(ax, line["step"], line, color, scale=scale)
+        if is_few(line["seeds"].max()):
+            draw_few(ax, mine["step"], scale * mine["value"], color)
+
+
+def draw_paths(
+    ax: Axes,
+    table: pd.DataFrame,
+    *,
+    runs: Sequence[str],
+    seed: int,
+    metric: str = "pca_coordinate",
+    null: pd.DataFrame | None = None,
+) -> None:
+    """Paths on their first two principal components, a dot a snapshot, a ring at the start.
+
+    table: `trajectories`. metric: "joint_pca_coordinate" puts the runs in one plane; "pca_coordinate" gives
+    each its own, in units of the spread of its first component. null: rows of `nulls`, whose random walk is
+    drawn dotted in the colour of its run.
+    """
+    own = metric == "pca_coordinate"
+    for run in runs:
+        style = run_style(run)
+        for source, dotted in ((table, False), (null, True)):
+            if source is None:
+                continue
+            rows = source[(source["run"] == run) & (source["seed"] == seed) & (source["metric"] == metric)]
+            path = rows.pivot(index="step", columns="k", values="value")
+            if path.empty:
+                raise ValueError(f"no {metric} of run {run!r}, seed {seed}")
+            x, y = (path[k] / (path[1].std() if own else 1) for k in (1, 2))
+            look = _look(run, walk=dotted)
+            ax.plot(x, y, **look)
+            ax.plot(x.iloc[0], y.iloc[0], "o", color=style.color, markerfacecolor="white", markersize=6)
+    if null is not None:
+        label_once(ax, null_look("random_walk")[0], color=NULL, linestyle=":")
+    if not own:
+        ax.set_aspect("equal", adjustable="datalim")
+    unit = " (spreads)" if own else ""
+    ax.set(xlabel=f"component 1{unit}", ylabel=f"component 2{unit}")
+
+
+def draw_explained_variance(
+    ax: Axes, table: pd.DataFrame, nulls: pd.DataFrame, *, runs: Sequence[str]
+) -> None:
+    """Share of variance by principal component, a line a run; thin, the same of the walks with its steps. The
+    axis is linear: the first component tells drift from a walk, and a logarithm would hide it.
+
+    table: `trajectories`; nulls: `nulls`, of which `random_walk` is dotted and `adam_walk` dash-dotted. Means
+    over the seeds, the band their interval.
+    """
+    shares = table[table["metric"] == "explained_variance_ratio"].drop(columns="step")
+    _draw_lines(ax, shares.rename(columns={"k": "step"}), runs, 1.0)
+    walks = nulls[(nulls["metric"] == "explained_variance_ratio") & nulls["null"].isin(WALKS)]
+    for (null, run), rows in walks[walks["run"].isin(runs)].groupby(["null", "run"]):
+        share = rows.groupby("k")["value"].mean()
+        ax.plot(share.index, share, **_look(str(run), walk=True, null=str(null)))
+        label_once(ax, null_look(str(null))[0], color=NULL, linestyle=null_dashes(str(null)))
+    ax.set(xlabel="component $k$", ylabel="share of variance")
+    ax.set_xticks(sorted(shares["k"].unique()))
+
+
+def _look(run: str, *, walk: bool, null: str = "random_walk") -> dict[str, Any]:
+    """Of a run's own line, or of its random walk's, which makes no figure and has no entry in a legend."""
+    style = run_style(run)
+    if walk:
+        words = null_name(null, run)
+        return {"color": style.color, "linestyle": null_dashes(null), "gid": BACKDROP, "label": words}
+    look = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
+    return look | {"label": style.label}
+
+
+Draw = Callable[[float], None]  # draws a share of training, from 0 to 1
+
+
+def path_in_plane(table: pd.DataFrame, run: str, *, seed: int, metric: str) -> NDArray[np.float64]:
+    """One run's snapshots on the first two components: (T, 3) of progress, component 1 and component 2.
+
+    table: `trajectories`. metric: "joint_pca_coordinate" or "pca_coordinate". Raises ValueError for a run
+    without them.
+    """
+    rows = table[(table["run"] == run) & (table["seed"] == seed) & (table["metric"] == metric)]
+    if rows.empty:
+        raise ValueError(f"no {metric} of run {run!r}, seed {seed}")
+    path = rows[rows["k"] <= 2].pivot(index="step", columns="k", values="value")
+    return np.column_stack([path.index / path.index.max(), path.to_numpy()])
+
+
+def animate_paths(
+    ax: Axes, table: pd.DataFrame, *, runs: Sequence[str], seed: int, metric: str = "joint_pca_coordinate"
+) -> Draw:
+    """Prepare a plane and return what draws it at a share of training: a line behind each run's place, a dot
+    at every snapshot that it has passed, a ring at the start.
+
+    Between snapshots the place is on the straight line from one to the next: it is drawn, not measured. The
+    axes are those of the whole path from the first frame on. Arguments as for `path_in_plane`.
+    """
+    paths = {run: path_in_plane(table, run, seed=seed, metric=metric) for run in runs}
+    traces = {}
+    for run, path in paths.items():
+        style = run_style(run)
+        passed = ax.plot([], [], linestyle="none", marker=style.marker, markersize=4, color=style.color)[0]
+        look: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
+        trace = ax.plot([], [], label=style.label, markevery=[], **look)[0]  # the legend's entry has a marker
+        head = ax.plot([], [], linestyle="none", marker=style.marker, markersize=8, color=style.color)[0]
+        ax.plot(*path[0, 1:], "o", color=style.color, markerfacecolor="white", markersize=6)
+        traces[run] = (passed, trace, head)
+    _fix_axes(ax, np.concatenate([path[:, 1:] for path in paths.values()]))
+
+    def draw(progress: float) -> None:
+        for run, (passed, trace, head) in traces.items():
+            path = paths[run]
+            behind = path[path[:, 0] <= progress + 1e-9]
+            place = [np.interp(progress, path[:, 0], path[:, k]) for k in (1, 2)]
+            trace.set_data(*np.vstack([behind[:, 1:], place]).T)
+            passed.set_data(*behind[1:, 1:].T)
+            head.set_data(*([each] for each in place))
+
+    draw(1.0)
+    return draw
+
+
+def _fix_axes(ax: Axes, points: NDArray[np.float64]) -> None:
+    low, high = points.min(0), points.max(0)
+    middle, half = (low + high) / 2, 0.58 * (high - low).max()  # one scale for both components
+    ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
+    ax.set_box_aspect(1)
+    ax.set(xlabel="component 1", ylabel="component 2")

@@ -1,0 +1,219 @@
+"""One way to save an animation: a GIF that plays once, its last frame as a PNG, and a JSON as of a figure."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow.parquet as pq
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection, PathCollection
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from PIL import Image
+
+from paper_lib import __version__
+from paper_lib.errors import CompanionError, require
+from paper_lib.figures.styles import BACKDROP
+from paper_lib.figures.words import alt_text
+from paper_lib.files import sha256, write_bytes, write_json
+from paper_lib.tables import library_versions, table_metadata
+
+# --- One look for every figure, and one way to save them: SVG, PNG and a JSON that says what they were
+# --- drawn from.
+
+_UNDATED = {"Date": None, "Creator": None}
+
+
+def save_figure(
+    fig: Figure,
+    name: str,
+    figures_dir: str | Path,
+    *,
+    profile: str,
+    inputs: Sequence[str | Path],
+    caption: str,
+) -> Path:
+    """Save figures_dir/profile/name as .svg, .png (200 dpi) and .json (words, tables, versions); returns the
+    SVG.
+
+    inputs: the files it was drawn from; the JSON gives each its SHA-256 and, for tables, rows and metadata.
+    caption: what is shown; with the numbers drawn it becomes the alt text, which all three files carry. The
+    same figure from the same tables gives the same bytes. Raises CompanionError, and writes nothing, for a
+    missing input or caption and where a panel shows nothing finite.
+    """
+    refuse_empty(fig, name)
+    alt = described(fig, name, caption)
+    sources = [provenance(Path(path)) for path in inputs]
+    folder = Path(figures_dir) / profile
+    fig.draw_without_rendering()
+    fig.set_layout_engine(
+        "none"
+    )  # solved once; each format, and the notebook's own picture, would do it again
+    with mpl.rc_context({"svg.hashsalt": "paper_lib", "svg.fonttype": "path"}):
+        images = {
+            f"{name}.svg": _titled(_rendered(fig, format="svg", metadata=_UNDATED), name, caption, alt),
+            f"{name}.png": rendered_png(fig, alt),
+        }
+    write_with_provenance(images, folder / f"{name}.json", sources, caption=caption, alt=alt)
+    return folder / f"{name}.svg"
+
+
+def write_with_provenance(
+    images: Mapping[str, bytes], path: Path, sources: Sequence[dict[str, Any]], *, caption: str, alt: str
+) -> None:
+    """Write the images, by file name, beside `path`, then `path`: words, digests, sources and versions."""
+    digests = {}
+    for file, content in images.items():
+        write_bytes(path.parent / file, content)
+        digests[file] = sha256(path.parent / file)
+    versions = {
+        "paper_lib": __version__,
+        **library_versions(),
+        "matplotlib": mpl.__version__,
+        "seaborn": sns.__version__,
+    }
+    about = {"figure": path.stem, "profile": path.parent.name, "caption": caption, "alt": alt}
+    write_json(path, about | {"files": digests, "tables": list(sources), "versions": versions})
+
+
+def described(fig: Figure, name: str, caption: str) -> str:
+    """The alt text; CompanionError without a caption."""
+    if not caption.strip():
+        raise CompanionError(f"figure {name} has no caption: say in a sentence or two what it shows")
+    return alt_text(fig, caption)
+
+
+def rendered_png(fig: Figure, alt: str) -> bytes:
+    """A figure as PNG (200 dpi) with its alt text as description, and nothing that changes by the day."""
+    return _rendered(fig, format="png", dpi=200, metadata={"Software": None, "Description": alt})
+
+
+def _titled(svg: bytes, name: str, caption: str, alt: str) -> bytes:
+    """The SVG as one image to a screen reader: its caption the title, its alt text the description."""
+    start = svg.index(b"<svg ")
+    opening = f'<svg role="img" aria-labelledby="{name}-title" aria-describedby="{name}-desc" '
+    words = f'<title id="{name}-title">{escape(caption)}</title>\n<desc id="{name}-desc">{escape(alt)}</desc>'
+    inside = svg.index(b">", start) + 1
+    head, rest = svg[start + len(b"<svg ") : inside], svg[inside:]
+    return b"".join([svg[:start], opening.encode(), head, b"\n", words.encode(), rest])
+
+
+def _rendered(fig: Figure, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, **options)
+    return buffer.getvalue()
+
+
+def provenance(path: Path) -> dict[str, Any]:
+    """A file that a figure is drawn from: name, SHA-256 and, for a table, rows and metadata."""
+    source: dict[str, Any] = {"name": f"{path.parent.name}/{path.name}"}
+    if path.suffix == ".parquet":
+        source["metadata"] = table_metadata(path)
+        source["rows"] = pq.read_metadata(path).num_rows
+    elif not path.is_file():
+        raise CompanionError(f"{path} does not exist, and a figure is said to be drawn from it")
+    return {**source, "sha256": sha256(path)}
+
+
+def refuse_empty(fig: Figure, name: str) -> None:
+    """Raise CompanionError for a figure without a panel, and where a panel shows nothing finite."""
+    panels = [ax for ax in fig.axes if ax.get_visible() and ax.axison]
+    drawn_without_axes = [ax for ax in fig.axes if not ax.axison and _shows_something(ax)]
+    if not panels and not drawn_without_axes:
+        raise CompanionError(f"figure {name} is empty: it has no panel with anything in it")
+    for number, ax in enumerate(panels, 1):
+        if not _shows_something(ax):
+            title = f" ({ax.get_title()})" if ax.get_title() else ""
+            raise CompanionError(
+                f"figure {name} is empty in panel {number} of {len(panels)}{title}: nothing finite "
+                "was drawn; were its runs trained and extracted?"
+            )
+
+
+def _shows_something(ax: Axes) -> bool:
+    drawn = [*ax.lines, *ax.collections, *ax.patches, *ax.images, *ax.tables]
+    if not ax.axison:
+        drawn += ax.texts
+    return any(artist.get_gid() != BACKDROP and _is_finite(artist) for artist in drawn)
+
+
+def _is_finite(artist: Artist) -> bool:
+    """Whether at least one point of what the artist shows has finite coordinates, or a finite value."""
+    if isinstance(artist, Line2D):
+        points = [artist.get_xydata()]
+    elif isinstance(artist, PathCollection):
+        points = [np.ma.filled(artist.get_offsets(), np.nan)]
+    elif isinstance(artist, Collection):
+        points = [path.vertices for path in artist.get_paths()]
+    elif isinstance(artist, Patch):
+        points = [artist.get_patch_transform().transform(artist.get_path().vertices)]
+    elif isinstance(artist, AxesImage):
+        return bool(np.isfinite(np.ma.filled(np.ma.asarray(artist.get_array(), dtype=float), np.nan)).any())
+    else:
+        return True
+    return any(np.isfinite(np.asarray(each, dtype=float)).all(axis=-1).any() for each in points)
+
+
+LONGEST = 10.0  # seconds: nobody should have to wait for the end of a picture, or to stop it
+_PER_SECOND = 10  # frames; hundredths of a second is what a GIF counts in
+_LAST = 1.5  # seconds for which the last frame stands before a viewer may start again
+_COLORS = 64
+
+
+def save_animation(
+    fig: Figure,
+    name: str,
+    figures_dir: str | Path,
+    *,
+    draw: Callable[[float], Any],
+    profile: str,
+    inputs: Sequence[str | Path],
+    caption: str,
+    seconds: float = 4.0,
+) -> Path:
+    """Save figures_dir/profile/name as .gif, .png (the last frame) and .json; returns the GIF.
+
+    draw: changes the figure to a share of the animation, from 0 to 1; its layout stays that of the last
+    frame. The GIF plays once. inputs, caption, errors and equal bytes as for `save_figure`; ValueError for
+    a length outside (0, 8.5] seconds.
+    """
+    require("seconds", seconds, 0 < seconds <= LONGEST - _LAST, f"in (0, {LONGEST - _LAST:g}]")
+    draw(1.0)
+    refuse_empty(fig, name)
+    alt = described(fig, name, caption)
+    sources = [provenance(Path(path)) for path in inputs]
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    still = rendered_png(fig, alt)
+    frames = [_frame(fig, draw, share) for share in np.linspace(0, 1, round(seconds * _PER_SECOND) + 1)]
+    images = {f"{name}.gif": _gif(frames), f"{name}.png": still}
+    path = Path(figures_dir) / profile / f"{name}.json"
+    write_with_provenance(images, path, sources, caption=caption, alt=alt)
+    return path.with_suffix(".gif")
+
+
+def _frame(fig: Figure, draw: Callable[[float], Any], share: float) -> Image.Image:
+    draw(float(share))
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _gif(frames: Sequence[Image.Image]) -> bytes:
+    """All frames in the colours of the last, which has everything: none flickers from frame to frame."""
+    # This method keeps the white of the paper white.
+    palette = frames[-1].quantize(_COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    times = [1000 // _PER_SECOND] * (len(drawn) - 1) + [round(1000 * _LAST)]
+    buffer = io.BytesIO()
+    drawn[0].save(buffer, "GIF", save_all=True, append_images=drawn[1:], duration=times, optimize=False)
+    return buffer.getvalue()

@@ -1,0 +1,316 @@
+"""One weight's journey through bf16: what the optimizer moves, and the value that is stored and shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.image import AxesImage
+from numpy.typing import NDArray
+
+from paper_lib.figures.panels import draw_chance, draw_points, label_once, null_look, null_name
+from paper_lib.figures.seeds import ENOUGH, counted, draw_few, is_few, spread
+from paper_lib.figures.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, named, run_style
+from paper_lib.figures.words import number
+from paper_lib.geometry.sparsity import overlap_bounds
+from paper_lib.summaries import at_end, over_matrices, overlap_range
+
+# --- What the figures of sparsity draw: the paper's values, masks, what an overlap can reach, planes.
+
+_REACH = "#EBEBEB"
+
+
+def draw_paper(ax: Axes, values: Mapping[str, float | tuple[float, float]], *, runs: Sequence[str]) -> None:
+    """Hollow diamonds at the paper's values, on the lines that `draw_points` gave the same runs.
+
+    values: by run, a number or the least and the most of several models, drawn with a line between them.
+    """
+    look: dict[str, Any] = {"color": "black", "marker": "D", "markerfacecolor": "none", "linewidth": 0.8}
+    for run, value in values.items():
+        points = sorted({*value} if isinstance(value, tuple) else {value})
+        row = [runs.index(run)] * len(points)
+        ax.plot(points, row, markersize=4, gid=BACKDROP, label=named("paper"), **look)
+    label_once(ax, "paper, 8B", **(look | {"linestyle": "none"}))
+
+
+def draw_reach(ax: Axes, ranges: pd.DataFrame, *, runs: Sequence[str]) -> None:
+    """A grey bar on each run's line from the lowest to the highest overlap that its density allows.
+
+    ranges: rows of one step a run, from `summaries.overlap_range`.
+    """
+    for row, run in enumerate(runs):
+        low, high = ranges.loc[ranges["run"] == run, ["low", "high"]].mean()
+        ax.barh(row, high - low, left=low, height=0.62, color=_REACH, linewidth=0, zorder=0, gid=BACKDROP)
+    label_once(ax, "within reach", color=_REACH, linewidth=6)
+
+
+def draw_mask(ax: Axes, masks: pd.DataFrame, run: str, *, window: int, of: str = "update") -> None:
+    """The first rows and columns of a mask of one run: its visible update, or of = "weights" for W_0's.
+
+    masks: the table `masks`. The weights' picture tells the principal mask, the low-magnitude one and both
+    apart. window: how many rows and columns. Raises ValueError for a run without a picture.
+    """
+    rows = masks[(masks["run"] == run) & (masks["row"] < window) & (masks["column"] < window)]
+    if rows.empty:
+        raise ValueError(f"no masks of run {run!r}; there are {sorted(masks['run'].unique())}")
+    if of == "update":
+        shade, colors = rows["update"].astype(int), ["white", run_style(run).color]
+    else:
+        shade = rows["principal"] + 2 * rows["low_magnitude"].astype(int)
+        colors = ["white", PURPLE, ORANGE, "black"]
+        for label, color in zip(("principal", "low magnitude", "both"), colors[1:], strict=True):
+            label_once(ax, label, color=color, marker="s", linestyle="none", markersize=5)
+    picture = rows.assign(shade=shade).pivot(index="row", columns="column", values="shade").to_numpy()
+    look: dict[str, Any] = {"vmin": 0, "vmax": len(colors) - 1, "interpolation": "nearest"}
+    what = "changed visibly" if of == "update" else "principal, small or both"
+    ax.imshow(picture, cmap=ListedColormap(colors), label=named(what), **look)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(visible=False)
+
+
+def draw_overlap(
+    ax: Axes,
+    matrices: pd.DataFrame,
+    nulls: pd.DataFrame,
+    mask: str,
+    *,
+    alpha: float,
+    runs: Sequence[str],
+    modules: Sequence[str],
+    paper: Mapping[str, float] | None = None,
+) -> None:
+    """The overlap of one α-mask ("principal", "low_magnitude") with each run's visible update at its end,
+    with chance, nulls, the paper's values and what the update's density allows. Other arguments as for
+    `draw_points`. The principal mask's overlaps lie close together: its axis spans the marks alone."""
+    ends, null = (
+        at_end(over_matrices(table, f"{mask}_overlap", k=alpha, modules=modules))
+        for table in (matrices, nulls)
+    )
+    draw_reach(ax, at_end(overlap_range(matrices, alpha=alpha, modules=modules)), runs=runs)
+    draw_chance(ax, alpha, axis="x")
+    draw_points(ax, ends, runs=runs, nulls=null)
+    draw_paper(ax, {} if paper is None else paper, runs=runs)
+    limits = _around_marks(ax) if mask == "principal" else (-0.03, 1.03)
+    ax.set(title=f"{mask.replace('_', ' ')}\n" + rf"$\alpha$ = {alpha:g}", xlabel="overlap", xlim=limits)
+
+
+def _around_marks(ax: Axes) -> tuple[float, float]:
+    """From a little below the least to a little above the greatest mark or line of a panel."""
+    marks = np.concatenate([np.asarray(line.get_xdata(), dtype=float) for line in ax.lines])
+    low, high = np.nanmin(marks), np.nanmax(marks)
+    margin = 0.1 * max(high - low, 0.01)
+    return float(low - margin), float(high + margin)
+
+
+def draw_reach_curve(ax: Axes, *, alpha: float) -> None:
+    """Shade the overlaps that any α-mask can reach at each update density."""
+    density = np.linspace(0.005, 1, 400)
+    low, high = np.array([overlap_bounds(alpha, d) for d in density]).T
+    ax.fill_between(density, low, high, color=_REACH, linewidth=0, zorder=0, gid=BACKDROP)
+    label_once(ax, "within reach", color=_REACH, linewidth=6)
+
+
+def draw_plane(
+    ax: Axes,
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    runs: Sequence[str] | None = None,
+    nulls: pd.DataFrame | None = None,
+) -> None:
+    """Two metrics against each other: a line a run through its training, a marker at its end, with the
+    intervals of both over seeds.
+
+    frame, nulls: from `summaries.side_by_side`, averaged over seeds here; a null is one point, grey, at the
+    end of the run it belongs to. Lines get thinner from the first run to the last, so that those which
+    coincide all show. Raises ValueError for a run without rows.
+    """
+    names = in_order(frame["run"]) if runs is None else list(runs)
+    for run, width in zip(names, np.linspace(4, 1, len(names)), strict=True):
+        style = run_style(run)
+        path = frame[frame["run"] == run].groupby("step")[[x, y]].mean()
+        if path.empty:
+            raise ValueError(f"no {y} of run {run!r}; there are {sorted(frame['run'].unique())}")
+        line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
+        line |= {"linewidth": width, "markevery": [-1], "markersize": 6}
+        counted(ax.plot(path[x], path[y], label=style.label, **line)[0], _draw_end(ax, frame, run, x, y))
+    if nulls is not None:
+        for (null, _), points in nulls.groupby(["null", "run"]):
+            label, look = null_look(str(null))
+            where, words = (
+                (points[x].mean(), points[y].mean()),
+                null_name(str(null), str(points["run"].iloc[0])),
+            )
+            ax.plot(*where, gid=BACKDROP, label=words, **look)
+            label_once(ax, label, **look)
+
+
+def _draw_end(ax: Axes, frame: pd.DataFrame, run: str, x: str, y: str) -> int:
+    """A cross of both intervals at a run's end, or its seeds where they are two; returns their number."""
+    ends, color = at_end(frame[frame["run"] == run]), run_style(run).color
+    across, up = (spread(ends.assign(value=ends[name])).iloc[0] for name in (x, y))
+    if is_few(up["seeds"]):
+        draw_few(ax, ends[x], ends[y], color)
+    if up["seeds"] >= ENOUGH:
+        thin: dict[str, Any] = {"color": color, "linewidth": 1, "gid": BACKDROP}
+        ax.plot(across[["low", "high"]], [up["mean"]] * 2, **thin)
+        ax.plot([across["mean"]] * 2, up[["low", "high"]], **thin)
+    return int(up["seeds"])
+
+
+# --- Whole masks as local density: how full each block of a matrix is, and each of its rows and columns.
+
+_BLOCKS = 32  # blocks across a matrix, at most
+_MARGIN = 0.22  # of a panel's side, for each marginal
+
+
+def mask_of(masks: pd.DataFrame, run: str, of: str) -> NDArray[np.bool_]:
+    """One mask of one run as a matrix (rows, columns).
+
+    masks: the table. of: "update", "principal" or "low_magnitude". Raises ValueError for a run without one.
+    """
+    rows = masks[masks["run"] == run]
+    if rows.empty:
+        raise ValueError(f"no masks of run {run!r}; there are {sorted(masks['run'].unique())}")
+    return rows.pivot(index="row", columns="column", values=of).to_numpy(dtype=bool)
+
+
+def block_density(mask: NDArray[np.bool_], blocks: int = _BLOCKS) -> NDArray[np.float64]:
+    """Share of marked entries in each block of a mask (m, n): (≤ blocks, ≤ blocks), in [0, 1].
+
+    Blocks are as even as can be; none is empty.
+    """
+    cuts = [np.unique(np.linspace(0, size, min(blocks, size) + 1).round().astype(int)) for size in mask.shape]
+    sums = mask.astype(float)
+    for axis, cut in enumerate(cuts):
+        sums = np.add.reduceat(sums, cut[:-1], axis=axis)
+    return sums / np.outer(*(np.diff(cut) for cut in cuts))
+
+
+def line_spread(mask: NDArray[np.bool_], axis: int) -> float:
+    """Variance of the density of rows (axis 0) or columns (axis 1) over what independent entries would give.
+
+    mask: (m, n). 1 in expectation for entries that are marked independently at one rate, above it where whole
+    lines are fuller than others. NaN for a mask that is empty or full.
+    """
+    lines, density = mask.mean(1 - axis), mask.mean()
+    expected = density * (1 - density) / mask.shape[1 - axis]
+    return float(lines.var(ddof=1) / expected) if expected > 0 else float("nan")
+
+
+def draw_density(ax: Axes, mask: NDArray[np.bool_], color: str, *, most: float = 1.0) -> AxesImage:
+    """A mask as local density from 0 (white) to `most` (dark), the density of its columns above it and that
+    of its rows at its right, from 0 to 1; shaded are two standard deviations of independent entries."""
+    look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": most, "interpolation": "nearest"}
+    (m, n), words = mask.shape, named("local density")
+    image = ax.imshow(block_density(mask), extent=(0, n, m, 0), aspect="auto", label=words, **look)
+    above = ax.inset_axes((0, 1.03, 1, _MARGIN), sharex=ax)
+    right = ax.inset_axes((1.03, 0, _MARGIN, 1), sharey=ax)
+    line: dict[str, Any] = {"color": color, "linewidth": 0.8}
+    columns, rows = mask.mean(0), mask.mean(1)
+    above.plot(np.arange(n) + 0.5, columns, label=named("columns"), **line)
+    right.plot(rows, np.arange(m) + 0.5, label=named("rows"), **line)
+    for beside, fill, size in ((above, above.axhspan, m), (right, right.axvspan, n)):
+        reach = 2 * np.sqrt(mask.mean() * (1 - mask.mean()) / size)
+        fill(mask.mean() - reach, mask.mean() + reach, color=NULL, alpha=0.3, linewidth=0, gid=BACKDROP)
+        beside.margins(0)
+    above.set(ylim=(0, 1), yticks=[])
+    right.set(xlim=(0, 1), xticks=[])
+    for each in (ax, above, right):
+        each.tick_params(labelbottom=False, labelleft=False, length=0)
+        each.grid(visible=False)
+    return image
+
+
+def draw_update_density(ax: Axes, masks: pd.DataFrame, run: str) -> AxesImage:
+    """The visible update of one run, as `draw_density`."""
+    image = draw_density(ax, mask_of(masks, run, "update"), run_style(run).color)
+    ax.set_title(run_style(run).label)
+    return image
+
+
+_CELL = "#E8E8E8"
+_SMALLEST = 2.0**-133  # above 0 in bf16
+_MOST = 24  # grid lines in a panel: beyond, they would be a grey wall
+
+
+def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
+    """One weight along training: its float32 value in the run's colour, what bf16 stores of it in black.
+
+    journeys: the table; one entry k of one run of it is drawn. Grey lines are the numbers that bf16 has, the
+    shaded cell holds what rounds to the first of them; the panel's title says from when on another shows.
+    Where the table has no such rows the panel is blank, with a sentence.
+    """
+    rows = journeys[(journeys["run"] == run) & (journeys["k"] == k)].sort_values("step")
+    if rows.empty:
+        ax.set_axis_off()
+        words = f"no weight of {run_style(run).label} was followed"
+        ax.text(0.5, 0.5, words, ha="center", transform=ax.transAxes, fontsize=8)
+        return
+    progress, style = rows["step"] / rows["step"].max(), run_style(run)
+    values, stored = rows["value"].to_numpy(), rows["stored"].to_numpy()
+    low, high = cell(stored[0])
+    shown = [*values, *stored, low, high]
+    _draw_grid(ax, min(shown), max(shown))
+    ax.axhspan(low, high, color=_CELL, linewidth=0, zorder=0, gid=BACKDROP)
+    label_once(ax, "rounds to the first value", color=_CELL, linewidth=6)
+    steps: dict[str, Any] = {"color": "black", "linewidth": 1.6, "drawstyle": "steps-post"}
+    ax.plot(progress, stored, **steps)
+    label_once(ax, "what bf16 shows", color="black", linewidth=1.6)
+    look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 1}
+    half_gaps = (values[-1] - values[0]) / (high - stored[0])
+    words = f"{style.label} ends {number(round(half_gaps, 1))} half gaps away,"
+    ax.plot(progress, values, label=named(words), **look)
+    label_once(ax, f"{style.label}, float32", **look)
+    ax.set_title(_first_shown(progress.to_numpy(), stored), fontsize=7.5, weight="normal")
+    ends = [stored[0]] if stored[0] == stored[-1] else [stored[0], stored[-1]]
+    ax.set_yticks(ends, [f"{value:.5g}".replace("-", "−") for value in ends], fontsize=7)
+    ax.set(xticks=(0, 0.5, 1), xlim=(-0.03, 1.03))
+    ax.grid(visible=False)
+
+
+def cell(stored: float) -> tuple[float, float]:
+    """What rounds to a bf16 number: from and to halfway to its neighbours. Raises ValueError for another."""
+    if _rounded(stored) != stored:
+        raise ValueError(f"{stored!r} is not a bf16 number")
+    below, above = neighbour(stored, -1), neighbour(stored, 1)
+    return (below + stored) / 2, (stored + above) / 2
+
+
+def _rounded(value: float) -> float:
+    return torch.tensor([value], dtype=torch.float64).to(torch.bfloat16).double().item()
+
+
+def neighbour(stored: float, direction: int) -> float:
+    """The next bf16 number above (1) or below (−1) a finite bf16 number."""
+    if stored == 0:
+        return direction * _SMALLEST
+    bits = torch.tensor([stored], dtype=torch.float64).to(torch.bfloat16).view(torch.int16)
+    away = direction if stored > 0 else -direction
+    return (bits + away).to(torch.int16).view(torch.bfloat16).double().item()
+
+
+def _draw_grid(ax: Axes, low: float, high: float) -> None:
+    """A hairline at every bf16 number from low to high, or none where they are too many to tell apart."""
+    place, found = _rounded(low), list[float]()
+    place = neighbour(place, -1) if place > low else place
+    while place <= high and len(found) <= _MOST:
+        found.append(place)
+        place = neighbour(place, 1)
+    if 0 < len(found) <= _MOST:
+        ax.hlines(found, -1, 2, color=NULL, linewidth=0.4, alpha=0.7, zorder=1, gid=BACKDROP)
+        label_once(ax, "numbers that bf16 has", color=NULL, linewidth=0.6)
+    ax.set_ylim(low - 0.15 * (high - low), high + 0.15 * (high - low))
+
+
+def _first_shown(progress: np.ndarray, stored: np.ndarray) -> str:
+    moved = np.flatnonzero(stored != stored[0])
+    if len(moved) == 0:
+        return "never shows"
+    back = " and back" if stored[-1] == stored[0] else ""
+    return f"shows at {100 * progress[moved[0]]:.0f} %{back}"

@@ -1,0 +1,150 @@
+"""PCA of paths through all weights at once, from inner products that are summed matrix by matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from paper_lib.geometry.checks import require_finite_matrix
+
+# --- Where updates point: subspaces, their angles, paths in weight space (Shen et al. 2026, §3.2 and
+# --- §4.2).
+
+# float32 factors of a few thousand rows are orthonormal to about 1e-6; a wrong matrix is off by far more.
+ORTHONORMAL_TOLERANCE = 1e-5
+
+
+def top_right_singular_vectors(delta_w: Tensor, K: int) -> Tensor:
+    """V_K: the right singular vectors of ΔW's K largest singular values (§4.2), by float64 LAPACK.
+
+    delta_w: (..., m, n). Returns (..., n, K), float64, orthonormal columns in descending order of σ, each
+    with its largest entry positive. For the left ones pass the transpose. Raises ValueError where K is not in
+    [1, min(m, n)] or above the numerical rank, ΔW = 0 included: there the span would be LAPACK's choice and
+    not the update's.
+    """
+    require_finite_matrix("delta_w", delta_w)
+    rows, columns = delta_w.shape[-2:]
+    shape = tuple(delta_w.shape)
+    if not 1 <= K <= min(rows, columns):
+        raise ValueError(f"K must lie in [1, {min(rows, columns)}], got {K} for delta_w of shape {shape}")
+    _, sigma, vh = torch.linalg.svd(delta_w.double(), full_matrices=False)
+    floor = sigma[..., :1] * max(rows, columns) * torch.finfo(torch.float64).eps
+    rank = int((sigma > floor).sum(-1).min())
+    if rank < K:
+        raise ValueError(f"K must be at most the numerical rank {rank}, got {K} for delta_w of shape {shape}")
+    v = vh[..., :K, :].mT
+    largest = v.gather(-2, v.abs().argmax(-2, keepdim=True))
+    return v * largest.sign()
+
+
+def principal_angles(a: Tensor, b: Tensor) -> Tensor:
+    """θ_i with cos θ_i = σ_i(AᵀB) (App. C.3), below π/4 from the sines, the singular values of B − AAᵀB.
+
+    a: (..., n, p), b: (..., n, q), orthonormal columns. Returns (..., min(p, q)), float64 radians, ascending
+    (scipy.linalg.subspace_angles descends), in [0, π/2]. The absolute error is that of the columns'
+    orthonormality, 1e-15 for float64 factors, at any angle: the cosine alone (or the sine) would lose half
+    the digits near 0 (or π/2). Raises ValueError for columns that are not orthonormal or of unequal length.
+    """
+    _require_orthonormal("a", a)
+    _require_orthonormal("b", b)
+    if a.shape[:-1] != b.shape[:-1]:
+        raise ValueError(f"bases need one length and batch, got {tuple(a.shape)} and {tuple(b.shape)}")
+    wide, narrow = (a.double(), b.double()) if a.shape[-1] >= b.shape[-1] else (b.double(), a.double())
+    product = wide.mT @ narrow
+    cosine = torch.linalg.svdvals(product).clamp(max=1)
+    sine = torch.linalg.svdvals(narrow - wide @ product).flip(-1).clamp(max=1)
+    return torch.where(cosine > math.sqrt(0.5), sine.asin(), cosine.acos())
+
+
+def subspace_alignment(v_a: Tensor, v_b: Tensor) -> Tensor:
+    """Sim_K = ‖V_aᵀ V_b‖_F² / K (§4.2, Fig. 5), the mean of cos²θ_i: 1 on one span, 0 on orthogonal ones.
+
+    v_a, v_b: (..., n, K), orthonormal columns. Returns (...,), float64, in [0, 1] up to rounding. Raises
+    ValueError for unequal shapes or columns that are not orthonormal.
+    """
+    if v_a.shape != v_b.shape:
+        raise ValueError(f"bases need one shape (..., n, K), got {tuple(v_a.shape)} and {tuple(v_b.shape)}")
+    _require_orthonormal("v_a", v_a)
+    _require_orthonormal("v_b", v_b)
+    return (v_a.double().mT @ v_b.double()).square().sum((-2, -1)) / v_a.shape[-1]
+
+
+def chance_alignment(K: int, n: int) -> float:
+    """K / n: the mean Sim_K of any K-dimensional subspace of Rⁿ with a random one. Needs 1 ≤ K ≤ n."""
+    if not 1 <= K <= n:
+        raise ValueError(f"K must lie in [1, n], got K {K}, n {n}")
+    return K / n
+
+
+def trajectory_pca(updates: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
+    """PCA of a path through weight space: T centred updates on their principal axes.
+
+    updates: (T, P), one flattened ΔW_t a row. Returns coordinates (T, c) and explained variance ratios (c,),
+    descending, both float64; a path that never moves has coordinates 0 and ratios NaN. Read the ratios
+    against `nulls.random_walk_explained_variance`: a high-dimensional random walk too looks low-dimensional.
+    Raises ValueError for c outside [1, min(T, P)] or T < 2. Memory: about six float64 copies of `updates`; a
+    (T, T) square root of their inner products, all that PCA depends on, does as well.
+    """
+    require_finite_matrix("updates", updates)
+    if updates.ndim != 2 or updates.shape[0] < 2:
+        raise ValueError(f"updates must be (T, P) with T >= 2, got shape {tuple(updates.shape)}")
+    if not 1 <= n_components <= min(updates.shape):
+        raise ValueError(
+            f"n_components must lie in [1, min(T, P)], got {n_components} for {tuple(updates.shape)}"
+        )
+    if bool((updates == updates[:1]).all()):
+        coordinates = updates.new_zeros((updates.shape[0], n_components), dtype=torch.float64)
+        return coordinates, torch.full_like(coordinates[0], torch.nan)
+    from sklearn.decomposition import PCA  # a second, and only paths need it
+
+    pca = PCA(n_components, svd_solver="full")
+    projected = pca.fit_transform(updates.detach().double().cpu().numpy())
+    coordinates = torch.as_tensor(projected, device=updates.device)
+    return coordinates, torch.as_tensor(pca.explained_variance_ratio_, device=updates.device)
+
+
+def _require_orthonormal(name: str, v: Tensor) -> None:
+    require_finite_matrix(name, v)
+    rows, columns = v.shape[-2:]
+    if columns > rows:
+        raise ValueError(f"{name} cannot have {columns} orthonormal columns of length {rows}")
+    gram = v.double().mT @ v.double()
+    defect = float((gram - torch.eye(columns, dtype=gram.dtype, device=gram.device)).abs().max())
+    if defect > ORTHONORMAL_TOLERANCE:
+        raise ValueError(
+            f"{name} {tuple(v.shape)} needs orthonormal columns, got |VᵀV − I| up to {defect:.1e}"
+        )
+
+
+COMPONENTS = 5
+BLOCK = 2**22  # entries of each snapshot that are widened to float64 at once
+
+
+def path_gram(updates: Sequence[Tensor]) -> Tensor:
+    """⟨ΔW_s, ΔW_t⟩ of T updates of one matrix: (T, T), float64. `path_pca` takes the sum over matrices."""
+    flat = torch.stack(list(updates)).flatten(1).double()
+    return flat @ flat.mT
+
+
+def update_gram(weights: Sequence[Tensor]) -> Tensor:
+    """`path_gram` of W_t − W_0 for W_0, …, W_T (m, n), some rows at a time: no float64 copy of all."""
+    rows = max(1, BLOCK // weights[0].shape[1])
+    blocks = zip(*(w.split(rows) for w in weights), strict=True)
+    grams = [path_gram([w.double() - block[0].double() for w in block]) for block in blocks]
+    return torch.stack(grams).sum(0)
+
+
+def path_pca(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """PCA of a path known by its inner products, so that no (T, P) table of all weights is ever built.
+
+    gram: (T, T), float64. PCA depends on a path through these alone, so any path that has them will do: U √Λ
+    of their eigendecomposition. Returns coordinates (T, c) and explained variance ratios (c,), with
+    c = min(5, T − 1); each component's sign is the one that makes the last point's coordinate positive.
+    """
+    values, vectors = torch.linalg.eigh(gram)
+    path = vectors * values.clamp(min=0).sqrt()
+    coordinates, ratios = trajectory_pca(path, min(COMPONENTS, len(gram) - 1))
+    return coordinates * torch.where(coordinates[-1] < 0, -1.0, 1.0), ratios

@@ -1,0 +1,1 @@
+"""Tables to verdicts: claims, the rules that judge them, and their page."""

@@ -1,0 +1,121 @@
+"""What a claim is, and what its rule finds in the tables."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from paper_lib.figures.styles import run_style
+from paper_lib.ledger.comparisons import Comparison
+from paper_lib.ledger.evidence import Evidence
+from paper_lib.summaries import Untested, say
+
+# Readings with matched SFT, OPD and RLVR all at one other batch, or at one other learning rate.
+QUARTER_BATCH, HALF_RATE, TWICE_RATE = (
+    "all at a quarter of the batch",
+    "all at half the rate",
+    "all at twice the rate",
+)
+EQUALLY_SET = (QUARTER_BATCH, HALF_RATE, TWICE_RATE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cast:
+    """Which runs play SFT, OPD and RLVR; None where nothing does."""
+
+    sft: str = "sft"
+    opd: str = "opd"
+    rlvr: str | None = "rlvr"
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """SFT's, OPD's and RLVR's run, in this order, those that are there."""
+        return tuple(run for run in (self.sft, self.opd, self.rlvr) if run is not None)
+
+    @property
+    def is_matched(self) -> bool:
+        """Whether SFT is played by the run with OPD's start, rate, steps and batch."""
+        return self.sft == "sft_matched"
+
+    @property
+    def rescaled(self) -> str:
+        """The null that is SFT's update at the norm of OPD's or RLVR's."""
+        return "rescaled_sft_matched" if self.is_matched else "rescaled_sft"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """ours: our values in words. null: what chance gives for the same quantity, in words; beyond: the
+    comparison that holds where the claim's effect is more than that, explained: what it means where it does
+    not. note: to be read beside it."""
+
+    ours: str
+    comparisons: Sequence[Comparison]
+    null: str = "–"
+    beyond: Comparison | None = None
+    explained: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One row of the ledger. holds_when: its comparisons in words. rule: evidence and a cast to a finding.
+
+    matched: what the second reading changes ("" where it puts matched SFT in SFT's place), beginning with "by
+    design" where the runs compared share their settings in the first reading already. also: further readings.
+    """
+
+    id: str
+    statement: str
+    where: str
+    paper: str
+    holds_when: str
+    rule: Callable[[Evidence, Cast], Finding]
+    matched: str = ""
+    also: Sequence[str] = ()
+
+
+def label(run: str) -> str:
+    """A run's name in figures, without mathematical typesetting."""
+    return run_style(run).label.replace(r"$\alpha$", "α").replace("$W_0$", "W₀")
+
+
+def of_cast(evidence: Evidence, cast: Cast, metric: str, **which: Any) -> dict[str, pd.Series]:
+    """A metric at the end of SFT, OPD and RLVR, by label."""
+    return {label(run): evidence.end(run, metric, **which) for run in cast.runs}
+
+
+def show(values: Mapping[str, pd.Series], unit: str = "", scale: float = 1.0) -> str:
+    """Values by label in words: means, intervals, unit and number of seeds."""
+    shown = "; ".join(f"{name} {say(each, scale)}" for name, each in values.items())
+    return f"{shown}{unit and f' {unit}'} ({count_seeds(values)})"
+
+
+def count_seeds(values: Mapping[str, pd.Series]) -> str:
+    """How many seeds the values have, such as "3 seeds" or "1 or 3 seeds"."""
+    counts = sorted({len(each) for each in values.values()})
+    return f"{' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
+
+
+def if_there(note: Callable[[], str]) -> str:
+    """A note that is no part of the rule: where its runs are missing it says so, and the rule stands."""
+    try:
+        return note()
+    except Untested as missing:
+        return str(missing)
+
+
+def null_if_there(null: Callable[[], tuple[str, Comparison]]) -> dict[str, Any]:
+    """The fields `null` and `beyond` of a finding; without the null's rows, why, and no comparison."""
+    try:
+        words, beyond = null()
+    except Untested as missing:
+        return {"null": f"– ({missing})"}
+    return {"null": words, "beyond": beyond}
+
+
+WHOLE = ("OPD at SFT's settings", "OPD at a quarter of the batch")  # for what compares whole trajectories
+ENDS = (*WHOLE, *EQUALLY_SET, "equal norm", "equal accuracy")
+SAME_SETTINGS = "by design: the runs compared share start, rate, steps and batch"
+ONE_RUN = "by design: it is about one run, against its chance"

@@ -1,0 +1,188 @@
+"""One comparison of a claim: a number a seed, its interval, and on which side of the claim's edge it lies."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+
+import numpy as np
+import pandas as pd
+import torch
+
+from paper_lib.summaries import bootstrap_interval, paired, t_interval
+
+FEWEST_SEEDS = 3
+BOOTSTRAP_FROM = 10  # seeds from which on a bootstrap interval is wide enough to be a second opinion
+EXPLAINED = 0.9  # a null that leaves less than the rest of an effect explains it
+NEAR_ONE = 0.1  # a ratio this near to 1 is shown with a digit more, or its interval would seem to touch 1
+MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """values: one a seed, a paired difference or, where `ratio`, the log of a paired ratio.
+
+    The claim's side is low < mean < high: (0, ∞) for an ordering, (−margin, margin) for what is to be equal.
+    level: what the values are compared with where they are no differences, such as chance. unit and scale:
+    how a value is said, such as points and 100. missing: why there is no value at all. idle: why it would
+    have come out as it did whether the claim is true or not, so that it decides nothing.
+    """
+
+    text: str
+    values: pd.Series
+    low: float = 0.0
+    high: float = inf
+    level: float | None = None
+    ratio: bool = False
+    unit: str = ""
+    scale: float = 1.0
+    missing: str = ""
+    idle: str = ""
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds have a value."""
+        return int(self.values.notna().sum())
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds; NaN for none."""
+        return float(self.values.mean()) if self.seeds else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's 95 % interval of the mean over seeds; both NaN below two seeds."""
+        return t_interval(self.values.dropna().to_numpy(), 0.95) if self.seeds else (math.nan, math.nan)
+
+    @property
+    def outcome(self) -> str:
+        """holds: the interval lies on the claim's side; fails: on the other; undecided: across the edge, of
+        fewer than three seeds, or idle."""
+        low, high = self.interval
+        if self.seeds < FEWEST_SEEDS or self.idle:
+            return "undecided"
+        if low > self.low and high < self.high:
+            return "holds"
+        return "fails" if high < self.low or low > self.high else "undecided"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the outcome is `holds`."""
+        return self.outcome == "holds"
+
+    @property
+    def lacking(self) -> bool:
+        """Whether there are seeds enough, and it does not hold."""
+        return self.seeds >= FEWEST_SEEDS and not self.holds
+
+    @property
+    def effect(self) -> float:
+        """Cohen's d_z, the mean over the standard deviation of the values, counted from the level where there
+        is one; ±∞ where all seeds agree to the digit, NaN below two seeds."""
+        if self.seeds < 2:
+            return math.nan
+        spread, mean = float(self.values.std()), self.mean - (self.level or 0.0)
+        return mean / spread if spread else math.copysign(inf, mean) if mean else 0.0
+
+    @property
+    def clearance(self) -> float:
+        """How far inside the claim's side the mean lies, in half widths of the interval: above 1 it holds,
+        below −1 it fails. NaN below three seeds."""
+        if self.seeds < FEWEST_SEEDS:
+            return math.nan
+        half, inside = (
+            (self.interval[1] - self.interval[0]) / 2,
+            min(self.mean - self.low, self.high - self.mean),
+        )
+        return inside / half if half else math.copysign(inf, inside) if inside else 0.0
+
+    def __str__(self) -> str:
+        if self.missing or not self.seeds:
+            return f"{MARKS['undecided']} {self.text}: {self.missing or 'no value'}"
+        shown = self._say(self.mean)
+        if self.seeds > 1:
+            shown += " [{}, {}]".format(*map(self._say, self.interval))
+        if self.seeds >= BOOTSTRAP_FROM:
+            drawn = bootstrap_interval(self.values.dropna().to_numpy(), torch.Generator().manual_seed(0))
+            shown += " (bootstrap [{}, {}])".format(*map(self._say, drawn))
+        return f"{MARKS[self.outcome]} {self.text}: {shown}{self.unit and f' {self.unit}'}"
+
+    def _say(self, value: float) -> str:
+        if self.ratio:
+            factor = np.exp(value)
+            return f"× {factor:.{4 if abs(factor - 1) < NEAR_ONE else 3}g}"
+        return f"{self.scale * value:{'+' if self.level is None else ''}.3g}"
+
+
+def more(
+    a: pd.Series, b: pd.Series, text: str, *, by: float = 0.0, unit: str = "", scale: float = 1.0
+) -> Comparison:
+    """a − b > `by`, seed by seed."""
+    a, b = paired(a, b)
+    return Comparison(text=text, values=a - b, low=by, unit=unit, scale=scale)
+
+
+def times(a: pd.Series, b: pd.Series, text: str, *, by: float = 1.0) -> Comparison:
+    """a / b > `by`, in logarithms, seed by seed. a, b: positive."""
+    return Comparison(text=text, values=log_of(a, b), low=math.log(by), ratio=True)
+
+
+def same(
+    a: pd.Series, b: pd.Series, text: str, *, within: float, unit: str = "", scale: float = 1.0
+) -> Comparison:
+    """|a − b| < `within`: an interval inside ± the margin, as in an equivalence test."""
+    a, b = paired(a, b)
+    return Comparison(text=text, values=a - b, low=-within, high=within, unit=unit, scale=scale)
+
+
+def same_factor(a: pd.Series, b: pd.Series, text: str, *, within: float) -> Comparison:
+    """1/`within` < a / b < `within`. a, b: positive."""
+    edge = math.log(within)
+    return Comparison(text=text, values=log_of(a, b), low=-edge, high=edge, ratio=True)
+
+
+def below(values: pd.Series, limit: float, text: str, *, unit: str = "", scale: float = 1.0) -> Comparison:
+    """values < limit, a level."""
+    return Comparison(text=text, values=values, low=-inf, high=limit, level=limit, unit=unit, scale=scale)
+
+
+def above(values: pd.Series, limit: float, text: str, *, unit: str = "", scale: float = 1.0) -> Comparison:
+    """values > limit, a level."""
+    return Comparison(text=text, values=values, low=limit, level=limit, unit=unit, scale=scale)
+
+
+def left_by_null(effect: pd.Series, under_null: pd.Series, text: str) -> Comparison:
+    """Whether the null leaves more than a tenth of an effect: 0.9 · effect − what the null gives > 0.
+
+    effect: one value a seed, positive where it has the claim's sign; under_null: what the null gives for the
+    same quantity.
+    """
+    effect, under_null = paired(effect, under_null)
+    return Comparison(text=text, values=EXPLAINED * effect - under_null)
+
+
+def absent(text: str, reason: str) -> Comparison:
+    """A comparison whose run or table is missing: undecided."""
+    return Comparison(text=text, values=pd.Series(dtype=float), missing=reason)
+
+
+def in_turn(
+    values: Mapping[str, pd.Series], sign: str, *, ratio: bool = False, unit: str = "", scale: float = 1.0
+) -> list[Comparison]:
+    """The order of neighbours: values fall from first to last for sign ">", rise for "<"."""
+    found = []
+    for first, second in pairwise(values):
+        upper, lower = (first, second) if sign == ">" else (second, first)
+        text = f"{first} {sign} {second}"
+        if ratio:
+            found.append(times(values[upper], values[lower], text))
+        else:
+            found.append(more(values[upper], values[lower], text, unit=unit, scale=scale))
+    return found
+
+
+def log_of(a: pd.Series, b: pd.Series) -> pd.Series:
+    """log(a / b) of common seeds. a, b: positive."""
+    a, b = paired(a, b)
+    return (a / b).map(np.log)

@@ -1,0 +1,91 @@
+"""The ledger as files: a page for GitHub, a sheet for programs, a table in a notebook."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from paper_lib.files import write_text
+from paper_lib.ledger import verdicts
+from paper_lib.ledger.verdicts import LEDGER_COLUMNS, OTHERS, VERDICTS
+
+HOW = (
+    "Norms, stable ranks, Hill indices and Sim_K are means over the attention matrices, as in the paper, all "
+    "else over every projection matrix. In *ours*, ± is half of Student's 95 % interval of a run's own mean; "
+    "comparisons are paired and can be sharper. *Matched* has SFT at OPD's start, learning rate, steps and "
+    "batch in SFT's place, or what the claim's section says. *Equal norm* and *equal accuracy* compare "
+    "matched SFT, OPD and RLVR where each has come equally far."
+)
+SUMMARY = ("claim", "statement", "paper", "ours", "verdict", "verdict, matched", "beyond the null")
+_DETAILS = {
+    "comparisons": "Comparisons",
+    "effect size": "Effect size (d_z)",
+    "null": "Null",
+    "why": "Why",
+    "matched by": "Matched by",
+    "ours, matched": "Ours, matched",
+    "comparisons, matched": "Comparisons, matched",
+    "effect size, matched": "Effect size, matched",
+    "null, matched": "Null, matched",
+    "why, matched": "Why, matched",
+}
+
+
+def the_rule() -> str:
+    """The rule of the verdicts in words, as `verdicts` states it."""
+    return " ".join(str(verdicts.__doc__).split())
+
+
+def as_markdown(rows: pd.DataFrame, columns: Sequence[str] = LEDGER_COLUMNS) -> str:
+    """A GitHub table of some columns of the ledger."""
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    for row in rows[list(columns)].itertuples(index=False):
+        lines.append(" | ".join(str(cell).replace("|", r"\|") for cell in row))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def found(rows: pd.DataFrame, *claims: str) -> str:
+    """What a notebook ends with: these claims, the paper's values and ours, both verdicts, and why."""
+    chosen = rows[rows["claim"].isin(claims)]
+    return as_markdown(chosen, (*SUMMARY, "why"))
+
+
+def write_ledger(rows: pd.DataFrame, folder: str | Path) -> tuple[Path, Path]:
+    """Write claims.md and claims.csv; returns both paths.
+
+    The page has a table of all claims, a section each with comparisons and readings, and the rule; the sheet
+    every column, one row a claim.
+    """
+    page, sheet = Path(folder) / "claims.md", Path(folder) / "claims.csv"
+    scale = f"Profile {rows['scale'].iloc[0]}." if len(rows) else ""
+    tallies = [f"As the paper set the runs up: {_tally(rows['verdict'])}."]
+    tallies.append(f"With matched settings: {_tally(rows['verdict, matched'])}.")
+    parts = [
+        "# Claims of the papers, and what our runs show",
+        textwrap.fill(" ".join([scale, *tallies]), 110),
+        as_markdown(rows, SUMMARY),
+        "## Claim by claim",
+        *(_section(row) for _, row in rows.iterrows()),
+        "## How a verdict comes about",
+        textwrap.fill(the_rule(), 110),
+        textwrap.fill(HOW, 110),
+    ]
+    write_text(page, "\n\n".join(parts) + "\n")
+    write_text(sheet, rows.to_csv(index=False, lineterminator="\n"))
+    return page, sheet
+
+
+def _tally(column: pd.Series) -> str:
+    counts = column.value_counts()
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+
+
+def _section(row: pd.Series) -> str:
+    head = f"### {row['claim']}. {row['statement']}"
+    paper = f"{row['where']}: {row['paper']}. Ours: {row['ours']}. Holds when {row['holds when']}."
+    verdict = f"**{row['verdict']}**, matched **{row['verdict, matched']}**"
+    verdict += f"; beyond the null: {row['beyond the null']}, matched: {row['beyond the null, matched']}."
+    details = [f"- {title}: {row[name]}" for name, title in _DETAILS.items() if row[name] != "–"]
+    others = [f"- Also, {name}: {row[name]}" for name in OTHERS if row[name] != "–"]
+    return "\n\n".join([head, paper, verdict, "\n".join([*details, *others])])

@@ -1,0 +1,352 @@
+"""Is it size? A metric against the size of the update, run by run, and what size leaves over."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from paper_lib.figures.panels import label_once, plain_log
+from paper_lib.figures.seeds import ENOUGH, LEVEL, counted
+from paper_lib.figures.styles import BACKDROP, NULL, OPD, ORANGE, RLVR, SFT, named, run_style
+from paper_lib.figures.words import number
+from paper_lib.ledger.claim import label
+from paper_lib.ledger.comparisons import Comparison
+from paper_lib.ledger.evidence import Evidence
+from paper_lib.ledger.size import OBJECTIVES, PREDICTORS, fit_size, linear, measured, predicted
+from paper_lib.ledger.verdicts import (
+    MATCHED,
+    NOT_REPRODUCED,
+    PAPER,
+    PARTLY,
+    REPRODUCED,
+    UNTESTED,
+    Reading,
+    beyond_null,
+)
+from paper_lib.summaries import ANGLE_MEAN, ATTENTION, Untested, paired, t_interval
+
+# --- The ledger as a picture: every comparison by how far it clears its claim's edge, every verdict a
+# --- mark.
+
+# Okabe and Ito's colours, and a mark each, so that neither has to be told from colour alone.
+MARKS: dict[str, dict[str, Any]] = {
+    REPRODUCED: {"color": "#0072B2", "marker": "o"},
+    PARTLY: {"color": "#E69F00", "marker": "D"},
+    NOT_REPRODUCED: {"color": "#D55E00", "marker": "X"},
+    UNTESTED: {"color": NULL, "marker": "o", "markerfacecolor": "none"},
+}
+_COUNTED = {
+    "holds": "comparisons hold",
+    "fails": "comparisons fail",
+    "undecided": "comparisons undecided",
+}
+_OUTCOMES = {"holds": "#0072B2", "fails": "#D55E00", "undecided": NULL}
+EDGE = 100.0  # half widths: what is farther sits there
+_ROW = 0.27  # inches
+_VERDICT, _NULL = 1.06, 1.21  # right of a panel, in its widths
+_SPREAD = 0.7  # of a row's height, over which its comparisons are spread
+
+
+def claims_figure(readings: list[Reading]) -> Figure:
+    """One row a claim: statement, a panel for each of the two main readings, verdicts and beyond the null.
+
+    readings: as `claims.read_all` returns them. A dot is a comparison, at its clearance: the distance of its
+    mean from the edge of what the claim allows, in half widths of its 95 % interval, so that a dot right of 1
+    holds, left of −1 fails, and between is undecided; hollow ones decide nothing. Dots beyond ± 100 sit at
+    the edge.
+    """
+    claims = list(dict.fromkeys(reading.claim.id for reading in readings))
+    by_place = {(reading.claim.id, reading.name): reading for reading in readings}
+    height = _ROW * len(claims) + 1.25
+    fig = plt.figure(figsize=(10.5, height))
+    grid = fig.add_gridspec(
+        *(1, 2), left=0.47, right=0.935, top=1 - 0.5 / height, bottom=0.75 / height, wspace=0.3
+    )
+    for column, name in enumerate((PAPER, MATCHED)):
+        ax = fig.add_subplot(grid[column])
+        _frame(ax, len(claims), name)
+        for row, claim in enumerate(claims):
+            _draw_reading(ax, row, by_place[claim, name])
+            if column == 0:
+                _name(ax, row, by_place[claim, name])
+    _legend(fig)
+    return fig
+
+
+def _frame(ax: Axes, rows: int, name: str) -> None:
+    ax.set_xscale("symlog", linthresh=1, linscale=0.7)
+    ax.axvspan(-1, 1, color="#EFEFEF", linewidth=0, gid=BACKDROP)
+    ax.axvline(0, color=NULL, linewidth=0.8, gid=BACKDROP)
+    ax.set(xlim=(-1.6 * EDGE, 1.6 * EDGE), ylim=(rows - 0.4, -0.6), yticks=[])
+    ax.set_xticks([-100, -10, -1, 1, 10, 100], ["−100", "−10", "−1", "1", "10", "100"], fontsize=7)
+    ax.minorticks_off()
+    ax.set_title(
+        "as the paper set the runs up" if name == PAPER else "with matched settings", fontsize=9, pad=16
+    )
+    heads: dict[str, Any] = {"fontsize": 6.5, "color": "#444444", "transform": ax.transAxes, "va": "bottom"}
+    places = {"fails": 0.18, "undecided": 0.5, "holds": 0.82, "verdict": _VERDICT, "> null": _NULL}
+    for head, x in places.items():
+        ax.text(x, 1.003, head, ha="center", **heads)
+    for row in range(1, rows):
+        ax.axhline(row - 0.5, color="#DDDDDD", linewidth=0.5, gid=BACKDROP)
+    ax.grid(visible=False)
+
+
+def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
+    beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False}
+    mark: dict[str, Any] = {"linestyle": "none", "markersize": 7, "label": named(reading.verdict)}
+    ax.plot(_VERDICT, row, **mark, **MARKS[reading.verdict], **beside)
+    finding = reading.finding
+    beyond = "–" if finding is None else beyond_null(finding)
+    ax.text(_NULL, row, beyond, ha="center", va="center", fontsize=7, transform=ax.get_yaxis_transform())
+    shown = (
+        [] if finding is None else [each for each in finding.comparisons if each.clearance == each.clearance]
+    )
+    if not shown:
+        look: dict[str, Any] = {"fontsize": 5.8, "color": NULL, "style": "italic"}
+        look["bbox"] = {"facecolor": "white", "linewidth": 0, "pad": 1.0}
+        ax.text(0, row, _why_empty(reading), ha="center", va="center", **look)
+    for place, each in enumerate(shown):
+        _draw_comparison(ax, row + _SPREAD * ((place + 0.5) / len(shown) - 0.5), each)
+
+
+def _draw_comparison(ax: Axes, height: float, comparison: Comparison) -> None:
+    """The interval, one half width to either side of the mean, and the mean."""
+    x, color = float(np.clip(comparison.clearance, -EDGE, EDGE)), _OUTCOMES[comparison.outcome]
+    ax.plot([x - 1, x + 1], [height, height], color=color, linewidth=1)
+    look: dict[str, Any] = {"color": color, "marker": "|" if abs(x) == EDGE else "o", "markersize": 3.2}
+    if comparison.idle:
+        look["markerfacecolor"] = "white"
+    ax.plot(x, height, label=named(_COUNTED[comparison.outcome]), **look)
+
+
+def _why_empty(reading: Reading) -> str:
+    if reading.finding is not None:
+        return "fewer than 3 seeds"
+    return reading.why if len(reading.why) <= 48 else reading.why[:46].rsplit(" ", 1)[0] + " …"
+
+
+def _name(ax: Axes, row: int, reading: Reading) -> None:
+    place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "center"}
+    statement = reading.claim.statement
+    size = 7.2 if len(statement) <= 78 else 6.2
+    ax.text(-2.2, row, reading.claim.id, fontsize=7.5, weight="bold", **place)
+    ax.text(-2.0, row, statement, fontsize=size, **place)
+
+
+def _legend(fig: Figure) -> None:
+    """Verdicts at the left, and what the axes show, below them."""
+    entries = [
+        Line2D([], [], linestyle="none", markersize=7, label=verdict, **look)
+        for verdict, look in MARKS.items()
+    ]
+    look: dict[str, Any] = {"fontsize": 7.5, "frameon": False, "handletextpad": 0.2}
+    fig.legend(handles=entries, loc="lower left", ncols=2, bbox_to_anchor=(0.005, 0.0), **look)
+    height = fig.get_size_inches()[1]
+    words = (
+        "distance of a mean from the edge of what its claim allows, in half widths of its 95 % interval over "
+        "seeds\nhollow: it would lie there whether the claim is true or not; "
+        "> null: whether the effect is more than chance gives"
+    )
+    fig.text(0.71, 0.12 / height, words, ha="center", va="bottom", fontsize=7.2, linespacing=1.5)
+
+
+# --- The regime in one picture: where OPD lies on the way from RLVR to SFT, metric by metric.
+
+_ALONG = {"modules": ATTENTION}
+_ENDS = ("sft", "opd", "rlvr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """One row of the overview. paper: its values for SFT, OPD and RLVR; log: the scale of what spans decades.
+
+    alpha: measured at the first α of the profile. which: as for `Evidence.end`.
+    """
+
+    name: str
+    metric: str
+    paper: tuple[float, float, float] | None = None
+    log: bool = False
+    alpha: bool = False
+    scale: float = 1.0
+    which: dict[str, Any] = field(default_factory=dict)
+
+
+MEASURES = (
+    Measure(name="update sparsity", metric="update_sparsity", paper=(0.081, 0.516, 0.772)),
+    Measure(name="principal overlap", metric="principal_overlap", paper=(0.2966, 0.2731, 0.2665), alpha=True),
+    Measure(
+        name="low-magnitude overlap",
+        metric="low_magnitude_overlap",
+        paper=(0.3188, 0.5359, 0.7348),
+        alpha=True,
+    ),
+    Measure(name="mean principal angle,\nU and V, ° (log)", metric=ANGLE_MEAN, log=True, scale=180 / np.pi),
+    Measure(name="spectral shift (log)", metric="spectral_shift", paper=(1e-3, 1e-4, 1e-5), log=True),
+    Measure(
+        name="norm of the update (log)",
+        metric="frobenius_norm",
+        paper=(4.701, 0.452, 0.168),
+        log=True,
+        which=_ALONG,
+    ),
+    Measure(name="drift ratio (log)", metric="drift_ratio", log=True, which=_ALONG),
+    Measure(name="stable rank", metric="stable_rank", which=_ALONG),
+    Measure(name="Hill index", metric="hill_index", which=_ALONG),
+)
+
+
+def regime_ends(evidence: Evidence, measure: Measure) -> dict[str, pd.Series]:
+    """End values by run, of SFT, matched SFT, OPD and RLVR where they are there."""
+    which = measure.which | ({"k": evidence.diagnostics.alphas[0]} if measure.alpha else {})
+    values = {}
+    for run in (*_ENDS, "sft_matched"):
+        try:
+            values[run] = measure.scale * evidence.end(run, measure.metric, **which)
+        except Untested:
+            continue
+    return values
+
+
+def position(value: pd.Series, rlvr: pd.Series, sft: pd.Series, *, log: bool) -> pd.Series:
+    """(value − RLVR) / (SFT − RLVR), or the same of the logarithms, seed by seed: 0 is RLVR's, 1 is SFT's."""
+    seeds = paired(value, rlvr, sft)
+    x, low, high = [each.map(np.log) for each in seeds] if log else seeds
+    return (x - low) / (high - low)
+
+
+def draw_overview(ax: Axes, evidence: Evidence, *, limits: tuple[float, float] = (-0.5, 1.3)) -> None:
+    """Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric.
+
+    A marker is the mean over seeds, a bar its interval from three seeds on, rings are the seeds, a hollow
+    diamond is the paper's OPD. A row whose seeds do not agree on whether SFT is above RLVR has no such scale
+    and says so. What is beyond `limits` sits at the edge as an arrow. The values stand at the right.
+    """
+    for place, run in ((0, "rlvr"), (1, "sft")):
+        ax.axvline(place, color=run_style(run).color, linewidth=1.6, label=run_style(run).label, gid=BACKDROP)
+    margin: dict[str, Any] = {"va": "center", "fontsize": 7, "transform": ax.get_yaxis_transform()}
+    ax.text(1.02, -0.8, "SFT / OPD / RLVR", **margin)
+    for row, measure in enumerate(MEASURES):
+        values = regime_ends(evidence, measure)
+        words = [f"{values[run].mean():.3g}" if run in values else "–" for run in _ENDS]
+        ax.text(1.02, row, " / ".join(words), **margin)
+        _draw_row(ax, row, measure, values, limits)
+    ax.set_yticks(range(len(MEASURES)), [measure.name for measure in MEASURES])
+    ax.set(xlim=limits, ylim=(len(MEASURES) - 0.5, -0.5), xlabel="from RLVR (0) to SFT (1)")
+    ax.grid(visible=False, axis="y")
+
+
+def _draw_row(
+    ax: Axes, row: int, measure: Measure, values: dict[str, pd.Series], limits: tuple[float, float]
+) -> None:
+    if not {"sft", "rlvr"} <= set(values):
+        return
+    rlvr, sft = paired(values["rlvr"], values["sft"])
+    if not ((sft > rlvr).all() or (sft < rlvr).all()):
+        ax.text(0.5, row, "seeds disagree on SFT and RLVR", color=NULL, ha="center", va="center", fontsize=7)
+        return
+    for run, offset in (("sft_matched", 0.15), ("opd", -0.15)):
+        if run in values:
+            positions = position(values[run], rlvr, sft, log=measure.log)
+            _draw_position(ax, row + offset, run, positions, limits)
+    if measure.paper is not None:
+        first, opd, last = (pd.Series([value]) for value in measure.paper)
+        there = position(opd, last, first, log=measure.log).mean()
+        look: dict[str, Any] = {
+            "color": "black",
+            "marker": "D",
+            "markerfacecolor": "none",
+            "linestyle": "none",
+        }
+        ax.plot(there, row, markersize=5, gid=BACKDROP, label=named("OPD in the paper"), **look)
+        label_once(ax, "OPD in the paper, 8B", markersize=4, **look)
+
+
+def _draw_position(
+    ax: Axes, height: float, run: str, positions: pd.Series, limits: tuple[float, float]
+) -> None:
+    style, mean = run_style(run), positions.mean()
+    marker = "<" if mean < limits[0] else ">" if mean > limits[1] else style.marker
+    x = min(max(mean, limits[0]), limits[1])
+    words = style.label if x == mean else f"{style.label} at {number(mean)}, beyond the edge at"
+    look: dict[str, Any] = {"color": style.color, "marker": marker, "markersize": 6, "clip_on": False}
+    counted(ax.plot(x, height, label=named(words), **look)[0], len(positions))
+    if len(positions) >= ENOUGH:
+        ends = [min(max(end, limits[0]), limits[1]) for end in t_interval(positions.to_numpy(), LEVEL)]
+        ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
+    label_once(ax, style.label, color=style.color, marker=style.marker, linestyle="none")
+    if len(positions) > 1:
+        ring: dict[str, Any] = {"facecolors": "none", "edgecolors": style.color, "s": 9, "linewidths": 0.6}
+        ax.scatter(positions, np.full(len(positions), height), **ring)
+
+
+_LOOKS: dict[str, dict[str, Any]] = {
+    "sft": {"color": SFT, "marker": "s"},
+    "opd": {"color": OPD, "marker": "o"},
+    "rlvr": {"color": RLVR, "marker": "^"},
+    "mix": {"color": ORANGE, "marker": "D"},
+}
+
+
+def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str) -> None:
+    """The outcome against one predictor, both logarithmic: a point a run and seed, by objective.
+
+    data: as `regression.end_values` returns it. The line is the fit with the other predictor at its geometric
+    mean; the points are as measured, so that they scatter about it by the other predictor too.
+    """
+    for kind, group in _by_objective(data):
+        dots: dict[str, Any] = {"s": 16, "linewidths": 0, "alpha": 0.75, "label": named(label(kind))}
+        ax.scatter(group[against], group[outcome], **dots, **_LOOKS[kind])
+        label_once(ax, label(kind), linestyle="none", markersize=4, **_LOOKS[kind])
+    line = pd.DataFrame({against: np.geomspace(data[against].min(), data[against].max(), 50)})
+    for other in PREDICTORS:
+        if other != against:
+            line[other] = np.exp(np.log(data[other]).mean())
+    fit = fit_size(data, outcome, draws=2)
+    centre = linear(data[outcome], outcome).mean() - sum(
+        fit.slopes[name] * np.log(data[name]).mean() for name in PREDICTORS
+    )
+    height = measured(centre + sum(fit.slopes[name] * np.log(line[name]) for name in PREDICTORS), outcome)
+    ax.plot(line[against], height, color=NULL, linewidth=1, label="norm and drift ratio alone", gid=BACKDROP)
+    ax.set(xlabel=_words(against), ylabel=_words(outcome))
+    plain_log(ax, "xy")
+
+
+def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
+    """f(measured) − f(predicted from size), a row an objective: what is beyond norm and drift ratio.
+
+    A point is a run and seed, a tick the mean of its objective, a bar its interval over seeds, each of which
+    counts with the mean of its runs; all means at 0 is "it is size".
+    """
+    left = linear(data[outcome], outcome) - linear(predicted(data, outcome), outcome)
+    kinds = [kind for kind, _ in _by_objective(data)]
+    for row, (kind, group) in enumerate(_by_objective(data)):
+        values = left[group.index]
+        spread = row + np.linspace(-0.25, 0.25, len(values))
+        ax.scatter(values, spread, s=12, linewidths=0, alpha=0.6, **_LOOKS[kind])
+        seeds = values.groupby(group["seed"]).mean()
+        color = _LOOKS[kind]["color"]
+        counted(
+            ax.plot([seeds.mean()] * 2, [row - 0.35, row + 0.35], color=color, linewidth=2)[0], len(seeds)
+        )
+        if len(seeds) >= ENOUGH:
+            ax.plot(t_interval(seeds.to_numpy(), LEVEL), [row] * 2, color=color, linewidth=1.2)
+    ax.axvline(0, color=NULL, linestyle="--", linewidth=1, gid=BACKDROP)
+    ax.set_yticks(range(len(kinds)), [label(kind) for kind in kinds])
+    ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="left by size (log)")
+    ax.grid(visible=False, axis="y")
+
+
+def _by_objective(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    groups = dict(iter(data.groupby("objective")))
+    return [(kind, groups[kind]) for kind in OBJECTIVES if kind in groups]
+
+
+def _words(name: str) -> str:
+    return {"frobenius_norm": "norm of the update"}.get(name, name.replace("_", " "))

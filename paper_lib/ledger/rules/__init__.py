@@ -1,0 +1,1 @@
+"""Each claim beside its rule."""

@@ -1,0 +1,160 @@
+"""Rules of C15: the three gates of the paper's account, each against what chance or arithmetic gives."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import degrees, exp
+
+import pandas as pd
+
+from paper_lib.ledger.claim import Cast, Claim, Finding, label, of_cast, show
+from paper_lib.ledger.comparisons import (
+    EXPLAINED,
+    Comparison,
+    above,
+    absent,
+    left_by_null,
+    log_of,
+    same,
+    times,
+)
+from paper_lib.ledger.evidence import Evidence
+from paper_lib.ledger.rules.weights import POINTS, mean_angle
+from paper_lib.summaries import Untested
+from paper_lib.tables import START
+
+SAME_DENSITY = 0.02  # C15c: of all entries; SFT and OPD lie 20 points of sparsity and more apart
+
+
+def anchor_gate(evidence: Evidence, cast: Cast) -> Finding:
+    """C15a. ‖ΔW‖_F ≤ √(2δ/μ), δ the KL per token from π_0 to π_t and μ the curvature along ΔW. To second
+    order this is an equality, whatever the run, so that it shows the law and not that anything held the norm.
+    """
+    kl = {label(run): evidence.drift(run) for run in cast.runs}
+    names = [label(run) for run in cast.runs]
+    comparisons = [
+        times(kl[names[0]], kl[name], f"KL to the start: {name} < {names[0]}") for name in names[1:]
+    ]
+    norms, shares = {}, {}
+    for run in cast.runs[1:]:
+        norms[label(run)] = evidence.total_norm(run)
+        bound = (2 * kl[label(run)] / evidence.curved(run, "update")) ** 0.5
+        comparisons.append(times(bound, norms[label(run)], f"{label(run)}'s norm within its bound"))
+        shares[label(run)] = log_of(norms[label(run)], bound).map(exp)
+    ours = f"KL to the start {show(kl, 'nats a token · 1e-3', 1e3)}; norms {show(norms)}"
+    return Finding(ours=ours, comparisons=comparisons, note=f"norm over its bound: {show(shares)}")
+
+
+def geometry_gate(evidence: Evidence, cast: Cast) -> Finding:
+    """C15b. What the geometry steers rotates less than SFT's update at the same norm, has less of its energy
+    in the principal subspaces than a random update, and shows on principal weights less than its own entries
+    in random places do; and principal directions are the steep ones. (A Gaussian of the same norm is no null
+    for the rotation: at full rank it has a far smaller ‖ΔW‖₂, which is what rotates.) Less is less by a
+    tenth, of the rotation or of the overlap's distance from chance."""
+    which = {"k": evidence.diagnostics.alphas[0]}
+    angles = {label(run): mean_angle(evidence, run) for run in cast.runs[1:]}
+    shrunk = {label(run): mean_angle(evidence, run, null=cast.rescaled) for run in cast.runs[1:]}
+    comparisons = []
+    for run in cast.runs[1:]:
+        name = label(run)
+        text = f"{name} rotates a tenth less than the update of {label(cast.sft)} at its norm"
+        comparisons.append(times(shrunk[name], angles[name], text, by=1 / EXPLAINED))
+        own, chance = (
+            evidence.end(run, f"principal_not_low_{kind}", **which) for kind in ("overlap", "chance")
+        )
+        dealt = evidence.end(run, "principal_not_low_overlap", null="permuted", **which)
+        text = f"{name} shows less on principal, not small weights than with its entries permuted"
+        comparisons.append(replace(left_by_null(chance - own, chance - dealt, text), **POINTS))
+    comparisons += [_if_measured(evidence, cast.opd, *each) for each in _PROBED.items()]
+    return Finding(
+        ours=show(angles, "° on average", degrees(1)),
+        comparisons=comparisons,
+        null=f"the update of {label(cast.sft)} at their norms: {show(shrunk, '°', degrees(1))}",
+        beyond=comparisons[0],
+        explained="at OPD's norm SFT's update rotates no more",
+    )
+
+
+def _energy(evidence: Evidence, run: str) -> tuple[pd.Series, pd.Series]:
+    return evidence.end(run, "principal_energy_chance"), evidence.end(run, "principal_energy")
+
+
+def _curvature(evidence: Evidence, run: str) -> tuple[pd.Series, pd.Series]:
+    return evidence.curved(START, "principal"), evidence.curved(START, "off_principal")
+
+
+# What the first of two is above the second: chance's energy above the run's, one curvature above another.
+_PROBED = {
+    "OPD's energy in the principal subspaces is below a random update's": _energy,
+    "principal directions curve more than others": _curvature,
+}
+
+
+def _if_measured(
+    evidence: Evidence, run: str, text: str, measure: Callable[[Evidence, str], tuple[pd.Series, pd.Series]]
+) -> Comparison:
+    try:
+        greater, smaller = measure(evidence, run)
+    except Untested as missing:
+        return absent(text, str(missing))
+    return times(greater, smaller, text)
+
+
+def visibility_gate(evidence: Evidence, cast: Cast) -> Finding:
+    """C15c. ½ ULP says entry by entry what shows, and the sizes of an update alone, wherever they fall, how
+    much of it."""
+    values = of_cast(evidence, cast, "update_sparsity")
+    dealt = {label(run): evidence.end(run, "update_sparsity", null="permuted") for run in cast.runs}
+    comparisons = [
+        same(own, dealt[name], f"{name} as sparse with its entries permuted", within=SAME_DENSITY, **POINTS)
+        for name, own in values.items()
+    ]
+    for run in cast.runs:
+        text, limit = f"½ ULP predicts what shows of {label(run)}", 1 - SAME_DENSITY
+        try:
+            agreement = evidence.end(run, "prediction_agreement")
+        except Untested as missing:
+            comparisons.append(absent(text, str(missing)))
+        else:
+            comparisons.append(above(agreement, limit, text, unit="% of entries", scale=100))
+    return Finding(
+        ours=show(values, "%", 100),
+        comparisons=comparisons,
+        null=f"entries permuted: {show(dealt, '%', 100)}",
+        note="here the null is what the claim predicts",
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="C15a",
+        statement="Gate I: an anchor keeps the policy near its start, and so bounds the norm",
+        where="§3.3, App. D",
+        paper="‖ΔW‖ ≤ √(2δ/μ), qualitative",
+        holds_when="KL to the start: OPD and RLVR below SFT; norms within the bound",
+        rule=anchor_gate,
+    ),
+    Claim(
+        id="C15b",
+        statement="Gate II: the model's geometry steers the update off the principal directions",
+        where="§3.3, App. D",
+        paper="qualitative",
+        holds_when=(
+            "OPD and RLVR rotate a tenth less than SFT's update at their norm, and show less on principal, "
+            "not small weights than with their entries permuted, by a tenth of the distance from chance; "
+            "OPD's energy in the principal subspaces is below a random update's; principal directions are "
+            "the steeper ones"
+        ),
+        rule=geometry_gate,
+    ),
+    Claim(
+        id="C15c",
+        statement="Gate III: bf16 decides which part of an update is visible",
+        where="§3.3, App. D",
+        paper="visible when |ΔW| ≳ ½ ULP, qualitative",
+        holds_when=(
+            f"sparsity with entries in random places within {100 * SAME_DENSITY:g} points; ½ ULP predicts "
+            f"more than {100 - 100 * SAME_DENSITY:g} % of the entries"
+        ),
+        rule=visibility_gate,
+    ),
+)

@@ -1,0 +1,211 @@
+"""Rules of S1–S7: what "Dense Supervision, Sparse Updates" (Yu et al. 2026, arXiv 2606.13657) says of OPD."""
+
+import re
+
+from paper_lib.ledger.claim import (
+    ONE_RUN,
+    SAME_SETTINGS,
+    Cast,
+    Claim,
+    Finding,
+    if_there,
+    label,
+    null_if_there,
+    show,
+)
+from paper_lib.ledger.comparisons import Comparison, above, below, left_by_null, more, times
+from paper_lib.ledger.evidence import Evidence
+from paper_lib.ledger.rules.projection import INTACT, greedy
+from paper_lib.ledger.rules.trajectory import ALONG, walk_rank
+from paper_lib.ledger.rules.weights import POINTS, permuted_overlap
+from paper_lib.summaries import MLP, Untested, say
+
+SIBLING = "Dense Supervision, Sparse Updates, 2606.13657"
+
+
+SMALL = (0.00036, 0.00142)  # S1: the range that the sibling reports, of the norm of W_0
+FAR_BELOW = 10.0  # S1: an order of magnitude; the sibling has two (0.142 against 11.9 %)
+
+
+def small_update(evidence: Evidence, cast: Cast) -> Finding:
+    """S1. The range is the sibling's own, at its size and learning rate; the order needs neither."""
+    values = {label(run): evidence.end(run, "relative_norm") for run in (cast.opd, cast.sft)}
+    opd, sft = values.values()
+    low, high = SMALL
+    text = f"OPD between {100 * low:g} and {100 * high:g} %"
+    in_range = Comparison(text=text, values=opd, low=low, high=high, level=high, unit="%", scale=100)
+    text = f"{FAR_BELOW:g} times below {label(cast.sft)}"
+    return Finding(
+        ours=show(values, "% of the norm of W₀", 100),
+        comparisons=[in_range, times(sft, opd, text, by=FAR_BELOW)],
+        note="the absolute value grows with the learning rate and shrinks with the width",
+    )
+
+
+def low_rank(evidence: Evidence, cast: Cast) -> Finding:
+    """S2. Offline distillation is SFT on demonstrations here."""
+    values = {label(run): evidence.end(run, "stable_rank", **ALONG) for run in (cast.opd, cast.sft)}
+    opd, sft = values.values()
+    return Finding(
+        ours=show(values),
+        comparisons=[times(sft, opd, f"OPD below {label(cast.sft)}")],
+        explained="a random walk with OPD's steps ends as low",
+        **null_if_there(lambda: walk_rank(evidence, cast.opd)),
+    )
+
+
+def masks_of_opd(evidence: Evidence, cast: Cast) -> Finding:
+    """S3. At the smallest α in the tables, the nearest to the sibling's 10 %."""
+    alpha = min(evidence.diagnostics.alphas)
+    principal, low = (
+        evidence.end(cast.opd, f"{mask}_overlap", k=alpha) for mask in ("principal", "low_magnitude")
+    )
+    chance = f"chance {100 * alpha:g} %"
+    return Finding(
+        ours=show({"principal": principal, "low magnitude": low}, f"%, {chance}", 100),
+        comparisons=[
+            below(principal, alpha, "principal overlap below chance", unit="%", scale=100),
+            above(low, alpha, "low-magnitude overlap above chance", unit="%", scale=100),
+        ],
+        explained="rounding to bf16 explains it",
+        **null_if_there(lambda: permuted_overlap(evidence, cast.opd, "low_magnitude_overlap", 1, alpha)),
+    )
+
+
+def energy_in_mlp(evidence: Evidence, cast: Cast) -> Finding:
+    """S4. Chance is the share of the weights."""
+    energy, weights = evidence.energy_share(cast.opd, MLP)
+    return Finding(
+        ours=f"{say(energy, 100)} % of ‖ΔW‖² ({len(energy)} seeds)",
+        comparisons=[above(energy, 0.5, "more than half in the MLP", unit="%", scale=100)],
+        null=f"their share of the weights: {say(weights, 100)} %",
+        beyond=more(energy, weights, "more than their share of the weights", **POINTS),
+        explained="as many of the weights are there",
+    )
+
+
+def shared_masks(evidence: Evidence, cast: Cast) -> Finding:
+    """S5. The share of OPD's visible entries that RLVR shows too; its chance is RLVR's density."""
+    if cast.rlvr is None:
+        raise Untested("nothing plays RLVR")
+    names = ("coverage", "density", "coverage_rounding")
+    try:
+        covered, chance, dealt = (evidence.pair(cast.rlvr, cast.opd, name) for name in names)
+    except Untested:
+        names = ("reverse_coverage", "other_density", "reverse_coverage_rounding")
+        covered, chance, dealt = (evidence.pair(cast.opd, cast.rlvr, name) for name in names)
+    return Finding(
+        ours=show({"coverage": covered, "chance": chance}, "%", 100),
+        comparisons=[more(covered, chance, "coverage above chance", **POINTS)],
+        null=f"rounding alone: {say(dealt, 100)} %",
+        beyond=left_by_null(covered - chance, dealt - chance, "above rounding"),
+        explained="rounding shows small weights in both",
+    )
+
+
+def subnetwork(evidence: Evidence, cast: Cast) -> Finding:
+    """S6. "Does not" is judged by the margin of "recovers", on the other side of it."""
+    runs = {"all": "opd", "found": "opd_subnetwork_found", "random": "opd_subnetwork_random"}
+    scores = {name: evidence.score(run)[0] for name, run in runs.items()}
+    full, found, random = scores.values()
+    return Finding(
+        ours=f"accuracy {show(scores, '%', 100)}",
+        comparisons=[
+            more(found, full, f"the found one loses less than {100 * INTACT:g} points", by=-INTACT, **POINTS),
+            more(found, random, "the found one is above a random one", **POINTS),
+            more(full, random, f"a random one loses more than {100 * INTACT:g} points", by=INTACT, **POINTS),
+        ],
+        note=if_there(lambda: _mask_size(evidence, tuple(runs.values()))),
+    )
+
+
+def _mask_size(evidence: Evidence, runs: tuple[str, ...]) -> str:
+    """How much either mask leaves free, beside greedy accuracy; the sibling's leaves 17.5 %."""
+    density = evidence.end("opd", "update_density")
+    return f"each mask leaves {say(density, 100)} % of the weights free, the sibling's 17.5 %; " + greedy(
+        evidence, runs
+    )
+
+
+def optimizer(evidence: Evidence, cast: Cast) -> Finding:
+    """S7. Each at its best rate: SGD's from a search on another seed, AdamW's of those in the tables, by
+    validation accuracy at the end."""
+    rates = [run for run in evidence.runs if re.fullmatch(r"opd(_lr_.+)?", run)]
+    best = max(rates, key=lambda run: evidence.learning(run).iloc[-1].mean())
+    runs = dict.fromkeys((best, "opd", "opd_sgd"))
+    scores = {label(run): evidence.score(run)[0] for run in runs}
+    adamw, sgd = scores[label(best)], scores[label("opd_sgd")]
+    return Finding(
+        ours=f"accuracy {show(scores, '%', 100)}",
+        comparisons=[more(adamw, sgd, f"AdamW at its best rate of {len(rates)} above SGD", **POINTS)],
+        note=if_there(lambda: greedy(evidence, tuple(runs))),
+    )
+
+
+CLAIMS = (
+    Claim(
+        id="S1",
+        statement="OPD's update is small, two orders of magnitude below offline distillation's",
+        where=SIBLING,
+        paper="0.036–0.142 / 11.9 % of ‖W₀‖",
+        holds_when=f"relative norm in the sibling's range; at least {FAR_BELOW:g} times below SFT's",
+        rule=small_update,
+    ),
+    Claim(
+        id="S2",
+        statement="OPD's stable rank is below offline distillation's",
+        where=SIBLING,
+        paper="7.3–20.3 / 82.7",
+        holds_when="stable rank, in logarithms: OPD < SFT",
+        rule=low_rank,
+        also=("equal norm", "equal accuracy"),
+    ),
+    Claim(
+        id="S3",
+        statement="OPD's visible updates avoid principal weights and gather on small ones",
+        where=SIBLING,
+        paper="4.4–5.5 and 23–49 %, chance 10 %",
+        holds_when="principal overlap below chance, low-magnitude overlap above",
+        rule=masks_of_opd,
+        matched=ONE_RUN,
+    ),
+    Claim(
+        id="S4",
+        statement="The MLP carries most of the update's energy",
+        where=SIBLING,
+        paper="62–86 %",
+        holds_when="more than half of ‖ΔW‖_F² over all matrices",
+        rule=energy_in_mlp,
+        matched=ONE_RUN,
+    ),
+    Claim(
+        id="S5",
+        statement="RLVR's mask covers OPD's beyond chance",
+        where=SIBLING,
+        paper="53 %, chance 17.5 %",
+        holds_when="share of OPD's visible entries that RLVR shows above RLVR's density",
+        rule=shared_masks,
+        matched=SAME_SETTINGS,
+    ),
+    Claim(
+        id="S6",
+        statement="Training only the subnetwork that OPD found recovers its accuracy, a random one does not",
+        where=SIBLING,
+        paper="35.10 / 35.52 full / 32.92 random",
+        holds_when=(
+            f"found loses less than {100 * INTACT:g} points of accuracy, random more than that, and more "
+            "than found"
+        ),
+        rule=subnetwork,
+        matched=SAME_SETTINGS,
+    ),
+    Claim(
+        id="S7",
+        statement="OPD with AdamW beats OPD with SGD",
+        where=SIBLING,
+        paper="43.0 / 39.1",
+        holds_when="accuracy: AdamW > SGD, each at its best rate",
+        rule=optimizer,
+        matched="by design: start, steps and batch shared, each optimizer at its own rate",
+    ),
+)

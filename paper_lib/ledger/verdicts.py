@@ -1,0 +1,209 @@
+"""**The rule.** The unit is the seed. A comparison is one number a seed: a difference of two runs, or the
+logarithm of their ratio, over the seeds that both have, with Student's 95 % interval of its mean (from ten
+seeds on a bootstrap interval stands beside it). It *holds* (✓) where the interval lies on the claim's side
+of a margin: 0 for an order, a stated number for "preserved", "intact" or "equal". It *fails* (✗) where the
+interval lies on the other side, and is *undecided* (?) where it lies across, has fewer than three seeds, a
+run of a family is missing, or the comparison would have come out so whether the claim is true or not.
+**Reproduced**: every comparison holds. **Not reproduced**: none holds and at least one fails. **Cannot be
+tested at this scale**: a run or a table that the claim is about is missing, or all is undecided.
+**Partly**: anything between. The effect size is Cohen's d_z, mean over standard deviation of the paired
+values (counted from the level, where a claim names one). *Beyond the null* is *yes* where a comparison with
+what chance gives holds too: where chance gives a part of the effect, more than a tenth of it must be left.
+It changes no verdict. No interval is corrected for the number of comparisons. Margins stand, with their
+reason, beside the rules that use them. They were set while the tables grew, not before the first run; what
+was revised once all seeds were there made rules stricter (C8, C11, C12, C14, C15a, C15b, S6), or fairer to
+the claim (S7, where AdamW has its best rate too).
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from paper_lib.ledger.claim import ENDS, EQUALLY_SET, HALF_RATE, QUARTER_BATCH, Cast, Claim, Finding
+from paper_lib.ledger.comparisons import FEWEST_SEEDS, Comparison
+from paper_lib.ledger.evidence import Evidence, at_equal_accuracy, at_equal_norm
+from paper_lib.ledger.rules import controls, gates, pnt, projection, sibling, trajectory, weights
+from paper_lib.summaries import Untested
+
+REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not reproduced"
+UNTESTED = "cannot be tested at this scale"
+VERDICTS = (REPRODUCED, PARTLY, NOT_REPRODUCED, UNTESTED)
+
+
+def judge(finding: Finding) -> str:
+    """One of VERDICTS, by the rule above."""
+    outcomes = [comparison.outcome for comparison in finding.comparisons]
+    if not outcomes or set(outcomes) == {"undecided"}:
+        return UNTESTED
+    if set(outcomes) == {"holds"}:
+        return REPRODUCED
+    return PARTLY if "holds" in outcomes else NOT_REPRODUCED
+
+
+def beyond_null(finding: Finding) -> str:
+    """Whether the claim's effect is more than its null gives: yes, no, or – where that was not compared."""
+    if finding.beyond is None or finding.beyond.seeds < FEWEST_SEEDS:
+        return "–"
+    return "yes" if finding.beyond.holds else "no"
+
+
+def reason(finding: Finding) -> str:
+    """One line: what fails or stays undecided, and what chance has to say."""
+    comparisons = finding.comparisons
+    parts = list[str]()
+    if comparisons and all(comparison.holds for comparison in comparisons):
+        parts.append("every comparison holds")
+    else:
+        parts += _named(comparisons, "holds") if judge(finding) == PARTLY else []
+        parts += [*_named(comparisons, "fails"), *_named(comparisons, "undecided")]
+    if beyond_null(finding) == "no":
+        parts.append(f"not shown beyond its null: {finding.explained or 'chance may explain it'}")
+    parts += [finding.note] if finding.note else []
+    return ". ".join(part[0].upper() + part[1:] for part in parts)
+
+
+def _named(comparisons: Sequence[Comparison], outcome: str) -> list[str]:
+    """The comparisons of that outcome in words; those undecided for one reason share it."""
+    reasons = dict[str, list[str]]()
+    for comparison in comparisons:
+        if comparison.outcome == outcome:
+            why = _why_undecided(comparison) if outcome == "undecided" else ""
+            reasons.setdefault(why, []).append(comparison.text)
+    words = [f"{'; '.join(texts)}{why}" for why, texts in reasons.items()]
+    return [f"{outcome}: {'; '.join(words)}"] if words else []
+
+
+def _why_undecided(comparison: Comparison) -> str:
+    if why := comparison.missing or comparison.idle:
+        return f" ({why})"
+    seeds = comparison.seeds
+    return f" ({seeds} seed{'s' * (seeds != 1)} of the {FEWEST_SEEDS} needed)" if seeds < FEWEST_SEEDS else ""
+
+
+_RULES = (weights, trajectory, projection, controls, gates, pnt, sibling)  # in the ledger's order
+CLAIMS: tuple[Claim, ...] = tuple(claim for module in _RULES for claim in module.CLAIMS)
+PAPER, MATCHED = "as the paper", "matched"
+OTHERS = ENDS
+_READ = ("ours", "comparisons", "effect size", "null", "beyond the null", "verdict", "why")
+LEDGER_COLUMNS = (
+    *("claim", "statement", "where", "paper", "scale", "holds when", *_READ),
+    *(f"{name}, matched" for name in _READ),
+    *("matched by", *OTHERS),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A claim read once: its verdict and one line of why; without a finding where something is missing."""
+
+    claim: Claim
+    name: str
+    verdict: str
+    why: str
+    finding: Finding | None = None
+
+
+def read_claim(claim: Claim, evidence: Evidence, name: str = PAPER) -> Reading:
+    """The claim in the reading of that name: PAPER, MATCHED or one of OTHERS."""
+    try:
+        finding = claim.rule(*_cast(evidence, name))
+    except Untested as missing:
+        return Reading(claim=claim, name=name, verdict=UNTESTED, why=_sentence(str(missing)))
+    why = reason(finding)
+    if name == MATCHED and claim.matched:
+        why = f"{_sentence(claim.matched)}. {why}"
+    return Reading(claim=claim, name=name, verdict=judge(finding), why=why, finding=finding)
+
+
+def read_all(evidence: Evidence, only: Sequence[str] | None = None) -> list[Reading]:
+    """Every claim, or those of `only`, in both main readings: PAPER and MATCHED of one claim are neighbours.
+
+    Raises ValueError for an unknown claim.
+    """
+    return [read_claim(claim, evidence, name) for claim in _chosen(only) for name in (PAPER, MATCHED)]
+
+
+def ledger(
+    evidence: Evidence, only: Sequence[str] | None = None, *, readings: Sequence[Reading] | None = None
+) -> pd.DataFrame:
+    """One row a claim, all text, columns LEDGER_COLUMNS; a reading that a claim does not have is "–".
+
+    only: these claims, such as ("C7", "C8"), in the ledger's order; None is all. readings: what `read_all`
+    found of the same claims, where it has been asked already. Raises ValueError for an unknown claim.
+    """
+    rows, read = [], read_all(evidence, only) if readings is None else readings
+    for claim in _chosen(only):
+        known = (claim.id, claim.statement, claim.where, claim.paper, evidence.scale, claim.holds_when)
+        main = [cell for reading in read if reading.claim is claim for cell in _cells(reading)]
+        others = [_short(claim, evidence, name) if name in claim.also else "–" for name in OTHERS]
+        matched = claim.matched or "SFT at OPD's start, rate, steps and batch in SFT's place"
+        rows.append((*known, *main, matched, *others))
+    return pd.DataFrame(rows, columns=list(LEDGER_COLUMNS))
+
+
+def _chosen(only: Sequence[str] | None) -> list[Claim]:
+    known = [claim.id for claim in CLAIMS]
+    if unknown := sorted(set(only or ()) - set(known)):
+        raise ValueError(f"no claim {unknown[0]!r}; there are {', '.join(known)}")
+    return [claim for claim in CLAIMS if only is None or claim.id in only]
+
+
+def _cast(evidence: Evidence, name: str) -> tuple[Evidence, Cast]:
+    """What a reading is of: tables, perhaps of runs that are cut, and the runs in the roles."""
+    matched = Cast(sft="sft_matched")
+    if name == "OPD at SFT's settings":
+        return evidence, Cast(opd="opd_as_sft", rlvr=None)
+    if name == "OPD at a quarter of the batch":
+        return evidence, Cast(opd=f"opd_batch_{_settings(evidence, 'batch', ['opd'])[0]}")
+    if name in EQUALLY_SET:
+        return evidence, _equally_set(evidence, name)
+    if name == "equal norm":
+        return at_equal_norm(evidence, matched.runs), matched
+    if name == "equal accuracy":
+        return at_equal_accuracy(evidence, matched.runs), matched
+    return evidence, matched if name == MATCHED else Cast()
+
+
+def _equally_set(evidence: Evidence, name: str) -> Cast:
+    """The three runs at the smallest batch, or at the lower or higher of two rates, that the tables have."""
+    kind, at = ("batch", 0) if name == QUARTER_BATCH else ("lr", 0 if name == HALF_RATE else -1)
+    roles = ("sft_matched", "opd", "rlvr")
+    values = _settings(evidence, kind, roles)
+    if kind == "lr" and len(values) < 2:
+        raise Untested("matched SFT, OPD and RLVR are not all in the tables at two other rates")
+    sft, opd, rlvr = (f"{role}_{kind}_{values[at]}" for role in roles)
+    return Cast(sft=sft, opd=opd, rlvr=rlvr)
+
+
+def _settings(evidence: Evidence, kind: str, roles: Sequence[str]) -> list[str]:
+    """The values for which every role has a run <role>_<kind>_<value>, ascending, as they are written."""
+    found = [
+        {match[1] for run in evidence.runs if (match := re.fullmatch(rf"{role}_{kind}_([-\d.e]+)", run))}
+        for role in roles
+    ]
+    if not (common := set.intersection(*found)):
+        raise Untested(f"no run <role>_{kind}_<value> of each of {', '.join(roles)} in the tables")
+    return sorted(common, key=float)
+
+
+def _cells(reading: Reading) -> tuple[str, ...]:
+    """One entry each of _READ."""
+    found = reading.finding
+    if found is None:
+        return ("–", "–", "–", "–", "–", reading.verdict, reading.why)
+    effects = [f"{each.text} {each.effect:+.1f}" for each in found.comparisons if each.effect == each.effect]
+    compared = [str(each) for each in found.comparisons]
+    words = ("; ".join(compared), "; ".join(effects) or "–", found.null, beyond_null(found))
+    return (found.ours, *words, reading.verdict, reading.why)
+
+
+def _short(claim: Claim, evidence: Evidence, name: str) -> str:
+    reading = read_claim(claim, evidence, name)
+    compared = [] if reading.finding is None else [str(each) for each in reading.finding.comparisons]
+    return f"{reading.verdict}: {'; '.join(compared) or reading.why}"
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]

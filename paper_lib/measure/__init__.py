@@ -1,0 +1,1 @@
+"""Weights to tables: every metric of every matrix, and the models' own probes."""

@@ -1,0 +1,157 @@
+"""Training curves of a study: from the tables where they hold a run, from its folder otherwise."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from shutil import rmtree
+
+import pandas as pd
+from filelock import FileLock
+
+from paper_lib.errors import CompanionError
+from paper_lib.measure.parts import concatenated
+from paper_lib.study.config import fingerprint
+from paper_lib.study.profiles import get_profile
+from paper_lib.tables import TABLES, read_table, table_metadata, write_table
+from paper_lib.training.manifest import (
+    JOURNEY,
+    Key,
+    PlannedPart,
+    compared_runs,
+    owners,
+    part_directory,
+    planned_parts,
+    read_manifest,
+    rows_of,
+    said_of,
+    spoken,
+)
+from paper_lib.training.starts import Study
+from paper_lib.training.study import selected
+
+# --- The joined tables: rows of parts that are on disk beside rows that earlier tables hold.
+
+Sources = Mapping[
+    Key, Mapping[str, Path]
+]  # of each part on disk, its file for every table that it has rows in
+
+
+def write_joined(
+    results: Path, parts: Mapping[Key, PlannedPart], sources: Sources, models: Mapping[str, str]
+) -> list[Path]:
+    """Write every table with the rows of `parts`, in any case the same bytes; returns the tables' paths.
+
+    A part that is not among the sources keeps the rows that the tables in `results` hold of it; raises
+    CompanionError where they hold them no more. models: fingerprints of the models behind the rows.
+    """
+    with _lock(results):
+        return _write(results, parts, sources, models)
+
+
+def _lock(results: Path) -> FileLock:
+    """For whoever reads the tables in order to write them: one at a time, so that no rows get lost."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(results.with_name(f".{results.name}.lock"))
+
+
+def _write(
+    results: Path, parts: Mapping[Key, PlannedPart], sources: Sources, models: Mapping[str, str]
+) -> list[Path]:
+    manifest = read_manifest(results)
+    if lost := [key for key, part in parts.items() if key not in sources and not manifest.holds(key, part)]:
+        again = f"run `python -m paper_lib extract --profile {results.name}`, which says what is missing"
+        raise CompanionError(f"the tables in {results} no longer hold the rows of {spoken(lost)}: {again}")
+    # A journey is of runs that are all in here: it changes no other table.
+    combined = fingerprint(*(part.fingerprint for key, part in parts.items() if key[0] != JOURNEY))
+    for table, columns in TABLES.items():
+        path = results / f"{table}.parquet"
+        mine = [key for key, part in parts.items() if table in part.joined]
+        files = {key: sources[key][table] for key in mine if key in sources}
+        frames = [_owned(table, key, file) for key, file in files.items()]
+        kept = {key for key in mine if key not in files}
+        if kept:
+            frames.append(rows_of(table, read_table(path), kept))
+        write_table(
+            concatenated(table, frames),
+            path,
+            columns=columns,
+            fingerprint=combined,
+            libraries=_libraries([*files.values(), *([path] if kept else [])]) or None,
+            parts=said_of(table, parts, models),
+        )
+    return [results / f"{table}.parquet" for table in TABLES]
+
+
+def _owned(table: str, key: Key, file: Path) -> pd.DataFrame:
+    """The rows of one part, which must be those that will be found as its own later."""
+    rows = read_table(file)
+    if strange := set(owners(table, rows)) - {key}:
+        raise ValueError(f"{file} holds rows of {sorted(strange)}, not of {key} alone")
+    return rows
+
+
+def _libraries(files: Iterable[Path]) -> dict[str, str]:
+    """The versions behind rows that may have been measured at different times: all of each library's."""
+    found: dict[str, set[str]] = {}
+    for file in files:
+        for name, versions in table_metadata(file)["libraries"].items():
+            found.setdefault(name, set()).update(versions.split(", "))
+    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+
+
+def forget(
+    profile_name: str,
+    *,
+    data_dir: str | Path = "data",
+    runs: list[str] | None = None,
+    seeds: list[int] | None = None,
+) -> list[Key]:
+    """Remove the rows of these runs and seeds, and of what compares them, from the tables of a profile.
+
+    Training and extraction bring back the same bytes. Run folders stay. Returns the parts that were removed;
+    raises CompanionError where nothing is named, where nothing planned has the name and where none is held.
+    """
+    profile = get_profile(profile_name)
+    if runs is None and seeds is None:
+        raise CompanionError("say what to forget: --runs opd,rlvr or --seeds 3, or both")
+    results = Path(data_dir) / "results" / profile.name
+    gone = {(run.name, seed) for run, seed in selected(profile, runs, seeds)}
+    with _lock(results):
+        manifest = read_manifest(results)
+        held = manifest.parts()
+        gone |= {key for key in held if gone & set(compared_runs(key))}
+        removed = [key for key in held if key in gone]
+        if not removed:
+            raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")
+        for key in gone:
+            rmtree(part_directory(results, key), ignore_errors=True)
+        _write(results, {key: part for key, part in held.items() if key not in gone}, {}, manifest.models)
+    print(
+        f"[forget] removed from {results}: {spoken(removed)}; train and extract bring them back", flush=True
+    )
+    return removed
+
+
+def training_curves(study: Study) -> tuple[pd.DataFrame, list[Path]]:
+    """Rows of the table `curves` for every planned run that is measured or finished, and their files.
+
+    Raises CompanionError where there is none.
+    """
+    manifest = read_manifest(study.results)
+    models = study.known_models(manifest.models)
+    planned = study.fingerprints(models)
+    parts = planned_parts(study.profile, planned)
+    held = {key for key in planned if manifest.holds(key, parts[key])}
+    joined = study.results / "curves.parquet"
+    frames = [rows_of("curves", read_table(joined), held)] if held else []
+    files = [joined] if held else []
+    for name, seed in (key for key in planned if key not in held):
+        place = study.place(study.profile.run(name), seed, models)
+        if place.finished():
+            files.append(place.directory / "curve.parquet")
+            frames.append(read_table(files[-1]))
+    if not frames:
+        raise CompanionError(
+            f"no run of profile {study.profile.name} is trained or measured: "
+            f"`python -m paper_lib figures --profile {study.profile.name} --train` trains them"
+        )
+    return pd.concat(frames, ignore_index=True).sort_values(["run", "seed", "step", "metric"]), files

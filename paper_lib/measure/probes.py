@@ -1,0 +1,323 @@
+"""A model probed as a whole, as table rows: its KL along a run, and the curvature of named directions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Generator, Tensor
+from torch.func import functional_call, jvp
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from paper_lib.geometry.decompositions import Decomposition
+from paper_lib.geometry.nulls import permuted
+from paper_lib.study.config import ModelProbes
+from paper_lib.study.tasks import Task, problems, seeded_generator
+from paper_lib.tables import START, Row
+from paper_lib.training.objectives import exact_kl
+from paper_lib.training.rollouts import Batch, completion_logits, encode_prompts, sample
+
+# --- Gate II: how strongly the policy resists a direction in weight space, by the curvature of its KL at
+# --- W_0.
+
+Direction = Mapping[str, Tensor]  # by parameter name; what it does not name stays
+
+
+def fisher_curvature(model: PreTrainedModel, batch: Batch, directions: Iterable[Direction]) -> list[float]:
+    """μ(v) = vᵀFv / vᵀv of each direction: the Hessian of the mean KL per completion token at the weights as
+    they are (App. D), which there is F = E_t[J_tᵀ (diag p_t − p_t p_tᵀ) J_t], J_t = ∂ logits_t / ∂θ.
+
+    batch: completions that the model sampled. A direction's tensors have their parameters' shapes. Returns
+    floats ≥ 0, in nats a token and squared unit of weight; NaN for the zero direction. vᵀFv is the mean
+    variance over the vocabulary of the logits' directional derivative, exact to rounding: one forward pass in
+    dual numbers each, no Hessian, no differences. Computes in the dtype of the model. Raises ValueError for
+    an unknown parameter or a direction of another shape.
+    """
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # fused attention has no forward-mode derivative
+    try:
+        return [_curvature(model, batch, parameters, direction) for direction in directions]
+    finally:
+        model.set_attn_implementation(before)
+
+
+def principal_direction(u: Tensor, v: Tensor, generator: Generator) -> Tensor:
+    """U Z Vᵀ, Z standard normal: random within the top-r left × top-r right singular subspaces of W_0.
+
+    u: (m, r), v: (n, r), orthonormal columns. Returns (m, n), float64.
+    """
+    inner = torch.randn(u.shape[1], v.shape[1], generator=generator, dtype=torch.float64)
+    return u.double() @ inner @ v.double().mT
+
+
+def gaussian_direction(u: Tensor, v: Tensor, generator: Generator) -> Tensor:
+    """Z, standard normal: (m, n), float64, for u (m, ·) and v (n, ·). Random among all directions."""
+    return torch.randn(u.shape[0], v.shape[0], generator=generator, dtype=torch.float64)
+
+
+def off_principal_direction(u: Tensor, v: Tensor, generator: Generator) -> Tensor:
+    """(I − UUᵀ) Z (I − VVᵀ), Z standard normal: random, with no share in either singular subspace.
+
+    u: (m, r), v: (n, r), orthonormal columns. Returns (m, n), float64; 0 where r is m or n.
+    """
+    z = gaussian_direction(u, v, generator)
+    z = z - u.double() @ (u.double().mT @ z)
+    return z - (z @ v.double()) @ v.double().mT
+
+
+def principal_energy(delta_w: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """‖Uᵀ ΔW V‖_F² / ‖ΔW‖_F²: the share of an update inside the top-r left × top-r right subspace of W_0.
+
+    delta_w: (m, n); u: (m, r), v: (n, r), orthonormal columns. Returns a float64 scalar in [0, 1], NaN where
+    ΔW = 0. Its mean for an update of independent, equally likely directions is (r/m)(r/n) exactly.
+    """
+    inside = u.double().mT @ delta_w.double() @ v.double()
+    return inside.square().sum() / delta_w.double().square().sum()
+
+
+def equal_rms(direction: Tensor) -> Tensor:
+    """The direction at an RMS entry of 1, so that every matrix weighs by its size, as under Adam.
+
+    direction: (m, n), floating. Returns the same shape and dtype; 0 stays.
+    """
+    rms = direction.square().mean().sqrt()
+    return direction / rms if rms > 0 else direction
+
+
+def _curvature(
+    model: PreTrainedModel, batch: Batch, parameters: Mapping[str, Tensor], direction: Direction
+) -> float:
+    for name, v in direction.items():
+        if name not in parameters or parameters[name].shape != v.shape:
+            known = tuple(parameters[name].shape) if name in parameters else "no parameter"
+            raise ValueError(f"direction {name} of shape {tuple(v.shape)} does not fit the model's: {known}")
+    square = sum(float(v.double().square().sum()) for v in direction.values())
+    if square == 0:
+        return float("nan")
+    chosen = {name: parameters[name] for name in direction}
+    unit = {name: (v / square**0.5).to(chosen[name].dtype) for name, v in direction.items()}
+
+    inputs = _inputs(model, batch)
+
+    def logits(weights: dict[str, Tensor]) -> Tensor:
+        return functional_call(model, weights, kwargs=inputs).logits[:, :-1]
+
+    with torch.no_grad():
+        found = jvp(logits, (chosen,), (unit,))
+    p, change = found[0].double().softmax(-1), found[1].double()
+    variance = (p * (change - (p * change).sum(-1, keepdim=True)).square()).sum(-1)
+    return variance[batch.completion_mask].mean().item()
+
+
+def _inputs(model: PreTrainedModel, batch: Batch) -> dict[str, object]:
+    """Prompts and completions side by side, and logits from the last prompt token on.
+
+    Padding sees itself: a row of the mask with nothing in it would be NaN, and spread from there.
+    """
+    prompt = torch.arange(len(batch.prompt_ids), device=batch.prompt_ids.device)
+    prompt = prompt.repeat_interleave(batch.group_size)
+    there = torch.cat([batch.prompt_mask[prompt], batch.completion_mask], 1).bool()
+    width = there.shape[1]
+    seen = torch.ones(width, width, dtype=torch.bool, device=there.device).tril() & there[:, None]
+    seen |= torch.eye(width, dtype=torch.bool, device=there.device)
+    hidden = torch.zeros(seen.shape, dtype=model.dtype, device=there.device)
+    hidden.masked_fill_(~seen, torch.finfo(model.dtype).min)
+    return {
+        "input_ids": torch.cat([batch.prompt_ids[prompt], batch.completion_ids], 1),
+        "attention_mask": hidden[:, None],
+        "position_ids": (there.cumsum(1) - 1).clamp(min=0),
+        "logits_to_keep": batch.completion_ids.shape[1] + 1,
+        "use_cache": False,
+    }
+
+
+# --- Gate I: how far a policy has moved, as the KL divergence between the start's distributions and its
+# --- own.
+
+CHUNK = 8192  # completion positions at once
+Measured = dict[str, float]
+
+
+@torch.no_grad()
+def sequence_kl(p: PreTrainedModel, q: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Σ_t KL(p(· | x, y_<t) ‖ q(· | x, y_<t)) over the tokens of each completion, and their number.
+
+    Returns (P, G) twice, float64: over completions that p sampled, the first is an unbiased estimate of the
+    KL between the two distributions of whole completions, without the noise of the sampled tokens'
+    log-ratios.
+    """
+    total, count = (torch.zeros(batch.completion_ids.shape[0], dtype=torch.float64) for _ in range(2))
+    step = max(1, CHUNK // (batch.group_size * batch.completion_ids.shape[1]))
+    prompts = torch.arange(len(batch.prompt_ids), device=batch.prompt_ids.device)
+    for chosen in prompts.split(step):
+        part = batch.select(chosen)
+        kl = exact_kl(completion_logits(p, part), completion_logits(q, part))
+        first = int(chosen[0]) * batch.group_size
+        rows = slice(first, first + len(kl))
+        total[rows] = kl.masked_fill(~part.completion_mask, 0.0).sum(1).cpu()
+        count[rows] = part.completion_mask.sum(1).double().cpu()
+    return total.view(-1, batch.group_size), count.view(-1, batch.group_size)
+
+
+def mean_kl(kl: Tensor, tokens: Tensor) -> tuple[Measured, Measured]:
+    """Means per token and per sequence, and their standard errors over prompts drawn at random.
+
+    kl, tokens: (P, G) of `sequence_kl`. The completions of a prompt count together, and the mean per token,
+    a ratio of two sums, has the error of its linearisation. Returns ({"token", "sequence"}, the same of the
+    errors), which are NaN for a single prompt.
+    """
+    sums, sizes, prompts = kl.sum(1), tokens.sum(1), len(kl)
+    rate = sums.sum() / sizes.sum()
+    means = {"token": rate.item(), "sequence": kl.mean().item()}
+    scale = math.sqrt(prompts / (prompts - 1)) if prompts > 1 else math.nan
+    errors = {
+        "token": scale * torch.linalg.vector_norm(sums - rate * sizes).item() / sizes.sum().item(),
+        "sequence": scale * torch.linalg.vector_norm(kl.mean(1) - kl.mean()).item() / prompts,
+    }
+    return means, errors
+
+
+def policy_drift(
+    start: PreTrainedModel,
+    now: PreTrainedModel,
+    prompts: tuple[Tensor, Tensor],
+    *,
+    samples: int,
+    max_new_tokens: int,
+    pad_id: int,
+    end_id: int,
+    seed: object,
+) -> dict[str, float]:
+    """KL(π_0 ‖ π_t) on completions of π_0, "forward", and KL(π_t ‖ π_0) on completions of π_t, "reverse".
+
+    prompts: ids and mask, (P, L), of held-out problems; samples: completions of each, at temperature 1, both
+    policies with the same uniform numbers. Returns forward_kl, reverse_kl (nats a token, exact over the
+    vocabulary), forward_kl_sequence, reverse_kl_sequence (nats a completion), and each with _se.
+    """
+    found: dict[str, float] = {}
+    for name, (p, q) in {"forward": (start, now), "reverse": (now, start)}.items():
+        generator = seeded_generator("drift", seed)
+        batch = sample(
+            *(p, *prompts),
+            samples=samples,
+            max_new_tokens=max_new_tokens,
+            pad_id=pad_id,
+            end_id=end_id,
+            generator=generator,
+        )
+        means, errors = mean_kl(*sequence_kl(p, q, batch))
+        for unit, suffix in (("token", ""), ("sequence", "_sequence")):
+            found[f"{name}_kl{suffix}"] = means[unit]
+            found[f"{name}_kl{suffix}_se"] = errors[unit]
+    return found
+
+
+RANDOM_DIRECTIONS = {
+    "principal": principal_direction,
+    "off_principal": off_principal_direction,
+    "gaussian": gaussian_direction,
+}
+Update = Mapping[str, Tensor]  # by parameter name
+Named = tuple[str, str, Update]  # of which run, which direction
+
+
+def drift_rows(
+    start: PreTrainedModel,
+    snapshots: Iterator[tuple[int, PreTrainedModel]],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    config: ModelProbes,
+    *,
+    max_new_tokens: int,
+    seed: object,
+) -> list[Row]:
+    """KL between the start and each snapshot, `forward_kl` and `reverse_kl` as `drift.policy_drift` has them.
+
+    snapshots: step and model, one at a time. The prompts are the first held-out validation problems of the
+    task, the same at every step, and so are the uniform numbers that sample their completions.
+    """
+    prompts = _prompts(start, tokenizer, task, config.drift_prompts)
+    rows = []
+    for step, now in snapshots:
+        found = policy_drift(
+            start,
+            now,
+            prompts,
+            samples=config.samples,
+            max_new_tokens=max_new_tokens,
+            pad_id=tokenizer.pad_token_id,
+            end_id=tokenizer.eos_token_id,
+            seed=seed,
+        )
+        rows += [Row(step, metric, value) for metric, value in found.items()]
+    return rows
+
+
+def curvature_rows(
+    start: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    directions: Iterator[Named],
+    config: ModelProbes,
+    *,
+    max_new_tokens: int,
+    seed: object,
+) -> list[tuple[str, str, Row]]:
+    """Mean `curvature` μ of each (run, direction) over its draws, and `curvature_se` where there are several.
+
+    All directions are measured on the same completions, sampled by the model: their ratios are known better
+    than each by itself. Step 0, as this is a matter of W_0 alone.
+    """
+    batch = sample(
+        *(start, *_prompts(start, tokenizer, task, config.curvature_prompts)),
+        samples=config.samples,
+        max_new_tokens=max_new_tokens,
+        pad_id=tokenizer.pad_token_id,
+        end_id=tokenizer.eos_token_id,
+        generator=seeded_generator("curvature", seed),
+    )
+    found: dict[tuple[str, str], list[float]] = {}
+    for run, name, direction in directions:
+        found.setdefault((run, name), []).extend(fisher_curvature(start, batch, [direction]))
+    rows = []
+    for (run, name), values in found.items():
+        draws = torch.tensor(values, dtype=torch.float64)
+        rows.append((run, name, Row(0, "curvature", draws.mean().item())))
+        if len(values) > 1:
+            error = draws.std().item() / math.sqrt(len(values))
+            rows.append((run, name, Row(0, "curvature_se", error)))
+    return rows
+
+
+def named_directions(
+    weights: Mapping[str, Decomposition], updates: Mapping[str, Update], rank: int, draws: int, seed: object
+) -> Iterator[Named]:
+    """The directions of Gate II, `draws` of each random one.
+
+    weights: W_0's leading triplets, at least `rank` of them, by parameter name; updates: ΔW by run. W_0's
+    own, under the name `START` and with equal RMS in all matrices: `principal_reconstruction` Σ_{i≤r} σ_i u_i
+    v_iᵀ, `principal` and `off_principal` (see `curvature`), `gaussian`. Of each run: its `update`, and
+    `permuted_update`, the same entries in random places of their matrix.
+    """
+    top = {n: (w.u[:, :rank], w.sigma[:rank], w.v[:, :rank]) for n, w in weights.items()}
+    rebuilt = {n: equal_rms((u * sigma) @ v.mT) for n, (u, sigma, v) in top.items()}
+    yield START, "principal_reconstruction", rebuilt
+    for draw in range(draws):
+        for name, random in RANDOM_DIRECTIONS.items():
+            draws_of = {n: seeded_generator(name, seed, draw, n) for n in top}
+            yield START, name, {n: equal_rms(random(u, v, draws_of[n])) for n, (u, _, v) in top.items()}
+    for run, update in updates.items():
+        yield run, "update", update
+        for draw in range(draws):
+            draws_of = {n: seeded_generator("permuted_update", seed, run, draw, n) for n in update}
+            yield run, "permuted_update", {n: permuted(w, draws_of[n]) for n, w in update.items()}
+
+
+def _prompts(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, number: int
+) -> tuple[Tensor, Tensor]:
+    chosen = problems(task, split="validation", number=number, seed="evaluation")
+    ids, mask = encode_prompts(tokenizer, [problem.prompt for problem in chosen])
+    return ids.to(model.device), mask.to(model.device)

@@ -1,0 +1,1 @@
+"""What is run: tasks, settings, plans and profiles."""

@@ -1,0 +1,213 @@
+"""Matched controls and causal probes that go beyond the paper: settings in, `RunConfig`s out.
+
+Each changes one thing that the paper's comparisons leave confounded or untested. How the settings without a
+counterpart in the papers were chosen: SGD's learning rate by the search beside `SGD_RATE`; the rest by a rule
+that is stated where it is used.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from paper_lib.study.run_config import Projection, RunConfig, Subnetwork
+from paper_lib.study.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, Task
+
+# --- Every run of the paper with its controls, and a stage of pretraining: settings in, `RunConfig`s out.
+
+MIX_ALPHAS = (0.75, 0.5, 0.25, 0.05, 0.01)
+
+
+def pretraining_stage(name: str, **changes: Any) -> RunConfig:
+    """A stage of pretraining: demonstrations of every task, cosine schedule."""
+    settings: dict[str, Any] = {
+        "objective": "sft",
+        "start": "scratch",
+        "tasks": (CHAIN_SUM, NUMBER_SORTING, MORE_TERMS, LARGER_NUMBERS),
+        "weights": (0.64, 0.16, 0.1, 0.1),
+        "prompts_per_step": 128,
+        "samples_per_prompt": 1,
+        "learning_rate": 2e-3,
+        "schedule": "cosine",
+        "warmup_fraction": 0.05,
+        "max_new_tokens": 32,
+        "snapshot_every": 200,
+    }
+    return RunConfig(name=name, **(settings | changes))
+
+
+def study_runs(
+    *,
+    task: Task,
+    second_task: Task,
+    sft: dict[str, Any],
+    policy: dict[str, Any],
+    K: int,
+) -> tuple[RunConfig, ...]:
+    """Every run of the paper and its controls. sft: settings of the first stage; policy: of all runs from
+    the anchor.
+
+    The branch of projected training is at a fifth of the run, as in §4.2.
+    """
+    first = RunConfig(name="sft", objective="sft", start="base", tasks=(task,), **sft)
+    opd = RunConfig(name="opd", objective="opd", tasks=(task,), **policy)
+    batch = opd.prompts_per_step * opd.samples_per_prompt
+    branch, sft_branch = opd.steps // 5, first.steps // 5
+    rlvr = replace(opd, name="rlvr", objective="rlvr")
+    matched = replace(opd, name="sft_matched", objective="sft", prompts_per_step=batch, samples_per_prompt=1)
+    kept = [
+        replace(
+            opd,
+            name=f"opd_tokens_{selection}_{round(100 * rho)}",
+            token_selection=selection,
+            keep_fraction=rho,
+        )
+        for selection in ("top_gap", "random")
+        for rho in (0.5, 0.25)
+    ]
+    mixes = [replace(opd, name=f"mix_{alpha:g}", objective="mix", alpha=alpha) for alpha in MIX_ALPHAS]
+
+    early = Projection(basis="early", K=K)
+    return (
+        first,
+        opd,
+        rlvr,
+        matched,
+        replace(opd, name="opd_exact", estimator="exact"),
+        replace(opd, name="opd_small_teacher", teacher="teacher_small"),
+        replace(opd, name="opd_second_domain", tasks=(second_task,)),
+        *kept,
+        replace(opd, name="opd_teacher_rollouts", rollout_policy="teacher"),
+        *mixes,
+        replace(opd, name="opd_sibling", stream="sibling", steps=branch),
+        projected(opd, "early", branch, early),
+        projected(opd, "early_update", branch, replace(early, constrain="update")),
+        projected(opd, "early_both", branch, replace(early, constrain="both")),
+        projected(opd, "random", branch, Projection(basis="random", K=K)),
+        projected(opd, "other_seed", branch, Projection(basis="other_seed", K=K, source="opd_sibling")),
+        projected(opd, "principal", branch, Projection(basis="principal", K=K)),
+        projected(first, "early", sft_branch, early),
+        projected(first, "random", sft_branch, Projection(basis="random", K=K)),
+    )
+
+
+def projected(parent: RunConfig, label: str, at: int, projection: Projection) -> RunConfig:
+    """The run that goes on from the state of `parent` after `at` steps, confined."""
+    return replace(
+        parent, name=f"{parent.name}_projected_{label}", branch=(parent.name, at), projection=projection
+    )
+
+
+UNIT_ALPHAS = (0.5, 0.25, 0.05)
+RATE_FACTORS = (0.5, 2.0)
+SGD_MOMENTUM = 0.9
+# From a search on seed 100, which no result uses, at the reference settings: the rate of the highest
+# validation accuracy, as the mean of the last three snapshots. In percent, with a standard error of about
+# 1.2 near the top; the anchor has 80.4, and AdamW 90.3 at the end, 89.0 as that mean:
+#
+#   rate                 0.0003   0.001   0.003   0.005   0.01   0.03    0.1   0.3
+#   last snapshot          84.8    90.8    92.8    92.9   91.0   62.1    7.9   0.0
+#   mean of last three     84.5    89.8    91.9    91.1   85.6   66.4   10.4   0.0
+SGD_RATE = 0.003
+
+
+def control_runs(
+    runs: tuple[RunConfig, ...],
+    *,
+    rotated_layers: tuple[int, ...],
+    sgd_rate: float,
+    ks: tuple[int, ...],
+    wide_ks: tuple[int, ...],
+    branches: tuple[float, ...],
+) -> tuple[RunConfig, ...]:
+    """The probes of a study. runs: what `study_runs` gave. rotated_layers: half of the student's layers.
+    ks: sizes of OPD's early V_K beside the study's own; wide_ks: of SFT's, which needs more directions for
+    the same share of its update, the last also of a random V for OPD. branches: shares of the run after which
+    V_K is taken, beside the study's fifth."""
+    by_name = {run.name: run for run in runs}
+    sft, opd, rlvr, matched = (by_name[name] for name in ("sft", "opd", "rlvr", "sft_matched"))
+    mix = by_name["mix_0.5"]
+    return (
+        opd_as_sft(sft, opd),
+        *(replace(mix, name=f"mix_{a:g}_unit", alpha=a, mix_scale="unit") for a in UNIT_ALPHAS),
+        *(swept for run in (opd, rlvr, matched) for swept in rate_and_batch(run)),
+        *projections(by_name, ks=ks, wide_ks=wide_ks, branches=branches),
+        replace(opd, name="opd_subnetwork_found", subnetwork=Subnetwork(source="opd")),
+        replace(opd, name="opd_subnetwork_random", subnetwork=Subnetwork(source="opd", entries="random")),
+        sgd(opd, sgd_rate),
+        replace(opd, name="opd_rotated", rotated_layers=rotated_layers),
+        replace(opd, name="opd_restream", stream="restream"),
+        replace(sft, name="sft_small", base="base_small"),
+        replace(opd, name="opd_small_student", base="base_small", anchor="sft_small"),
+        replace(opd, name="opd_moe_teacher", teacher="teacher_moe"),
+    )
+
+
+def opd_as_sft(sft: RunConfig, opd: RunConfig) -> RunConfig:
+    """OPD where `sft_matched` is SFT: at SFT's start, rate, schedule, warm-up, β₂, steps and completions a
+    step."""
+    batch = sft.prompts_per_step * sft.samples_per_prompt
+    return replace(
+        sft,
+        name="opd_as_sft",
+        objective="opd",
+        teacher=opd.teacher,
+        prompts_per_step=batch // opd.samples_per_prompt,
+        samples_per_prompt=opd.samples_per_prompt,
+        demonstration_noise=0.0,
+    )
+
+
+def rate_and_batch(run: RunConfig) -> tuple[RunConfig, ...]:
+    """The run at half and twice its learning rate, and with a quarter of its prompts a step: rate and batch
+    set the size of the update and its noise (the paper's OPD and RLVR differ eightfold in batch)."""
+    rates = [run.learning_rate * factor for factor in RATE_FACTORS]
+    prompts = run.prompts_per_step // 4
+    batch = prompts * run.samples_per_prompt
+    return (
+        *(replace(run, name=f"{run.name}_lr_{rate:g}", learning_rate=rate) for rate in rates),
+        replace(run, name=f"{run.name}_batch_{batch}", prompts_per_step=prompts),
+    )
+
+
+def projections(
+    runs: dict[str, RunConfig], *, ks: tuple[int, ...], wide_ks: tuple[int, ...], branches: tuple[float, ...]
+) -> tuple[RunConfig, ...]:
+    """Projected runs at other K, other branches and other targets than the study's, and of matched SFT, which
+    goes on learning after the branch where SFT does not."""
+
+    def sized(name: str, K: int) -> RunConfig:
+        run = runs[name]
+        assert run.projection is not None
+        return replace(run, name=f"{name}_k{K}", projection=replace(run.projection, K=K))
+
+    early, sft_early = runs["opd_projected_early"], runs["sft_projected_early"]
+    assert sft_early.projection is not None
+    assert early.projection is not None
+    assert early.branch is not None
+    later = [
+        replace(
+            early,
+            name=f"{early.name}_at_{round(100 * share)}",
+            branch=("opd", round(share * early.steps)),
+        )
+        for share in branches
+    ]
+    update = replace(sft_early.projection, constrain="update")
+    matched = [
+        projected(runs["sft_matched"], label, early.branch[1], replace(early.projection, basis=label))
+        for label in ("early", "random")
+    ]
+    return (
+        *(sized(early.name, K) for K in ks),
+        *later,
+        *(sized("opd_projected_random", K) for K in wide_ks[-1:]),
+        *(sized(sft_early.name, K) for K in wide_ks),
+        replace(sft_early, name=f"{sft_early.name}_update", projection=update),
+        *matched,
+    )
+
+
+def sgd(opd: RunConfig, rate: float) -> RunConfig:
+    """OPD under SGD with momentum μ. Its decay is such that both optimizers shrink a weight by η λ a step in
+    the long run, η and λ being AdamW's: λ_SGD = λ (1 − μ) η / η_SGD."""
+    decay = opd.weight_decay * (1 - SGD_MOMENTUM) * opd.learning_rate / rate
+    return replace(opd, name="opd_sgd", sgd_momentum=SGD_MOMENTUM, learning_rate=rate, weight_decay=decay)

@@ -1,0 +1,181 @@
+"""What to run: the profiles as constants."""
+
+from dataclasses import replace
+from typing import Any
+
+from paper_lib.errors import CompanionError
+from paper_lib.study.config import DiagnosticsConfig, EvaluationConfig, ModelProbes, Profile
+from paper_lib.study.lineages import (
+    MOE_TEACHER_LINEAGE,
+    SMALL_SORTING,
+    SMALL_STUDENT_LINEAGE,
+    SMALL_SUMS,
+    SMOKE_LINEAGES,
+    SMOLLM2_LINEAGE,
+    STUDENT_LINEAGE,
+    TEACHER_LINEAGE,
+)
+from paper_lib.study.plan import SGD_RATE, control_runs, study_runs
+from paper_lib.study.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, UNSEEN_OPERATORS
+
+MAIN_RUNS = ("sft", "opd", "rlvr")
+
+_SFT: dict[str, Any] = {
+    "samples_per_prompt": 1,
+    "schedule": "cosine",
+    "warmup_fraction": 0.1,
+    "betas": (0.9, 0.95),
+    "demonstration_noise": 0.04,
+}
+
+LAPTOP = Profile(
+    name="laptop",
+    models="models",
+    lineages=(STUDENT_LINEAGE, TEACHER_LINEAGE),
+    runs=study_runs(
+        task=CHAIN_SUM,
+        second_task=NUMBER_SORTING,
+        sft={
+            **_SFT,
+            "steps": 160,
+            "prompts_per_step": 256,
+            "learning_rate": 1e-4,
+            "snapshot_every": 16,
+        },
+        policy={"steps": 100, "learning_rate": 1e-5, "snapshot_every": 10},
+        K=3,
+    ),
+    main_runs=MAIN_RUNS,
+    main_seeds=(0, 1, 2),
+    diagnostics=DiagnosticsConfig(model_probes=ModelProbes(drift_prompts=32, draws=2)),
+    evaluation=EvaluationConfig(variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)),
+)
+
+REFERENCE = replace(
+    LAPTOP,
+    name="reference",
+    lineages=(STUDENT_LINEAGE, TEACHER_LINEAGE, SMALL_STUDENT_LINEAGE, MOE_TEACHER_LINEAGE),
+    probes=control_runs(
+        LAPTOP.runs,
+        rotated_layers=(1, 3),
+        sgd_rate=SGD_RATE,
+        ks=(1, 6, 12),
+        wide_ks=(6, 12),
+        branches=(0.1, 0.4),
+    ),
+    seeds=tuple(range(5)),
+    main_runs=(*MAIN_RUNS, "sft_matched"),
+    main_seeds=tuple(range(8)),
+    diagnostics=DiagnosticsConfig(),
+    committed=True,
+)
+
+SMOLLM2 = Profile(
+    name="smollm2",
+    models="runs/smollm2/models",
+    lineages=(SMOLLM2_LINEAGE,),
+    runs=study_runs(
+        task=CHAIN_SUM,
+        second_task=NUMBER_SORTING,
+        sft={
+            **_SFT,
+            "steps": 100,
+            "prompts_per_step": 128,
+            "learning_rate": 2e-5,
+            "snapshot_every": 10,
+        },
+        policy={"steps": 100, "prompts_per_step": 16, "learning_rate": 2e-6, "snapshot_every": 10},
+        K=8,
+    ),
+    diagnostics=DiagnosticsConfig(
+        principal_rank=16,
+        angle_k=72,
+        K=8,
+        hill_k=64,
+        energy_k=16,
+        model_probes=ModelProbes(drift_prompts=8, drift_runs=(), curvature_prompts=4, draws=1, samples=2),
+    ),
+    evaluation=EvaluationConfig(
+        final_problems=128, variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)
+    ),
+)
+
+_SMOKE_RUNS = study_runs(
+    task=SMALL_SUMS,
+    second_task=SMALL_SORTING,
+    sft={
+        **_SFT,
+        "steps": 20,
+        "prompts_per_step": 64,
+        "learning_rate": 1e-4,
+        "max_new_tokens": 12,
+        "snapshot_every": 4,
+    },
+    policy={
+        "steps": 10,
+        "prompts_per_step": 8,
+        "learning_rate": 1e-5,
+        "max_new_tokens": 12,
+        "snapshot_every": 2,
+    },
+    K=2,
+)
+# One probe of each kind.
+_SMOKE_PROBES = (
+    "opd_as_sft",
+    "mix_0.25_unit",
+    "opd_lr_2e-05",
+    "opd_batch_16",
+    "opd_projected_early_k1",
+    "opd_projected_early_at_40",
+    "sft_projected_early_update",
+    "sft_matched_projected_early",
+    "sft_matched_projected_random",
+    "opd_subnetwork_found",
+    "opd_subnetwork_random",
+    "opd_sgd",
+    "opd_rotated",
+    "opd_restream",
+    "sft_small",
+    "opd_small_student",
+    "opd_moe_teacher",
+)
+
+SMOKE = Profile(
+    name="smoke",
+    models="runs/smoke/models",
+    lineages=SMOKE_LINEAGES,
+    runs=_SMOKE_RUNS,
+    probes=tuple(
+        run
+        for run in control_runs(
+            _SMOKE_RUNS, rotated_layers=(1,), sgd_rate=SGD_RATE, ks=(1,), wide_ks=(4,), branches=(0.4,)
+        )
+        if run.name in _SMOKE_PROBES
+    ),
+    main_runs=MAIN_RUNS,
+    main_seeds=(0, 1),
+    diagnostics=DiagnosticsConfig(
+        principal_rank=2,
+        angle_k=8,
+        K=2,
+        hill_k=8,
+        energy_k=2,
+        model_probes=ModelProbes(drift_prompts=8, curvature_prompts=8, draws=2, samples=2),
+    ),
+    evaluation=EvaluationConfig(
+        snapshot_problems=32,
+        final_problems=64,
+        variant_problems=64,
+        variants=(replace(SMALL_SUMS, name="more_terms", terms=(4, 4)), SMALL_SORTING),
+    ),
+)
+
+PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, REFERENCE, SMOLLM2)}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile of that name; CompanionError names the known ones."""
+    if name not in PROFILES:
+        raise CompanionError(f"no profile {name!r}; there are {', '.join(PROFILES)}")
+    return PROFILES[name]

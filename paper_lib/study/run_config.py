@@ -1,0 +1,192 @@
+"""The settings of one training run."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from paper_lib.errors import require, require_choices, require_counts
+from paper_lib.study.tasks import CHAIN_SUM, Task
+
+# --- What confines training: the settings of a projection and of a subnetwork.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """Which subspace confines training, and what it confines (Shen et al. 2026, §4.2).
+
+    basis: V_K of the parent run's update at the branch ("early"), of a run with other rollouts
+    ("other_seed"), a random one ("random"), or the top-K right singular vectors of W_0 ("principal").
+    source: the run whose update gives V_K, where it is not the parent.
+    """
+
+    basis: Literal["early", "other_seed", "random", "principal"]
+    K: int
+    constrain: Literal["gradient", "update", "both"] = "gradient"
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require_counts(self, "K")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subnetwork:
+    """Which entries of the projection matrices are trained (Yu et al. 2026, arXiv 2606.13657).
+
+    entries: those that the run `source` of the same seed visibly changed between its W_0 and its end
+    ("found"), or as many of each matrix, drawn uniformly ("random").
+    """
+
+    source: str
+    entries: Literal["found", "random"] = "found"
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        require("source", self.source, bool(self.source), "the name of a run")
+
+
+Objective = Literal["sft", "opd", "rlvr", "mix"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run. alpha mixes the advantages (1 = OPD, 0 = RLVR); keep_fraction is the share ρ of
+    tokens kept.
+
+    start: the weights W_0: "scratch", "base", or "anchor" (the end of an SFT run of the same seed, stored
+    as bf16). branch: (run, step) whose exact training state this run continues from; it then shares that
+    run's W_0. snapshot_every: optimizer steps between snapshots; the last step is always kept. stream: draws
+    other problems and rollouts with the same seed. Runs of one seed otherwise share their problems.
+
+    What follows is None where a run does without it. mix_scale "unit": each advantage over its RMS before
+    they are mixed. sgd_momentum: SGD in place of AdamW. subnetwork: the only entries that are trained.
+    rotated_layers: layers of W_0 whose heads are rotated and permuted, the function unchanged. base, anchor:
+    the pretrained model and the SFT run that this run starts from, where not `base` and `sft`.
+    """
+
+    name: str
+    objective: Objective
+    start: Literal["scratch", "base", "anchor"] = "anchor"
+    tasks: tuple[Task, ...] = (CHAIN_SUM,)
+    weights: tuple[float, ...] = (1.0,)
+    steps: int = 120
+    prompts_per_step: int = 32
+    samples_per_prompt: int = 8
+    demonstration_noise: float = 0.0
+    learning_rate: float = 1e-5
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_fraction: float = 0.0
+    final_fraction: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.98)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    max_gradient_norm: float = 1.0
+    temperature: float = 1.0
+    max_new_tokens: int = 24
+    teacher: str = "teacher"
+    estimator: Literal["sampled", "exact"] = "sampled"
+    alpha: float = 1.0
+    token_selection: Literal["all", "top_gap", "random"] = "all"
+    keep_fraction: float = 1.0
+    rollout_policy: Literal["student", "teacher"] = "student"
+    updates_per_batch: int = 1
+    clip: tuple[float, float] = (0.2, 0.28)
+    projection: Projection | None = None
+    branch: tuple[str, int] | None = None
+    snapshot_every: int = 12
+    stream: str = ""
+    mix_scale: Literal["unit"] | None = None
+    sgd_momentum: float | None = None
+    subnetwork: Subnetwork | None = None
+    rotated_layers: tuple[int, ...] | None = None
+    base: str | None = None
+    anchor: str | None = None
+
+    def __post_init__(self) -> None:
+        require_choices(self)
+        self._require_numbers()
+        whole = self.steps % self.updates_per_batch == self.snapshot_every % self.updates_per_batch == 0
+        dividing = "a divisor of steps and of snapshot_every"
+        require("updates_per_batch", self.updates_per_batch, whole, dividing)
+        if self.objective in ("rlvr", "mix"):
+            group = self.samples_per_prompt
+            require("samples_per_prompt", group, group >= 2, "a group, 2 or more")
+        if self.token_selection == "all":
+            require("keep_fraction", self.keep_fraction, self.keep_fraction == 1, "1 where all are kept")
+        one_each = len(self.weights) == len(self.tasks) > 0 and min(self.weights) > 0
+        require("weights", self.weights, one_each, f"{len(self.tasks)} above 0, one a task")
+        if self.estimator == "exact":
+            only = "opd, the only one with an exact form"
+            require("objective", self.objective, self.objective == "opd", only)
+        self._require_start()
+        self._require_optional()
+
+    def _require_numbers(self) -> None:
+        """Every number lies in its range."""
+        counts = ("steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "snapshot_every")
+        require_counts(self, *counts, "updates_per_batch")
+        for name in ("learning_rate", "epsilon", "max_gradient_norm", "temperature"):
+            require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
+        for name in ("demonstration_noise", "warmup_fraction", "final_fraction", "alpha"):
+            require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a value in [0, 1]")
+        require("keep_fraction", self.keep_fraction, 0 < self.keep_fraction <= 1, "a value in (0, 1]")
+        require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
+        require("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "values in [0, 1)")
+        low, high = self.clip
+        require("clip", self.clip, 0 < low <= 1 and high > 0, "two above 0, the first at most 1")
+
+    def _require_start(self) -> None:
+        """What a run starts from fits what it does."""
+        if self.branch is not None:
+            inside = 0 < self.branch[1] < self.steps and self.branch[1] % self.snapshot_every == 0
+            span = f"a step in (0, {self.steps}) and a multiple of snapshot_every={self.snapshot_every}"
+            require("branch", self.branch, inside, span)
+        if self.projection is not None:
+            continued = "(run, step): a projected run continues another"
+            require("branch", self.branch, self.branch is not None, continued)
+        if self.anchor is not None:
+            named = bool(self.anchor) and self.start == "anchor"
+            require("anchor", self.anchor, named, "the name of a run, for a run that starts from an anchor")
+        if self.base is not None:
+            named = bool(self.base) and self.start != "scratch"
+            require("base", self.base, named, "the name of a model, for a run that starts from one")
+        if self.rotated_layers is not None:
+            layers = self.rotated_layers
+            distinct = len(set(layers)) == len(layers) > 0 <= min(layers)
+            require("rotated_layers", layers, distinct, "distinct layers, counted from 0, at least one")
+            whole = self.branch is None and self.start != "scratch"
+            fits = "None in a run from scratch or continued from another"
+            require("rotated_layers", layers, whole, fits)
+
+    def _require_optional(self) -> None:
+        if self.mix_scale is not None:
+            mixes = self.objective == "mix" and self.rollout_policy == "student"
+            require("mix_scale", self.mix_scale, mixes, "None but in a mix on the student's rollouts")
+        if self.sgd_momentum is not None:
+            require("sgd_momentum", self.sgd_momentum, 0 <= self.sgd_momentum < 1, "a value in [0, 1)")
+        if self.subnetwork is not None:
+            alone = self.projection is None and self.branch is None and self.rotated_layers is None
+            fits = "None in a run that is projected, continued from another or rotated"
+            require("subnetwork", self.subnetwork, alone, fits)
+
+    def learning_rates(self) -> tuple[float, ...]:
+        """Learning rate of each optimizer step: linear warm-up, then constant or a cosine to final_fraction
+        of it."""
+        warmup = round(self.warmup_fraction * self.steps)
+        rates = []
+        for step in range(self.steps):
+            if step < warmup:
+                factor = (step + 1) / warmup
+            elif self.schedule == "constant":
+                factor = 1.0
+            else:
+                progress = (step - warmup) / max(1, self.steps - 1 - warmup)
+                factor = (
+                    self.final_fraction + (1 - self.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
+                )
+            rates.append(self.learning_rate * factor)
+        return tuple(rates)
+
+    def snapshot_steps(self) -> tuple[int, ...]:
+        """Steps whose weights are kept, from 0 (W_0) to the last."""
+        return (*range(0, self.steps, self.snapshot_every), self.steps)

@@ -1,0 +1,85 @@
+"""The exercises of the notebooks, and what to say to an answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from paper_lib.errors import CompanionError
+from paper_lib.tables import read_table
+from paper_lib.teaching.exercises import (
+    checkpoints,
+    controls,
+    diagnostics,
+    locking,
+    rotation,
+    sparsity,
+    training,
+)
+from paper_lib.teaching.judging import Exercise, Wrong
+
+_BY_NOTEBOOK = (
+    training,
+    diagnostics,
+    sparsity,
+    rotation,
+    locking,
+    controls,
+    checkpoints,
+)
+EXERCISES: dict[str, Exercise] = {each.name: each for module in _BY_NOTEBOOK for each in module.EXERCISES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What `check` says: whether the answer is right, and a message that says why or where to look."""
+
+    exercise: str
+    right: bool
+    message: str
+    answered: bool = True
+
+    def __repr__(self) -> str:
+        return f"{self.exercise} {self._state}: {self.message}"
+
+    def _repr_markdown_(self) -> str:
+        mark = ("✓" if self.right else "✗") if self.answered else "…"
+        return f"**{self.exercise} {mark} {self._state}.** {self.message}"
+
+    @property
+    def _state(self) -> str:
+        if not self.answered:
+            return "not answered yet"
+        return "right" if self.right else "not yet"
+
+
+def check(exercise: str, answer: Any, *, tables: Mapping[str, Any] | None = None) -> Verdict:
+    """Judge the answer to one exercise, such as "05-2".
+
+    answer: what the exercise asks for; ... or None is "not answered yet". tables: those of the notebook by
+    name, as tables or paths, for exercises that are judged by them; the right answer is computed from them
+    anew, so that it is right for any profile. Raises CompanionError for an unknown exercise and where a table
+    is missing; what is wrong with an answer, an exception in a function included, is in the verdict.
+    """
+    if exercise not in EXERCISES:
+        raise CompanionError(f"no exercise {exercise!r}; there are {', '.join(EXERCISES)}")
+    known = EXERCISES[exercise]
+    if answer is ... or answer is None:
+        place = "put your answer in place of `...`"
+        return Verdict(exercise=exercise, right=False, message=place, answered=False)
+    frames = {name: _table(exercise, name, tables or {}) for name in known.tables}
+    try:
+        return Verdict(exercise=exercise, right=True, message=known.judge(answer, frames))
+    except Wrong as wrong:
+        return Verdict(exercise=exercise, right=False, message=str(wrong))
+
+
+def _table(exercise: str, name: str, tables: Mapping[str, Any]) -> pd.DataFrame:
+    if name not in tables:
+        raise CompanionError(
+            f"exercise {exercise} is judged by the table {name!r}: pass tables={{{name!r}: {name}, …}}"
+        )
+    table = tables[name]
+    return read_table(table) if isinstance(table, str | Path) else table

@@ -1,0 +1,144 @@
+"""The exercises of 06_controls: which tokens count, what α mixes, how many seeds decide."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from paper_lib.teaching.judging import Case, Exercise, Frames, judge_function, judge_numbers
+from paper_lib.training.objectives import retained
+
+MOST_SEEDS = 10_000
+
+
+def _retention(answer: Any, tables: Frames) -> str:
+    gaps = (
+        [0.1, -2.0, 1.5, 0.4, -0.3, 0.9, -1.1],
+        [2.0, -3.0, 0.5, 0.2, 1.0],
+        [-0.2, 0.7, -1.4, 0.3, 0.6, -0.9, 1.2, 0.1, -0.5, 0.8],
+    )
+    cases = [
+        Case(name=f"{len(gap)} tokens, ρ = {keep}", arguments=(torch.tensor(gap, dtype=torch.float64), keep))
+        for gap, keep in zip(gaps, (0.5, 0.25, 0.25), strict=True)
+    ]
+    judge_function(
+        answer,
+        _top_gap,
+        returns="a tensor of (T,) weights",
+        cases=cases,
+        mistakes=(
+            (lambda r, keep: _top_gap(-r, keep), "the smallest gaps: keep where the student is most above"),
+            (
+                lambda r, keep: _top_gap(r.abs(), keep),
+                "the largest |r_t|: the paper keeps the largest r_t",
+            ),
+            (
+                lambda r, keep: _top_gap(r, math.floor(keep * len(r)) / len(r)),
+                "rounded down: ⌈ρT⌉ tokens are kept, so that a short response keeps one",
+            ),
+            (
+                lambda r, keep: (_top_gap(r, keep) > 0).double(),
+                "not rescaled: those kept stand for all T",
+            ),
+            (
+                lambda r, keep: (_top_gap(r, keep) > 0).double() / keep,
+                "rescaled by 1/ρ: the factor is T over the number that is kept, ⌈ρT⌉",
+            ),
+        ),
+    )
+    return "The weights of a response add up to T, so that a control changes the tokens and not the scale."
+
+
+def _top_gap(gap: Tensor, keep: float) -> Tensor:
+    mask = torch.ones(1, len(gap), dtype=torch.bool)
+    return retained(gap[None], mask, keep_fraction=keep, selection="top_gap", noise=None)[0].double()
+
+
+def _balance(answer: Any, tables: Frames) -> str:
+    curves = tables["curves"]
+    rows = curves[curves["metric"] == "gradient_norm"].sort_values("step")
+    norms = rows.groupby("run")["value"].mean()
+    first = rows.groupby(["run", "seed"])["value"].first().groupby("run").mean()
+    opd, rlvr = norms["opd"], norms["rlvr"]
+    judge_numbers(
+        answer,
+        rlvr / (opd + rlvr),
+        unit="one α in (0, 1)",
+        relative=0.02,
+        mistakes=(
+            (opd / (opd + rlvr), "that weighs the larger gradient more: set α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖"),
+            (0.5, "equal weights give equal parts only where the two gradients have one norm"),
+            (rlvr / opd, "a quotient of the norms: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ for α"),
+            (opd / rlvr, "a quotient of the norms: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ for α"),
+            (
+                first["rlvr"] / (first["opd"] + first["rlvr"]),
+                "from the first step alone, one noisy batch: take the mean over the run",
+            ),
+        ),
+    )
+    return "Below this α most of the mixed gradient is RLVR's: a raw α is no share."
+
+
+def _seeds(answer: Any, tables: Frames) -> str:
+    samples = (
+        [0.9, 1.4, 0.2, 1.6, 0.7],
+        [0.31, -0.42, 0.55, 0.12],
+        [-1.0, -1.3, -0.8, -1.1],
+        [0.5, 1.9, -0.6],
+    )
+    judge_function(
+        answer,
+        seeds_needed,
+        returns="a whole number of seeds",
+        cases=[Case(name=f"differences {s}", arguments=(np.array(s),)) for s in samples],
+        mistakes=(
+            (
+                lambda d: _needed(d, quantile=lambda n: 1.96),
+                "1.96 is for a known deviation: with N seeds take Student's t with N − 1 degrees of freedom",
+            ),
+            (
+                lambda d: _needed(d, quantile=lambda n: _student(len(d))),
+                "t for the seeds you have: its degrees of freedom change with the N you ask for",
+            ),
+            (
+                lambda d: _needed(d, quantile=lambda n: _student(n, level=0.9)),
+                "a one-sided 95 %: the interval has 2.5 % on either side",
+            ),
+            (lambda d: _needed(d, correction=0), "the deviation divides by N, not by N − 1"),
+            (lambda d: _needed(d, power=1.0), "the half width is t s / √N, not t s / N"),
+        ),
+    )
+    return "Pairing is what makes few seeds enough: the anchors' differences cancel in the difference."
+
+
+def seeds_needed(differences: Sequence[float] | np.ndarray) -> int:
+    """The fewest seeds N ≥ 2 whose 95 % interval, of half width t_{N−1} s / √N, would not reach 0.
+
+    differences: paired, one a seed, at least two, as measured. At most 10 000, where more would be needed.
+    """
+    return _needed(np.asarray(differences, dtype=float))
+
+
+def _needed(differences: np.ndarray, *, quantile: Any = None, correction: int = 1, power: float = 0.5) -> int:
+    mean, deviation = abs(differences.mean()), differences.std(ddof=correction)
+    quantile = quantile or _student
+    for count in range(2, MOST_SEEDS):
+        if quantile(count) * deviation / count**power < mean:
+            return count
+    return MOST_SEEDS
+
+
+def _student(count: int, level: float = 0.95) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level) / 2, count - 1))
+
+
+EXERCISES = (
+    Exercise(name="06-1", title="The tokens that are kept", minutes=15, judge=_retention),
+    Exercise(name="06-2", title="The α that balances", minutes=15, judge=_balance, tables=("curves",)),
+    Exercise(name="06-3", title="How many seeds?", minutes=20, judge=_seeds),
+)

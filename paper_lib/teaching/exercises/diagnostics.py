@@ -1,0 +1,166 @@
+"""The exercises of 02_extract: what the diagnostics measure, and what they do not."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paper_lib.geometry.sparsity import update_sparsity
+from paper_lib.geometry.spectra import (
+    drift_ratio,
+    frobenius_norm,
+    hill_index,
+    relative_norm,
+    singular_values,
+    spectral_shift,
+    stable_rank,
+    top_energy,
+)
+from paper_lib.teaching.judging import Case, Exercise, Frames, Wrong, judge_function, shaped_cases
+
+METRICS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "update_sparsity": (
+        lambda w_0, d: update_sparsity(w_0, w_0 + d),
+        "a step of bf16 does not grow with the update",
+    ),
+    "frobenius_norm": (lambda w_0, d: frobenius_norm(d), "a norm is as many times larger as its matrix"),
+    "relative_norm": (lambda w_0, d: relative_norm(d, w_0), "only its numerator doubles"),
+    "spectral_shift": (
+        lambda w_0, d: spectral_shift(singular_values(w_0), singular_values(w_0 + d)),
+        "W_0 is not doubled, and W_t − W_0 is",
+    ),
+    "stable_rank": (lambda w_0, d: stable_rank(d), ""),
+    "hill_index": (lambda w_0, d: hill_index(singular_values(d), 4), ""),
+    "top_energy": (lambda w_0, d: top_energy(singular_values(d), 2), ""),
+    "drift_ratio": (
+        lambda w_0, d: drift_ratio(d, [1e-3] * 10),
+        "its denominator, the learning rates, stays",
+    ),
+}
+
+
+def _scale_free(answer: Any, tables: Frames) -> str:
+    if isinstance(answer, str) or not isinstance(answer, set | frozenset | list | tuple):
+        raise Wrong(f"answer is a {type(answer).__name__}, expected a set of metric names")
+    chosen = set(map(str, answer))
+    if unknown := sorted(chosen - set(METRICS)):
+        raise Wrong(f"no metric {unknown[0]!r} in the list; it has {', '.join(METRICS)}")
+    generator = torch.Generator().manual_seed(3)
+    w_0 = torch.randn(24, 16, generator=generator)
+    delta = 4e-3 * torch.randn(24, 16, generator=generator)
+    same = {name for name, (f, _) in METRICS.items() if torch.isclose(f(w_0, delta), f(w_0, 2 * delta))}
+    if changed := [name for name in METRICS if name in chosen - same]:
+        raise Wrong(f"{changed[0]} changes: {METRICS[changed[0]][1]}")
+    if missing := same - chosen:
+        raise Wrong(
+            f"all of these stay, and {len(missing)} more: look for quotients of singular values of ΔW alone"
+        )
+    return "These three compare runs of unequal norm as they are; all others mix in the size of the update."
+
+
+def _sparsity(answer: Any, tables: Frames) -> str:
+    generator = torch.Generator().manual_seed(5)
+    cases = []
+    for kind, shape, size in (("tall", (40, 12), 3e-3), ("wide", (10, 36), 1e-3), ("square", (20, 20), 2e-2)):
+        w_0 = torch.randn(shape, generator=generator)
+        delta = size * torch.randn(shape, generator=generator)
+        delta[:2] = 0  # rows that stay in any precision
+        name = f"a {kind} {shape[0]} × {shape[1]} matrix"
+        cases.append(Case(name=name, arguments=(w_0, w_0 + delta)))
+    judge_function(
+        answer,
+        update_sparsity,
+        returns="one number, a share in [0, 1]",
+        cases=cases,
+        mistakes=(
+            (
+                lambda a, b: update_sparsity(a, b, eta=0, precision=torch.float32),
+                "counted in float32, where every change shows: round both to bf16 before comparing",
+            ),
+            (
+                lambda a, b: update_sparsity(a, b, precision=torch.float32),
+                "η is applied to float32 values; it is meant for the two values as bf16 stores them",
+            ),
+            (
+                lambda a, b: update_sparsity(a, b, precision=torch.float16),
+                "float16 has three bits more in its fraction than bf16, and shows more",
+            ),
+            (
+                lambda a, b: 1 - update_sparsity(a, b),
+                "that is the density, the share that changed; sparsity is what did not",
+            ),
+            (
+                lambda a, b: ((a.bfloat16().float() - b.bfloat16().float()).abs() <= 1e-3).double().mean(),
+                "η is relative: compare with η times the larger of the two magnitudes",
+            ),
+            (lambda a, b: 100 * update_sparsity(a, b), "a percentage: give the share, in [0, 1]"),
+        ),
+    )
+    return "Unchanged is not untouched: an entry may move by up to half a step of bf16 and not be seen."
+
+
+def _stable_rank(answer: Any, tables: Frames) -> str:
+    judge_function(
+        answer,
+        stable_rank,
+        returns="one number",
+        cases=shaped_cases(11),
+        mistakes=(
+            (
+                lambda d: singular_values(d).sum() / singular_values(d)[0],
+                "the singular values are not squared: energy is σ²",
+            ),
+            (
+                lambda d: (stable_rank(d)) ** 0.5,
+                "a quotient of norms, not of their squares",
+            ),
+            (
+                lambda d: singular_values(d).square().sum() / singular_values(d)[-1] ** 2,
+                "divided by the smallest singular value: the operator norm is the largest",
+            ),
+            (
+                lambda d: torch.linalg.matrix_rank(d).double(),
+                "that is the rank, which counts every direction alike, however little it carries",
+            ),
+            (
+                lambda d: singular_values(d).sum() ** 2 / singular_values(d).square().sum(),
+                "the nuclear norm over the Frobenius norm: take the Frobenius norm over the operator norm",
+            ),
+            (_effective_rank, "the exponential of an entropy is the effective rank, another measure"),
+        ),
+    )
+    return "It is at least 1, and the number of equal singular values where all of them are equal."
+
+
+def _effective_rank(delta: Tensor) -> Tensor:
+    share = singular_values(delta) / singular_values(delta).sum()
+    return (-(share * share.log()).sum()).exp()
+
+
+def _shared_prefix(answer: Any, tables: Frames) -> str:
+    judge_function(
+        answer,
+        math.sqrt,
+        returns="one number, a cosine in [0, 1]",
+        cases=[Case(name=f"f = {f}", arguments=(f,)) for f in (0.1, 0.25, 0.5, 0.9)],
+        relative=0.02,  # a simulated walk will do
+        mistakes=(
+            (lambda f: f, "⟨ΔW_f, ΔW_end⟩ grows like f, but it is to be divided by both norms, √f and 1"),
+            (lambda f: f**2, "squared once too often: divide the inner product by the norms"),
+            (lambda f: math.sqrt(1 - f), "that is what the rest of the walk shares with the end"),
+            (lambda f: math.degrees(math.acos(math.sqrt(f))), "an angle in degrees: give its cosine"),
+            (lambda f: math.acos(math.sqrt(f)), "an angle in radians: give its cosine"),
+            (lambda f: 0.0, "the end contains the beginning, so they are not independent"),
+        ),
+    )
+    return "A tenth of a walk shares nearly a third of its end, with no training at all."
+
+
+EXERCISES = (
+    Exercise(name="02-1", title="What forgets the size of the update?", minutes=5, judge=_scale_free),
+    Exercise(name="02-2", title="Sparsity by hand", minutes=10, judge=_sparsity),
+    Exercise(name="02-3", title="Stable rank by hand", minutes=10, judge=_stable_rank),
+    Exercise(name="02-4", title="The end contains the beginning", minutes=15, judge=_shared_prefix),
+)

@@ -1,0 +1,162 @@
+"""The exercises of 04_pca: what turns, what only seems to, and what a random walk draws."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paper_lib.geometry.nulls import random_walk_explained_variance
+from paper_lib.geometry.spectra import singular_values, spectral_shift
+from paper_lib.geometry.subspaces import principal_angles, top_right_singular_vectors
+from paper_lib.summaries import at_end
+from paper_lib.teaching.judging import (
+    Case,
+    Exercise,
+    Frames,
+    Wrong,
+    as_matrix,
+    judge_function,
+    judge_numbers,
+    result_of,
+    shaped_cases,
+)
+
+SHARE = 0.9
+TURNED = 89.9  # degrees
+
+
+def _components(answer: Any, tables: Frames) -> str:
+    right = _fewest(random_walk_explained_variance)
+    judge_numbers(
+        answer,
+        right,
+        unit="a whole number of components",
+        relative=0.0,
+        absolute=1e-9,
+        mistakes=(
+            (right - 1, "one short of 90 %: add the shares up once more"),
+            (right + 1, "fewer do: add the shares up once more"),
+            (
+                _fewest(lambda k: random_walk_explained_variance(1) / k),
+                "those two have 76 %: shares fall with k², not with k",
+            ),
+        ),
+    )
+    return "However many thousand dimensions it has: few components are no sign of a small space."
+
+
+def _fewest(share: Callable[[int], float]) -> int:
+    total, k = 0.0, 0
+    while total < SHARE:
+        k += 1
+        total += share(k)
+    return k
+
+
+def _largest_angle(answer: Any, tables: Frames) -> str:
+    cases = []
+    for case, other in zip(shaped_cases(31), shaped_cases(32), strict=True):
+        (w_0,), (noise,) = case.arguments, other.arguments
+        cases.append(Case(name=case.name, arguments=(w_0, w_0 + 0.2 * noise, 2)))
+    judge_function(
+        answer,
+        _degrees,
+        returns="one number, in degrees",
+        cases=cases,
+        relative=1e-5,
+        mistakes=(
+            (lambda a, b, k: math.radians(_degrees(a, b, k)), "radians: asked is the angle in degrees"),
+            (lambda a, b, k: _degrees(a.mT, b.mT, k), "the left singular vectors: asked are the right ones"),
+            (
+                lambda a, b, k: _angles(a, b, k).min(),
+                "the smallest of the angles, not the largest",
+            ),
+            (lambda a, b, k: _angles(a, b, k).mean(), "the mean of the angles, not the largest"),
+            (
+                lambda a, b, k: math.cos(math.radians(_degrees(a, b, k))),
+                "that is the cosine of the angle",
+            ),
+            (_vector_by_vector, "vector by vector: two bases of one span would have an angle"),
+            (
+                lambda a, b, k: _degrees(a, b, 1),
+                "the first direction alone: the angle is between two spans of k directions",
+            ),
+        ),
+    )
+    return "An angle belongs to a span: within it, singular vectors may turn freely and nothing changes."
+
+
+def _angles(w_0: Tensor, w_t: Tensor, k: int) -> Tensor:
+    bases = (top_right_singular_vectors(w, k) for w in (w_0, w_t))
+    return torch.rad2deg(principal_angles(*bases))
+
+
+def _degrees(w_0: Tensor, w_t: Tensor, k: int) -> float:
+    return _angles(w_0, w_t, k).max().item()
+
+
+def _vector_by_vector(w_0: Tensor, w_t: Tensor, k: int) -> Tensor:
+    a, b = (top_right_singular_vectors(w, k) for w in (w_0, w_t))
+    return torch.rad2deg((a * b).sum(0).abs().clamp(max=1).acos()).max()
+
+
+def _per_norm(answer: Any, tables: Frames) -> str:
+    place = ["run", "layer", "module", "seed"]
+    rows = at_end(tables["matrices"])
+    angle, norm = (
+        rows[rows["metric"] == metric].set_index(place)["value"]
+        for metric in ("angle_u_mean", "relative_norm")
+    )
+    each = (angle / norm).groupby("run").mean()
+    turned, moved = angle.groupby("run").mean(), norm.groupby("run").mean()
+    right = each["sft"] / each["opd"]
+    judge_numbers(
+        answer,
+        right,
+        unit="one number, SFT's angle per unit of norm over OPD's",
+        mistakes=(
+            (turned["sft"] / turned["opd"], "angles as they are: divide each by its matrix's relative norm"),
+            (moved["sft"] / moved["opd"], "that is how much farther SFT moved"),
+            (1 / right, "the wrong way up: SFT over OPD"),
+            (
+                turned["sft"] / turned["opd"] * moved["opd"] / moved["sft"],
+                "averaged before dividing, as the table does: divide matrix by matrix, then take the mean",
+            ),
+        ),
+    )
+    return "Read it beside the quotient of the angles as they are: that one is a statement about norms."
+
+
+def _unseen(answer: Any, tables: Frames) -> str:
+    returns = "a matrix of W_0's shape"
+    for case in shaped_cases(41):
+        (w_0,) = case.arguments
+        w_t = as_matrix(result_of(answer, case, returns), w_0.shape, "W_t", case.name)
+        shift = spectral_shift(singular_values(w_0), singular_values(w_t)).item()
+        if shift > 1e-6:  # float32 will do
+            raise Wrong(f"NSS is {shift:.1e} on {case.name}: multiply W_0 by orthogonal matrices alone")
+        right, left = _degrees(w_0, w_t, 2), _degrees(w_0.mT, w_t.mT, 2)
+        if right < 1e-4 and left < 1e-4:
+            raise Wrong(f"NSS is 0 on {case.name}, but no span turns: signs are no rotation")
+        if right < 1e-4:
+            raise Wrong(
+                f"NSS is 0 on {case.name} but the left vectors turn, not the right ones: try the other side"
+            )
+        if right < TURNED:
+            raise Wrong(
+                f"NSS is 0 and the right span turns on {case.name}, by {right:.0f}° only: which of the old "
+                "leading directions are still among the new ones?"
+            )
+    return "NSS and angles are blind to each other: C3 and C4 are two claims, though both follow the norm."
+
+
+EXERCISES = (
+    Exercise(name="04-1", title="A walk looks low-dimensional", minutes=5, judge=_components),
+    Exercise(name="04-2", title="The largest angle", minutes=15, judge=_largest_angle),
+    Exercise(
+        name="04-3", title="Rotation per unit of norm", minutes=15, judge=_per_norm, tables=("matrices",)
+    ),
+    Exercise(name="04-4", title="What NSS does not see", minutes=20, judge=_unseen),
+)

@@ -1,0 +1,119 @@
+"""The exercises of 01_train: how much data, and what credit."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paper_lib.teaching.judging import Case, Exercise, Frames, judge_function, judge_numbers
+from paper_lib.training.objectives import group_advantages, reverse_kl
+
+PAPER_STEPS = {"sft": 5375, "opd": 300, "rlvr": 1024}  # Shen et al. 2026, the tables of settings
+PAPER_BATCH = {"sft": 256, "opd": 64, "rlvr": 512}  # sequences: for OPD and RLVR 8 samples a prompt are in it
+SAMPLES = 8
+
+
+def _sequences(answer: Any, tables: Frames) -> str:
+    seen = {run: PAPER_STEPS[run] * PAPER_BATCH[run] for run in PAPER_STEPS}
+    steps = PAPER_STEPS["sft"] / PAPER_STEPS["opd"]
+    right = seen["sft"] / seen["opd"]
+    judge_numbers(
+        answer,
+        right,
+        unit="one number, SFT's sequences over OPD's",
+        relative=0.02,
+        mistakes=(
+            (
+                steps,
+                "the ratio of the steps: a step of SFT also holds more sequences than one of OPD",
+            ),
+            (1 / right, "the wrong way up: SFT's sequences belong above the line"),
+            (right / SAMPLES, "the 8 samples of a prompt are in OPD's batch already: do not multiply again"),
+            (right * SAMPLES, "you counted OPD's prompts; every one of its 8 samples is a sequence"),
+            (seen["sft"] / seen["rlvr"], "that is SFT against RLVR"),
+        ),
+    )
+    return "With ten times the learning rate as well, SFT and OPD differ in much more than their objective."
+
+
+def _advantages(answer: Any, tables: Frames) -> str:
+    groups = {
+        "a group of 8 with 3 right answers": [1, 0, 0, 1, 0, 0, 1, 0],
+        "a group of 4 with one right answer": [0, 0, 1, 0],
+        "a group of 4 that are all right": [1, 1, 1, 1],
+    }
+    judge_function(
+        answer,
+        lambda rewards: group_advantages(rewards, len(rewards)),
+        returns="a tensor of the group's (G,) advantages",
+        cases=[Case(name=name, arguments=(torch.tensor(r).double(),)) for name, r in groups.items()],
+        relative=2e-3,  # whatever small number stands beside the deviation
+        mistakes=(
+            (lambda r: r - r.mean(), "centred, but not divided by the group's standard deviation"),
+            (lambda r: _over(r - r.mean(), r.std(correction=0)), "that deviation divides by G, not by G − 1"),
+            (lambda r: _over(r - r.mean(), r.var()), "divided by the variance, not by its root"),
+            (lambda r: _over(r, r.std()), "not centred: a group's advantages have mean 0"),
+            (
+                lambda r: (r - r.mean()) / r.std(),
+                "nan where all rewards are equal and the deviation is 0: what can such a group teach?",
+            ),
+        ),
+    )
+    return "A group that is all right or all wrong teaches RLVR nothing; OPD still learns from it."
+
+
+def _over(values: Tensor, scale: Tensor) -> Tensor:
+    return values / scale if scale > 0 else torch.zeros_like(values)
+
+
+def _gradient(answer: Any, tables: Frames) -> str:
+    generator = torch.Generator().manual_seed(7)
+    pairs = [torch.randn(2, size, generator=generator, dtype=torch.float64) for size in (4, 9)]
+    judge_function(
+        answer,
+        _by_autograd,
+        returns="a tensor of (V,) derivatives",
+        cases=[Case(name=f"a vocabulary of {len(a)}", arguments=(a, b)) for a, b in pairs],
+        relative=1e-4,  # the exact divergence is float32
+        mistakes=(
+            (
+                lambda z, t: -_by_autograd(z, t),
+                "the sign: the credit −r_t climbs, and what falls is the divergence",
+            ),
+            (
+                lambda z, t: z.softmax(0) * _gap(z, t),
+                "∇ log p_v is not e_v alone: the softmax takes p away from it",
+            ),
+            (
+                lambda z, t: t.softmax(0) * _gap(z, t) - (t.softmax(0) * _gap(z, t)).sum() * z.softmax(0),
+                "averaged over the teacher's distribution; on-policy samples come from the student's",
+            ),
+            (
+                lambda z, t: z.softmax(0) - t.softmax(0),
+                "that is the gradient of the forward KL, what SFT on the teacher's samples follows",
+            ),
+            (
+                lambda z, t: _gap(z, t) - (z.softmax(0) * _gap(z, t)).sum(),
+                "every token counts the same here: weight it by how often the student samples it",
+            ),
+        ),
+    )
+    return "−r_t is an unbiased credit although r_t depends on θ: the mean of ∇ log p is 0."
+
+
+def _gap(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    return logits.log_softmax(0) - teacher_logits.log_softmax(0)
+
+
+def _by_autograd(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    leaf = logits.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(reverse_kl(leaf, teacher_logits), leaf)
+    return gradient
+
+
+EXERCISES = (
+    Exercise(name="01-1", title="How much more does SFT see?", minutes=5, judge=_sequences),
+    Exercise(name="01-2", title="The advantage of a group", minutes=10, judge=_advantages),
+    Exercise(name="01-3", title="Why −r_t is the right credit", minutes=25, judge=_gradient),
+)

@@ -1,0 +1,141 @@
+"""The trajectory of each α between RLVR and OPD, beside both: controls, picture and view."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from paper_lib.figures.panels import plain_log
+from paper_lib.figures.projected import scores
+from paper_lib.figures.seeds import ENOUGH, LEVEL, draw_band, spread
+from paper_lib.figures.styles import is_mix, run_style
+from paper_lib.summaries import over_matrices, over_seeds
+from paper_lib.teaching.play import Control, Play, view
+
+METRICS = {
+    "stable_rank": "stable rank",
+    "frobenius_norm": "‖ΔW‖",
+    "hill_index": "Hill index",
+    "sampled_accuracy": "validation accuracy",
+}
+_LOGARITHMIC = ("frobenius_norm",)
+_DIGITS = 5  # significant ones that numbers are shipped with
+
+
+def play_mixing(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iterable[str]) -> Play:
+    """Choose α and a metric; see its path between those of OPD (α = 1) and RLVR (α = 0), and where it ends.
+
+    matrices, curves: the tables, with the seeds that are to be averaged over. modules: as for
+    `over_matrices`. The first α is the middle one of those that the tables have.
+    """
+    record = mixing_record(matrices, curves, modules=modules)
+    alphas = [(f"{run['alpha']:g}", n) for n, run in enumerate(record["runs"])]
+    metrics = [(about["label"], metric) for metric, about in record["metrics"].items()]
+    controls = (
+        Control(name="alpha", label="α", options=alphas, start=record["start"]["alpha"], kind="slider"),
+        Control(name="metric", label="Shown", options=metrics),
+    )
+    return Play(controls, partial(draw_mixing, record), view=partial(view, "mixing", record))
+
+
+def mixing_record(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iterable[str]) -> dict[str, Any]:
+    """What is shown, as JSON. runs: from RLVR to OPD, each with its α and, by metric, the lists progress,
+    mean, low and high (null: no interval) and a sentence on its end. metrics: words and vertical axis."""
+    runs = _between(matrices["run"].unique())
+    paths = {metric: _paths(matrices, curves, metric, runs, tuple(modules)) for metric in METRICS}
+    found: list[dict[str, Any]] = [
+        {"name": name_of(alpha), "alpha": alpha, "color": run_style(run).color, "paths": {}}
+        for run, alpha in runs.items()
+    ]
+    for metric, path in paths.items():
+        ends = {run: path[path["run"] == run].iloc[-1] for run in runs}
+        for (run, alpha), each in zip(runs.items(), found, strict=True):
+            beside = [f"{run_style(o).label}'s at {ends[o]['mean']:.3g}" for o in ("opd", "rlvr") if o != run]
+            said = ", ".join([say_end(METRICS[metric], alpha, ends[run]), *beside]) + "."
+            each["paths"][metric] = _line(path[path["run"] == run]) | {"said": said}
+    start = {"alpha": (len(found) - 1) // 2, "metric": next(iter(METRICS))}
+    return {"metrics": {m: _axis(m, path) for m, path in paths.items()}, "runs": found, "start": start}
+
+
+def _axis(metric: str, path: pd.DataFrame) -> dict[str, Any]:
+    values = path[["mean", "low", "high"]].to_numpy(dtype=float)
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    logarithmic = metric in _LOGARITHMIC and low > 0
+    locator = LogLocator(subs=(1, 2, 5)) if logarithmic else MaxNLocator(5)
+    ticks = [float(f"{tick:.3g}") for tick in locator.tick_values(low, high) if low <= tick <= high]
+    span = [_short(low), _short(high)]
+    return {"label": METRICS[metric], "log": logarithmic, "span": span, "ticks": ticks}
+
+
+def draw_mixing(record: Mapping[str, Any], *, alpha: int, metric: str) -> tuple[Figure, str]:
+    """RLVR dashed, OPD solid and the chosen α with dots; the band is the interval of the chosen one."""
+    runs, about = record["runs"], record["metrics"][metric]
+    figure = Figure(figsize=(6.0, 3.0), layout="constrained")
+    ax = figure.subplots()
+    for run, look in ((runs[0], {"ls": "--"}), (runs[-1], {}), (runs[alpha], {"marker": "o", "lw": 2.2})):
+        path = pd.DataFrame(run["paths"][metric], columns=["progress", "mean", "low", "high"], dtype=float)
+        ax.plot(path["progress"], path["mean"], color=run["color"], label=run["name"], **look)
+        if run is runs[alpha]:
+            draw_band(ax, path["progress"], path, run["color"])
+    if about["log"]:
+        plain_log(ax)
+        ax.yaxis.set_minor_locator(NullLocator())
+    ax.set(xlabel="training progress", ylabel=about["label"], xlim=(-0.02, 1.02))
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # OPD and RLVR once each
+    ax.legend(handles.values(), handles)
+    return figure, runs[alpha]["paths"][metric]["said"]
+
+
+def name_of(alpha: float) -> str:
+    """An α in words, such as "α = 1, OPD"."""
+    return f"α = {alpha:g}" + {0.0: ", RLVR", 1.0: ", OPD"}.get(alpha, "")
+
+
+def say_end(words: str, alpha: float, row: pd.Series) -> str:
+    """Where a path ends, with the interval and what that is over."""
+    seeds, start = int(row["seeds"]), f"{name_of(alpha)}: {words} ends at {row['mean']:.3g}"
+    if np.isnan(row["low"]):
+        return f"{start} (1 seed)"
+    over = f"{row['what']} {seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{start} ({row['low']:.3g} to {row['high']:.3g}, {over})"
+
+
+def _between(names: Iterable[str]) -> dict[str, float]:
+    """The runs from RLVR to OPD by rising α."""
+    alphas = {"rlvr": 0.0, "opd": 1.0} | {n: float(n.removeprefix("mix_")) for n in names if is_mix(n)}
+    return dict(sorted(alphas.items(), key=lambda item: item[1]))
+
+
+def _paths(
+    matrices: pd.DataFrame,
+    curves: pd.DataFrame,
+    metric: str,
+    runs: Iterable[str],
+    modules: tuple[str, ...],
+) -> pd.DataFrame:
+    """run, step, mean, low, high, seeds and what low and high are: from three seeds on an interval, of two
+    their range, of one nothing; for accuracies below three the standard error over the problems."""
+    if metric == "sampled_accuracy":
+        found = scores(curves, [*runs])
+        few = "± 1 standard error over the problems,"
+    else:
+        rows = matrices[matrices["run"].isin(list(runs)) & (matrices["metric"] == metric)]
+        values = over_matrices(rows, metric, modules=modules)
+        found, few = spread(values), "range of"
+        found = found.fillna(over_seeds(values).where(lambda ends: ends["seeds"] > 1))
+    found = found.sort_values(["run", "step"], ignore_index=True)
+    return found.assign(what=np.where(found["seeds"] < ENOUGH, few, f"{100 * LEVEL:.0f} % interval over"))
+
+
+def _line(path: pd.DataFrame) -> dict[str, Any]:
+    progress = path["step"] / path["step"].max()
+    columns = {"progress": progress, **{name: path[name] for name in ("mean", "low", "high")}}
+    return {name: [_short(value) for value in values] for name, values in columns.items()}
+
+
+def _short(value: float) -> float | None:
+    return None if np.isnan(value) else float(f"{value:.{_DIGITS}g}")

@@ -1,0 +1,198 @@
+"""A student's completions token by token, with every objective's credit: controls, picture and view."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from paper_lib.figures.styles import ORANGE, SKY, blend
+from paper_lib.study.tasks import Problem
+from paper_lib.teaching.play import Control, Options, Play, view
+from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
+from paper_lib.training.rollouts import Batch
+
+ALPHAS = tuple(percent / 100 for percent in range(101))
+_DIGITS = 4  # that numbers are shipped with
+_FULL = 0.6  # share of its colour that a cell of very large credit has; black is readable on it
+_CELL, _LEFT = 0.36, 1.3  # inches: a token's column, and the names of the rows
+
+
+def play_rollouts(
+    batch: Batch,
+    log_p: Tensor,
+    teacher_log_p: Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    *,
+    row: int = 0,
+) -> Play:
+    """Choose a problem, one of its completions and the α of the mix; see probabilities, r_t and credits.
+
+    batch: P problems with G completions each, with rewards. log_p, teacher_log_p: (P * G, T), of the sampled
+    tokens. row: the completion that is shown first.
+    """
+    record = rollout_record(batch, log_p, teacher_log_p, tokenizer, problems)
+    prompt, completion = divmod(row, batch.group_size)
+    record["start"] = {"prompt": prompt, "completion": completion, "alpha": 0.5}
+
+    def completions(values: Mapping[str, Any]) -> Options:
+        return [(each["name"], n) for n, each in enumerate(_group(record, values["prompt"]))]
+
+    controls = (
+        Control(
+            name="prompt",
+            label="Problem",
+            options=[(each["name"], n) for n, each in enumerate(record["prompts"])],
+            start=prompt,
+        ),
+        Control(name="completion", label="Completion", options=completions, start=completion),
+        Control(
+            name="alpha",
+            label="α of the mix",
+            options=[(f"{alpha:.2f}", alpha) for alpha in ALPHAS],
+            start=0.5,
+            kind="slider",
+        ),
+    )
+    return Play(controls, partial(draw_rollout, record), view=partial(view, "rollout", record))
+
+
+def rollout_record(
+    batch: Batch,
+    log_p: Tensor,
+    teacher_log_p: Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+) -> dict[str, Any]:
+    """What is shown, as JSON: prompts, their completions, and of each the tokens with probabilities and
+    credits, to 4 decimals. `opd` is the mix at α = 1, a number a token, `rlvr` that at α = 0, one for all."""
+    assert batch.rewards is not None
+    gap, advantages = (
+        _rounded(v).double()
+        for v in (token_gap(log_p, teacher_log_p), group_advantages(batch.rewards, batch.group_size))
+    )
+    opd, rlvr = (mixed_credit(gap, advantages, alpha) for alpha in (1.0, 0.0))
+    columns = {"student": log_p.exp(), "teacher": teacher_log_p.exp(), "gap": gap, "opd": opd}
+    lengths, prompts = batch.completion_mask.sum(1).tolist(), list[dict[str, Any]]()
+    for number, problem in enumerate(problems):
+        rows = range(number * batch.group_size, (number + 1) * batch.group_size)
+        completions = []
+        for row in rows:
+            ids = batch.completion_ids[row, : lengths[row]].tolist()
+            values = {name: _list(v[row, : lengths[row]]) for name, v in columns.items()}
+            about = {"reward": int(batch.rewards[row]), "rlvr": _list(rlvr[row, :1])[0]}
+            completions.append({"tokens": _tokens(tokenizer, ids), **values, **about})
+        ids = [*tokenizer(problem.demonstration, add_special_tokens=False)["input_ids"]]
+        demonstration = _tokens(tokenizer, [*ids, tokenizer.eos_token_id])
+        prompts.append(_named(problem.prompt, demonstration, completions))
+    return {"prompts": prompts, "full": _FULL}
+
+
+def _named(
+    prompt: str, demonstration: Sequence[str], completions: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """One prompt of a record, with the names of its options and a sentence on each completion."""
+    right, of = sum(each["reward"] for each in completions), len(completions)
+    for number, each in enumerate(completions, 1):
+        verdict = "right" if each["reward"] else "wrong"
+        each["name"] = f"{number}, {verdict}: {''.join(each['tokens'])}"
+        each["lowest"] = lowest = min(range(len(each["opd"])), key=lambda t: each["opd"][t])
+        if right in (0, of):
+            group = f"All {of} completions are {verdict}, so A = 0: RLVR learns nothing from this problem"
+        else:
+            group = f"{right} of {of} {'is' if right == 1 else 'are'} right, so A = {signed(each['rlvr'])}"
+            group += " on all its tokens"
+        each["said"] = (
+            f"Completion {number} of {of} of {prompt} is {verdict} (reward {each['reward']}). {group}. "
+            f"OPD's lowest credit is {signed(each['opd'][lowest])}, on token {lowest + 1}, "
+            f"“{each['tokens'][lowest]}”: the student gives it {each['student'][lowest]:.3f}, the teacher "
+            f"{each['teacher'][lowest]:.3f}."
+        )
+    name = f"{prompt} ({right} of {of} right)"
+    return {"prompt": prompt, "name": name, "demonstration": [*demonstration], "completions": [*completions]}
+
+
+def mixed(completion: Mapping[str, Any], alpha: float) -> list[float]:
+    """The mix's credit of every token of a completion in a record."""
+    gap, advantages = (
+        torch.tensor([completion[name]], dtype=torch.float64).view(1, -1) for name in ("gap", "rlvr")
+    )
+    return mixed_credit(gap, advantages[0], alpha)[0].tolist()
+
+
+def draw_rollout(
+    record: Mapping[str, Any], *, prompt: int, completion: int, alpha: float
+) -> tuple[Figure, str]:
+    """One completion as a table, a column a token, cells coloured by the sign and size of the credit; the
+    last row is SFT's, which sees the demonstration in its place."""
+    group = _group(record, prompt)
+    each, demonstration = group[completion], record["prompts"][prompt]["demonstration"]
+    mix = mixed(each, alpha)
+    credits = {
+        "OPD, $-r_t$": each["opd"],
+        "RLVR, $A$": [each["rlvr"]] * len(mix),
+        rf"mix, $\alpha$ = {alpha:.2f}": mix,
+    }
+    plain = {
+        "student": [f"{p:.3f}" for p in each["student"]],
+        "teacher": [f"{p:.3f}" for p in each["teacher"]],
+        r"gap, $r_t$": [signed(gap) for gap in each["gap"]],
+    }
+    rows = [(name, words, [0.0] * len(words)) for name, words in plain.items()]
+    rows += [(name, [signed(value) for value in values], values) for name, values in credits.items()]
+    ones = [1.0] * len(demonstration)
+    rows.append(("SFT, demonstration", [f"{token}  +1" for token in demonstration], ones))
+    columns = max(len(mix), len(demonstration))
+    width = max(7.2, _LEFT + _CELL * columns)
+    figure = Figure(figsize=(width, 2.3))
+    ax = figure.add_axes((_LEFT / width, 0.02, 0.99 - _LEFT / width, 0.78))
+    for height, (_, words, values) in enumerate(rows):
+        for place, (word, value) in enumerate(zip(words, values, strict=True)):
+            ax.add_patch(Rectangle((place - 0.5, height - 0.5), 1, 1, color=shade(value), linewidth=0))
+            ax.text(place, height, word, ha="center", va="center", fontsize=6.5)
+    ax.set(xlim=(-0.5, columns - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    ax.set_xticks(range(len(mix)), each["tokens"])
+    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    ax.tick_params(length=0, labeltop=True, labelbottom=False)
+    ax.grid(visible=False)
+    rewards = " ".join(f"[{c['reward']}]" if c is each else str(c["reward"]) for c in group)
+    ax.set_title(f"{record['prompts'][prompt]['prompt']}   rewards of the group: {rewards}")
+    return figure, f"{each['said']} {said_mix(each, alpha)}"
+
+
+def said_mix(completion: Mapping[str, Any], alpha: float) -> str:
+    """The sentence on the mix's credit where OPD's is lowest."""
+    return f"With α = {alpha:.2f} the mix has {signed(mixed(completion, alpha)[completion['lowest']])} there."
+
+
+def signed(value: float) -> str:
+    """A credit to two decimals with its sign, none where that is 0.00."""
+    text = f"{abs(value):.2f}"
+    return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
+
+
+def shade(value: float) -> str:
+    """The colour of a cell: white at 0, towards blue above and orange below, half of the way at 1."""
+    share = _FULL * abs(value) / (1 + abs(value))
+    return blend("white", SKY if value > 0 else ORANGE, share)
+
+
+def _group(record: Mapping[str, Any], prompt: int) -> list[dict[str, Any]]:
+    return record["prompts"][prompt]["completions"]
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    return [tokenizer.decode([token]).replace(" ", "␣").replace("\n", "↵") for token in ids]
+
+
+def _rounded(values: Tensor) -> Tensor:
+    return values.double().round(decimals=_DIGITS)
+
+
+def _list(values: Tensor) -> list[float]:
+    return [round(value, _DIGITS) + 0.0 for value in values.tolist()]

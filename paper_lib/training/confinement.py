@@ -1,0 +1,134 @@
+"""Training confined to entries: the subnetwork that a run visibly changed, or a random one of its size."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from paper_lib.matrices import MODULES
+
+# --- The subspace V_K, and training confined to it: the gradient, the applied update, or both (Shen et
+# --- al. 2026, §4.2).
+
+PROJECTED = tuple(f"{module}_proj" for module in MODULES)
+
+
+def is_projected(name: str) -> bool:
+    """Whether a parameter is one of the seven projection matrices of a decoder layer, the ones that are
+    tracked."""
+    return name.endswith(".weight") and name.split(".")[-2] in PROJECTED
+
+
+def project_right(matrix: Tensor, v_k: Tensor) -> Tensor:
+    """G V_K V_Kᵀ: rows of G (m, n) projected on the span of V_K (n, K) with orthonormal columns (§4.2).
+
+    Returns (m, n). Raises ValueError where G has another number of columns than V_K has rows.
+    """
+    if matrix.shape[-1] != v_k.shape[0]:
+        raise ValueError(
+            f"matrix {tuple(matrix.shape)} has {matrix.shape[-1]} columns, V_K is {tuple(v_k.shape)}"
+        )
+    return (matrix @ v_k) @ v_k.T
+
+
+def random_subspace(dimension: int, K: int, generator: Generator) -> Tensor:
+    """K orthonormal columns (dimension, K) in float64, uniform on the Grassmannian.
+
+    Raises ValueError for K outside [1, dimension].
+    """
+    if not 1 <= K <= dimension:
+        raise ValueError(f"K is {K}, expected 1 <= K <= {dimension}, the dimension")
+    return torch.linalg.qr(torch.randn(dimension, K, generator=generator, dtype=torch.float64))[0]
+
+
+class SubspaceConstraint:
+    """Confines named parameters to their V_K. Other parameters train on unconstrained.
+
+    bases: parameter name to V_K (n, K). constrain "gradient" is the paper's g ← g V_K V_Kᵀ before the
+    optimizer, whose elementwise scaling and weight decay leave the subspace again; "update" projects what
+    the optimizer applied; "both" does both. Call `on_gradient` after the backward pass, `on_update` after
+    the optimizer's step.
+    """
+
+    def __init__(
+        self, model: nn.Module, bases: Mapping[str, Tensor], constrain: Literal["gradient", "update", "both"]
+    ) -> None:
+        parameters = dict(model.named_parameters())
+        unknown = sorted(set(bases) - set(parameters))
+        if unknown:
+            raise ValueError(
+                f"no parameter named {unknown[0]!r} in the model; bases must use its parameter names"
+            )
+        self._pairs = [
+            (parameters[n], v.to(parameters[n].device, parameters[n].dtype)) for n, v in bases.items()
+        ]
+        self._gradient, self._update = constrain in ("gradient", "both"), constrain in ("update", "both")
+        self._before: list[Tensor] = []
+        self.share_inside = float("nan")
+
+    def on_gradient(self) -> None:
+        """Project the gradients, where asked, and remember the weights."""
+        for parameter, v_k in self._pairs:
+            if self._gradient and parameter.grad is not None:
+                parameter.grad.copy_(project_right(parameter.grad, v_k))
+        self._before = [parameter.detach().clone() for parameter, _ in self._pairs]
+
+    @torch.no_grad()
+    def on_update(self) -> None:
+        """Project the applied update, where asked; `share_inside` is ‖ΔV Vᵀ‖² / ‖Δ‖² of what the optimizer
+        proposed."""
+        inside = total = 0.0
+        for (parameter, v_k), before in zip(self._pairs, self._before, strict=True):
+            step = parameter - before
+            kept = project_right(step, v_k)
+            inside, total = inside + float(kept.square().sum()), total + float(step.square().sum())
+            if self._update:
+                parameter.copy_(before + kept)
+        self.share_inside = inside / total if total else float("nan")
+
+
+def random_mask(shape: torch.Size, count: int, generator: Generator) -> Tensor:
+    """A bool mask with exactly `count` entries, every set of so many equally likely.
+
+    shape: any; count: from 0 to the number of entries. Returns that shape.
+    """
+    mask = torch.zeros(shape, dtype=torch.bool)
+    mask.view(-1)[torch.randperm(mask.numel(), generator=generator)[:count]] = True
+    return mask
+
+
+class SubnetworkConstraint:
+    """Confines named parameters to the entries of their mask: W ← W_before + M ∘ (W − W_before).
+
+    masks: parameter name to M, bool, of its shape. What the optimizer applies outside M, its decay included,
+    is undone to the bit; inside, the step is the one that free training would take from there, as AdamW and
+    SGD treat each entry by itself and the gradient is clipped by its whole norm. Other parameters
+    (embeddings, norms) train on, as in projected training. Call `on_gradient` after the backward pass,
+    `on_update` after the optimizer's step.
+    """
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        parameters = dict(model.named_parameters())
+        self._pairs = []
+        for name, mask in masks.items():
+            if name not in parameters or parameters[name].shape != mask.shape:
+                found = tuple(parameters[name].shape) if name in parameters else "no parameter of that name"
+                raise ValueError(f"the mask of {name} has shape {tuple(mask.shape)}, the model {found}")
+            self._pairs.append((parameters[name], mask.to(parameters[name].device)))
+        self._before: list[Tensor] = []
+        self.share_inside = float("nan")
+
+    def on_gradient(self) -> None:
+        """Remember the weights."""
+        self._before = [parameter.detach().clone() for parameter, _ in self._pairs]
+
+    @torch.no_grad()
+    def on_update(self) -> None:
+        """Put back what lies outside; `share_inside` is ‖M ∘ Δ‖² / ‖Δ‖² of what the optimizer proposed."""
+        inside = total = 0.0
+        for (parameter, mask), before in zip(self._pairs, self._before, strict=True):
+            squares = (parameter - before).square()
+            inside, total = inside + float(squares[mask].sum()), total + float(squares.sum())
+            parameter.copy_(torch.where(mask, parameter, before))
+        self.share_inside = inside / total if total else float("nan")

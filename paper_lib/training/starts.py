@@ -1,0 +1,245 @@
+"""What confines a planned run: its subspaces or its subnetwork, out of the snapshots of its parents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from paper_lib.errors import CompanionError
+from paper_lib.geometry.sparsity import visible_mask
+from paper_lib.geometry.subspaces import top_right_singular_vectors
+from paper_lib.study.config import Profile, fingerprint
+from paper_lib.study.run_config import RunConfig
+from paper_lib.study.tasks import seeded_generator
+from paper_lib.training.checkpoints import Trajectory, load_checkpoint, read_matrix, step_path
+from paper_lib.training.confinement import (
+    SubnetworkConstraint,
+    SubspaceConstraint,
+    is_projected,
+    random_mask,
+    random_subspace,
+)
+from paper_lib.training.manifest import Key
+from paper_lib.training.models import as_stored, load_model, require_same_vocabulary, weights_fingerprint
+from paper_lib.training.pretrain import models_directory
+from paper_lib.training.rotations import HeadChange, change_layers, random_change
+from paper_lib.training.runs import RunPlace
+from paper_lib.training.train import Constraint, Policy
+
+# --- What a planned run starts from and learns from, out of the study's models and parents.
+
+BASE = "base"  # the pretrained model that a run starts from, where it names no other
+ANCHOR = "sft"  # the run whose end is the anchor that OPD, RLVR and matched SFT start from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A profile and the folder that holds its models and runs."""
+
+    profile: Profile
+    data_dir: Path
+
+    def directory(self, run: RunConfig, seed: int) -> Path:
+        """data/runs/<profile>/<run>/seed_<seed>."""
+        return self.data_dir / "runs" / self.profile.name / run.name / f"seed_{seed}"
+
+    @property
+    def results(self) -> Path:
+        """data/results/<profile>, where the tables are."""
+        return self.data_dir / "results" / self.profile.name
+
+    def parents(self, run: RunConfig) -> list[RunConfig]:
+        """The runs of the same seed that must be finished before this one starts."""
+        names = {run.anchor or ANCHOR} if run.start == "anchor" else set()
+        if run.branch is not None:
+            names.add(run.branch[0])
+        if run.projection is not None and run.projection.source is not None:
+            names.add(run.projection.source)
+        if run.subnetwork is not None:
+            names.add(run.subnetwork.source)
+        return [self.profile.run(name) for name in sorted(names)]
+
+    def kept_states(self, run: RunConfig) -> tuple[int, ...]:
+        """Steps of this run at which others branch off."""
+        branches = [other.branch for other in self.profile.everything if other.branch]
+        return tuple(sorted({step for name, step in branches if name == run.name}))
+
+    def place(self, run: RunConfig, seed: int, models: dict[str, str]) -> RunPlace:
+        """Where the run lives, with the fingerprint of all that decides its numbers, its parents included."""
+        parts = [run, seed, self.profile.evaluation, [models[name] for name in models_of(run)]]
+        parts += [self.place(parent, seed, models).fingerprint for parent in self.parents(run)]
+        return RunPlace(
+            directory=self.directory(run, seed),
+            profile=self.profile.name,
+            seed=seed,
+            fingerprint=fingerprint(*parts),
+        )
+
+    def fingerprints(self, models: dict[str, str]) -> dict[Key, str]:
+        """Of the planned runs, in planned order; not of those with a model behind them that is not known."""
+        known = [(run, seed) for run, seed in self.profile.planned() if self._behind(run) <= models.keys()]
+        return {(run.name, seed): self.place(run, seed, models).fingerprint for run, seed in known}
+
+    def _behind(self, run: RunConfig) -> set[str]:
+        """The pretrained models that a run and the runs it starts from are made from."""
+        return set(models_of(run)).union(*(self._behind(parent) for parent in self.parents(run)))
+
+    def model_names(self) -> set[str]:
+        """The bases that its runs start from, and the teachers that they learn from."""
+        return {BASE, *(name for run in self.profile.everything for name in models_of(run))}
+
+    def models(self) -> dict[str, str]:
+        """Fingerprint of every model of the profile, by name; a missing one raises CompanionError."""
+        return {name: self._model_fingerprint(name) for name in sorted(self.model_names())}
+
+    def known_models(self, recorded: dict[str, str]) -> dict[str, str]:
+        """As `models`; of those not on disk, what was recorded with what was made from them, if it was."""
+        place, known = models_directory(self.profile, self.data_dir), {}
+        for name in sorted(self.model_names()):
+            if (place / name / "config.json").is_file():
+                known[name] = self._model_fingerprint(name)
+            elif name in recorded:
+                known[name] = recorded[name]
+        return known
+
+    def _model_fingerprint(self, name: str) -> str:
+        place = models_directory(self.profile, self.data_dir)
+        return weights_fingerprint(load_model(place / name)[0].state_dict())
+
+
+def models_of(run: RunConfig) -> list[str]:
+    """The pretrained models that decide a run's numbers: its base, and its teacher where it has one."""
+    return [run.base or BASE] + ([run.teacher] if run.objective in ("opd", "mix") else [])
+
+
+def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
+    """The student at W_0, its tokenizer, and the teacher where the run has one."""
+    place = models_directory(study.profile, study.data_dir)
+    student, tokenizer = load_model(place / (run.base or BASE))
+    if run.start == "anchor":
+        student.load_state_dict(anchor_weights(study, seed, run.anchor or ANCHOR))
+    if run.rotated_layers is not None:
+        student.load_state_dict(rotated_weights(student, run.rotated_layers, seed))
+    teacher: PreTrainedModel | None = None
+    if run.objective in ("opd", "mix"):
+        teacher, theirs = load_model(place / run.teacher)
+        require_same_vocabulary(tokenizer, theirs, run.teacher)
+        teacher.requires_grad_(False)
+    return Policy(student=student, tokenizer=tokenizer, teacher=teacher)
+
+
+def anchor_weights(study: Study, seed: int, name: str = ANCHOR) -> dict[str, Tensor]:
+    """The end of the SFT run of this seed, as a bf16 checkpoint holds it.
+
+    Returns, by parameter name, tensors of the model's shapes, float32 on bf16's grid. Raises CompanionError
+    where the snapshot is missing or truncated.
+    """
+    anchor = study.profile.run(name)
+    return as_stored(load_checkpoint(step_path(study.directory(anchor, seed), anchor.steps)))
+
+
+def rotated_weights(student: PreTrainedModel, layers: tuple[int, ...], seed: int) -> dict[str, Tensor]:
+    """The student's weights with the heads of these layers changed, as a bf16 checkpoint holds them.
+
+    Returns, by parameter name, tensors of the student's shapes, float32 on bf16's grid. Raises CompanionError
+    for a layer that the student lacks.
+    """
+    config = student.config
+    if max(layers) >= config.num_hidden_layers:
+        raise CompanionError(
+            f"rotated_layers is {layers}, expected layers from 0 to {config.num_hidden_layers - 1}"
+        )
+
+    def change(layer: int) -> HeadChange:
+        generator = seeded_generator("rotation", seed, layer)
+        sizes = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        return random_change(*sizes, generator)
+
+    return as_stored(change_layers(student.state_dict(), layers, change))
+
+
+def constraint_of(study: Study, run: RunConfig, seed: int, student: PreTrainedModel) -> Constraint | None:
+    """What confines the run: a subspace, a subnetwork or nothing."""
+    if run.projection is not None:
+        bases = projection_bases(study, run, seed, student)
+        return SubspaceConstraint(student, bases or {}, run.projection.constrain)
+    if run.subnetwork is not None:
+        return SubnetworkConstraint(student, subnetwork_masks(study, run, seed))
+    return None
+
+
+def projection_bases(
+    study: Study, run: RunConfig, seed: int, student: PreTrainedModel
+) -> dict[str, Tensor] | None:
+    """V_K (n, K) of every projection matrix (m, n) for a projected run, None for a free one (§4.2).
+
+    Returns, by parameter name, float64 with orthonormal columns. Raises CompanionError where K exceeds the
+    smaller side of a matrix and where a snapshot is missing or truncated, ValueError where an update has no
+    K directions.
+    """
+    projection = run.projection
+    if projection is None or run.branch is None:
+        return None
+    source = study.profile.run(projection.source or run.branch[0])
+    folder, step = study.directory(source, seed), run.branch[1]
+    bases = {}
+    for name, weight in student.named_parameters():
+        if not is_projected(name):
+            continue
+        if not min(weight.shape) >= projection.K:
+            raise CompanionError(
+                f"run {run.name}: K = {projection.K} exceeds the smaller side of {name} {tuple(weight.shape)}"
+            )
+        if projection.basis == "random":
+            generator = seeded_generator("subspace", seed, name)
+            bases[name] = random_subspace(weight.shape[1], projection.K, generator)
+            continue
+        target = read_matrix(step_path(folder, 0), name)
+        if projection.basis != "principal":
+            target = read_matrix(step_path(folder, step), name) - target
+        bases[name] = top_right_singular_vectors(target, projection.K)
+    return bases
+
+
+def subnetwork_masks(study: Study, run: RunConfig, seed: int) -> dict[str, Tensor]:
+    """The entries of every projection matrix that the run trains: what its source visibly changed in bf16
+    from W_0 to its end, or a random set of that size.
+
+    Returns, by parameter name, bool masks of the matrices' shapes (m, n). Raises CompanionError where a
+    snapshot of the source is missing or truncated.
+    """
+    assert run.subnetwork is not None
+    source = study.profile.run(run.subnetwork.source)
+    folder = study.directory(source, seed)
+    w_0, w_t = (load_checkpoint(step_path(folder, step)) for step in (0, source.steps))
+    masks = {name: visible_mask(w_0[name], w_t[name]) for name in w_0 if is_projected(name)}
+    if run.subnetwork.entries == "found":
+        return masks
+    return {
+        name: random_mask(mask.shape, int(mask.sum()), seeded_generator("subnetwork", seed, name))
+        for name, mask in masks.items()
+    }
+
+
+def snapshot_model(
+    models: Path, trajectory: Trajectory, step: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The student after `step` steps, and its tokenizer; config and tokenizer are its base's, in `models`."""
+    model, tokenizer = load_model(models / (trajectory.config.get("base") or BASE))
+    load_snapshot(model, trajectory, step)
+    return model, tokenizer
+
+
+def load_snapshot(model: PreTrainedModel, trajectory: Trajectory, step: int) -> None:
+    """Give the model the weights after `step` steps; CompanionError where they are another model's."""
+    path = trajectory.path(step)
+    try:
+        model.load_state_dict(load_checkpoint(path))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CompanionError(
+            f"{path} does not fit the models here ({reason}): bring back those that the run was trained from"
+        ) from error

@@ -1,0 +1,185 @@
+"""The study: every planned run of a profile, in the order of what they start from, each trained once."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from shutil import rmtree
+
+from paper_lib.errors import CompanionError
+from paper_lib.parallel import cores, run_parallel
+from paper_lib.study.config import Profile
+from paper_lib.study.profiles import get_profile
+from paper_lib.study.run_config import RunConfig
+from paper_lib.training.manifest import Key, measured_runs, read_manifest, spoken
+from paper_lib.training.pretrain import build_models, missing_models
+from paper_lib.training.runs import reuse_finished, train_run
+from paper_lib.training.starts import Study, constraint_of, load_policy
+
+# --- In which order the runs of a profile are trained: what each starts from, what is asked for, what
+# --- waits.
+
+Planned = tuple[RunConfig, int]  # a run and its seed
+
+
+def selected(profile: Profile, runs: list[str] | None, seeds: list[int] | None) -> list[Planned]:
+    """The planned runs of these names and seeds, all where None; CompanionError for an unknown one."""
+    planned = profile.planned()
+    known = sorted({run.name for run, _ in planned})
+    for name in runs or []:
+        if name not in known:
+            raise CompanionError(f"no run {name!r} in profile {profile.name}; it has {', '.join(known)}")
+    named = [(run, seed) for run, seed in planned if runs is None or run.name in runs]
+    has = sorted({seed for _, seed in named})
+    for seed in seeds or []:
+        if seed not in has:
+            of = "no run" if runs is None else f"none of {', '.join(runs)}"
+            known_seeds = ", ".join(map(str, has))
+            raise CompanionError(f"profile {profile.name} plans {of} with seed {seed}; it has {known_seeds}")
+    chosen = [(run, seed) for run, seed in named if seeds is None or seed in seeds]
+    if not chosen:
+        raise CompanionError("no run and seed is named: name some, or leave the choice out for all")
+    return chosen
+
+
+def with_parents(study: Study, chosen: Sequence[Planned]) -> list[Planned]:
+    """These runs and all that they start from."""
+    needed = list(chosen)
+    for run, seed in needed:
+        needed += [(parent, seed) for parent in study.parents(run) if (parent, seed) not in needed]
+    return needed
+
+
+def waves(study: Study, wanted: Sequence[Planned], workers: int) -> list[list[Planned]]:
+    """Runs by how many generations they have behind them, the longest first within a wave.
+
+    Seeds beyond the number of workers come a wave later: the first wave has one run a seed, and whoever is
+    done with it would wait for the others.
+    """
+    seeds = sorted({seed for _, seed in wanted})
+
+    def depth(run: RunConfig) -> int:
+        return max((1 + depth(parent) for parent in study.parents(run)), default=0)
+
+    found: dict[int, list[Planned]] = {}
+    for run, seed in wanted:
+        found.setdefault(depth(run) + seeds.index(seed) // workers, []).append((run, seed))
+    return [sorted(found[d], key=lambda pair: -pair[0].steps) for d in sorted(found)]
+
+
+def train_study(
+    profile_name: str,
+    *,
+    data_dir: Path | str = "data",
+    runs: list[str] | None = None,
+    seeds: list[int] | None = None,
+    workers: int | None = None,
+    force: bool = False,
+    train: bool | None = True,
+) -> list[Path]:
+    """Train what is planned and neither finished nor measured; returns the directories of what is finished.
+
+    runs, seeds: only these. What they start from is trained as well where it is not on disk, measured or
+    not. force trains all of it again. train: False trains nothing and says how much is not measured; None is
+    False where the profile's tables are committed. A stopped run goes on from its last snapshot. Raises
+    CompanionError for unknown names, and after all other runs where one failed.
+    """
+    study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
+    chosen = selected(study.profile, runs, seeds)
+    if study.profile.trains(train):
+        prepare_models(study, workers=workers)
+        models = study.models()
+        _train(study, _demanded(study, chosen, models, force=force), models, workers or cores())
+        return [study.directory(*pair) for pair in chosen if _finished(study, *pair, models)]
+    models = study.known_models(read_manifest(study.results).models)
+    known = study.fingerprints(models)  # a run whose model was never built is not there
+    finished = [(r, s) for r, s in chosen if (r.name, s) in known and _finished(study, r, s, models)]
+    if missing := sum(pair not in finished for pair in _unmeasured(study, chosen, models)):
+        again = f"`python -m paper_lib figures --profile {profile_name} --train` trains them"
+        print(f"[train] {missing} of {len(chosen)} planned runs are not measured yet; {again}", flush=True)
+    return [study.directory(*pair) for pair in finished]
+
+
+def _finished(study: Study, run: RunConfig, seed: int, models: dict[str, str]) -> bool:
+    return study.place(run, seed, models).finished(kept_states=study.kept_states(run))
+
+
+def _unmeasured(study: Study, chosen: list[Planned], models: dict[str, str]) -> list[Planned]:
+    """Those whose rows are not up to date in the tables; a line says how many are."""
+    done = measured_runs(study.profile, study.results, study.fingerprints(models))
+    rest = [(run, seed) for run, seed in chosen if (run.name, seed) not in done]
+    if len(rest) < len(chosen):
+        count = f"{len(chosen) - len(rest)} of {len(chosen)} runs"
+        print(f"[train] {count} are measured already, in {study.results}; --force trains again", flush=True)
+    return rest
+
+
+def _demanded(study: Study, chosen: list[Planned], models: dict[str, str], *, force: bool) -> list[Planned]:
+    """What has to be trained: of the unmeasured runs, and of what these start from, whatever is neither
+    finished nor to be had from another profile, or lacks a state that others branch from."""
+    if force:
+        everything = with_parents(study, chosen)
+        for run, seed in everything:
+            with study.place(run, seed, models).lock():
+                rmtree(study.directory(run, seed), ignore_errors=True)
+        return everything
+    asked, todo, shared = _unmeasured(study, chosen, models), list[Planned](), list[Key]()
+    for run, seed in asked:
+        place, kept = study.place(run, seed, models), study.kept_states(run)
+        if (run, seed) in todo:
+            continue
+        if not place.finished() and reuse_finished(run, place, study.data_dir / "runs"):
+            shared.append((run.name, seed))
+        if place.finished(kept_states=kept):
+            continue
+        todo.append((run, seed))
+        asked += [(parent, seed) for parent in study.parents(run)]
+    if shared:
+        print(f"[train] taken over from another profile: {spoken(shared)}", flush=True)
+    return todo
+
+
+def _train(study: Study, todo: list[Planned], models: dict[str, str], workers: int) -> None:
+    """Train these runs, whose parents are finished or among them, generation by generation."""
+    failures, skipped = list[str](), list[Key]()
+    for wave in waves(study, todo, workers):
+        ready = [
+            (run, seed)
+            for run, seed in wave
+            if all(_finished(study, parent, seed, models) for parent in study.parents(run))
+        ]
+        skipped += [(run.name, seed) for run, seed in wave if (run, seed) not in ready]
+        jobs = [(study, run, seed, models) for run, seed in ready]
+        labels = [f"{run.name} seed {seed}" for run, seed in ready]
+        try:
+            run_parallel(train_planned, jobs, labels=labels, what="train", workers=workers)
+        except CompanionError as error:
+            failures.append(str(error))
+    if failures:
+        skips = f"skipped, as they start from these: {spoken(skipped)}; " if skipped else ""
+        raise CompanionError("; ".join(failures) + f" ({skips}all other runs are finished)")
+
+
+def prepare_models(study: Study, *, workers: int | None = None) -> None:
+    """Build the base and teachers where they are not on disk."""
+    missing = missing_models(study.profile, study.data_dir)
+    if missing:
+        print(f"[models] building {', '.join(missing)}", flush=True)
+        build_models(study.profile, data_dir=study.data_dir, workers=workers)
+
+
+def train_planned(study: Study, run: RunConfig, seed: int, models: dict[str, str]) -> None:
+    """One planned run, its parents being finished: load what it starts from and learns from, then train."""
+    policy = load_policy(study, run, seed)
+    parent = None
+    if run.branch is not None:
+        parent = study.place(study.profile.run(run.branch[0]), seed, models)
+    train_run(
+        run,
+        study.place(run, seed, models),
+        policy,
+        evaluation=study.profile.evaluation,
+        confine=partial(constraint_of, study, run, seed),
+        parent=parent,
+        kept_states=study.kept_states(run),
+        report=lambda line: None,
+    )

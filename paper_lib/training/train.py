@@ -1,0 +1,364 @@
+"""One loop for every objective: tokens and credit in, one update out, snapshots kept, resumed exactly."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from paper_lib.errors import CompanionError
+from paper_lib.study.run_config import RunConfig
+from paper_lib.study.tasks import Problem, corrupt, problems, seeded_generator
+from paper_lib.training.objectives import (
+    clipped_loss,
+    credit_weighted_loss,
+    group_advantages,
+    mixed_credit,
+    retained,
+    reverse_kl,
+    token_gap,
+)
+from paper_lib.training.rollouts import (
+    Batch,
+    completion_logits,
+    encode_demonstrations,
+    encode_prompts,
+    rewards,
+    sample,
+    token_log_probs,
+)
+
+# --- What a step trains on: its problems, and their demonstrations or rollouts with rewards and
+# --- advantages.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a run trains and learns from; the teacher is None for SFT and RLVR."""
+
+    student: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    teacher: PreTrainedModel | None = None
+
+
+def step_problems(run: RunConfig, seed: int, step: int, number: int) -> list[Problem]:
+    """The training problems of one step: each task's share of `number`, by its weight, at least one a
+    task."""
+    total = sum(run.weights)
+    shares = [max(1, round(number * w / total)) for w in run.weights]
+    shares[0] += number - sum(shares)
+    drawn = [
+        problems(task, split="train", number=share, seed=f"{seed}/{run.stream}/{step}")
+        for task, share in zip(run.tasks, shares, strict=True)
+    ]
+    return [problem for part in drawn for problem in part]
+
+
+def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple[int, int] = (0, 1)) -> Batch:
+    """This step's completions: demonstrations for SFT, else rollouts with their rewards and, for RLVR and
+    the mix, advantages.
+
+    part: (i, n), the i-th of n equal shares of the prompts, for several processes. Raises CompanionError
+    where the prompts do not divide into n, and for a teacher's rollouts without a teacher.
+    """
+    drawn = step_problems(run, seed, step, run.prompts_per_step)
+    if len(drawn) % part[1]:
+        raise CompanionError(
+            f"run {run.name}: {len(drawn)} prompts a step do not divide among {part[1]} processes"
+        )
+    size = len(drawn) // part[1]
+    share = slice(part[0] * size, (part[0] + 1) * size)
+    mine = drawn[share]
+    name = f"{run.name}/{run.stream}/{seed}/{step}"
+    device = policy.student.device
+    if run.objective == "sft":
+        generator = seeded_generator("corrupt", name, 0)
+        texts = [corrupt(p.demonstration, run.demonstration_noise, generator) for p in drawn][share]
+        batch = encode_demonstrations(policy.tokenizer, [p.prompt for p in mine], texts)
+        return _to(batch, device)
+    actor = policy.teacher if run.rollout_policy == "teacher" else policy.student
+    if actor is None:
+        raise CompanionError(f"run {run.name}: teacher rollouts need a teacher, and none was given")
+    ids, mask = (t.to(device) for t in encode_prompts(policy.tokenizer, [p.prompt for p in mine]))
+    batch = sample(
+        actor,
+        ids,
+        mask,
+        samples=run.samples_per_prompt,
+        max_new_tokens=run.max_new_tokens,
+        pad_id=policy.tokenizer.pad_token_id,
+        end_id=policy.tokenizer.eos_token_id,
+        generator=seeded_generator("rollout", name),
+        temperature=run.temperature,
+        part=part,
+    )
+    reward = rewards(policy.tokenizer, batch, mine)
+    extras: dict[str, Tensor] = {"rewards": reward}
+    if run.objective in ("rlvr", "mix"):
+        extras["advantages"] = group_advantages(reward, run.samples_per_prompt)
+    if run.token_selection == "random":
+        rows, width = batch.completion_ids.shape
+        noise = torch.rand(part[1] * rows, run.max_new_tokens, generator=seeded_generator("retention", name))
+        extras["noise"] = noise[part[0] * rows : (part[0] + 1) * rows, :width].to(device)
+    return replace(batch, **extras)
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return replace(batch, **{n: v.to(device) for n, v in vars(batch).items() if v is not None})
+
+
+def informative(batch: Batch, run: RunConfig) -> Batch | None:
+    """Groups whose rewards differ, the only ones that GRPO learns from; the whole batch for other
+    objectives."""
+    if run.objective != "rlvr":
+        return batch
+    assert batch.rewards is not None
+    groups = batch.rewards.view(-1, batch.group_size)
+    kept = (groups != groups[:, :1]).any(1).nonzero()[:, 0]
+    return batch.select(kept) if len(kept) else None
+
+
+# --- The loss of a chunk of a batch: the credit of the run's objective on the student's log-
+# --- probabilities.
+
+CHUNK_TOKENS = 2048  # completion positions in one forward and backward pass
+Scales = tuple[float, float]  # RMS of OPD's and of RLVR's advantage
+
+
+def chunk_loss(
+    policy: Policy,
+    run: RunConfig,
+    chunk: Batch,
+    *,
+    tokens: float,
+    off_policy: bool = False,
+    scales: Scales | None = None,
+) -> Tensor:
+    """This chunk's part of the loss, whose denominator is `tokens`, the completion tokens of the whole batch.
+
+    off_policy: the weights have moved since the batch was sampled, so the clipped surrogate takes over.
+    scales: of the whole batch, for a mix that is normalised by them. Returns (), differentiable in the
+    student's weights. Raises CompanionError where the objective needs a teacher and there is none.
+    """
+    logits = completion_logits(policy.student, chunk) / run.temperature
+    mask = chunk.completion_mask
+    teacher_logits = None
+    if run.objective in ("opd", "mix"):
+        teacher_logits = _teacher_logits(policy, run, chunk)
+    if run.estimator == "exact":
+        assert teacher_logits is not None
+        return reverse_kl(logits, teacher_logits).masked_fill(~mask, 0.0).sum() / tokens
+    log_p = token_log_probs(logits, chunk.completion_ids)
+    credit = _credit(run, log_p, teacher_logits, chunk, scales)
+    if off_policy and run.objective != "sft":
+        assert chunk.log_probs is not None
+        return clipped_loss(log_p, chunk.log_probs, credit, mask, clip=run.clip, tokens=tokens)
+    return credit_weighted_loss(log_p, credit, mask, tokens=tokens)
+
+
+@torch.no_grad()
+def _teacher_logits(policy: Policy, run: RunConfig, chunk: Batch) -> Tensor:
+    if policy.teacher is None:
+        raise CompanionError(f"run {run.name}: objective {run.objective} needs a teacher, and none was given")
+    return completion_logits(policy.teacher, chunk) / run.temperature
+
+
+def _credit(
+    run: RunConfig, log_p: Tensor, teacher_logits: Tensor | None, chunk: Batch, scales: Scales | None
+) -> Tensor:
+    if run.objective == "sft":
+        return torch.ones_like(log_p)
+    gap = torch.zeros_like(log_p)
+    if teacher_logits is not None:
+        gap = token_gap(log_p, token_log_probs(teacher_logits, chunk.completion_ids))
+    none = torch.zeros(len(log_p), device=log_p.device)
+    advantages = none if chunk.advantages is None else chunk.advantages
+    alpha = {"opd": 1.0, "rlvr": 0.0}.get(run.objective, run.alpha)
+    credit = mixed_credit(gap, advantages, alpha, scales=scales)
+    if run.token_selection == "all":
+        return credit
+    return credit * retained(
+        gap,
+        chunk.completion_mask,
+        keep_fraction=run.keep_fraction,
+        selection=run.token_selection,
+        noise=chunk.noise,
+    )
+
+
+def advantage_scales(policy: Policy, run: RunConfig, batch: Batch, accelerator: Accelerator) -> Scales:
+    """RMS of −r_t and of A over all completion tokens of a step's batch, those of other processes included.
+
+    The loss works through the batch in chunks, so this comes before it: the student's log-probabilities are
+    those that its rollouts were sampled with, the teacher's take one more forward pass.
+    """
+    assert batch.log_probs is not None
+    assert batch.advantages is not None
+    sums = torch.zeros(3, dtype=torch.float64, device=policy.student.device)
+    for chunk in batch.chunks(CHUNK_TOKENS):
+        assert chunk.log_probs is not None
+        assert chunk.advantages is not None
+        mask = chunk.completion_mask
+        teacher_log_p = token_log_probs(_teacher_logits(policy, run, chunk), chunk.completion_ids)
+        gap = token_gap(chunk.log_probs, teacher_log_p).masked_fill(~mask, 0.0)
+        by_row = chunk.advantages.double().square() * mask.sum(1)
+        sums += torch.stack([gap.double().square().sum(), by_row.sum(), mask.sum().double()])
+    opd, rlvr, tokens = accelerator.reduce(sums, reduction="sum").tolist()
+    return math.sqrt(opd / tokens), math.sqrt(rlvr / tokens)
+
+
+# --- The optimizer of a run, and what it remembers from step to step.
+
+MEMORY = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # what AdamW and SGD keep of a parameter
+
+
+def build_optimizer(parameters: Iterable[Tensor], run: RunConfig) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019); with sgd_momentum μ, SGD: m ← μ m + (g + λ W), W ← W − η m.
+
+    SGD's decay λ is part of what it accumulates: in the long run it shrinks W by η λ / (1 − μ) a step,
+    AdamW's by η λ.
+    """
+    if run.sgd_momentum is not None:
+        return torch.optim.SGD(
+            parameters, lr=run.learning_rate, momentum=run.sgd_momentum, weight_decay=run.weight_decay
+        )
+    return torch.optim.AdamW(
+        parameters,
+        lr=run.learning_rate,
+        betas=run.betas,
+        eps=run.epsilon,
+        weight_decay=run.weight_decay,
+    )
+
+
+def remembered(flat: dict[str, Tensor], name: str, device: torch.device) -> dict[str, Tensor]:
+    """An optimizer's memory of the parameter `name` out of a flat state; torch wants Adam's count of steps
+    on the CPU."""
+    found = {key: flat[f"{key}.{name}"].clone() for key in MEMORY if f"{key}.{name}" in flat}
+    return {key: value.to("cpu" if key == "step" else device) for key, value in found.items()}
+
+
+class Constraint(Protocol):
+    """What confines an update: called after the gradient is there, and after the optimizer's step.
+
+    share_inside: of the squared length of the step that the optimizer proposed; NaN where it proposed none.
+    """
+
+    share_inside: float
+
+    def on_gradient(self) -> None: ...
+
+    def on_update(self) -> None: ...
+
+
+class Optimization:
+    """The run's optimizer at its schedule over the chunks of a batch, across an `Accelerator`'s processes."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        run: RunConfig,
+        accelerator: Accelerator,
+        constraint: Constraint | None = None,
+    ) -> None:
+        self.policy, self.run, self.accelerator, self.constraint = policy, run, accelerator, constraint
+        self.parameters = dict(policy.student.named_parameters())
+        self.optimizer = accelerator.prepare(build_optimizer(self.parameters.values(), run))
+        self.rates = run.learning_rates()
+
+    def update(
+        self, batch: Batch | None, step: int, *, off_policy: bool = False, scales: Scales | None = None
+    ) -> dict[str, float]:
+        """One optimizer step on a batch: loss (a sum over all processes), gradient norm before clipping.
+
+        batch None: this process has nothing to learn from, though others may. Where none has, the weights
+        stay and nothing is returned. Raises CompanionError where the loss or the norm is not finite.
+        """
+        device = self.policy.student.device
+        own = torch.zeros((), device=device) if batch is None else batch.completion_mask.sum().float()
+        tokens = float(self.accelerator.reduce(own, reduction="sum"))
+        if tokens == 0:
+            return {}
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), device=device)
+        for chunk in [] if batch is None else batch.chunks(CHUNK_TOKENS):
+            part = chunk_loss(
+                self.policy, self.run, chunk, tokens=tokens, off_policy=off_policy, scales=scales
+            )
+            self.accelerator.backward(part)
+            loss += part.detach()
+        if self.accelerator.num_processes > 1:
+            loss = self.accelerator.reduce(loss, reduction="sum")
+            self._sum_gradients()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.run.max_gradient_norm)
+        for what, value in (("loss", float(loss)), ("norm of the gradient", float(norm))):
+            if not math.isfinite(value):
+                raise CompanionError(
+                    f"run {self.run.name}: the {what} is {value} at step {step + 1}; earlier snapshots are "
+                    f"kept. Lower learning_rate ({self.run.learning_rate:g}) or check its starting weights"
+                )
+        if self.constraint is not None:
+            self.constraint.on_gradient()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates[step]
+        self.optimizer.step()
+        if self.constraint is not None:
+            self.constraint.on_update()
+        return {"loss": float(loss), "gradient_norm": float(norm)}
+
+    def _sum_gradients(self) -> None:
+        """Sum the gradients over the processes, in one message."""
+        parameters = list(self.parameters.values())
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        total = self.accelerator.reduce(torch.cat([g.flatten() for g in own]), reduction="sum")
+        for parameter, part in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and the optimizer's memory as one flat dict of tensors, for safetensors."""
+        memory = self.optimizer.state
+        flat = {f"model.{name}": tensor.detach() for name, tensor in self.policy.student.state_dict().items()}
+        for name, parameter in self.parameters.items():
+            for key, value in memory.get(parameter, {}).items():
+                flat[f"{key}.{name}"] = value
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in flat.items()}
+
+    def load_state(self, flat: dict[str, Tensor]) -> None:
+        """Take up what `state` gave."""
+        device = self.policy.student.device
+        weights = {n.removeprefix("model."): t for n, t in flat.items() if n.startswith("model.")}
+        self.policy.student.load_state_dict(weights)
+        for name, parameter in self.parameters.items():
+            if memory := remembered(flat, name, device):
+                self.optimizer.state[parameter] = memory
+
+
+def train_steps(
+    optimization: Optimization,
+    seed: int,
+    first: int,
+    last: int,
+    *,
+    record: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Optimizer steps first..last − 1 of a run; `record(step, values)` is called after each, with step from
+    1.
+
+    A step whose RLVR groups all lack variance leaves the weights alone.
+    """
+    policy, run, accelerator = optimization.policy, optimization.run, optimization.accelerator
+    part = (accelerator.process_index, accelerator.num_processes)
+    for start in range(first, last, run.updates_per_batch):
+        batch = collect(policy, run, seed, start, part=part)
+        values = {}
+        if batch.rewards is not None:
+            values["reward"] = float(accelerator.reduce(batch.rewards.mean(), reduction="mean"))
+        useful = informative(batch, run)
+        scales = None if run.mix_scale is None else advantage_scales(policy, run, batch, accelerator)
+        for step in range(start, start + run.updates_per_batch):
+            values |= optimization.update(useful, step, off_policy=step > start, scales=scales)
+            record(step + 1, values)

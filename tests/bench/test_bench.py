@@ -1,0 +1,167 @@
+"""The comparison with TRL gives both codes the same work and accounts for all of their time."""
+
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import steps
+import torch
+from command import bench_parser
+from steps import PARTS, Stopwatch, bench_train
+from tiny import TINY
+
+from paper_lib.__main__ import main
+from paper_lib.errors import CompanionError
+from paper_lib.study import profiles
+from paper_lib.study.tasks import verify
+from paper_lib.training import rollouts
+
+PROMPTS, SAMPLES, LENGTH = 6, 4, 6
+MEASURED = (
+    "step_seconds",
+    "fastest_seconds",
+    "slowest_seconds",
+    "processor_seconds",
+    "completions_per_second",
+)
+RATIOS = ["ratio", "processor_ratio"]
+
+
+@dataclass
+class Bench:
+    table: pd.DataFrame
+    written: dict
+    shown: str
+    verified: dict[str, Counter] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def bench(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One round of one counted step, with the prompts that each code had verified."""
+    out, told = tmp_path_factory.mktemp("bench") / "train.json", []
+    verified: dict[str, Counter] = {"ours": Counter(), "TRL": Counter()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(profiles.PROFILES, TINY.name, TINY)
+        for name, module in (("ours", rollouts), ("TRL", steps)):
+
+            def spied(text, problem, seen=verified[name]):
+                seen[problem.prompt] += 1
+                return verify(text, problem)
+
+            patch.setattr(module, "verify", spied)
+        table = bench_train(
+            TINY.name,
+            data_dir=tiny_models.parent,
+            rounds=1,
+            steps=1,
+            warmup=1,
+            prompts=PROMPTS,
+            threads=1,
+            out=out,
+            report=told.append,
+        )
+    return Bench(table, json.loads(out.read_text()), "\n".join(told), verified)
+
+
+def test_one_row_an_objective_and_code_of_finite_positive_numbers(bench):
+    rows = list(bench.table[["objective", "code"]].itertuples(index=False, name=None))
+    assert rows == [("opd", "ours"), ("opd", "TRL"), ("rlvr", "ours"), ("rlvr", "TRL")]
+    measured = torch.tensor(bench.table[[*MEASURED, *RATIOS]].to_numpy())
+    assert measured.isfinite().all()
+    assert (measured > 0).all()
+    assert (bench.table["steps"] == 1).all()
+
+
+def test_the_parts_add_up_to_the_step(bench):
+    parts = bench.table[[f"{part}_seconds" for part in PARTS]]
+    assert parts.sum(axis=1).to_numpy() == pytest.approx(bench.table["step_seconds"].to_numpy())
+    assert ((parts > 0).all(axis=1) | (bench.table["objective"] == "rlvr")).all()
+    assert (bench.table.query("objective == 'rlvr'")["teacher_seconds"] == 0).all()
+
+
+def test_ratios_and_rates_follow_from_the_steps(bench):
+    table = bench.table.set_index(["objective", "code"])
+    for objective in ("opd", "rlvr"):
+        ours, theirs = (table.loc[(objective, code)] for code in ("ours", "TRL"))
+        assert (theirs[RATIOS] == 1).all()
+        assert ours["ratio"] == pytest.approx(ours["step_seconds"] / theirs["step_seconds"])
+        processor = ours["processor_seconds"] / theirs["processor_seconds"]
+        assert ours["processor_ratio"] == pytest.approx(processor)
+        assert ours["completions_per_second"] == pytest.approx(PROMPTS * SAMPLES / ours["step_seconds"])
+
+
+def test_both_codes_are_given_the_same_problems(bench):
+    ours, theirs = bench.verified["ours"], bench.verified["TRL"]
+    assert ours.keys() == theirs.keys()
+    assert len(theirs) <= 2 * PROMPTS
+
+
+def test_completions_have_lengths_within_the_limit_and_enter_the_update(bench):
+    assert bench.table["completion_length"].between(1, LENGTH).all()
+    shares = bench.table.set_index(["objective", "code"])["update_share"]
+    assert 0 < shares["rlvr", "ours"] <= 1
+    assert (shares.drop(("rlvr", "ours")) == 1).all()
+
+
+def test_the_file_and_the_print_hold_the_table_and_the_settings(bench):
+    written = pd.DataFrame(bench.written["rows"])
+    pd.testing.assert_frame_equal(written[list(bench.table)], bench.table, rtol=1e-6)
+    settings = bench.written["settings"]
+    assert (settings["prompts"], settings["samples_per_prompt"], settings["threads"]) == (PROMPTS, SAMPLES, 1)
+    assert settings["trl"]["opd"]["beta"] == 1
+    assert settings["trl"]["rlvr"]["beta"] == 0
+    assert all(not chosen["gradient_checkpointing"] for chosen in settings["trl"].values())
+    assert f"{PROMPTS * SAMPLES} completions" in bench.shown
+    assert "scale_rewards=group" in bench.shown
+
+
+def test_the_threads_of_torch_are_as_before(bench):
+    assert torch.get_num_threads() == 1
+
+
+def test_a_stopwatch_charges_the_innermost_part(monkeypatch):
+    clock = iter([0, 1, 3, 7, 15, 31, 32])  # made, then one reading for each call below
+    monkeypatch.setattr(steps, "perf_counter", lambda: next(clock))
+    watch = Stopwatch(torch.device("cpu"))
+    watch.enter("rollout")
+    watch.enter("teacher")
+    watch.leave()
+    watch.leave()
+    first, second = watch.lap(), watch.lap()
+    assert [first[part] for part in PARTS] == [2 + 8, 4, 1 + 16, 0]
+    assert [second[part] for part in PARTS] == [0, 0, 1, 0]
+
+
+def test_a_stopwatch_counts_a_backbone_inside_its_teacher_once(teacher):
+    watch, ids = Stopwatch(torch.device("cpu")), torch.tensor([[1, 2]])
+    watch.watch_teacher(teacher)
+    for forward in (teacher, teacher.base_model):
+        watch.lap()
+        began = time.perf_counter()
+        forward(input_ids=ids)
+        assert 0 < watch.lap()["teacher"] <= time.perf_counter() - began
+
+
+def test_without_trl_one_line_says_what_to_install(tiny_data, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "trl", None)
+    assert main(["train", "--profile", "tiny", "--data-dir", str(tiny_data)], bench_parser()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: bench train compares with TRL")
+    assert "pip install" in told
+    assert told.count("\n") == 1
+
+
+def test_missing_models_are_told(tmp_path):
+    with pytest.raises(CompanionError, match="no model in"):
+        bench_train("smoke", data_dir=tmp_path, rounds=1, steps=1, report=lambda text: None)
+
+
+@pytest.mark.parametrize("name", ["rounds", "steps", "prompts", "threads"])
+def test_nothing_to_measure_is_refused(name, tmp_path):
+    with pytest.raises(CompanionError, match=f"{name} is -1, expected at least 1"):
+        bench_train("smoke", data_dir=tmp_path, **{name: -1})

@@ -1,0 +1,184 @@
+"""What the book is made of: pages from notebooks, links, docstrings, the ledger, notebooks for Colab."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import assembled
+import nbformat
+import pytest
+from assembled import badges, gallery, ledger, ledger_in_short
+from colab import for_colab
+from docstrings import to_rest
+from executed import figures_in, page_of
+from linking import first_mentions, glossary_terms
+from reference import ROOMS, reference_pages
+
+from paper_lib.execute import notebook_sources
+
+ROOT = Path(__file__).parents[2]
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
+    "53de0000000c4944415408d763f8cfc000000301010018dd8db00000000049454e44ae426082"
+)
+
+
+@pytest.fixture
+def executed(tmp_path: Path) -> Path:
+    """A notebook as Papermill leaves it, and the figure that it saved."""
+    v4 = nbformat.v4
+    cell = v4.new_code_cell('save_figure(fig, "fig_one", figures_dir, profile=profile, inputs=[])')
+    cell.metadata = {"papermill": {"duration": 1}, "tags": []}
+    cell.outputs = [
+        v4.new_output("execute_result", {"text/plain": "PosixPath('x/fig_one.svg')"}, execution_count=1),
+        v4.new_output("display_data", {"image/png": "old", "text/plain": "<Figure>"}),
+    ]
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "a"}, "text/html": "<b>still</b>"}
+    play = v4.new_code_cell("play()", outputs=[v4.new_output("display_data", widget)])
+    solution = v4.new_code_cell("answer = 1", metadata={"tags": ["solution"]})
+    injected = v4.new_code_cell('profile = "smoke"', metadata={"tags": ["injected-parameters"]})
+    notebook = v4.new_notebook(
+        cells=[v4.new_markdown_cell("See `05_locking`."), injected, cell, play, solution]
+    )
+    notebook.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+        "papermill": {"input_path": "somewhere"},
+        "widgets": {},
+    }
+    nbformat.write(notebook, tmp_path / "05_locking.ipynb")
+    about = {"caption": "One line.", "alt": "One line. It goes from 0.1 to 0.9."}
+    (tmp_path / "fig_one.json").write_text(json.dumps(about))
+    (tmp_path / "fig_one.png").write_bytes(PNG)
+    return tmp_path / "05_locking.ipynb"
+
+
+def test_a_page_shows_the_saved_figure_with_caption_and_alternative_text(executed):
+    page = page_of(executed, executed.parent)
+    assert figures_in(page) == {"fig_one": ("One line.", "One line. It goes from 0.1 to 0.9.")}
+    cell = next(cell for cell in page.cells if "save_figure" in cell.source)
+    assert cell.metadata.mystnb.figure == {"caption": "One line.", "name": "fig-one"}
+    assert cell.metadata.mystnb.image.alt == "One line. It goes from 0.1 to 0.9."
+    (output,) = cell.outputs  # the path that save_figure returns is not shown
+    assert output.data["image/png"] != "old"
+
+
+def test_a_page_keeps_no_trace_of_its_execution_and_needs_no_kernel(executed):
+    page = page_of(executed, executed.parent)
+    assert set(page.metadata) == {"kernelspec", "language_info"}
+    assert not any("papermill" in cell.metadata for cell in page.cells)
+    assert not any("injected-parameters" in cell.metadata.tags for cell in page.cells)
+    play = next(cell for cell in page.cells if cell.source == "play()")
+    assert set(play.outputs[0].data) == {"text/html"}
+    assert page.cells[0].source == "See [`05_locking`](05_locking.ipynb)."
+    assert "hide-cell" in page.cells[-1].metadata.tags
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code"}]}',
+    ],
+)
+def test_a_damaged_executed_notebook_is_one_line(executed, monkeypatch, text):
+    folder = executed.parent / "damaged"
+    folder.mkdir()
+    for source in notebook_sources(ROOT / "notebooks"):
+        (folder / f"{source.stem}.ipynb").write_text(text)
+    options = {"executed": folder, "figures": executed.parent, "out": executed.parent / "out"}
+    arguments = [word for name, path in options.items() for word in (f"--{name}", str(path))]
+    monkeypatch.setattr(sys, "argv", ["assembled.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        assembled.main()
+    told = str(stop.value.code)
+    assert told.startswith(f"error: {folder}/01_train.ipynb is no executed notebook (")
+    assert "\n" not in told
+
+
+def test_a_card_of_the_gallery_is_what_its_page_says(executed):
+    page = page_of(executed, executed.parent)
+    (executed.parent / "fig_one.json").unlink()
+    card = gallery({name: (executed.stem, *words) for name, words in figures_in(page).items()})
+    assert "} One line.\n" in card
+    assert ":img-alt: One line. It goes from 0.1 to 0.9." in card
+    assert ":class-card: figure-card 05_locking" in card
+
+
+@pytest.mark.parametrize("lacking", ["caption", "alt"])
+def test_a_figure_that_says_nothing_stops_the_book(executed, lacking):
+    about = json.loads((executed.parent / "fig_one.json").read_text())
+    (executed.parent / "fig_one.json").write_text(json.dumps({**about, lacking: None}))
+    with pytest.raises(KeyError, match=f"fig_one.json has no {lacking}"):
+        page_of(executed, executed.parent)
+
+
+def test_the_first_mention_alone_is_linked_in_the_sense_of_the_glossary():
+    targets = {"stable rank": "term:stable rank", "student": "term:student", "C7": "ref:claim-c7"}
+    pattern = re.compile("(?:C[0-9]+|(?i:stable rank|student))")
+    text = "Stable rank (C7, C70): Student's interval of the stable rank of a student, C7."
+    linked = [(piece, target) for piece, target in first_mentions(text, targets, pattern) if target]
+    assert linked == [
+        ("Stable rank", "term:stable rank"),
+        ("C7", "ref:claim-c7"),
+        ("student", "term:student"),
+    ]
+    assert "".join(piece for piece, _ in first_mentions(text, targets, pattern)) == text
+    middle = "half of Student's interval"
+    assert [target for _, target in first_mentions(middle, targets, pattern) if target] == []
+
+
+def test_glossary_entries_have_all_their_spellings():
+    page = "```{glossary}\nrollout\nrollouts\n  Completions.\n\nOPD\n  Distillation.\n```\n"
+    assert glossary_terms(page) == [["rollout", "rollouts"], ["OPD"]]
+    there = glossary_terms((ROOT / "book" / "pages" / "glossary.md").read_text())
+    spellings = [spelling for entry in there for spelling in entry]
+    assert len(there) >= 45
+    assert len(spellings) == len(set(spellings))
+
+
+def test_docstrings_become_markup_only_where_they_mean_it():
+    made = to_rest("The `eta` of |a − b| ≤ η * max.\n\nw_0, w_t: (..., m, n), all `mix`es of W_.")
+    assert made == (
+        "The ``eta`` of \\|a − b\\| ≤ η \\* max.\n\n**w_0, w_t**: (..., m, n), all ``mix``\\ es of W\\_."
+    )
+
+
+def test_every_module_has_a_place_in_the_reference(tmp_path):
+    reference_pages(tmp_path / "api")
+    pages = {path.stem: path.read_text() for path in (tmp_path / "api").iterdir()}
+    assert len(pages) == len(ROOMS) + 2
+    assert "paper_lib.geometry.sparsity" in pages["geometry"]
+    assert "[`geometry.sparsity`](#module-geometry-sparsity)" in pages["index"]
+
+
+def test_the_ledger_has_a_place_for_each_claim(tmp_path):
+    claims = (ROOT / "figures" / "reference" / "claims.md").read_text(encoding="utf-8")
+    labels = re.findall(r"^\(claim-(\w+)\)=\n### \1\. ", ledger(claims), flags=re.MULTILINE)
+    short = ledger_in_short(ROOT / "figures" / "reference" / "claims.csv")
+    assert re.findall(r"\(#claim-(\w+)\)", short) == [label.lower() for label in labels]
+    assert len(labels) >= 21
+
+
+def test_badges_need_a_repository():
+    assert "](" not in badges(["01_train"], "")
+    made = badges(["01_train"], "someone/companion")
+    assert "mybinder.org/v2/gh/someone/companion/" in made
+    assert "/github/someone/companion/blob/gh-pages/colab/01_train.ipynb" in made
+
+
+def test_notebooks_for_colab_fetch_the_project_first(tmp_path):
+    sources = notebook_sources(ROOT / "notebooks")
+    for_colab(sources, tmp_path / "colab", "someone/companion")
+    made = sorted((tmp_path / "colab").iterdir())
+    assert [path.stem for path in made] == [source.stem for source in sources]
+    notebook = nbformat.read(made[0], as_version=4)
+    nbformat.validate(notebook)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert "git clone" in first.source
+    assert "someone/companion" in first.source
+    for path in made:
+        assert 'profile: str = "reference"' in path.read_text().replace('\\"', '"')

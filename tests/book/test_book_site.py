@@ -1,0 +1,244 @@
+"""The built book works in a browser that has no network: make check-book."""
+
+import base64
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlparse
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from browsers import find_chromium
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.site
+
+SITE = Path(__file__).parents[2] / "build" / "book"
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
+TABLET = {"width": 1100, "height": 800}
+SERIOUS = ("critical", "serious")
+
+
+@dataclass
+class Visit:
+    """What a page was like: links and anchors as written, pictures as (address, alternative text)."""
+
+    links: list[str]
+    anchors: set[str]
+    pictures: list[tuple[str, str | None]]
+    trouble: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    found = find_chromium()
+    assert found, "no Chromium here: bash .ci/browser installs one"
+    assert (SITE / "index.html").is_file(), f"no book in {SITE}: make book builds it"
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+
+
+@pytest.fixture
+def offline(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport=DESKTOP, offline=True)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def visits(browser: Browser) -> dict[str, Visit]:
+    """Every page of the site, opened from disk with the network off."""
+    context = browser.new_context(viewport=DESKTOP, offline=True)
+    page, seen = context.new_page(), {}
+    trouble: list[str] = []
+    page.on("console", lambda message: trouble.extend(_complaint(message)))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("requestfailed", lambda request: trouble.append(f"failed: {request.url}"))
+    page.on("request", lambda request: trouble.extend(_abroad(request.url)))
+    for path in sorted(SITE.rglob("*.html")):
+        if "_static" in path.parts:
+            continue
+        trouble.clear()
+        page.goto(path.as_uri(), wait_until="load")
+        _typeset(page)
+        seen[path.relative_to(SITE).as_posix()] = Visit(*_contents(page), list(trouble))
+    context.close()
+    return seen
+
+
+def _complaint(message: ConsoleMessage) -> list[str]:
+    return [message.text] if message.type in ("error", "warning") else []
+
+
+def _abroad(address: str) -> list[str]:
+    return [] if urlparse(address).scheme in ("file", "data", "blob") else [f"asked for {address}"]
+
+
+def _typeset(page: Page) -> None:
+    """Wait until MathJax, where the page has formulas, has set them."""
+    if page.locator(".math").count():
+        page.wait_for_function("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        page.evaluate("MathJax.startup.promise.then(() => true)")
+
+
+def _contents(page: Page) -> tuple[list[str], set[str], list[tuple[str, str | None]]]:
+    links = page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'))")
+    anchors = page.evaluate("[...document.querySelectorAll('[id], a[name]')].map(e => e.id || e.name)")
+    pictures = page.evaluate(
+        "[...document.images].map(image => [image.getAttribute('src'), image.getAttribute('alt')])"
+    )
+    return links, set(anchors), [tuple(picture) for picture in pictures]
+
+
+def test_every_page_opens_without_complaint_or_request(visits):
+    assert len(visits) > 20
+    assert {page: visit.trouble for page, visit in visits.items() if visit.trouble} == {}
+
+
+def test_every_internal_link_leads_somewhere(visits):
+    broken = []
+    for page, visit in visits.items():
+        for link in visit.links:
+            address, fragment = urldefrag(link)
+            if urlparse(address).scheme or address.startswith("//"):
+                continue
+            target = (SITE / page).parent / unquote(address) if address else SITE / page
+            target = target.resolve()
+            if not target.is_file():
+                broken.append(f"{page}: {link}")
+            elif fragment and target.suffix == ".html":
+                name = target.relative_to(SITE.resolve()).as_posix()
+                if unquote(fragment) not in visits[name].anchors:
+                    broken.append(f"{page}: {link}")
+    assert broken == []
+
+
+def test_every_picture_has_alternative_text_and_shows_something(visits):
+    bare, blank = [], []
+    for page, visit in visits.items():
+        for source, alt in visit.pictures:
+            if not alt or not alt.strip():
+                bare.append(f"{page}: {source[:80]}")
+            if _is_blank((SITE / page).parent, source):
+                blank.append(f"{page}: {source[:80]}")
+    assert bare == []
+    assert blank == []
+
+
+def _is_blank(folder: Path, source: str) -> bool:
+    if source.endswith(".svg") or source.startswith("data:image/svg"):
+        return False
+    inline = re.match(r"data:image/\w+;base64,(.*)", source, flags=re.DOTALL)
+    content = base64.b64decode(inline[1]) if inline else (folder / unquote(source)).read_bytes()
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    return bool((pixels == pixels[0, 0]).all())
+
+
+def test_the_figures_say_their_numbers(visits):
+    """Captions alone would not do: a reader who sees no picture gets the values."""
+    for page in [name for name in visits if re.match(r"notebooks/0[1-7]", name)]:
+        figures = [alt for source, alt in visits[page].pictures if "_images" in source]
+        assert figures or "02_" in page
+        for alt in figures:
+            assert len(re.findall(r"\d", alt)) >= 4, f"{page}: {alt}"
+
+
+def test_the_start_page_has_the_gallery_and_the_ledger(offline):
+    page = offline.new_page()
+    page.goto((SITE / "index.html").as_uri())
+    assert page.locator(".figure-card img").count() >= 20
+    verdicts = page.locator("#the-ledger-in-short table tbody tr")
+    assert verdicts.count() >= 21
+    page.locator(".figure-card").first.click()
+    page.wait_for_url("**/notebooks/0*")
+    page.locator(f"[id='{urldefrag(page.url)[1]}'] img").wait_for()
+
+
+def test_the_first_mention_of_a_term_leads_to_the_glossary(offline):
+    page = offline.new_page()
+    page.goto((SITE / "notebooks" / "05_locking.html").as_uri())
+    page.get_by_role("link", name="stable rank", exact=True).first.click()
+    page.wait_for_url("**/glossary.html#term-stable-rank")
+    assert page.url.endswith("glossary.html#term-stable-rank")
+    expect(page.locator("#term-stable-rank")).to_be_visible()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, TABLET, PHONE], ids=["desktop", "tablet", "phone"])
+def test_no_page_is_wider_than_the_screen(browser, viewport):
+    context = browser.new_context(viewport=viewport, offline=True)
+    page, wide = context.new_page(), {}
+    for path in sorted(
+        [*SITE.glob("*.html"), *SITE.glob("notebooks/*.html"), SITE / "api" / "diagnostics.html"]
+    ):
+        page.goto(path.as_uri())
+        _typeset(page)
+        width = page.evaluate("document.documentElement.scrollWidth")
+        if width > viewport["width"]:
+            wide[path.name] = width
+    context.close()
+    assert wide == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "name", ["index", "glossary", "ledger", "teaching", "notebooks/03_sparsity", "notebooks/06_controls"]
+)
+def test_pages_have_no_serious_barrier(browser, name, scheme):
+    context = browser.new_context(viewport=DESKTOP, offline=True, color_scheme=scheme)
+    page = context.new_page()
+    page.goto((SITE / f"{name}.html").as_uri())
+    _typeset(page)
+    found = Axe().run(page).response["violations"]
+    serious = [
+        f"{each['id']}: {node['target']} {node['failureSummary'][:200]}"
+        for each in found
+        if each["impact"] in SERIOUS
+        for node in each["nodes"][:3]
+    ]
+    context.close()
+    assert serious == []
+
+
+def test_the_rollout_viewer_works_without_a_kernel_and_by_keyboard(offline):
+    page = offline.new_page()
+    page.goto((SITE / "notebooks" / "01_train.html").as_uri())
+    view = page.locator('[data-view="rollout"]')
+    tokens, shown = view.locator('[data-output="tokens"]'), view.locator('[data-output="alpha"]')
+    before = tokens.inner_text()
+    completion = view.locator('[data-control="completion"]')
+    completion.select_option(index=(completion.evaluate("select => select.selectedIndex") + 1) % 8)
+    expect(tokens).not_to_have_text(before, use_inner_text=True)
+    view.locator('[data-control="alpha"]').focus()
+    page.keyboard.press("Home")
+    expect(shown).to_have_text(re.compile(r"^0(\.0*)?$"))
+    assert float(shown.inner_text()) == 0
+    at_zero = tokens.inner_text()
+    page.keyboard.press("End")
+    expect(shown).to_have_text(re.compile(r"^1(\.0*)?$"))
+    assert float(shown.inner_text()) == 1
+    expect(tokens).not_to_have_text(at_zero, use_inner_text=True)
+
+
+def test_the_mixing_view_works_without_a_kernel_and_by_keyboard(offline):
+    page = offline.new_page()
+    page.goto((SITE / "notebooks" / "06_controls.html").as_uri())
+    view = page.locator('[data-view="mixing"]')
+    said, chart = view.locator('[data-output="said"]'), view.locator('[data-output="chart"]')
+    view.locator('[data-control="alpha"]').focus()
+    heard = []
+    for key in ("Home", "ArrowRight", "End"):
+        before = said.inner_text()
+        page.keyboard.press(key)
+        expect(said).not_to_have_text(before, use_inner_text=True)
+        heard.append((view.locator('[data-output="alpha"]').inner_text(), said.inner_text()))
+    assert len(set(heard)) == 3
+    before = chart.inner_html()
+    view.locator('[data-control="metric"]').select_option(index=1)
+    page.wait_for_function(
+        "([chart, before]) => chart.innerHTML !== before", arg=[chart.element_handle(), before]
+    )
+    expect(view.locator('[data-output="still"]')).to_be_hidden()

@@ -1,0 +1,179 @@
+"""A LoRA adapter on its base is, bit for bit, what peft's own merge makes of the two."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from test_sources import all_matrices, assert_same, phi3
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from paper_lib.compare.sources import open_source, pair_up, trajectory_sources
+from paper_lib.errors import CompanionError
+from paper_lib.matrices import canonical_name
+
+TARGETS = ["q_proj", "down_proj", "lm_head"]
+
+
+def adapted(model: PreTrainedModel, folder: Path, **options: object) -> dict[str, torch.Tensor]:
+    """Save a base and a random adapter of it; returns the weights after peft's merge."""
+    model.save_pretrained(folder / "base")
+    config = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": TARGETS} | options)
+    peft_model = get_peft_model(model, config)
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in peft_model.named_parameters():
+        if "lora_" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator).to(parameter.dtype) / 4
+    peft_model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    return peft_model.merge_and_unload().state_dict()
+
+
+def open_adapted(folder: Path):
+    return open_source(folder / "adapter", base=open_source(folder / "base"))
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CompanionError) as refused:
+        open_adapted(folder)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_rslora": True, "init_lora_weights": "gaussian"},
+        {
+            "rank_pattern": {"layers.1.self_attn.q_proj": 2, "lm_head": 1},
+            "alpha_pattern": {"^model.*down_proj": 3},
+        },
+    ],
+    ids=["plain", "rank-stabilised", "patterns"],
+)
+def test_the_merge_is_pefts(student, tmp_path: Path, dtype: torch.dtype, options: dict[str, object]) -> None:
+    merged = adapted(student.to(dtype), tmp_path, **options)
+    source = open_adapted(tmp_path)
+    assert_same(all_matrices(source), {name: w for name, w in merged.items() if w.ndim == 2})
+    changed = [
+        m.name
+        for m in pair_up(source.base, source).matched
+        if not torch.equal(source.read(m.name), source.base.read(m.name))
+    ]
+    assert len(changed) == 5
+    assert all(name.split(".")[-2] in TARGETS for name in changed)
+
+
+def test_an_adapter_in_16_bits_is_multiplied_in_32(student, tmp_path: Path) -> None:
+    adapted(student.to(torch.bfloat16), tmp_path)
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file({name: w.to(torch.bfloat16) for name, w in load_file(path).items()}, path)
+    base = type(student).from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
+    merged = PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload().state_dict()
+    source = open_adapted(tmp_path)
+    assert_same(all_matrices(source), {name: w for name, w in merged.items() if w.ndim == 2})
+
+
+def test_an_adapter_of_a_fused_projection_reaches_its_parts(tmp_path: Path) -> None:
+    model = phi3()
+    merged = adapted(model, tmp_path, target_modules=["qkv_proj", "gate_up_proj"])
+    source = open_adapted(tmp_path)
+    for layer in ("model.layers.0", "model.layers.1"):
+        qkv = torch.cat([source.read(f"{layer}.self_attn.{m}_proj.weight") for m in "qkv"])
+        assert torch.equal(qkv, merged[f"{layer}.self_attn.qkv_proj.weight"])
+        gate_up = torch.cat([source.read(f"{layer}.mlp.{m}_proj.weight") for m in ("gate", "up")])
+        assert torch.equal(gate_up, merged[f"{layer}.mlp.gate_up_proj.weight"])
+
+
+def test_weights_stored_the_other_way_round_get_the_transposed_update(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=30, n_positions=8))
+    merged = adapted(model, tmp_path, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
+    expected = {
+        canonical_name(name): w for name, w in merged.items() if w.ndim == 2 and name != "lm_head.weight"
+    }
+    assert_same(all_matrices(open_adapted(tmp_path)), expected)
+
+
+def test_a_trajectory_of_adapters_is_read_on_one_base(student, tmp_path: Path) -> None:
+    merged = adapted(student, tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "adapter").rename(tmp_path / "run" / "checkpoint-7")
+    [(step, source)] = trajectory_sources(tmp_path / "run", base=open_source(tmp_path / "base"))
+    assert step == 7
+    assert_same(
+        all_matrices(pickle.loads(pickle.dumps(source))), {n: w for n, w in merged.items() if w.ndim == 2}
+    )
+
+
+def test_the_fingerprint_is_the_bases_and_the_adapters(student, tmp_path: Path) -> None:
+    adapted(student, tmp_path)
+    before = open_adapted(tmp_path).fingerprint
+    assert open_adapted(tmp_path).fingerprint == before
+    change_config(tmp_path, lora_alpha=7)
+    changed = open_adapted(tmp_path).fingerprint
+    assert changed != before
+    weights = tmp_path / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert open_adapted(tmp_path).fingerprint not in (before, changed)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"peft_type": "IA3"}, "peft_type 'IA3', only LORA"),
+        ({"use_dora": True}, "sets use_dora True, which is more than plain LoRA: merge it"),
+        ({"bias": "all"}, "sets bias 'all'"),
+        ({"modules_to_save": ["score"]}, r"sets modules_to_save \['score'\]"),
+        ({"init_lora_weights": "pissa"}, "sets init_lora_weights 'pissa'"),
+        ({"a_later_invention": 3}, "sets a_later_invention 3"),
+        (
+            {"r": 5},
+            r"q_proj has A \(4, 32\) and B \(32, 4\), but adapter_config\.json says r = 5",
+        ),
+        ({"lora_alpha": None}, "no usable r and lora_alpha"),
+        ({"rank_pattern": {"(": 2}}, "no usable r and lora_alpha"),
+    ],
+)
+def test_what_is_more_than_plain_lora_is_named(
+    student, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    adapted(student, tmp_path, target_modules=["q_proj"])
+    change_config(tmp_path, **changes)
+    assert re.search(rf"adapter_(config\.json|model\.safetensors).*{message}", refusal(tmp_path))
+
+
+def test_an_adapter_needs_its_own_base(student, teacher, tmp_path: Path) -> None:
+    adapted(student, tmp_path, target_modules=["q_proj"])
+    with pytest.raises(CompanionError, match="is a LoRA adapter: name the base it was trained on too"):
+        open_source(tmp_path / "adapter")
+    teacher.save_pretrained(tmp_path / "base")
+    assert re.search(r"changes .*q_proj\.weight of 32 × 32, but the base base has 32 × 48", refusal(tmp_path))
+    path = tmp_path / "base" / "model.safetensors"
+    save_file({n: w for n, w in load_file(path).items() if "q_proj" not in n}, path)
+    assert re.search(r"changes .*q_proj\.weight of base, which lacks it", refusal(tmp_path))
+
+
+def test_factors_that_are_none(student, tmp_path: Path) -> None:
+    adapted(student, tmp_path, target_modules=["q_proj"])
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    factors = load_file(path)
+    first = next(name for name in factors if "lora_A" in name)
+    save_file({n: w for n, w in factors.items() if n != first}, path)
+    assert "holds half an adapter of base_model.model.model.layers" in refusal(tmp_path)
+    save_file(factors | {"base_model.model.lm_head.weight": torch.ones(2, 2)}, path)
+    assert "holds base_model.model.lm_head.weight, which is no LoRA factor: merge it" in refusal(tmp_path)
+    save_file({}, path)
+    assert "holds no LoRA factors" in refusal(tmp_path)
+    path.unlink()
+    assert re.search(r"adapter_model\.safetensors does not exist", refusal(tmp_path))

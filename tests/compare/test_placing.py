@@ -1,0 +1,140 @@
+"""Where a value lies among regimes, and whether a null explains it, by the stated rules."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from paper_lib.compare.answer import answer, left_out_table, null_table, place_table
+from paper_lib.compare.placing import AXES, Axis, comparable, placed, reproduced
+
+POINTS = {"sft": (100.0, 100.0), "opd": (10.0, 10.0), "rlvr": (1.0, 1.0)}
+RANK = next(axis for axis in AXES if axis.metric == "stable_rank")
+SPARSITY = next(axis for axis in AXES if axis.metric == "update_sparsity")
+ACCOUNT = {
+    "base": "anchor",
+    "finetuned": "tuned",
+    "width": 128,
+    "measured": [{"shape": [10, 10]}] * 4,
+    "failed": {},
+    "left_out": {"skipped": {"a.norm": "a vector", "b.norm": "a vector"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (10.0, "at OPD"),
+        (10.0 * 10**0.24, "near OPD"),
+        (10.0 * 10**0.26, "between SFT and OPD"),
+        (10.0 * 10**0.76, "near SFT"),
+        (3.0, "between OPD and RLVR"),
+        (100.0 * 10**0.2, "near SFT"),
+        (1000.0, "beyond SFT"),
+        (0.1, "beyond RLVR"),
+        (0.0, "beyond RLVR"),
+        (math.nan, ""),
+    ],
+)
+def test_places_are_by_quarters_of_the_gap_in_logarithms(value, place):
+    assert placed(value, POINTS) == place
+
+
+def test_shares_are_placed_by_log_odds():
+    columns = {"sft": (0.1, 0.1), "rlvr": (0.9, 0.9)}
+    assert placed(0.5, columns, share=True) == "between SFT and RLVR"
+    assert placed(0.9, columns, share=True) == "at RLVR"
+    assert placed(1.0, columns, share=True) == "beyond RLVR"
+
+
+def test_regimes_that_overlap_are_one():
+    columns = {"sft": (5.0, 6.0), "opd": (1.0, 2.0), "rlvr": (1.5, 2.5)}
+    assert placed(2.2, columns) == "at OPD or RLVR"
+    assert placed(3.6, columns) == "between SFT and OPD or RLVR"
+    assert placed(2.6, columns) == "near OPD or RLVR"
+
+
+def test_one_regime_alone_has_a_below_and_an_above():
+    assert placed(1.0, {"opd": (20.0, 30.0)}) == "below OPD"
+    assert placed(31.0, {"opd": (20.0, 30.0)}) == "above OPD"
+    assert placed(1.0, {}) == ""
+
+
+def test_the_paper_s_own_values_are_at_its_own_regimes():
+    for axis in AXES:
+        for run, (low, high) in axis.paper.items():
+            middle = high if low == 0 else low
+            assert placed(middle, axis.paper, share=axis.share) == f"at {run.upper()}"
+
+
+def test_a_stable_rank_is_not_compared_across_widths():
+    assert comparable(RANK, 1024, 4096)
+    assert not comparable(RANK, 128, 4096)
+    assert comparable(SPARSITY, 128, 4096)
+
+
+def table(metric: str, values, run: str = "tuned", **keys) -> pd.DataFrame:
+    place = {"profile": "x", "run": run, "seed": 0, "step": 1, "metric": metric, "k": np.nan, **keys}
+    frame = pd.DataFrame({"value": values}).assign(**place)
+    return frame.assign(layer=range(len(frame)), module="q")
+
+
+def test_a_null_explains_what_it_has_within_its_error():
+    ours = table("update_sparsity", [0.3, 0.4, 0.5, 0.6])
+    for shift, same in ((0.009, True), (0.02, False)):
+        null = table("update_sparsity", [0.3 + shift, 0.4 + shift, 0.5 + shift, 0.6 + shift], null="permuted")
+        assert reproduced(ours, null, SPARSITY, "permuted") is same
+    noisy = table("update_sparsity", [0.4, 0.3, 0.6, 0.5], null="permuted")
+    assert reproduced(ours, noisy, SPARSITY, "permuted") is True
+    assert reproduced(ours, noisy, SPARSITY, "same_norm_gaussian") is None
+    shifts = Axis(metric="spectral_shift", words="")
+    ours = table("spectral_shift", [1e-5, 2e-5, 4e-5])
+    assert reproduced(ours, ours.assign(value=1.05 * ours["value"], null="p"), shifts, "p") is True
+    assert reproduced(ours, ours.assign(value=1.5 * ours["value"], null="p"), shifts, "p") is False
+
+
+@pytest.fixture
+def measured() -> pd.DataFrame:
+    values = {"update_sparsity": 0.5, "stable_rank": 3.0, "frobenius_norm": 1.0, "parameters": 100.0}
+    return pd.concat([table(metric, [value] * 4) for metric, value in values.items()])
+
+
+@pytest.fixture
+def reference() -> pd.DataFrame:
+    runs = {"sft": 0.1, "opd": 0.35, "rlvr": 0.36}
+    parts = [table("update_sparsity", [value] * 4, run) for run, value in runs.items()]
+    parts += [table("parameters", [100.0] * 4, run) for run in runs]
+    return pd.concat(parts)
+
+
+def test_the_answer_names_places_and_what_size_explains(measured, reference):
+    null = {"update_sparsity": 0.5, "stable_rank": 40.0}
+    nulls = pd.concat(
+        [
+            table(metric, [value] * 4, null=kind)
+            for metric, value in null.items()
+            for kind in ("same_norm_gaussian", "permuted")
+        ]
+    )
+    told = answer(measured, nulls, reference, ACCOUNT)
+    assert "`tuned` against `anchor`**: 4 matrices with 400 weights." in told
+    assert "- at OPD in update sparsity" in told
+    assert "- beyond RLVR in update sparsity" in told
+    assert "**The norm of the update alone explains its update sparsity**" in told
+    assert "stable rank is 3, where an update without structure has 40" in told
+    assert list(null_table(measured, nulls)["Gaussian of the same norm"]) == ["50 %", "40"]
+    assert "--nulls" in answer(measured, None, reference, ACCOUNT)
+    places = place_table(measured, reference, 4096).set_index("metric")
+    assert places.loc["stable rank", "paper"] == "below OPD"
+    assert places.loc["stable rank", "ours"] == ""
+
+
+def test_the_answer_says_identical_and_how_many_failed(measured, reference):
+    still = measured.assign(value=measured["value"].where(measured["metric"] != "frobenius_norm", 0.0))
+    account = ACCOUNT | {"failed": {"a": "broken"}}
+    told = answer(still, None, reference, account)
+    assert "identical" in told
+    assert "1 more could not be measured" in told
+    rows = left_out_table(account)
+    assert rows.to_numpy().tolist() == [["failed", 1, "a", "broken"], ["skipped", 2, "a.norm", "a vector"]]

@@ -1,0 +1,91 @@
+"""The report: one file that loads nothing, made from the executed notebook, the same from the same tables."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from paper_lib.__main__ import main
+from paper_lib.compare.report import html_report
+from paper_lib.compare.run import REPORT
+from paper_lib.training.checkpoints import save_checkpoint
+
+LOADING = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def checkpoint(folder: Path, tensors: dict[str, torch.Tensor]) -> str:
+    save_checkpoint({n: w.bfloat16() for n, w in tensors.items()}, folder / "model.safetensors")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    """A trajectory of two snapshots with nulls, compared on the command line; one matrix is broken."""
+    folder = tmp_path_factory.mktemp("report")
+    generator = torch.Generator().manual_seed(0)
+    blocks = {"q": "self_attn", "k": "self_attn", "up": "mlp"}
+    names = [f"model.layers.0.{block}.{module}_proj.weight" for module, block in blocks.items()]
+    weights = {name: torch.randn(64, 64, generator=generator) / 8 for name in names}
+    base = checkpoint(folder / "base", weights)
+    for step in (10, 20):
+        weights = {n: w + 1e-3 * torch.randn(64, 64, generator=generator) for n, w in weights.items()}
+        broken = {names[2]: torch.full((64, 64), torch.nan)} if step == 20 else {}
+        end = checkpoint(folder / "run" / f"checkpoint-{step}", weights | broken)
+    command = ["compare", base, end, "--trajectory", str(folder / "run"), "--nulls"]
+    assert main([*command, "--learning-rate", "1e-4", "--out", str(folder / "out")]) == 1
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def page(out) -> str:
+    return (out / "report.html").read_text()
+
+
+def test_it_loads_nothing(page):
+    for tag, attributes in Page(page).tags:
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base")
+        for attribute, value in attributes.items():
+            if attribute in LOADING:
+                assert value is not None
+                assert value.startswith(("data:image/png;base64,", "#"))
+    assert not re.search(r"url\(|@import|https?://", page)
+
+
+def test_its_figures_have_words_and_it_fits_a_phone(page):
+    images = [attributes for tag, attributes in Page(page).tags if tag == "img"]
+    assert len(images) == 3
+    assert all(len(image["alt"] or "") > 30 for image in images)
+    assert 'name="viewport" content="width=device-width' in page
+
+
+def test_it_answers_and_says_what_failed_without_code(page):
+    assert "this run lies" in page
+    assert "1 more could not be measured" in page
+    assert "entries not finite" in page
+    for code in ("import ", "save_figure", "results_dir", "Exercises"):
+        assert code not in page
+
+
+def test_a_later_comparison_knows_all_that_it_consists_of(out):
+    known = {path for pattern in REPORT for path in out.glob(pattern)}
+    tables = {path for path in out.rglob("*") if path.suffix == ".parquet" or path.name == "pairing.json"}
+    assert {path for path in out.rglob("*") if path.is_file()} - tables == known
+
+
+def test_the_same_notebook_gives_the_same_bytes_without_a_date(out, page):
+    notebook = nbformat.read(out / "07_your_checkpoints.ipynb", as_version=4)
+    assert html_report(notebook, out / "figures", "checkpoint-20 against base") == page
+    assert not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d", page)

@@ -1,0 +1,220 @@
+"""Alt text: the caption, then the numbers that are drawn, the same for the same figure."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import ListedColormap
+from PIL import Image
+
+from paper_lib.errors import CompanionError
+from paper_lib.figures.panels import (
+    draw_chance,
+    draw_nulls,
+    draw_points,
+    draw_row,
+    draw_trajectory,
+    name_rows,
+)
+from paper_lib.figures.save import save_figure
+from paper_lib.figures.styles import named
+from paper_lib.figures.weights import draw_paper
+from paper_lib.figures.words import LIMIT, alt_text, number, plain
+
+mpl.use("agg")
+PROJECT = Path(__file__).parents[2]
+REFERENCE = PROJECT / "figures" / "reference"
+pytestmark = pytest.mark.usefixtures("fresh_figures")
+
+
+def results(runs, seeds=(0, 1, 2)) -> pd.DataFrame:
+    """Stable rank from 10 to 20 for the first run, to 30 for the second, …, a tenth of the seed apart."""
+    columns = ["profile", "run", "seed", "step", "layer", "module", "metric", "k", "value"]
+    rows = [
+        ("tiny", run, seed, step, 0, "q", "stable_rank", np.nan, 10 * (1 + number * (step == 2)) + seed / 10)
+        for number, run in enumerate(runs, 1)
+        for seed in seeds
+        for step in (1, 2)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        (r"$\Vert\Delta W\Vert_F$", "‖ΔW‖_F"),
+        (r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$", "‖ΔW‖_F / ‖W_0‖_F"),
+        (r"½ $\mu\,\Vert\Delta W\Vert_F^2$", "½ μ ‖ΔW‖_F^2"),
+        (r"$\mathrm{Sim}_{3}$", "Sim_3"),
+        (r"mix, $\alpha$ = 0.25", "mix, α = 0.25"),
+        (r"$6/(\pi^2k^2)$", "6/(π^2k^2)"),
+        ("$2^{-8}$", "2^-8"),
+        ("number\nsorting", "number sorting"),
+        (r"$\theta_i$ (degrees)", "θ_i (degrees)"),
+    ],
+)
+def test_a_label_is_read_without_its_mathtext(label, words):
+    assert plain(label) == words
+
+
+def test_numbers_have_three_digits_and_a_minus_sign():
+    assert [number(v) for v in (0, -0.01234, 12.345, 4321.0)] == ["0", "−0.0123", "12.3", "4,321"]
+    assert [number(v) for v in (6.4e-7, 2.5e6, float("nan"))] == [
+        *("6.4 · 10^−7", "2.5 · 10^6", "nothing finite")
+    ]
+
+
+def test_a_line_says_its_first_and_last_value_and_the_interval_there():
+    fig, ax = plt.subplots()
+    draw_trajectory(ax, results(["opd", "sft"]), "stable_rank", runs=["opd", "sft"])
+    draw_chance(ax, 0.3)
+    ax.set(title="stable rank", ylabel="attention")
+    reach = 4.302653 * 0.1 / np.sqrt(3)
+    end = f"[{number(30.1 - reach)} to {number(30.1 + reach)}]"
+    assert alt_text(fig, "Two runs.") == (
+        "Two runs. Stable rank (x: training progress, y: attention): "
+        f"SFT 10.1 to 30.1 {end}; OPD 10.1 to 20.1 [19.9 to 20.3]; chance 0.3."
+    )
+
+
+def test_a_row_says_its_mean_interval_and_nulls():
+    fig, (left, right) = plt.subplots(1, 2)
+    ends = results(["sft", "opd"]).query("step == 2")
+    nulls = ends.assign(null="permuted", value=5.0)
+    draw_points(left, ends, runs=["sft", "opd"], nulls=nulls)
+    draw_chance(left, 7, axis="x")
+    seeds = [draw_row(right, 0, pd.Series([1.0, 2.0]), color="black", marker="o")]
+    draw_nulls(right, 0, {"rounding alone": 0.5})
+    name_rows(right, ["OPD – RLVR"], seeds)
+    text = alt_text(fig, "Rows")
+    assert text.startswith("Rows. SFT 20.1 [19.9 to 20.3]; OPD 30.1 [29.9 to 30.3]; chance 7; entries")
+    assert "entries permuted: SFT 5, OPD 5." in text
+    assert text.endswith("OPD – RLVR 1.5; OPD – RLVR: rounding alone 0.5.")
+
+
+def test_what_runs_are_read_against_comes_before_other_runs():
+    fig, (left, right) = plt.subplots(1, 2)
+    runs = ["sft", "opd_exact", "opd_small_teacher"]
+    ends = results(runs).query("step == 2")
+    nulls = pd.concat([ends.assign(null=kind, value=5.0) for kind in ("adam_walk", "same_norm_gaussian")])
+    draw_points(left, ends, runs=runs, nulls=nulls[nulls["run"] == "sft"])
+    draw_chance(left, 7, axis="x")
+    draw_paper(left, {"sft": 20.0, "opd_exact": (30.0, 31.0)}, runs=runs)
+    draw_points(right, ends, runs=runs[1:], nulls=nulls)
+    whole, first_of = alt_text(fig, "Order."), ["chance 7", "paper: SFT 20, OPD, exact reverse KL 30 to 31"]
+    first_of += [
+        "SFT: Gaussian of the same norm 5",
+        "SFT: Adam on noise alone 5",
+        "OPD, exact reverse KL 30.1",
+    ]
+    places = [whole.index(words) for words in first_of]
+    assert places == sorted(places)
+    assert "SFT 20.1" in whole[: places[0]]
+    own, theirs = (
+        whole.rindex("OPD, smaller teacher 40.1"),
+        whole.rindex("Gaussian of the same norm: OPD, exact"),
+    )
+    assert own < theirs  # a panel without main runs
+
+
+def test_bars_error_bars_points_and_paths_say_their_values():
+    fig, axes = plt.subplots(1, 4)
+    axes[0].bar([0, 1, 2], [-3.0, -1.0, 0.5], label="OPD")
+    axes[1].errorbar([0], [0.8], [[0.1], [0.2]], label="SFT")
+    axes[2].scatter([1, 2, 4], [0.1, 0.3, 0.2], label=named("OPD"))
+    axes[3].plot([1, 2, 0.5], [3, 4, 5], label="RLVR")
+    assert alt_text(fig, "Kinds.") == (
+        "Kinds. OPD 3 bars, −3 to 0.5. SFT 0.8 [0.7 to 1]. OPD 3 points, 1 to 4 by 0.1 to 0.3. "
+        "RLVR (1, 3) to (0.5, 5)."
+    )
+
+
+def test_a_picture_says_its_size_and_its_share_or_range():
+    fig, (mask, heat) = plt.subplots(1, 2)
+    mask.imshow(np.eye(4), cmap=ListedColormap(["white", "black"]), label=named("changed visibly"))
+    fig.colorbar(heat.imshow([[0.25, 0.5], [0.75, 0.5]]), ax=heat)
+    heat.set_title("density")
+    assert alt_text(fig, "Two.") == (
+        "Two. Changed visibly 4 × 4 entries, 25 % marked. Density: picture 2 × 2 cells, 0.25 to 0.75."
+    )
+
+
+def test_marks_beside_the_axes_are_counted():
+    fig, ax = plt.subplots()
+    ax.plot([0, 1], [0, 1], label="OPD")
+    for height in (0.2, 0.4):
+        ax.plot(1.1, height, "o", label=named("reproduced"), transform=ax.transAxes)
+    assert alt_text(fig, "A.").endswith("OPD 0 to 1; 2 reproduced.")
+
+
+def test_a_panel_of_a_grid_has_the_words_of_its_column_and_row():
+    fig, axes = plt.subplots(2, 2)
+    for ax in axes.flat:
+        ax.plot([0, 1], [2, 3], label="OPD")
+    axes[0, 1].set_title("rollouts")
+    axes[1, 0].set_ylabel("accuracy")
+    assert alt_text(fig, "Four.").endswith("Rollouts (y: accuracy): OPD 2 to 3.")
+
+
+def test_what_does_not_fit_is_counted_and_the_main_runs_stay():
+    runs = ["sft", "sft_matched", "opd", "rlvr", *(f"mix_{alpha / 100}" for alpha in range(1, 40))]
+    fig, axes = plt.subplots(1, 3)
+    for ax in axes:
+        draw_trajectory(ax, results(runs), "stable_rank")
+    text = alt_text(fig, "Many.")
+    assert len(text) <= LIMIT
+    for label in ("SFT", "OPD", "RLVR", "SFT, matched"):
+        assert len(re.findall(rf"[:;] {label} \d", text)) == 3
+    assert len(re.findall(r"and \d+ more series", text)) == 3
+    assert LIMIT - len(text) < 40  # the first panel says what still fits
+
+
+def saved(tmp_path: Path) -> Path:
+    fig, ax = plt.subplots()
+    draw_trajectory(ax, results(["sft", "opd"]), "stable_rank")
+    words = 'Ranks, "<" and Δ.'
+    return save_figure(fig, "fig", tmp_path, profile="smoke", inputs=[], caption=words)
+
+
+def test_all_three_files_carry_it_and_bytes_stay(tmp_path):
+    svg = saved(tmp_path / "a")
+    alt = json.loads(svg.with_suffix(".json").read_text())["alt"]
+    assert alt.startswith('Ranks, "<" and Δ. ')
+    assert "SFT 10.1 to 20.1" in alt
+    root = ET.fromstring(svg.read_bytes())
+    title, description = root[0], root[1]
+    assert (root.get("role"), root.get("aria-labelledby")) == ("img", title.get("id"))
+    assert root.get("aria-describedby") == description.get("id")
+    assert (title.text, description.text) == ('Ranks, "<" and Δ.', alt)
+    assert Image.open(svg.with_suffix(".png")).info["Description"] == alt
+    again = saved(tmp_path / "b")
+    for suffix in (".svg", ".png", ".json"):
+        assert svg.with_suffix(suffix).read_bytes() == again.with_suffix(suffix).read_bytes()
+
+
+@pytest.mark.parametrize("caption", ["", " \n"])
+def test_a_figure_without_a_caption_is_refused(tmp_path, caption):
+    fig, ax = plt.subplots()
+    ax.plot([0, 1])
+    with pytest.raises(CompanionError, match="figure fig has no caption"):
+        save_figure(fig, "fig", tmp_path, profile="smoke", inputs=[], caption=caption)
+    assert not any(tmp_path.iterdir())
+
+
+def described() -> list[dict]:
+    """The JSONs of the committed figures."""
+    return [json.loads(path.read_text()) for path in sorted(REFERENCE.glob("*.json"))]
+
+
+def test_every_committed_figure_has_a_caption_and_an_alt_text():
+    for about in described():
+        assert about["caption"], about["figure"]
+        assert about["alt"].startswith(about["caption"].rstrip("."))
+        assert re.search(r"\d", about["alt"].removeprefix(about["caption"])), about["figure"]
+        assert len(about["alt"]) <= LIMIT

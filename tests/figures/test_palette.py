@@ -1,0 +1,83 @@
+"""Colours: told apart with the usual and with the three colour vision deficiencies, or not needed alone."""
+
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+
+import colorspacious
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from paper_lib.figures.styles import NULL, OPD, ORANGE, PURPLE, RLVR, SFT, blend, run_style
+from paper_lib.ledger.pictures import MARKS
+from paper_lib.study.profiles import get_profile
+
+# Simulation by Machado, Oliveira and Fernandes (IEEE TVCG 15(6), 2009), distances in CAM02-UCS.
+
+APART = 10.0
+VISIONS = ("usual", "deuteranomaly", "protanomaly", "tritanomaly")  # all at severity 100
+DRAWN_TOGETHER = {
+    "runs": [SFT, OPD, RLVR, NULL, "black", "white"],
+    "masks": ["white", PURPLE, ORANGE, "black"],
+    "precisions": ["black", ORANGE, PURPLE, NULL],
+    "objectives": [SFT, OPD, RLVR, ORANGE, NULL],
+    "verdicts": [mark["color"] for mark in MARKS.values()],
+}
+
+
+def seen(color: str, vision: str) -> np.ndarray:
+    rgb = np.array(to_rgb(color))
+    if vision == "usual":
+        return rgb
+    space = {"name": "sRGB1+CVD", "cvd_type": vision, "severity": 100}
+    return np.clip(colorspacious.cspace_convert(rgb, space, "sRGB1"), 0, 1)
+
+
+def distance(one: str, other: str) -> float:
+    """The least over all visions."""
+    return min(
+        float(colorspacious.deltaE(seen(one, v), seen(other, v), input_space="sRGB1")) for v in VISIONS
+    )
+
+
+def test_the_simulation_makes_red_and_green_alike_for_those_who_lack_either():
+    red, green = "#C00000", "#607000"
+    for vision in ("deuteranomaly", "protanomaly"):
+        near = colorspacious.deltaE(seen(red, vision), seen(green, vision), input_space="sRGB1")
+        assert near < 0.6 * colorspacious.deltaE(to_rgb(red), to_rgb(green), input_space="sRGB1")
+
+
+@pytest.mark.parametrize("palette", DRAWN_TOGETHER.values(), ids=DRAWN_TOGETHER)
+def test_colours_drawn_together_stay_apart_in_every_vision(palette: Sequence[str]):
+    near = {pair: distance(*pair) for pair in combinations(palette, 2)}
+    assert {pair: d for pair, d in near.items() if d < APART} == {}
+
+
+def test_runs_whose_colours_come_near_each_other_differ_in_marker_or_dashes():
+    styles = {run.name: run_style(run.name) for run in get_profile("reference").everything}
+    alike = [
+        (one, other)
+        for one, other in combinations(styles, 2)
+        if (styles[one].marker, styles[one].linestyle) == (styles[other].marker, styles[other].linestyle)
+        and distance(styles[one].color, styles[other].color) < APART
+    ]
+    assert alike == []
+
+
+def test_main_runs_need_no_colour_at_all():
+    for one, other in combinations(("sft", "opd", "rlvr"), 2):
+        assert run_style(one).marker != run_style(other).marker
+    assert run_style("sft_matched").linestyle != run_style("sft").linestyle
+
+
+def test_neighbouring_mixes_differ_in_colour_and_marker():
+    styles = [run_style(f"mix_{alpha}") for alpha in (0.75, 0.5, 0.25, 0.05, 0.01)]
+    assert len({style.marker for style in styles}) == len(styles)
+    for one, other in pairwise(styles):
+        assert distance(one.color, other.color) > APART
+
+
+def test_a_lighter_shade_is_as_far_from_its_colour_as_another_colour():
+    for color in (SFT, OPD, RLVR):
+        shades = [blend(color, "black", 0.5), color, blend(color, "white", 0.5)]
+        assert min(distance(*pair) for pair in pairwise(shades)) > APART

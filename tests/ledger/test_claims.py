@@ -1,0 +1,240 @@
+"""The ledger: every verdict may fall either way, and nothing missing is an error."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from worlds import FALSE, NEEDS, TOKENS, VARIANTS, world
+
+from paper_lib.ledger.evidence import Evidence
+from paper_lib.ledger.page import SUMMARY, as_markdown, found, the_rule, write_ledger
+from paper_lib.ledger.verdicts import (
+    CLAIMS,
+    LEDGER_COLUMNS,
+    MATCHED,
+    NOT_REPRODUCED,
+    OTHERS,
+    PAPER,
+    PARTLY,
+    REPRODUCED,
+    UNTESTED,
+    VERDICTS,
+    ledger,
+    read_all,
+    read_claim,
+)
+from paper_lib.summaries import paired, say
+
+IDS = [claim.id for claim in CLAIMS]
+COLUMNS = {PAPER: "verdict", MATCHED: "verdict, matched"}
+
+
+def read(evidence: Evidence, claim: str, column: str = "verdict") -> str:
+    """One cell of the ledger."""
+    return ledger(evidence, [claim])[column].item()
+
+
+@pytest.fixture(scope="module")
+def true_rows() -> pd.DataFrame:
+    return ledger(world()).set_index("claim")
+
+
+@pytest.mark.parametrize("reading", [PAPER, MATCHED])
+@pytest.mark.parametrize("claim", IDS)
+def test_where_a_claim_is_true_it_is_reproduced(true_rows, claim, reading):
+    why = true_rows.loc[claim, "why" if reading == PAPER else "why, matched"]
+    assert true_rows.loc[claim, COLUMNS[reading]] == REPRODUCED, why
+
+
+@pytest.mark.parametrize("claim", IDS)
+def test_where_a_claim_is_false_it_is_not_reproduced(claim):
+    for reading in read_all(world(FALSE[claim]), [claim]):
+        assert reading.verdict == NOT_REPRODUCED, (reading.name, reading.why)
+
+
+@pytest.mark.parametrize("claim", IDS)
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_fewer_than_three_seeds_are_no_test(claim, seeds):
+    for reading in read_all(world(seeds=seeds), [claim]):
+        assert reading.verdict == UNTESTED
+        assert "of the 3 needed" in reading.why
+
+
+@pytest.mark.parametrize("claim", [claim for claim in IDS if claim not in ("C2", "C12")])
+def test_a_missing_run_or_table_leaves_a_claim_untested_with_the_reason(claim):
+    missing = NEEDS.get(claim, "rlvr")
+    without = ("mix_0.75", "mix_0.25") if claim == "C14" else (missing,)
+    rows = read_claim(next(each for each in CLAIMS if each.id == claim), world(without=without))
+    assert rows.verdict == UNTESTED
+    assert ("mix_" if claim == "C14" else missing.removesuffix("s")) in rows.why
+
+
+def test_a_family_with_a_missing_member_is_reproduced_in_part():
+    assert read(world(without=(TOKENS[0],)), "C12") == PARTLY
+    assert TOKENS[0] in read(world(without=(TOKENS[0],)), "C12", "why")
+    assert read(world(without=tuple(VARIANTS)), "C2") == UNTESTED
+
+
+def test_tables_of_one_run_leave_everything_but_claims_about_it_untested():
+    evidence = world()
+    alone = replace(evidence, matrices=evidence.matrices[evidence.matrices["run"] == "opd"])
+    empty = dict.fromkeys(("pairs", "trajectories", "curvature"), pd.DataFrame())
+    rows = ledger(replace(alone, curves=alone.curves.head(0), **empty))
+    tested = rows.loc[rows["verdict"] != UNTESTED, "claim"].tolist()
+    assert tested == ["S3", "S4"]
+
+
+def test_an_overlap_without_a_visible_update_leaves_its_claim_untested():
+    evidence = world({"principal_overlap": {"rlvr": np.nan}})
+    assert read(evidence, "C5") == UNTESTED
+    assert "rincipal_overlap of rlvr at the end is undefined" in read(evidence, "C5", "why")
+
+
+def test_half_an_ordering_is_partly_and_names_the_half_that_fails():
+    evidence = world({"update_sparsity": {"rlvr": 0.4}})
+    assert read(evidence, "C1") == PARTLY
+    assert read(evidence, "C1", "why") == "Holds: SFT < OPD. Fails: OPD < RLVR"
+
+
+def test_nothing_to_lose_is_no_proof_that_nothing_was_lost():
+    idle_sft = world({"learning": {"sft": (0.3, 0.3, 0.3)}})
+    assert read(idle_sft, "C11") == PARTLY
+    assert read(idle_sft, "C11", "why").count("nothing to lose") == 1  # once for both comparisons
+    idle = world({"learning": {"sft": (0.3, 0.3, 0.3), "opd": (0.4, 0.4, 0.4)}})
+    assert read(idle, "C11") == UNTESTED
+
+
+def test_a_margin_that_another_objective_passes_preserves_nothing():
+    near = {"rlvr": (25.1, 25.3, 26.1)}
+    assert read(world({"stable_rank": near}), "C12") == UNTESTED
+    assert "RLVR, another objective, is within 0.1 too" in read(world({"stable_rank": near}), "C12", "why")
+    far = near | {"opd_tokens_random_25": (80.0, 80.0, 80.0)}
+    assert read(world({"stable_rank": far}), "C12") == NOT_REPRODUCED
+
+
+def test_a_mix_cannot_lie_between_objectives_that_do_not_differ():
+    same = {"rlvr": (25, 25.5, 26.1)}
+    assert read(world({"stable_rank": same}), "C14") == UNTESTED
+
+
+def test_equal_ranks_at_equal_norms_show_nothing():
+    assert read(world({"frobenius_norm": {"rlvr": 0.45}}), "C8") == NOT_REPRODUCED
+
+
+def test_each_optimizer_has_its_best_rate():
+    faster = {"opd_lr_2e-05": 0.7}
+    beaten = {"accuracy": {"opd": 0.4} | faster, "learning": {"opd_lr_2e-05": (0.4, 0.6, 0.7)}}
+    assert read(world(beaten), "S7") == REPRODUCED
+    assert read(world(beaten | {"learning": {"opd_lr_2e-05": (0.4, 0.4, 0.4)}}), "S7") == NOT_REPRODUCED
+
+
+def test_other_seeds_can_change_a_verdict():
+    values = {0: 0.77, 1: 0.78, 2: 0.76, 3: 0.2, 4: 0.3, 5: 0.25}
+    evidence = world(seeds=tuple(values))
+    rows = evidence.matrices
+    chosen = (rows["run"] == "rlvr") & (rows["metric"] == "update_sparsity")
+    moved = rows.assign(value=rows["value"].mask(chosen, rows["seed"].map(values)))
+    verdicts = []
+    for seeds in ((0, 1, 2), (3, 4, 5), (0, 1, 2, 3, 4, 5)):
+        tables = {"matrices": moved, "nulls": evidence.nulls}
+        chosen_seeds = {name: table[table["seed"].isin(seeds)] for name, table in tables.items()}
+        verdicts.append(read(replace(evidence, **chosen_seeds), "C1"))
+    assert verdicts == [REPRODUCED, PARTLY, PARTLY]
+    assert read(replace(evidence, matrices=moved), "C1", "why").endswith("Undecided: OPD < RLVR")
+
+
+@pytest.mark.parametrize(
+    ("claim", "null", "explained"),
+    [
+        ("C1", {"null rescaled_sft update_sparsity": {"opd": 0.516}}, "as sparse"),
+        ("C3", {f"null rescaled_sft angle_{side}_mean": {"opd": 0.02} for side in "uv"}, "rotates as little"),
+        ("C5", {"null permuted principal_overlap": {"opd": 0.2731}}, "rounding to bf16"),
+        ("C6", {"null permuted low_magnitude_overlap": {"opd": 0.5359}}, "rounding to bf16"),
+        ("C7", {"null random_walk stable_rank": {"opd": 20.0}}, "random walk"),
+        ("C10", {"null random_walk subspace_alignment": {"opd": (0.9, 0.9, 1)}}, "random walk"),
+        ("C11", {"accuracy": {"opd_projected_random": 0.66}}, "random V"),
+        ("P3", {"pair jaccard_rounding": {("opd", "opd_restream", 0): 0.6}}, "small weights"),
+        ("S5", {"pair reverse_coverage_rounding": {("opd", "rlvr", 0): 0.53}}, "small weights"),
+    ],
+)
+def test_a_null_that_gives_the_effect_leaves_the_verdict_and_says_so(true_rows, claim, null, explained):
+    assert true_rows.loc[claim, "beyond the null"] == "yes"
+    row = ledger(world(null), [claim]).iloc[0]
+    assert row["verdict"] == REPRODUCED
+    assert row["beyond the null"] == "no"
+    assert explained in row["why"]
+
+
+def test_matched_sft_is_read_beside_the_papers_setting():
+    evidence = world({"update_sparsity": {"sft_matched": 0.516}, "frobenius_norm": {"sft_matched": 0.4}})
+    assert read(evidence, "C1") == REPRODUCED
+    assert read(evidence, "C1", "verdict, matched") == PARTLY
+    assert read(world(without=("sft_matched",)), "C1", "verdict, matched") == UNTESTED
+
+
+def test_further_readings_put_other_runs_into_the_roles():
+    alone = world()
+    assert read(alone, "C1", "OPD at SFT's settings").startswith(
+        f"{UNTESTED}: No update_sparsity of opd_as_sft"
+    )
+    assert read(alone, "C12", "equal norm") == "–"
+    beside = world({"update_sparsity": {"opd_as_sft": 0.09, "opd_batch_64": 0.4, "opd_batch_128": 0.9}})
+    assert read(beside, "C1", "OPD at SFT's settings").startswith(f"{REPRODUCED}: ✓ SFT <")
+    assert read(beside, "C1", "OPD at a quarter of the batch").startswith(REPRODUCED)
+
+
+def test_no_cell_of_the_ledger_is_empty_and_every_verdict_is_known(true_rows):
+    for rows in (true_rows.reset_index(), ledger(world(seeds=(0,), without=("rlvr", "pairs", "curvature")))):
+        assert list(rows["claim"]) == IDS
+        assert rows.map(lambda cell: isinstance(cell, str) and cell != "").all().all()
+        assert set(rows["verdict"]) | set(rows["verdict, matched"]) <= set(VERDICTS)
+
+
+def test_the_ledger_covers_the_paper_and_two_others():
+    assert sum(name.startswith("C") for name in IDS) >= 15
+    assert sum(name[0] in "PS" for name in IDS) >= 6
+    assert len(IDS) == len(set(IDS)) == len(FALSE)
+    assert {name for claim in CLAIMS for name in claim.also} == set(OTHERS)
+
+
+def test_the_sheet_reads_back_as_the_ledger_and_the_page_has_claims_and_rule(tmp_path):
+    rows = ledger(world())
+    page, sheet = write_ledger(rows, tmp_path)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(sheet, dtype=str, keep_default_na=False), rows, check_dtype=False
+    )
+    assert list(rows.columns) == list(LEDGER_COLUMNS)
+    text = page.read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + len(CLAIMS)
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {len(SUMMARY) + 1}
+    assert all(f"### {claim}. " in text for claim in IDS)
+    assert the_rule() in " ".join(text.split())
+    assert "smoke: 0.0003 M weights in 3 matrices" in " ".join(text.split())
+
+
+def test_a_notebook_shows_its_own_claims_alone():
+    table = found(ledger(world()), "C1", "C14")
+    assert [line.split(" | ")[0] for line in table.splitlines()] == ["| claim", "| ---", "| C1", "| C14"]
+
+
+def test_only_the_claims_asked_for_are_read():
+    assert ledger(world(), ("C14", "C2"))["claim"].tolist() == ["C2", "C14"]
+    with pytest.raises(ValueError, match="no claim 'C99'; there are C1, C2"):
+        ledger(world(), ["C99"])
+
+
+def test_a_bar_in_a_cell_does_not_end_the_cell():
+    assert as_markdown(pd.DataFrame({"why": ["|ΔW| grows"]}), ["why"]).splitlines()[-1] == r"| \|ΔW\| grows |"
+
+
+def test_values_are_said_with_half_the_interval_of_their_mean():
+    assert say(pd.Series([0.51634])) == "0.516"
+    assert say(pd.Series([1.0, 2.0, 3.0])) == "2.0 ± 2.5"  # t = 4.303, s = 1, N = 3
+    assert say(pd.Series([0.1, 0.1]), 100) == "10 ± 0"
+
+
+def test_pairs_are_of_the_seeds_that_both_have():
+    a, b = paired(pd.Series({0: 1.0, 2: 3.0}), pd.Series({2: 5.0, 4: 6.0}))
+    assert (a.to_dict(), b.to_dict()) == ({2: 3.0}, {2: 5.0})

@@ -1,0 +1,189 @@
+"""A view's data is what the package computes, escaped, and small."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from paper_lib.study.tasks import Problem, character_tokenizer
+from paper_lib.teaching.mixing import METRICS, mixing_record, play_mixing
+from paper_lib.teaching.play import Still, as_script, view
+from paper_lib.teaching.rollout import mixed, play_rollouts, rollout_record, signed
+from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
+from paper_lib.training.rollouts import Batch
+
+LIMIT = 150_000
+TOKENIZER = character_tokenizer()
+
+
+def shipped(html: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)[1])
+
+
+def rollouts(prompts: int = 2, group: int = 4, length: int = 6) -> dict:
+    """Arguments of `play_rollouts`: the first group has rewards of both kinds, every other none."""
+    generator = torch.Generator().manual_seed(0)
+    rows, lengths = prompts * group, torch.arange(prompts * group) % length + 1
+    ids = torch.randint(2, len(TOKENIZER), (rows, length), generator=generator)
+    mask = torch.arange(length) < lengths[:, None]
+    log_p, teacher_log_p = -4 * torch.rand(2, rows, length, generator=generator)
+    batch = Batch(
+        prompt_ids=torch.full((prompts, 1), 2),
+        prompt_mask=torch.ones(prompts, 1, dtype=torch.bool),
+        completion_ids=ids.where(mask, torch.tensor(TOKENIZER.pad_token_id)),
+        completion_mask=mask,
+        rewards=(torch.arange(rows) == 0).float(),
+    )
+    problems = [Problem(prompt=f"?{n}<", demonstration="1+1=2", answer="2") for n in range(prompts)]
+    return {
+        **{"batch": batch, "log_p": log_p, "teacher_log_p": teacher_log_p},
+        **{"tokenizer": TOKENIZER, "problems": problems},
+    }
+
+
+def test_credits_are_those_of_the_objectives_to_four_decimals():
+    about = rollouts()
+    batch, record = about["batch"], rollout_record(**about)
+    gap = token_gap(about["log_p"], about["teacher_log_p"])
+    advantages = group_advantages(batch.rewards, 4)
+    lengths = batch.completion_mask.sum(1)
+    rows = [each for prompt in record["prompts"] for each in prompt["completions"]]
+    for row, each in enumerate(rows):
+        assert len(each["tokens"]) == lengths[row]
+        wanted = {
+            "gap": gap,
+            "opd": -gap,
+            "student": about["log_p"].exp(),
+            "teacher": about["teacher_log_p"].exp(),
+        }
+        for name, values in wanted.items():
+            np.testing.assert_allclose(each[name], values[row, : lengths[row]], atol=1e-4)
+        np.testing.assert_allclose(each["rlvr"], advantages[row], atol=1e-4)
+        np.testing.assert_allclose(
+            mixed(each, 0.3), mixed_credit(gap, advantages, 0.3)[row, : lengths[row]], atol=1e-4
+        )
+
+
+def test_the_mix_at_one_is_opd_and_at_zero_rlvr_exactly():
+    record = rollout_record(**rollouts())
+    for each in record["prompts"][0]["completions"]:
+        assert mixed(each, 1.0) == each["opd"]
+        assert mixed(each, 0.0) == [each["rlvr"]] * len(each["opd"])
+        assert [-credit for credit in each["opd"]] == each["gap"]
+
+
+def test_a_group_without_variance_is_said_to_teach_rlvr_nothing():
+    record = rollout_record(**rollouts())
+    assert {each["rlvr"] for each in record["prompts"][1]["completions"]} == {0.0}
+    assert "All 4 completions are wrong, so A = 0" in record["prompts"][1]["completions"][0]["said"]
+    assert "1 of 4 is right, so A = +1.50" in record["prompts"][0]["completions"][0]["said"]
+
+
+def test_sft_has_the_demonstration_with_its_end_mark():
+    record = rollout_record(**rollouts())
+    assert record["prompts"][0]["demonstration"] == ["1", "+", "1", "=", "2", "$"]
+
+
+def test_a_rollout_can_be_chosen_and_alpha_turned():
+    play = play_rollouts(**rollouts(), row=1)
+    assert play.first.words.startswith("Completion 2 of 4 of ?0< is wrong (reward 0).")
+    play.inputs["alpha"].value = 1.0
+    assert "With α = 1.00 the mix has" in play.picture.value
+    play.inputs["prompt"].value = 1
+    assert "Completion 2 of 4 of ?1&lt; is wrong" in play.picture.value
+    assert play.inputs["completion"].options[0][0].startswith("1, wrong: ")
+
+
+def test_the_view_of_a_study_is_small_and_says_what_the_record_does():
+    about = rollouts(prompts=8, group=8, length=14)
+    html, record = play_rollouts(**about)._repr_mimebundle_()["text/html"], rollout_record(**about)
+    assert len(html.encode()) < LIMIT
+    assert {name: shipped(html)[name] for name in record} == record
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.5, "+0.50"), (-0.5, "−0.50"), (-0.004, "0.00"), (0.0, "0.00")]
+)
+def test_a_credit_shows_its_sign_where_it_has_one(value, text):
+    assert signed(value) == text
+
+
+def tables(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
+    generator = np.random.default_rng(0)
+    places = [(r, s, t) for r in ("opd", "rlvr", "mix_0.25") for s in range(seeds) for t in (5, 10)]
+    keys = pd.DataFrame(places, columns=["run", "seed", "step"])
+    metrics = [*list(METRICS)[:3]]
+    values = [keys.assign(metric=m, value=1 + generator.random(len(keys))) for m in metrics]
+    accuracy = keys.assign(metric="sampled_accuracy", value=generator.random(len(keys)))
+    error = keys.assign(metric="sampled_accuracy_se", value=0.1)
+    return pd.concat(values).assign(layer=0, module="q", k=np.nan), pd.concat([accuracy, error])
+
+
+def test_the_paths_of_a_mix_equal_the_tables():
+    matrices, curves = tables()
+    record = mixing_record(matrices, curves, modules=["q"])
+    assert [run["alpha"] for run in record["runs"]] == [0, 0.25, 1]
+    everything = pd.concat([matrices, curves])
+    means = everything.groupby(["run", "metric", "step"])["value"].mean()
+    for name, run in zip(("rlvr", "mix_0.25", "opd"), record["runs"], strict=True):
+        for metric, path in run["paths"].items():
+            np.testing.assert_allclose(path["mean"], means[name, metric], rtol=1e-4)
+            assert path["progress"] == [0.5, 1]
+            assert all(
+                lo < mid < hi for lo, mid, hi in zip(path["low"], path["mean"], path["high"], strict=True)
+            )
+
+
+def test_two_seeds_are_a_range_and_one_is_nothing():
+    matrices, curves = tables(seeds=2)
+    path = mixing_record(matrices, curves, modules=["q"])["runs"][2]["paths"]["stable_rank"]
+    rows = matrices.query("run == 'opd' and metric == 'stable_rank' and step == 10")["value"]
+    np.testing.assert_allclose([path["low"][-1], path["high"][-1]], [rows.min(), rows.max()], rtol=1e-4)
+    assert "range of 2 seeds" in path["said"]
+    matrices, curves = tables(seeds=1)
+    path = mixing_record(matrices, curves, modules=["q"])["runs"][2]["paths"]
+    assert path["stable_rank"]["low"] == [None, None]
+    assert "(1 seed)" in path["stable_rank"]["said"]
+    assert "± 1 standard error over the problems, 1 seed" in path["sampled_accuracy"]["said"]
+
+
+def test_a_mix_can_be_chosen_and_its_view_says_the_same():
+    play = play_mixing(*tables(), modules=["q"])
+    html = play._repr_mimebundle_()["text/html"]
+    data = shipped(html)
+    assert len(html.encode()) < LIMIT
+    for alpha, run in enumerate(data["runs"]):
+        for metric, path in run["paths"].items():
+            assert play.still(alpha=alpha, metric=metric).words == path["said"]
+    play.inputs["alpha"].value = 2
+    assert "α = 1, OPD: stable rank ends at" in play.picture.value
+
+
+def test_text_ends_no_script_and_opens_no_element():
+    nasty = "</script><!-- <b>&\"'"
+    html = view("rollout", {"said": nasty}, Still(png=b"", words=nasty))
+    assert shipped(html) == {"said": nasty}
+    assert nasty not in html
+    assert html.count("</script>") == 2
+    with pytest.raises(ValueError, match="JSON"):
+        as_script({"value": float("nan")})
+
+
+@pytest.mark.parametrize("name", ["rollout", "mixing"])
+def test_a_view_loads_nothing_and_has_no_ids_to_clash(name):
+    html = view(name, {}, Still(png=b"", words=""))
+    assert not re.search(r"\b(id|for)=", html)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|fetch\(", html)
+    assert html.count(f'data-view="{name}"') == 2  # the root, and where its script looks for it
+
+
+@pytest.mark.parametrize("name", ["rollout", "mixing"])
+def test_style_stays_inside_the_view(name):
+    style = re.search(r"<style>(.*?)</style>", view(name, {}, Still(png=b"", words="")), re.DOTALL)[1]
+    style = re.sub(r"@media[^{]*", "", style)
+    selectors = [s.strip() for rule in re.findall(r"([^{};]+)\{", style) for s in rule.split(",")]
+    assert selectors
+    assert all(re.match(r'(\[data-theme="\w+"\] )?\.paper-view\b', s) for s in selectors if s), selectors
