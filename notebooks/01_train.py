@@ -199,7 +199,7 @@ pd.DataFrame({"token": tokens} | {name: line[:length].tolist() for name, line in
 # %%
 from paper_lib.figures.panels import draw_legend
 from paper_lib.figures.save import save_figure
-from paper_lib.training.pretrain import models_directory
+from paper_lib.training.models import models_directory
 
 models = models_directory(study.profile, study.data_dir)
 weights = [models / name / "model.safetensors" for name in ("base", "teacher")]

@@ -14,6 +14,7 @@ import nbformat
 from colab import for_colab
 from executed import figures_in, page_of
 from reference import reference_pages
+from walk import drawing
 
 from paper_lib.errors import CompanionError
 from paper_lib.execute import notebook_sources
@@ -53,6 +54,7 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
         ledger((figures / "claims.md").read_text(encoding="utf-8")), encoding="utf-8"
     )
     reference_pages(out / "api")
+    (out / "walk.html").write_text(drawing(), encoding="utf-8")
     for_colab(sources, out / "_extra" / "colab", repository)
     return list(shown)
 

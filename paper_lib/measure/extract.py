@@ -35,7 +35,7 @@ from paper_lib.training.manifest import (
     read_manifest,
     spoken,
 )
-from paper_lib.training.pretrain import models_directory
+from paper_lib.training.models import models_directory
 from paper_lib.training.starts import Study
 
 # --- Which runs of a study are there to be measured: on disk with the profile's settings, or in the

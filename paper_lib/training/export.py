@@ -8,8 +8,7 @@ import torch
 from paper_lib.errors import CompanionError
 from paper_lib.study.profiles import get_profile
 from paper_lib.training.checkpoints import open_trajectory
-from paper_lib.training.models import save_model
-from paper_lib.training.pretrain import models_directory
+from paper_lib.training.models import models_directory, save_model
 from paper_lib.training.starts import Study, snapshot_model
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}

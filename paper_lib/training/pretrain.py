@@ -18,15 +18,17 @@ from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Task, character_tokenizer, problems
 from paper_lib.training.checkpoints import load_checkpoint, step_path
-from paper_lib.training.models import as_stored, build_model, load_smollm2, save_model, weights_fingerprint
+from paper_lib.training.models import (
+    as_stored,
+    build_model,
+    load_smollm2,
+    models_directory,
+    save_model,
+    weights_fingerprint,
+)
 from paper_lib.training.rollouts import accuracy
 from paper_lib.training.runs import RunPlace, train_run
 from paper_lib.training.train import Policy
-
-
-def models_directory(profile: Profile, data_dir: Path | str) -> Path:
-    """Where the profile's base and teachers live."""
-    return Path(data_dir) / profile.models
 
 
 def missing_models(profile: Profile, data_dir: Path | str) -> list[str]:

@@ -23,8 +23,13 @@ from paper_lib.training.confinement import (
     random_subspace,
 )
 from paper_lib.training.manifest import Key
-from paper_lib.training.models import as_stored, load_model, require_same_vocabulary, weights_fingerprint
-from paper_lib.training.pretrain import models_directory
+from paper_lib.training.models import (
+    as_stored,
+    load_model,
+    models_directory,
+    require_same_vocabulary,
+    weights_fingerprint,
+)
 from paper_lib.training.rotations import HeadChange, change_layers, random_change
 from paper_lib.training.runs import RunPlace
 from paper_lib.training.train import Constraint, Policy

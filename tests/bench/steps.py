@@ -23,8 +23,7 @@ from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import verify
-from paper_lib.training.models import load_model, require_same_vocabulary
-from paper_lib.training.pretrain import models_directory
+from paper_lib.training.models import load_model, models_directory, require_same_vocabulary
 from paper_lib.training.runs import find_accelerator
 from paper_lib.training.train import Optimization, Policy, collect, informative, step_problems
 

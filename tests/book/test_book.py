@@ -14,6 +14,7 @@ from docstrings import to_rest
 from executed import figures_in, page_of
 from linking import first_mentions, glossary_terms
 from reference import ROOMS, reference_pages
+from walk import STAGES, drawing, walk
 
 from paper_lib.execute import notebook_sources
 
@@ -153,6 +154,21 @@ def test_every_module_has_a_place_in_the_reference(tmp_path):
     assert len(pages) == len(ROOMS) + 2
     assert "paper_lib.geometry.sparsity" in pages["geometry"]
     assert "[`geometry.sparsity`](#module-geometry-sparsity)" in pages["index"]
+
+
+def test_a_run_passes_the_files_of_six_stages_on_its_way_to_figure_4(tmp_path):
+    stages = walk()
+    assert list(stages) == list(STAGES)
+    passed = [module for modules in stages.values() for module in modules]
+    assert len(passed) == len(set(passed)) <= 40
+    assert stages["its profile"][0] == "paper_lib.study.profiles"
+    order = [
+        passed.index(f"paper_lib.{name}") for name in ("training.train", "measure.matrix", "figures.save")
+    ]
+    assert order == sorted(order)
+    reference_pages(tmp_path / "api")
+    for page, anchor in re.findall(r'<a href="(api/\w+)\.html#(module-[\w-]+)"', drawing()):
+        assert f"({anchor})=" in (tmp_path / f"{page}.md").read_text()
 
 
 def test_the_ledger_has_a_place_for_each_claim(tmp_path):
