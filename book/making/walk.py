@@ -81,7 +81,7 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 @cache
 def _defined(module: str) -> tuple[dict[str, ast.AST], dict[str, tuple[str, str]]]:
-    """The top-level definitions of a module by name, and (module, name) of each import of ours by local name."""
+    """The top-level definitions of a module by name, and our imports: (module, name) by local name."""
     path = _file(module)
     defined: dict[str, ast.AST] = {}
     imported: dict[str, tuple[str, str]] = {}
@@ -102,7 +102,7 @@ def _file(module: str) -> Path | None:
 
 
 def drawing() -> str:
-    """The walk as one SVG in the page's colours: a band a stage, a box a file, each a link to its reference."""
+    """The walk as one SVG in the page's colours: a band a stage, a box a file, which is a link."""
     parts, y, number = [], GAP, 0
     for stage, modules in walk().items():
         rows = max(1, -(-len(modules) // COLUMNS))
