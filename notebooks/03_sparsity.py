@@ -515,13 +515,13 @@ play_tolerance(trajectories, runs=main_runs, eta=study.diagnostics.eta)
 # %%
 from IPython.display import Markdown
 
-from paper_lib.ledger.page import found
+from paper_lib.ledger.page import claims_in_short
 from paper_lib.ledger.verdicts import ledger
 
 claims = ("C1", "C2", "C5", "C6", "C15c", "P2", "P3")
 rows = ledger(evidence, claims)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
-Markdown(found(rows, *claims))
+Markdown(claims_in_short(rows, *claims))
 
 # %% [markdown]
 # ## Exercises

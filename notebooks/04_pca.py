@@ -366,13 +366,13 @@ ours.rename(columns=lambda k: f"PC{k:.0f}").join(first).round(3)
 from IPython.display import Markdown
 
 from paper_lib.ledger.evidence import read_evidence
-from paper_lib.ledger.page import found
+from paper_lib.ledger.page import claims_in_short
 from paper_lib.ledger.verdicts import ledger
 
 claims = ("C3", "C4", "C7", "C15a", "C15b")
 rows = ledger(read_evidence(profile, data_dir), claims)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
-Markdown(found(rows, *claims))
+Markdown(claims_in_short(rows, *claims))
 
 # %% [markdown]
 # ## Exercises

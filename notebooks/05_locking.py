@@ -402,13 +402,13 @@ play_projection(study, curves)
 from IPython.display import Markdown
 
 from paper_lib.ledger.evidence import read_evidence
-from paper_lib.ledger.page import found
+from paper_lib.ledger.page import claims_in_short
 from paper_lib.ledger.verdicts import ledger
 
 ours = ("C7", "C8", "C9", "C10", "C11")
 rows = ledger(read_evidence(profile, data_dir), ours)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
-Markdown(found(rows, *ours))
+Markdown(claims_in_short(rows, *ours))
 
 # %% [markdown]
 # ## Exercises

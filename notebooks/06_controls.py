@@ -326,9 +326,9 @@ save_figure(fig, "claims", figures_dir, profile=profile, inputs=used, caption=ca
 # %%
 from IPython.display import Markdown
 
-from paper_lib.ledger.page import found
+from paper_lib.ledger.page import claims_in_short
 
-Markdown(found(rows, *rows["claim"]))
+Markdown(claims_in_short(rows, *rows["claim"]))
 
 # %% [markdown]
 # Both differ from the paper's setting in one more way: our runs end at different norms. Where snapshots

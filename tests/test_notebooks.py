@@ -9,7 +9,7 @@ import pytest
 from nbformat import NotebookNode
 
 from paper_lib.execute import notebook_sources
-from paper_lib.ledger.comparisons import EXPLAINED
+from paper_lib.ledger.contrasts import EXPLAINED
 from paper_lib.ledger.rules.controls import PRESERVED
 from paper_lib.ledger.rules.projection import INTACT
 from paper_lib.ledger.rules.trajectory import BAND_FACTOR, NORM_FACTOR

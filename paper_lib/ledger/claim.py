@@ -1,4 +1,15 @@
-"""What a claim is, and what its rule finds in the tables."""
+"""What a claim is, and what its rule finds in the tables. The words of the ledger:
+
+claim: a sentence of a paper and its rule; it is read several times, each time by another cast.
+cast: which runs play SFT, OPD and RLVR in a reading.
+finding: what the rule finds: our values, their contrasts, and what chance gives for them (null).
+contrast: one number a seed against the claim's side of an edge: it holds, fails or is undecided.
+level: with what a contrast compares values that are no differences, such as chance.
+missing: why a contrast has no value: a run or a table is not there.
+idle: why a contrast would have come out so whether the claim is true or not: it decides nothing.
+lacking: of a contrast that has seeds enough and does not hold; it may make another one idle.
+beyond: the contrast that holds where the claim's effect is more than its null gives.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from paper_lib.figures.styles import run_style
-from paper_lib.ledger.comparisons import Comparison
+from paper_lib.ledger.contrasts import Contrast, absent
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.summaries import Untested, say
 
@@ -22,7 +33,7 @@ EQUALLY_SET = (QUARTER_BATCH, HALF_RATE, TWICE_RATE)
 
 @dataclass(frozen=True, kw_only=True)
 class Cast:
-    """Which runs play SFT, OPD and RLVR; None where nothing does."""
+    """Which runs play SFT, OPD and RLVR; None where none does."""
 
     sft: str = "sft"
     opd: str = "opd"
@@ -30,8 +41,15 @@ class Cast:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """SFT's, OPD's and RLVR's run, in this order, those that are there."""
+        """The runs that play SFT, OPD and RLVR, in this order."""
         return tuple(run for run in (self.sft, self.opd, self.rlvr) if run is not None)
+
+    @property
+    def verified(self) -> str:
+        """RLVR's run. Raises Untested where nothing plays it."""
+        if self.rlvr is None:
+            raise Untested("nothing plays RLVR")
+        return self.rlvr
 
     @property
     def is_matched(self) -> bool:
@@ -46,21 +64,20 @@ class Cast:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """ours: our values in words. null: what chance gives for the same quantity, in words; beyond: the
-    comparison that holds where the claim's effect is more than that, explained: what it means where it does
-    not. note: to be read beside it."""
+    """ours, null: our values, and what chance gives for them, in words. explained: what it means where
+    `beyond` does not hold. note: what to read beside it."""
 
     ours: str
-    comparisons: Sequence[Comparison]
+    contrasts: Sequence[Contrast]
     null: str = "–"
-    beyond: Comparison | None = None
+    beyond: Contrast | None = None
     explained: str = ""
     note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One row of the ledger. holds_when: its comparisons in words. rule: evidence and a cast to a finding.
+    """One row of the ledger. holds_when: its contrasts in words. rule: evidence and a cast to a finding.
 
     matched: what the second reading changes ("" where it puts matched SFT in SFT's place), beginning with "by
     design" where the runs compared share their settings in the first reading already. also: further readings.
@@ -106,8 +123,16 @@ def if_there(note: Callable[[], str]) -> str:
         return str(missing)
 
 
-def null_if_there(null: Callable[[], tuple[str, Comparison]]) -> dict[str, Any]:
-    """The fields `null` and `beyond` of a finding; without the null's rows, why, and no comparison."""
+def contrast_if_there(text: str, contrast: Callable[[], Contrast]) -> Contrast:
+    """A contrast; undecided where its run or table is missing."""
+    try:
+        return contrast()
+    except Untested as missing:
+        return absent(text, str(missing))
+
+
+def null_if_there(null: Callable[[], tuple[str, Contrast]]) -> dict[str, Any]:
+    """The fields `null` and `beyond` of a finding; without the null's rows, why, and no contrast."""
     try:
         words, beyond = null()
     except Untested as missing:

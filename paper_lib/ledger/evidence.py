@@ -292,24 +292,24 @@ def at_equal_accuracy(evidence: Evidence, runs: Sequence[str]) -> CutEvidence:
 def crossing(path: pd.DataFrame, target: pd.Series) -> pd.Series:
     """The progress at which each seed's path first reaches its target, interpolated; NaN where it starts
     above or never gets there. path: rising, one column a seed; target: one entry a seed."""
-    found = {}
+    crossings = {}
     for seed, goal in target.items():
         values = path[seed].to_numpy()
         inside = values[0] <= goal <= values.max()
         at = int(np.argmax(values >= goal))
         if inside and at > 0:
             share = (goal - values[at - 1]) / (values[at] - values[at - 1])
-            found[seed] = path.index[at - 1] + share * (path.index[at] - path.index[at - 1])
+            crossings[seed] = path.index[at - 1] + share * (path.index[at] - path.index[at - 1])
         else:
-            found[seed] = path.index[0] if inside else np.nan
-    return pd.Series(found)
+            crossings[seed] = path.index[0] if inside else np.nan
+    return pd.Series(crossings)
 
 
 def _cut(evidence: Evidence, paths: dict[str, pd.DataFrame], of: str) -> CutEvidence:
     ends = paired(*(path.dropna(axis=1).max() for path in paths.values()))
     target = pd.concat(ends, axis=1).min(axis=1)
     stops = {run: crossing(path, target).dropna() for run, path in paths.items()}
-    if past := [run for run, found in stops.items() if found.empty]:
+    if past := [run for run, shares in stops.items() if shares.empty]:
         raise Untested(f"{past[0]} is past the {of} that the others reach at its first snapshot")
     tables: dict[str, Any] = {each.name: getattr(evidence, each.name) for each in fields(Evidence)}
     return CutEvidence(**tables, whole=evidence, stops=stops)

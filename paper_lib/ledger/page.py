@@ -45,7 +45,7 @@ def as_markdown(rows: pd.DataFrame, columns: Sequence[str] = LEDGER_COLUMNS) -> 
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def found(rows: pd.DataFrame, *claims: str) -> str:
+def claims_in_short(rows: pd.DataFrame, *claims: str) -> str:
     """What a notebook ends with: these claims, the paper's values and ours, both verdicts, and why."""
     chosen = rows[rows["claim"].isin(claims)]
     return as_markdown(chosen, (*SUMMARY, "why"))

@@ -1,4 +1,4 @@
-"""Is it size? A metric against the size of the update, run by run, and what size leaves over."""
+"""The ledger's three pictures: its verdicts, the overview of the regimes, and the regression on size."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from paper_lib.figures.seeds import ENOUGH, LEVEL, counted
 from paper_lib.figures.styles import BACKDROP, NULL, OPD, ORANGE, RLVR, SFT, named, run_style
 from paper_lib.figures.words import number
 from paper_lib.ledger.claim import label
-from paper_lib.ledger.comparisons import Comparison
+from paper_lib.ledger.contrasts import Contrast
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.size import OBJECTIVES, PREDICTORS, fit_size, linear, measured, predicted
 from paper_lib.ledger.verdicts import (
@@ -30,8 +30,7 @@ from paper_lib.ledger.verdicts import (
 )
 from paper_lib.summaries import ANGLE_MEAN, ATTENTION, Untested, paired, t_interval
 
-# --- The ledger as a picture: every comparison by how far it clears its claim's edge, every verdict a
-# --- mark.
+# --- The ledger: every contrast by how far it clears its claim's edge, and every verdict.
 
 # Okabe and Ito's colours, and a mark each, so that neither has to be told from colour alone.
 MARKS: dict[str, dict[str, Any]] = {
@@ -49,13 +48,13 @@ _OUTCOMES = {"holds": "#0072B2", "fails": "#D55E00", "undecided": NULL}
 EDGE = 100.0  # half widths: what is farther sits there
 _ROW = 0.27  # inches
 _VERDICT, _NULL = 1.06, 1.21  # right of a panel, in its widths
-_SPREAD = 0.7  # of a row's height, over which its comparisons are spread
+_SPREAD = 0.7  # of a row's height, over which its contrasts are spread
 
 
 def claims_figure(readings: list[Reading]) -> Figure:
     """One row a claim: statement, a panel for each of the two main readings, verdicts and beyond the null.
 
-    readings: as `claims.read_all` returns them. A dot is a comparison, at its clearance: the distance of its
+    readings: as `verdicts.read_all` returns them. A dot is a contrast, at its clearance: the distance of its
     mean from the edge of what the claim allows, in half widths of its 95 % interval, so that a dot right of 1
     holds, left of −1 fails, and between is undecided; hollow ones decide nothing. Dots beyond ± 100 sit at
     the edge.
@@ -105,24 +104,24 @@ def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
     beyond = "–" if finding is None else beyond_null(finding)
     ax.text(_NULL, row, beyond, ha="center", va="center", fontsize=7, transform=ax.get_yaxis_transform())
     shown = (
-        [] if finding is None else [each for each in finding.comparisons if each.clearance == each.clearance]
+        [] if finding is None else [each for each in finding.contrasts if each.clearance == each.clearance]
     )
     if not shown:
         look: dict[str, Any] = {"fontsize": 5.8, "color": NULL, "style": "italic"}
         look["bbox"] = {"facecolor": "white", "linewidth": 0, "pad": 1.0}
         ax.text(0, row, _why_empty(reading), ha="center", va="center", **look)
     for place, each in enumerate(shown):
-        _draw_comparison(ax, row + _SPREAD * ((place + 0.5) / len(shown) - 0.5), each)
+        _draw_contrast(ax, row + _SPREAD * ((place + 0.5) / len(shown) - 0.5), each)
 
 
-def _draw_comparison(ax: Axes, height: float, comparison: Comparison) -> None:
+def _draw_contrast(ax: Axes, height: float, contrast: Contrast) -> None:
     """The interval, one half width to either side of the mean, and the mean."""
-    x, color = float(np.clip(comparison.clearance, -EDGE, EDGE)), _OUTCOMES[comparison.outcome]
+    x, color = float(np.clip(contrast.clearance, -EDGE, EDGE)), _OUTCOMES[contrast.outcome]
     ax.plot([x - 1, x + 1], [height, height], color=color, linewidth=1)
     look: dict[str, Any] = {"color": color, "marker": "|" if abs(x) == EDGE else "o", "markersize": 3.2}
-    if comparison.idle:
+    if contrast.idle:
         look["markerfacecolor"] = "white"
-    ax.plot(x, height, label=named(_COUNTED[comparison.outcome]), **look)
+    ax.plot(x, height, label=named(_COUNTED[contrast.outcome]), **look)
 
 
 def _why_empty(reading: Reading) -> str:
@@ -156,14 +155,14 @@ def _legend(fig: Figure) -> None:
     fig.text(0.71, 0.12 / height, words, ha="center", va="bottom", fontsize=7.2, linespacing=1.5)
 
 
-# --- The regime in one picture: where OPD lies on the way from RLVR to SFT, metric by metric.
+# --- The overview: where OPD lies on the way from RLVR to SFT, metric by metric.
 
 _ALONG = {"modules": ATTENTION}
 _ENDS = ("sft", "opd", "rlvr")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measure:
+class Row:
     """One row of the overview. paper: its values for SFT, OPD and RLVR; log: the scale of what spans decades.
 
     alpha: measured at the first α of the profile. which: as for `Evidence.end`.
@@ -178,37 +177,37 @@ class Measure:
     which: dict[str, Any] = field(default_factory=dict)
 
 
-MEASURES = (
-    Measure(name="update sparsity", metric="update_sparsity", paper=(0.081, 0.516, 0.772)),
-    Measure(name="principal overlap", metric="principal_overlap", paper=(0.2966, 0.2731, 0.2665), alpha=True),
-    Measure(
+OVERVIEW = (
+    Row(name="update sparsity", metric="update_sparsity", paper=(0.081, 0.516, 0.772)),
+    Row(name="principal overlap", metric="principal_overlap", paper=(0.2966, 0.2731, 0.2665), alpha=True),
+    Row(
         name="low-magnitude overlap",
         metric="low_magnitude_overlap",
         paper=(0.3188, 0.5359, 0.7348),
         alpha=True,
     ),
-    Measure(name="mean principal angle,\nU and V, ° (log)", metric=ANGLE_MEAN, log=True, scale=180 / np.pi),
-    Measure(name="spectral shift (log)", metric="spectral_shift", paper=(1e-3, 1e-4, 1e-5), log=True),
-    Measure(
+    Row(name="mean principal angle,\nU and V, ° (log)", metric=ANGLE_MEAN, log=True, scale=180 / np.pi),
+    Row(name="spectral shift (log)", metric="spectral_shift", paper=(1e-3, 1e-4, 1e-5), log=True),
+    Row(
         name="norm of the update (log)",
         metric="frobenius_norm",
         paper=(4.701, 0.452, 0.168),
         log=True,
         which=_ALONG,
     ),
-    Measure(name="drift ratio (log)", metric="drift_ratio", log=True, which=_ALONG),
-    Measure(name="stable rank", metric="stable_rank", which=_ALONG),
-    Measure(name="Hill index", metric="hill_index", which=_ALONG),
+    Row(name="drift ratio (log)", metric="drift_ratio", log=True, which=_ALONG),
+    Row(name="stable rank", metric="stable_rank", which=_ALONG),
+    Row(name="Hill index", metric="hill_index", which=_ALONG),
 )
 
 
-def regime_ends(evidence: Evidence, measure: Measure) -> dict[str, pd.Series]:
+def regime_ends(evidence: Evidence, row: Row) -> dict[str, pd.Series]:
     """End values by run, of SFT, matched SFT, OPD and RLVR where they are there."""
-    which = measure.which | ({"k": evidence.diagnostics.alphas[0]} if measure.alpha else {})
+    which = row.which | ({"k": evidence.diagnostics.alphas[0]} if row.alpha else {})
     values = {}
     for run in (*_ENDS, "sft_matched"):
         try:
-            values[run] = measure.scale * evidence.end(run, measure.metric, **which)
+            values[run] = row.scale * evidence.end(run, row.metric, **which)
         except Untested:
             continue
     return values
@@ -232,39 +231,41 @@ def draw_overview(ax: Axes, evidence: Evidence, *, limits: tuple[float, float] =
         ax.axvline(place, color=run_style(run).color, linewidth=1.6, label=run_style(run).label, gid=BACKDROP)
     margin: dict[str, Any] = {"va": "center", "fontsize": 7, "transform": ax.get_yaxis_transform()}
     ax.text(1.02, -0.8, "SFT / OPD / RLVR", **margin)
-    for row, measure in enumerate(MEASURES):
-        values = regime_ends(evidence, measure)
+    for height, row in enumerate(OVERVIEW):
+        values = regime_ends(evidence, row)
         words = [f"{values[run].mean():.3g}" if run in values else "–" for run in _ENDS]
-        ax.text(1.02, row, " / ".join(words), **margin)
-        _draw_row(ax, row, measure, values, limits)
-    ax.set_yticks(range(len(MEASURES)), [measure.name for measure in MEASURES])
-    ax.set(xlim=limits, ylim=(len(MEASURES) - 0.5, -0.5), xlabel="from RLVR (0) to SFT (1)")
+        ax.text(1.02, height, " / ".join(words), **margin)
+        _draw_row(ax, height, row, values, limits)
+    ax.set_yticks(range(len(OVERVIEW)), [row.name for row in OVERVIEW])
+    ax.set(xlim=limits, ylim=(len(OVERVIEW) - 0.5, -0.5), xlabel="from RLVR (0) to SFT (1)")
     ax.grid(visible=False, axis="y")
 
 
 def _draw_row(
-    ax: Axes, row: int, measure: Measure, values: dict[str, pd.Series], limits: tuple[float, float]
+    ax: Axes, height: int, row: Row, values: dict[str, pd.Series], limits: tuple[float, float]
 ) -> None:
     if not {"sft", "rlvr"} <= set(values):
         return
     rlvr, sft = paired(values["rlvr"], values["sft"])
     if not ((sft > rlvr).all() or (sft < rlvr).all()):
-        ax.text(0.5, row, "seeds disagree on SFT and RLVR", color=NULL, ha="center", va="center", fontsize=7)
+        ax.text(
+            0.5, height, "seeds disagree on SFT and RLVR", color=NULL, ha="center", va="center", fontsize=7
+        )
         return
     for run, offset in (("sft_matched", 0.15), ("opd", -0.15)):
         if run in values:
-            positions = position(values[run], rlvr, sft, log=measure.log)
-            _draw_position(ax, row + offset, run, positions, limits)
-    if measure.paper is not None:
-        first, opd, last = (pd.Series([value]) for value in measure.paper)
-        there = position(opd, last, first, log=measure.log).mean()
+            positions = position(values[run], rlvr, sft, log=row.log)
+            _draw_position(ax, height + offset, run, positions, limits)
+    if row.paper is not None:
+        first, opd, last = (pd.Series([value]) for value in row.paper)
+        paper = position(opd, last, first, log=row.log).mean()
         look: dict[str, Any] = {
             "color": "black",
             "marker": "D",
             "markerfacecolor": "none",
             "linestyle": "none",
         }
-        ax.plot(there, row, markersize=5, gid=BACKDROP, label=named("OPD in the paper"), **look)
+        ax.plot(paper, height, markersize=5, gid=BACKDROP, label=named("OPD in the paper"), **look)
         label_once(ax, "OPD in the paper, 8B", markersize=4, **look)
 
 
@@ -286,6 +287,8 @@ def _draw_position(
         ax.scatter(positions, np.full(len(positions), height), **ring)
 
 
+# --- Is it size? A metric against the size of the update, and what size leaves over.
+
 _LOOKS: dict[str, dict[str, Any]] = {
     "sft": {"color": SFT, "marker": "s"},
     "opd": {"color": OPD, "marker": "o"},
@@ -297,7 +300,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
 def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str) -> None:
     """The outcome against one predictor, both logarithmic: a point a run and seed, by objective.
 
-    data: as `regression.end_values` returns it. The line is the fit with the other predictor at its geometric
+    data: as `size.end_values` returns it. The line is the fit with the other predictor at its geometric
     mean; the points are as measured, so that they scatter about it by the other predictor too.
     """
     for kind, group in _by_objective(data):

@@ -63,10 +63,10 @@ def end_values(
             }
         except Untested:
             continue
-        found = pd.DataFrame(columns).dropna()
+        rows = pd.DataFrame(columns).dropna()
         for share in set(SHARES) & set(columns):
-            found = found[found[share].between(0, 1, inclusive="neither")]
-        records.append(found.assign(run=run, objective=objective_of(run)))
+            rows = rows[rows[share].between(0, 1, inclusive="neither")]
+        records.append(rows.assign(run=run, objective=objective_of(run)))
     if not records:
         raise Untested("no run has both a size and what it is to predict")
     return pd.concat(records).rename_axis("seed").reset_index()
@@ -171,7 +171,7 @@ def _bootstrap(
     design: np.ndarray, y: np.ndarray, groups: list[np.ndarray], draws: int, seed: int
 ) -> np.ndarray:
     """Slopes of size alone, the objectives' coefficients, R², partial R²: one row a draw of whole groups."""
-    generator, found = np.random.default_rng(seed), []
+    generator, drawn = np.random.default_rng(seed), []
     for _ in range(draws):
         rows = np.concatenate([groups[at] for at in generator.integers(len(groups), size=len(groups))])
         full, values = design[rows], y[rows]
@@ -180,5 +180,5 @@ def _bootstrap(
         plain, both = _solve(full[:, :3], values), _solve(full, values)
         left = values - full[:, :3] @ plain
         shares = (_explained(left, values - values.mean()), _explained(values - full @ both, left))
-        found.append([*plain[1:], *both[3:], *shares])
-    return np.array(found)
+        drawn.append([*plain[1:], *both[3:], *shares])
+    return np.array(drawn)

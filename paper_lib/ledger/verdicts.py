@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from paper_lib.ledger.claim import ENDS, EQUALLY_SET, HALF_RATE, QUARTER_BATCH, Cast, Claim, Finding
-from paper_lib.ledger.comparisons import FEWEST_SEEDS, Comparison
+from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
 from paper_lib.ledger.evidence import Evidence, at_equal_accuracy, at_equal_norm
 from paper_lib.ledger.rules import controls, gates, pnt, projection, sibling, trajectory, weights
 from paper_lib.summaries import Untested
@@ -31,10 +31,21 @@ REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not reproduced"
 UNTESTED = "cannot be tested at this scale"
 VERDICTS = (REPRODUCED, PARTLY, NOT_REPRODUCED, UNTESTED)
 
+_RULES = (weights, trajectory, projection, controls, gates, pnt, sibling)  # in the ledger's order
+CLAIMS: tuple[Claim, ...] = tuple(claim for module in _RULES for claim in module.CLAIMS)
+PAPER, MATCHED = "as the paper", "matched"
+OTHERS = ENDS
+_READ = ("ours", "comparisons", "effect size", "null", "beyond the null", "verdict", "why")
+LEDGER_COLUMNS = (
+    *("claim", "statement", "where", "paper", "scale", "holds when", *_READ),
+    *(f"{name}, matched" for name in _READ),
+    *("matched by", *OTHERS),
+)
+
 
 def judge(finding: Finding) -> str:
     """One of VERDICTS, by the rule above."""
-    outcomes = [comparison.outcome for comparison in finding.comparisons]
+    outcomes = [contrast.outcome for contrast in finding.contrasts]
     if not outcomes or set(outcomes) == {"undecided"}:
         return UNTESTED
     if set(outcomes) == {"holds"}:
@@ -51,47 +62,35 @@ def beyond_null(finding: Finding) -> str:
 
 def reason(finding: Finding) -> str:
     """One line: what fails or stays undecided, and what chance has to say."""
-    comparisons = finding.comparisons
+    contrasts = finding.contrasts
     parts = list[str]()
-    if comparisons and all(comparison.holds for comparison in comparisons):
+    if contrasts and all(contrast.holds for contrast in contrasts):
         parts.append("every comparison holds")
     else:
-        parts += _named(comparisons, "holds") if judge(finding) == PARTLY else []
-        parts += [*_named(comparisons, "fails"), *_named(comparisons, "undecided")]
+        parts += _named(contrasts, "holds") if judge(finding) == PARTLY else []
+        parts += [*_named(contrasts, "fails"), *_named(contrasts, "undecided")]
     if beyond_null(finding) == "no":
         parts.append(f"not shown beyond its null: {finding.explained or 'chance may explain it'}")
     parts += [finding.note] if finding.note else []
     return ". ".join(part[0].upper() + part[1:] for part in parts)
 
 
-def _named(comparisons: Sequence[Comparison], outcome: str) -> list[str]:
-    """The comparisons of that outcome in words; those undecided for one reason share it."""
+def _named(contrasts: Sequence[Contrast], outcome: str) -> list[str]:
+    """The contrasts of that outcome in words; those undecided for one reason share it."""
     reasons = dict[str, list[str]]()
-    for comparison in comparisons:
-        if comparison.outcome == outcome:
-            why = _why_undecided(comparison) if outcome == "undecided" else ""
-            reasons.setdefault(why, []).append(comparison.text)
+    for contrast in contrasts:
+        if contrast.outcome == outcome:
+            why = _why_undecided(contrast) if outcome == "undecided" else ""
+            reasons.setdefault(why, []).append(contrast.text)
     words = [f"{'; '.join(texts)}{why}" for why, texts in reasons.items()]
     return [f"{outcome}: {'; '.join(words)}"] if words else []
 
 
-def _why_undecided(comparison: Comparison) -> str:
-    if why := comparison.missing or comparison.idle:
+def _why_undecided(contrast: Contrast) -> str:
+    if why := contrast.missing or contrast.idle:
         return f" ({why})"
-    seeds = comparison.seeds
+    seeds = contrast.seeds
     return f" ({seeds} seed{'s' * (seeds != 1)} of the {FEWEST_SEEDS} needed)" if seeds < FEWEST_SEEDS else ""
-
-
-_RULES = (weights, trajectory, projection, controls, gates, pnt, sibling)  # in the ledger's order
-CLAIMS: tuple[Claim, ...] = tuple(claim for module in _RULES for claim in module.CLAIMS)
-PAPER, MATCHED = "as the paper", "matched"
-OTHERS = ENDS
-_READ = ("ours", "comparisons", "effect size", "null", "beyond the null", "verdict", "why")
-LEDGER_COLUMNS = (
-    *("claim", "statement", "where", "paper", "scale", "holds when", *_READ),
-    *(f"{name}, matched" for name in _READ),
-    *("matched by", *OTHERS),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,29 +178,29 @@ def _equally_set(evidence: Evidence, name: str) -> Cast:
 
 def _settings(evidence: Evidence, kind: str, roles: Sequence[str]) -> list[str]:
     """The values for which every role has a run <role>_<kind>_<value>, ascending, as they are written."""
-    found = [
+    values = [
         {match[1] for run in evidence.runs if (match := re.fullmatch(rf"{role}_{kind}_([-\d.e]+)", run))}
         for role in roles
     ]
-    if not (common := set.intersection(*found)):
+    if not (common := set.intersection(*values)):
         raise Untested(f"no run <role>_{kind}_<value> of each of {', '.join(roles)} in the tables")
     return sorted(common, key=float)
 
 
 def _cells(reading: Reading) -> tuple[str, ...]:
     """One entry each of _READ."""
-    found = reading.finding
-    if found is None:
+    finding = reading.finding
+    if finding is None:
         return ("–", "–", "–", "–", "–", reading.verdict, reading.why)
-    effects = [f"{each.text} {each.effect:+.1f}" for each in found.comparisons if each.effect == each.effect]
-    compared = [str(each) for each in found.comparisons]
-    words = ("; ".join(compared), "; ".join(effects) or "–", found.null, beyond_null(found))
-    return (found.ours, *words, reading.verdict, reading.why)
+    effects = [f"{each.text} {each.effect:+.1f}" for each in finding.contrasts if each.effect == each.effect]
+    compared = [str(each) for each in finding.contrasts]
+    words = ("; ".join(compared), "; ".join(effects) or "–", finding.null, beyond_null(finding))
+    return (finding.ours, *words, reading.verdict, reading.why)
 
 
 def _short(claim: Claim, evidence: Evidence, name: str) -> str:
     reading = read_claim(claim, evidence, name)
-    compared = [] if reading.finding is None else [str(each) for each in reading.finding.comparisons]
+    compared = [] if reading.finding is None else [str(each) for each in reading.finding.contrasts]
     return f"{reading.verdict}: {'; '.join(compared) or reading.why}"
 
 

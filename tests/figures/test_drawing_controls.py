@@ -9,7 +9,7 @@ from worlds import world
 from paper_lib.figures.panels import draw_ratios, plain_log
 from paper_lib.figures.projected import draw_accuracy, draw_scores, scores
 from paper_lib.figures.styles import NULL, OPD, run_style
-from paper_lib.ledger.pictures import MEASURES, draw_overview, position, regime_ends
+from paper_lib.ledger.pictures import OVERVIEW, draw_overview, position, regime_ends
 from paper_lib.ledger.rules.weights import mean_angle
 from paper_lib.summaries import ANGLE_MEAN, Untested
 
@@ -83,20 +83,20 @@ def test_a_position_is_0_at_rlvr_and_1_at_sft_on_either_scale():
 
 def test_the_overview_has_a_row_a_measure_and_skips_what_is_missing():
     evidence = world(jitter=0)
-    sparsity = next(measure for measure in MEASURES if measure.metric == "update_sparsity")
-    drift = next(measure for measure in MEASURES if measure.metric == "drift_ratio")
+    sparsity = next(row for row in OVERVIEW if row.metric == "update_sparsity")
+    drift = next(row for row in OVERVIEW if row.metric == "drift_ratio")
     assert set(regime_ends(evidence, sparsity)) == {"sft", "sft_matched", "opd", "rlvr"}
     assert regime_ends(evidence, drift) == {}
     ax = plt.subplots()[1]
     draw_overview(ax, evidence)
-    assert len(ax.get_yticks()) == len(MEASURES)
+    assert len(ax.get_yticks()) == len(OVERVIEW)
     places = [line.get_xdata()[0] for line in ax.lines if line.get_color() == OPD and len(line.get_xdata())]
     assert places[0] == pytest.approx((0.516 - 0.772) / (0.081 - 0.772), rel=0.01)
 
 
 def test_the_overview_and_the_ledger_have_one_number_for_a_rotation():
     evidence = world(jitter=0.1)
-    angle = next(measure for measure in MEASURES if measure.metric == ANGLE_MEAN)
+    angle = next(row for row in OVERVIEW if row.metric == ANGLE_MEAN)
     for run, values in regime_ends(evidence, angle).items():
         np.testing.assert_allclose(values, np.degrees(mean_angle(evidence, run)))
 

@@ -8,7 +8,7 @@ import pytest
 from worlds import FALSE, NEEDS, TOKENS, VARIANTS, world
 
 from paper_lib.ledger.evidence import Evidence
-from paper_lib.ledger.page import SUMMARY, as_markdown, found, the_rule, write_ledger
+from paper_lib.ledger.page import SUMMARY, as_markdown, claims_in_short, the_rule, write_ledger
 from paper_lib.ledger.verdicts import (
     CLAIMS,
     LEDGER_COLUMNS,
@@ -215,7 +215,7 @@ def test_the_sheet_reads_back_as_the_ledger_and_the_page_has_claims_and_rule(tmp
 
 
 def test_a_notebook_shows_its_own_claims_alone():
-    table = found(ledger(world()), "C1", "C14")
+    table = claims_in_short(ledger(world()), "C1", "C14")
     assert [line.split(" | ")[0] for line in table.splitlines()] == ["| claim", "| ---", "| C1", "| C14"]
 
 

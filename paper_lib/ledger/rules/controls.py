@@ -1,4 +1,4 @@
-"""Rules of C12–C14: the controls of tokens, rollouts and advantages."""
+"""C12–C14 and their rules: the controls of tokens, rollouts and advantages."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from paper_lib.ledger.claim import Cast, Claim, Finding, if_there, label, null_if_there, show
-from paper_lib.ledger.comparisons import Comparison, above, absent, below, more, times
+from paper_lib.ledger.contrasts import Contrast, above, absent, below, more, times
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.trajectory import ALONG
 from paper_lib.summaries import Untested, distance, paired, say
@@ -24,6 +24,17 @@ def kept_tokens(evidence: Evidence, cast: Cast) -> Finding:
     return replace(finding, note=if_there(lambda: _norms(evidence, TOKEN_RUNS, cast)))
 
 
+C12 = Claim(
+    id="C12",
+    statement="Keeping 25 or 50 % of the tokens preserves the stable-rank trajectory",
+    where="§5.1, Figs 7a, 9",
+    paper="preserved (axis 18–29)",
+    holds_when=f"each within {PRESERVED:g} of OPD's trajectory, RMS log distance, where RLVR is not",
+    rule=kept_tokens,
+    matched="by design: the controls change nothing else",
+)
+
+
 def teacher_rollouts(evidence: Evidence, cast: Cast) -> Finding:
     """C13."""
     run = "opd_teacher_rollouts"
@@ -31,7 +42,18 @@ def teacher_rollouts(evidence: Evidence, cast: Cast) -> Finding:
     norm, opd_norm = (evidence.end(name, "frobenius_norm", **ALONG) for name in (run, cast.opd))
     louder = times(norm, opd_norm, f"{label(run)}: norm above OPD's")
     note = if_there(lambda: _scores(evidence, ("sft", cast.opd, run)))
-    return replace(finding, comparisons=[*finding.comparisons, louder], note=note)
+    return replace(finding, contrasts=[*finding.contrasts, louder], note=note)
+
+
+C13 = Claim(
+    id="C13",
+    statement="Teacher rollouts preserve the stable-rank trajectory, with a somewhat larger norm",
+    where="§5.1, Figs 7b, 9",
+    paper="preserved; norm larger",
+    holds_when=f"within {PRESERVED:g} of OPD's trajectory, where RLVR is not; the norm ends above OPD's",
+    rule=teacher_rollouts,
+    matched="by design: the control changes nothing else",
+)
 
 
 def to_opd(evidence: Evidence, run: str, cast: Cast) -> pd.Series:
@@ -42,19 +64,19 @@ def to_opd(evidence: Evidence, run: str, cast: Cast) -> pd.Series:
 def _preserved(evidence: Evidence, runs: Sequence[str], cast: Cast) -> Finding:
     """Each run's stable-rank trajectory is nearer to OPD's than the margin. Where RLVR's is too, being near
     shows nothing."""
-    apart, comparisons = {}, []
+    apart, contrasts = {}, []
     idle = _lenient(evidence, cast)
     for run in runs:
         text = f"{label(run)} within {PRESERVED:g} of OPD"
         try:
             apart[label(run)] = to_opd(evidence, run, cast)
             near = below(apart[label(run)], PRESERVED, text)
-            comparisons.append(replace(near, idle=idle) if near.holds else near)
+            contrasts.append(replace(near, idle=idle) if near.holds else near)
         except Untested as missing:
-            comparisons.append(absent(text, str(missing)))
+            contrasts.append(absent(text, str(missing)))
     return Finding(
         ours=f"distance to OPD's stable rank (RMS log): {show(apart)}" if apart else "–",
-        comparisons=comparisons,
+        contrasts=contrasts,
         explained="RLVR, another objective, is as near to OPD or nearer",
         **null_if_there(lambda: _objective_distance(evidence, cast, apart)),
     )
@@ -67,9 +89,7 @@ def _lenient(evidence: Evidence, cast: Cast) -> str:
     return f"RLVR, another objective, is within {PRESERVED:g} too"
 
 
-def _objective_distance(
-    evidence: Evidence, cast: Cast, apart: dict[str, pd.Series]
-) -> tuple[str, Comparison]:
+def _objective_distance(evidence: Evidence, cast: Cast, apart: dict[str, pd.Series]) -> tuple[str, Contrast]:
     """How far a change of objective leads, and whether the farthest of the runs stays nearer than RLVR."""
     if cast.rlvr is None or not apart:
         raise Untested("no RLVR or no control to compare with")
@@ -107,7 +127,7 @@ def advantage_mixes(evidence: Evidence, cast: Cast) -> Finding:
     opd_gap = {run: to_opd(evidence, run, cast) for run in mixes}
     rlvr_gap = {run: distance(evidence.path(run, "stable_rank", **ALONG), rlvr) for run in mixes}
     most, least = mixes[0], mixes[-1]
-    comparisons = [
+    contrasts = [
         more(rlvr_gap[most], opd_gap[most], f"{label(most)} is nearer to OPD than to RLVR"),
         more(opd_gap[least], rlvr_gap[least], f"{label(least)} is nearer to RLVR"),
         more(opd_gap[least], opd_gap[most], f"{label(least)} is farther from OPD than {label(most)}"),
@@ -116,11 +136,25 @@ def advantage_mixes(evidence: Evidence, cast: Cast) -> Finding:
     pairs = [f"{a:g}: {opd_gap[r].mean():.2g}/{rlvr_gap[r].mean():.2g}" for a, r in sorted(by_alpha.items())]
     return Finding(
         ours=f"α: distance to OPD/RLVR (RMS log): {'; '.join(reversed(pairs))}",
-        comparisons=[replace(each, idle=idle) for each in comparisons],
+        contrasts=[replace(each, idle=idle) for each in contrasts],
         explained="OPD with other rollouts is as far from OPD",
         note=if_there(lambda: f"RLVR is {say(to_opd(evidence, str(cast.rlvr), cast))} from OPD"),
         **null_if_there(lambda: _other_rollouts(evidence, cast, opd_gap[least])),
     )
+
+
+C14 = Claim(
+    id="C14",
+    statement="Mixing in RLVR's advantage leaves OPD's trajectory once OPD's share is small",
+    where="§5.2, Figs 7c, 9",
+    paper="α from 0.75 to 0.01",
+    holds_when=(
+        "the largest α is nearer to OPD, the smallest nearer to RLVR and farther from OPD, where RLVR is "
+        "farther from OPD than other rollouts lead"
+    ),
+    rule=advantage_mixes,
+    matched="mixes of advantages at unit scale, so that α does not change the gradient's size",
+)
 
 
 def _no_way_to_go(evidence: Evidence, cast: Cast) -> str:
@@ -133,40 +167,9 @@ def _no_way_to_go(evidence: Evidence, cast: Cast) -> str:
     return "RLVR is not shown to be farther from OPD than OPD with other rollouts is"
 
 
-def _other_rollouts(evidence: Evidence, cast: Cast, gap: pd.Series) -> tuple[str, Comparison]:
+def _other_rollouts(evidence: Evidence, cast: Cast, gap: pd.Series) -> tuple[str, Contrast]:
     noise = to_opd(evidence, "opd_restream", cast)
     return f"OPD with other rollouts: {say(noise)} from OPD", more(gap, noise, "farther than rollouts lead")
 
 
-CLAIMS = (
-    Claim(
-        id="C12",
-        statement="Keeping 25 or 50 % of the tokens preserves the stable-rank trajectory",
-        where="§5.1, Figs 7a, 9",
-        paper="preserved (axis 18–29)",
-        holds_when=f"each within {PRESERVED:g} of OPD's trajectory, RMS log distance, where RLVR is not",
-        rule=kept_tokens,
-        matched="by design: the controls change nothing else",
-    ),
-    Claim(
-        id="C13",
-        statement="Teacher rollouts preserve the stable-rank trajectory, with a somewhat larger norm",
-        where="§5.1, Figs 7b, 9",
-        paper="preserved; norm larger",
-        holds_when=f"within {PRESERVED:g} of OPD's trajectory, where RLVR is not; the norm ends above OPD's",
-        rule=teacher_rollouts,
-        matched="by design: the control changes nothing else",
-    ),
-    Claim(
-        id="C14",
-        statement="Mixing in RLVR's advantage leaves OPD's trajectory once OPD's share is small",
-        where="§5.2, Figs 7c, 9",
-        paper="α from 0.75 to 0.01",
-        holds_when=(
-            "the largest α is nearer to OPD, the smallest nearer to RLVR and farther from OPD, where RLVR is "
-            "farther from OPD than other rollouts lead"
-        ),
-        rule=advantage_mixes,
-        matched="mixes of advantages at unit scale, so that α does not change the gradient's size",
-    ),
-)
+CLAIMS = (C12, C13, C14)

@@ -1,17 +1,17 @@
-"""Rules of C15: the three gates of the paper's account, each against what chance or arithmetic gives."""
+"""C15 and its rules: the three gates of the paper's account, each against what chance or arithmetic gives."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from math import degrees, exp
+from typing import Any
 
 import pandas as pd
 
-from paper_lib.ledger.claim import Cast, Claim, Finding, label, of_cast, show
-from paper_lib.ledger.comparisons import (
+from paper_lib.ledger.claim import Cast, Claim, Finding, contrast_if_there, label, of_cast, show
+from paper_lib.ledger.contrasts import (
     EXPLAINED,
-    Comparison,
+    Contrast,
     above,
-    absent,
     left_by_null,
     log_of,
     same,
@@ -19,7 +19,6 @@ from paper_lib.ledger.comparisons import (
 )
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.weights import POINTS, mean_angle
-from paper_lib.summaries import Untested
 from paper_lib.tables import START
 
 SAME_DENSITY = 0.02  # C15c: of all entries; SFT and OPD lie 20 points of sparsity and more apart
@@ -31,17 +30,25 @@ def anchor_gate(evidence: Evidence, cast: Cast) -> Finding:
     """
     kl = {label(run): evidence.drift(run) for run in cast.runs}
     names = [label(run) for run in cast.runs]
-    comparisons = [
-        times(kl[names[0]], kl[name], f"KL to the start: {name} < {names[0]}") for name in names[1:]
-    ]
+    contrasts = [times(kl[names[0]], kl[name], f"KL to the start: {name} < {names[0]}") for name in names[1:]]
     norms, shares = {}, {}
     for run in cast.runs[1:]:
         norms[label(run)] = evidence.total_norm(run)
         bound = (2 * kl[label(run)] / evidence.curved(run, "update")) ** 0.5
-        comparisons.append(times(bound, norms[label(run)], f"{label(run)}'s norm within its bound"))
+        contrasts.append(times(bound, norms[label(run)], f"{label(run)}'s norm within its bound"))
         shares[label(run)] = log_of(norms[label(run)], bound).map(exp)
     ours = f"KL to the start {show(kl, 'nats a token · 1e-3', 1e3)}; norms {show(norms)}"
-    return Finding(ours=ours, comparisons=comparisons, note=f"norm over its bound: {show(shares)}")
+    return Finding(ours=ours, contrasts=contrasts, note=f"norm over its bound: {show(shares)}")
+
+
+C15A = Claim(
+    id="C15a",
+    statement="Gate I: an anchor keeps the policy near its start, and so bounds the norm",
+    where="§3.3, App. D",
+    paper="‖ΔW‖ ≤ √(2δ/μ), qualitative",
+    holds_when="KL to the start: OPD and RLVR below SFT; norms within the bound",
+    rule=anchor_gate,
+)
 
 
 def geometry_gate(evidence: Evidence, cast: Cast) -> Finding:
@@ -53,50 +60,49 @@ def geometry_gate(evidence: Evidence, cast: Cast) -> Finding:
     which = {"k": evidence.diagnostics.alphas[0]}
     angles = {label(run): mean_angle(evidence, run) for run in cast.runs[1:]}
     shrunk = {label(run): mean_angle(evidence, run, null=cast.rescaled) for run in cast.runs[1:]}
-    comparisons = []
+    contrasts = []
     for run in cast.runs[1:]:
         name = label(run)
         text = f"{name} rotates a tenth less than the update of {label(cast.sft)} at its norm"
-        comparisons.append(times(shrunk[name], angles[name], text, by=1 / EXPLAINED))
+        contrasts.append(times(shrunk[name], angles[name], text, by=1 / EXPLAINED))
         own, chance = (
             evidence.end(run, f"principal_not_low_{kind}", **which) for kind in ("overlap", "chance")
         )
         dealt = evidence.end(run, "principal_not_low_overlap", null="permuted", **which)
         text = f"{name} shows less on principal, not small weights than with its entries permuted"
-        comparisons.append(replace(left_by_null(chance - own, chance - dealt, text), **POINTS))
-    comparisons += [_if_measured(evidence, cast.opd, *each) for each in _PROBED.items()]
+        contrasts.append(replace(left_by_null(chance - own, chance - dealt, text), **POINTS))
+    opd, energy = cast.opd, "OPD's energy in the principal subspaces is below a random update's"
+    steep = "principal directions curve more than others"
+    contrasts += [
+        _above(energy, lambda of: evidence.end(opd, f"principal_energy{of}"), "_chance", ""),
+        _above(steep, lambda which: evidence.curved(START, which), "principal", "off_principal"),
+    ]
     return Finding(
         ours=show(angles, "° on average", degrees(1)),
-        comparisons=comparisons,
+        contrasts=contrasts,
         null=f"the update of {label(cast.sft)} at their norms: {show(shrunk, '°', degrees(1))}",
-        beyond=comparisons[0],
+        beyond=contrasts[0],
         explained="at OPD's norm SFT's update rotates no more",
     )
 
 
-def _energy(evidence: Evidence, run: str) -> tuple[pd.Series, pd.Series]:
-    return evidence.end(run, "principal_energy_chance"), evidence.end(run, "principal_energy")
+C15B = Claim(
+    id="C15b",
+    statement="Gate II: the model's geometry steers the update off the principal directions",
+    where="§3.3, App. D",
+    paper="qualitative",
+    holds_when=(
+        "OPD and RLVR rotate a tenth less than SFT's update at their norm, and show less on principal, "
+        "not small weights than with their entries permuted, by a tenth of the distance from chance; "
+        "OPD's energy in the principal subspaces is below a random update's; principal directions are "
+        "the steeper ones"
+    ),
+    rule=geometry_gate,
+)
 
 
-def _curvature(evidence: Evidence, run: str) -> tuple[pd.Series, pd.Series]:
-    return evidence.curved(START, "principal"), evidence.curved(START, "off_principal")
-
-
-# What the first of two is above the second: chance's energy above the run's, one curvature above another.
-_PROBED = {
-    "OPD's energy in the principal subspaces is below a random update's": _energy,
-    "principal directions curve more than others": _curvature,
-}
-
-
-def _if_measured(
-    evidence: Evidence, run: str, text: str, measure: Callable[[Evidence, str], tuple[pd.Series, pd.Series]]
-) -> Comparison:
-    try:
-        greater, smaller = measure(evidence, run)
-    except Untested as missing:
-        return absent(text, str(missing))
-    return times(greater, smaller, text)
+def _above(text: str, ask: Callable[[str], pd.Series], greater: str, smaller: str) -> Contrast:
+    return contrast_if_there(text, lambda: times(ask(greater), ask(smaller), text))
 
 
 def visibility_gate(evidence: Evidence, cast: Cast) -> Finding:
@@ -104,57 +110,38 @@ def visibility_gate(evidence: Evidence, cast: Cast) -> Finding:
     much of it."""
     values = of_cast(evidence, cast, "update_sparsity")
     dealt = {label(run): evidence.end(run, "update_sparsity", null="permuted") for run in cast.runs}
-    comparisons = [
+    contrasts = [
         same(own, dealt[name], f"{name} as sparse with its entries permuted", within=SAME_DENSITY, **POINTS)
         for name, own in values.items()
     ]
-    for run in cast.runs:
-        text, limit = f"½ ULP predicts what shows of {label(run)}", 1 - SAME_DENSITY
-        try:
-            agreement = evidence.end(run, "prediction_agreement")
-        except Untested as missing:
-            comparisons.append(absent(text, str(missing)))
-        else:
-            comparisons.append(above(agreement, limit, text, unit="% of entries", scale=100))
+    contrasts += [_half_ulp(evidence, run) for run in cast.runs]
     return Finding(
         ours=show(values, "%", 100),
-        comparisons=comparisons,
+        contrasts=contrasts,
         null=f"entries permuted: {show(dealt, '%', 100)}",
         note="here the null is what the claim predicts",
     )
 
 
-CLAIMS = (
-    Claim(
-        id="C15a",
-        statement="Gate I: an anchor keeps the policy near its start, and so bounds the norm",
-        where="§3.3, App. D",
-        paper="‖ΔW‖ ≤ √(2δ/μ), qualitative",
-        holds_when="KL to the start: OPD and RLVR below SFT; norms within the bound",
-        rule=anchor_gate,
+C15C = Claim(
+    id="C15c",
+    statement="Gate III: bf16 decides which part of an update is visible",
+    where="§3.3, App. D",
+    paper="visible when |ΔW| ≳ ½ ULP, qualitative",
+    holds_when=(
+        f"sparsity with entries in random places within {100 * SAME_DENSITY:g} points; ½ ULP predicts "
+        f"more than {100 - 100 * SAME_DENSITY:g} % of the entries"
     ),
-    Claim(
-        id="C15b",
-        statement="Gate II: the model's geometry steers the update off the principal directions",
-        where="§3.3, App. D",
-        paper="qualitative",
-        holds_when=(
-            "OPD and RLVR rotate a tenth less than SFT's update at their norm, and show less on principal, "
-            "not small weights than with their entries permuted, by a tenth of the distance from chance; "
-            "OPD's energy in the principal subspaces is below a random update's; principal directions are "
-            "the steeper ones"
-        ),
-        rule=geometry_gate,
-    ),
-    Claim(
-        id="C15c",
-        statement="Gate III: bf16 decides which part of an update is visible",
-        where="§3.3, App. D",
-        paper="visible when |ΔW| ≳ ½ ULP, qualitative",
-        holds_when=(
-            f"sparsity with entries in random places within {100 * SAME_DENSITY:g} points; ½ ULP predicts "
-            f"more than {100 - 100 * SAME_DENSITY:g} % of the entries"
-        ),
-        rule=visibility_gate,
-    ),
+    rule=visibility_gate,
 )
+
+
+def _half_ulp(evidence: Evidence, run: str) -> Contrast:
+    text, limit = f"½ ULP predicts what shows of {label(run)}", 1 - SAME_DENSITY
+    shows: dict[str, Any] = {"unit": "% of entries", "scale": 100}
+    return contrast_if_there(
+        text, lambda: above(evidence.end(run, "prediction_agreement"), limit, text, **shows)
+    )
+
+
+CLAIMS = (C15A, C15B, C15C)

@@ -1,4 +1,4 @@
-"""Rules of P1–P5: what "The Path Not Taken" (Zhu et al. 2025, arXiv 2511.08567) says of RLVR's updates."""
+"""P1–P5, their rules: what "The Path Not Taken" (Zhu et al., arXiv 2511.08567) says of RLVR's updates."""
 
 from math import degrees
 from typing import Any
@@ -6,34 +6,43 @@ from typing import Any
 import pandas as pd
 
 from paper_lib.ledger.claim import ONE_RUN, SAME_SETTINGS, Cast, Claim, Finding, label, null_if_there, show
-from paper_lib.ledger.comparisons import Comparison, left_by_null, log_of, more, same, times
+from paper_lib.ledger.contrasts import Contrast, left_by_null, log_of, more, same, times
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.weights import POINTS, mean_angle
 from paper_lib.summaries import ATTENTION, Untested, say
 
 PNT = "The Path Not Taken, 2511.08567"
-
-
 NEAR_CHANCE = 0.03  # P2: Jaccard; a quarter of the 13 points between the paper's runs and their chance
 
 
 def sparser_than_sft(evidence: Evidence, cast: Cast) -> Finding:
     """P1."""
-    runs = _rlvr_and_sft(cast)
+    runs = (cast.verified, cast.sft)
     rlvr, sft = (evidence.end(run, "update_sparsity") for run in runs)
     values = dict(zip(map(label, runs), (rlvr, sft), strict=True))
 
-    def at_its_norm() -> tuple[str, Comparison]:
+    def at_its_norm() -> tuple[str, Contrast]:
         shrunk = evidence.end(runs[0], "update_sparsity", null=cast.rescaled)
         words = f"{label(runs[1])}'s update at RLVR's norm: {say(shrunk, 100)} %"
         return words, left_by_null(rlvr - sft, shrunk - sft, "more than the difference in norm")
 
     return Finding(
         ours=show(values, "%", 100),
-        comparisons=[more(rlvr, sft, f"RLVR is sparser than {label(runs[1])}", **POINTS)],
+        contrasts=[more(rlvr, sft, f"RLVR is sparser than {label(runs[1])}", **POINTS)],
         explained="SFT's update, shrunk to RLVR's norm, is as sparse",
         **null_if_there(at_its_norm),
     )
+
+
+P1 = Claim(
+    id="P1",
+    statement="RLVR's updates are sparser than SFT's",
+    where=PNT,
+    paper="36–92 / 0.6–18.8 %",
+    holds_when="sparsity: RLVR > SFT",
+    rule=sparser_than_sft,
+    also=("equal norm", "equal accuracy"),
+)
 
 
 def rotated_heads(evidence: Evidence, cast: Cast) -> Finding:
@@ -43,28 +52,42 @@ def rotated_heads(evidence: Evidence, cast: Cast) -> Finding:
         raise Untested("no run with rotated heads in this profile")
     layers = set(evidence.matrices["layer"].unique()) - set(evidence.rotated)
     places: dict[str, Any] = {"rotated": evidence.rotated, "other": sorted(layers)}
-    found = {
+    jaccard = {
         (place, metric): either_way(evidence, "opd", "opd_rotated", metric, layers=which, modules=ATTENTION)
         for place, which in places.items()
         for metric in ("jaccard", "jaccard_chance", "jaccard_rounding")
     }
-    hit, kept = found["rotated", "jaccard"], found["other", "jaccard"]
-    lift = {place: found[place, "jaccard"] - found[place, "jaccard_chance"] for place in places}
+    hit, kept = jaccard["rotated", "jaccard"], jaccard["other", "jaccard"]
+    lift = {place: jaccard[place, "jaccard"] - jaccard[place, "jaccard_chance"] for place in places}
     text = f"rotated layers within {100 * NEAR_CHANCE:g} points of chance"
-    comparisons = [
-        same(hit, found["rotated", "jaccard_chance"], text, within=NEAR_CHANCE, **POINTS),
-        more(kept, found["other", "jaccard_chance"], "other layers above chance", by=NEAR_CHANCE, **POINTS),
+    contrasts = [
+        same(hit, jaccard["rotated", "jaccard_chance"], text, within=NEAR_CHANCE, **POINTS),
+        more(kept, jaccard["other", "jaccard_chance"], "other layers above chance", by=NEAR_CHANCE, **POINTS),
         more(lift["other"], lift["rotated"], "rotated layers lose overlap that others keep", **POINTS),
     ]
-    rounding = {place: found[place, "jaccard_rounding"] for place in places}
-    above = {place: found[place, "jaccard"] - rounding[place] for place in places}
+    rounding = {place: jaccard[place, "jaccard_rounding"] for place in places}
+    above = {place: jaccard[place, "jaccard"] - rounding[place] for place in places}
     return Finding(
         ours=f"Jaccard: {show({'rotated layers': hit, 'other layers': kept}, '%', 100)}",
-        comparisons=comparisons,
+        contrasts=contrasts,
         null=f"rounding alone: {show({f'{p} layers': r for p, r in rounding.items()}, '%', 100)}",
         beyond=more(above["other"], above["rotated"], "more than rounding loses", **POINTS),
         explained="rounding alone loses as much where the weights' sizes changed",
     )
+
+
+P2 = Claim(
+    id="P2",
+    statement="Rotating heads, the function unchanged, destroys mask overlap in those layers only",
+    where=PNT,
+    paper="overlap falls to chance in the rotated layers",
+    holds_when=(
+        f"Jaccard of attention masks: within {100 * NEAR_CHANCE:g} points of chance in rotated layers, "
+        "above that in the others"
+    ),
+    rule=rotated_heads,
+    matched=SAME_SETTINGS,
+)
 
 
 def masks_across_runs(evidence: Evidence, cast: Cast) -> Finding:
@@ -75,29 +98,40 @@ def masks_across_runs(evidence: Evidence, cast: Cast) -> Finding:
         name: either_way(evidence, "opd", run, "jaccard_chance")
         for name, run in zip(values, others, strict=True)
     }
-    comparisons = [more(values[n], chance[n], f"{n} above chance", **POINTS) for n in values]
+    contrasts = [more(values[n], chance[n], f"{n} above chance", **POINTS) for n in values]
 
-    def rounding() -> tuple[str, Comparison]:
+    def rounding() -> tuple[str, Contrast]:
         name, dealt = next(iter(values)), either_way(evidence, "opd", others[0], "jaccard_rounding")
         effect, under_null = values[name] - chance[name], dealt - chance[name]
         return f"rounding alone: {say(dealt, 100)} %", left_by_null(effect, under_null, "above rounding")
 
     return Finding(
         ours=f"Jaccard: {show(values, '%', 100)}; chance {show(chance, '%', 100)}",
-        comparisons=comparisons,
+        contrasts=contrasts,
         explained="masks meet because rounding shows small weights in both",
         **null_if_there(rounding),
     )
 
 
+P3 = Claim(
+    id="P3",
+    statement="Update masks of different runs meet more than chance",
+    where=PNT,
+    paper="Jaccard 0.55–0.60, chance 0.37–0.47",
+    holds_when="Jaccard above that of independent masks: OPD and other rollouts, OPD and RLVR",
+    rule=masks_across_runs,
+    matched=SAME_SETTINGS,
+)
+
+
 def milder_than_sft(evidence: Evidence, cast: Cast) -> Finding:
     """P4. RLVR rotates the principal subspaces, and shifts the spectrum, less than SFT."""
-    runs = _rlvr_and_sft(cast)
+    runs = (cast.verified, cast.sft)
     angles = [mean_angle(evidence, run) for run in runs]
     shifts = [evidence.end(run, "spectral_shift") for run in runs]
     name = label(runs[1])
 
-    def at_its_norm() -> tuple[str, Comparison]:
+    def at_its_norm() -> tuple[str, Contrast]:
         shrunk = mean_angle(evidence, runs[0], null=cast.rescaled)
         effect, under_null = log_of(angles[1], angles[0]), log_of(angles[1], shrunk)
         words = f"{name}'s update at RLVR's norm: {say(shrunk, degrees(1))}°"
@@ -109,7 +143,7 @@ def milder_than_sft(evidence: Evidence, cast: Cast) -> Finding:
             f"angle {show(dict(zip(names, angles, strict=True)), '°', degrees(1))}; "
             f"NSS {show(dict(zip(names, shifts, strict=True)), '· 1e-3', 1e3)}"
         ),
-        comparisons=[
+        contrasts=[
             times(angles[1], angles[0], f"RLVR rotates less than {name}"),
             times(shifts[1], shifts[0], f"RLVR shifts the spectrum less than {name}"),
         ],
@@ -118,23 +152,45 @@ def milder_than_sft(evidence: Evidence, cast: Cast) -> Finding:
     )
 
 
+P4 = Claim(
+    id="P4",
+    statement="RLVR keeps the spectral geometry that SFT disturbs",
+    where=PNT,
+    paper="rotation and spectral shift below SFT's",
+    holds_when="mean principal angle and NSS, in logarithms: RLVR < SFT",
+    rule=milder_than_sft,
+    also=("equal norm", "equal accuracy"),
+)
+
+
 def off_principal(evidence: Evidence, cast: Cast) -> Finding:
     """P5. Chance is the share of weights that are principal and not low-magnitude, matrix by matrix."""
-    alpha, run = evidence.diagnostics.alphas[0], _rlvr_and_sft(cast)[0]
+    alpha, run = evidence.diagnostics.alphas[0], cast.verified
     own = evidence.end(run, "principal_not_low_overlap", k=alpha)
     chance = evidence.end(run, "principal_not_low_chance", k=alpha)
 
-    def permuted() -> tuple[str, Comparison]:
+    def permuted() -> tuple[str, Contrast]:
         dealt = evidence.end(run, "principal_not_low_overlap", k=alpha, null="permuted")
         words = f"entries permuted: {say(dealt, 100)} %"
         return words, left_by_null(chance - own, chance - dealt, "farther from chance than permuted")
 
     return Finding(
         ours=f"overlap {show({label(run): own, 'chance': chance}, '%', 100)}",
-        comparisons=[more(chance, own, "RLVR below chance", **POINTS)],
+        contrasts=[more(chance, own, "RLVR below chance", **POINTS)],
         explained="rounding to bf16 explains it",
         **null_if_there(permuted),
     )
+
+
+P5 = Claim(
+    id="P5",
+    statement="RLVR's visible updates avoid principal weights that are not small",
+    where=PNT,
+    paper="overlap below chance",
+    holds_when="overlap with principal and not low-magnitude weights below their share",
+    rule=off_principal,
+    matched=ONE_RUN,
+)
 
 
 def either_way(evidence: Evidence, run: str, other: str, metric: str, **which: Any) -> pd.Series:
@@ -145,59 +201,4 @@ def either_way(evidence: Evidence, run: str, other: str, metric: str, **which: A
         return evidence.pair(other, run, metric, **which)
 
 
-def _rlvr_and_sft(cast: Cast) -> tuple[str, str]:
-    if cast.rlvr is None:
-        raise Untested("nothing plays RLVR")
-    return cast.rlvr, cast.sft
-
-
-CLAIMS = (
-    Claim(
-        id="P1",
-        statement="RLVR's updates are sparser than SFT's",
-        where=PNT,
-        paper="36–92 / 0.6–18.8 %",
-        holds_when="sparsity: RLVR > SFT",
-        rule=sparser_than_sft,
-        also=("equal norm", "equal accuracy"),
-    ),
-    Claim(
-        id="P2",
-        statement="Rotating heads, the function unchanged, destroys mask overlap in those layers only",
-        where=PNT,
-        paper="overlap falls to chance in the rotated layers",
-        holds_when=(
-            f"Jaccard of attention masks: within {100 * NEAR_CHANCE:g} points of chance in rotated layers, "
-            "above that in the others"
-        ),
-        rule=rotated_heads,
-        matched=SAME_SETTINGS,
-    ),
-    Claim(
-        id="P3",
-        statement="Update masks of different runs meet more than chance",
-        where=PNT,
-        paper="Jaccard 0.55–0.60, chance 0.37–0.47",
-        holds_when="Jaccard above that of independent masks: OPD and other rollouts, OPD and RLVR",
-        rule=masks_across_runs,
-        matched=SAME_SETTINGS,
-    ),
-    Claim(
-        id="P4",
-        statement="RLVR keeps the spectral geometry that SFT disturbs",
-        where=PNT,
-        paper="rotation and spectral shift below SFT's",
-        holds_when="mean principal angle and NSS, in logarithms: RLVR < SFT",
-        rule=milder_than_sft,
-        also=("equal norm", "equal accuracy"),
-    ),
-    Claim(
-        id="P5",
-        statement="RLVR's visible updates avoid principal weights that are not small",
-        where=PNT,
-        paper="overlap below chance",
-        holds_when="overlap with principal and not low-magnitude weights below their share",
-        rule=off_principal,
-        matched=ONE_RUN,
-    ),
-)
+CLAIMS = (P1, P2, P3, P4, P5)

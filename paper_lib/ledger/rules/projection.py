@@ -1,11 +1,11 @@
-"""Rule of C11: training confined to a subspace."""
+"""C11 and its rule: training confined to a subspace."""
 
 from dataclasses import replace
 
 import pandas as pd
 
 from paper_lib.ledger.claim import Cast, Claim, Finding, if_there, label, null_if_there, show
-from paper_lib.ledger.comparisons import Comparison, above, below, more
+from paper_lib.ledger.contrasts import Contrast, above, below, more
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.weights import POINTS
 from paper_lib.summaries import paired, say
@@ -23,7 +23,7 @@ def projected_training(evidence: Evidence, cast: Cast) -> Finding:
     gains = {label(run): _gain(evidence, run, it) for run, it in (("opd", opd_run), (cast.sft, sft_run))}
     opd_idle, sft_idle = (_nothing_to_lose(*each) for each in gains.items())
     name, points = label(cast.sft), f"{100 * INTACT:g} points"
-    comparisons = [
+    contrasts = [
         replace(below(opd, INTACT, f"OPD loses less than {points}", **POINTS), idle=opd_idle),
         replace(above(sft, INTACT, f"{name} loses more than {points}", **POINTS), idle=sft_idle),
         replace(more(sft, opd, f"{name} loses more than OPD", **POINTS), idle=sft_idle),
@@ -32,11 +32,25 @@ def projected_training(evidence: Evidence, cast: Cast) -> Finding:
     return Finding(
         ours=f"accuracy lost: {show({'OPD': opd, label(cast.sft): sft}, 'points', 100)}; gained after the "
         f"branch without confinement: {show(gains, 'points', 100)}",
-        comparisons=comparisons,
+        contrasts=contrasts,
         explained="a random V does as well",
         note=if_there(lambda: greedy(evidence, runs)),
         **null_if_there(lambda: _random_subspace(evidence, cast, opd)),
     )
+
+
+C11 = Claim(
+    id="C11",
+    statement="Training on inside the early subspace leaves OPD intact and degrades SFT",
+    where="§4.2, Figs 6, 8",
+    paper="OPD 63.3 → 64.2, SFT 55.5 → 45.6 (first draft)",
+    holds_when=(
+        f"OPD loses less than {100 * INTACT:g} points of accuracy, SFT more than that and OPD; each only "
+        "where the free run gains more than that after the branch"
+    ),
+    rule=projected_training,
+    matched="SFT is confined at OPD's start, rate, steps and batch, where it learns on after the branch",
+)
 
 
 def greedy(evidence: Evidence, runs: tuple[str, ...]) -> str:
@@ -45,7 +59,7 @@ def greedy(evidence: Evidence, runs: tuple[str, ...]) -> str:
     return f"greedy accuracy: {show(values, '%', 100)}"
 
 
-def _random_subspace(evidence: Evidence, cast: Cast, own: pd.Series) -> tuple[str, Comparison]:
+def _random_subspace(evidence: Evidence, cast: Cast, own: pd.Series) -> tuple[str, Contrast]:
     losses = {"OPD": _loss(evidence, "opd", "opd_projected_random")}
     if f"{cast.sft}_projected_random" in evidence.runs:
         losses[label(cast.sft)] = _loss(evidence, cast.sft, f"{cast.sft}_projected_random")
@@ -72,17 +86,4 @@ def _nothing_to_lose(name: str, gain: pd.Series) -> str:
     return f"free {name} gains {say(gain, 100)} points after the branch: nothing to lose"
 
 
-CLAIMS = (
-    Claim(
-        id="C11",
-        statement="Training on inside the early subspace leaves OPD intact and degrades SFT",
-        where="§4.2, Figs 6, 8",
-        paper="OPD 63.3 → 64.2, SFT 55.5 → 45.6 (first draft)",
-        holds_when=(
-            f"OPD loses less than {100 * INTACT:g} points of accuracy, SFT more than that and OPD; each only "
-            "where the free run gains more than that after the branch"
-        ),
-        rule=projected_training,
-        matched="SFT is confined at OPD's start, rate, steps and batch, where it learns on after the branch",
-    ),
-)
+CLAIMS = (C11,)

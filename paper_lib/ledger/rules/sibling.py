@@ -1,4 +1,4 @@
-"""Rules of S1–S7: what "Dense Supervision, Sparse Updates" (Yu et al. 2026, arXiv 2606.13657) says of OPD."""
+"""S1–S7, their rules: what "Dense Supervision, Sparse Updates" (Yu et al., arXiv 2606.13657) says of OPD."""
 
 import re
 
@@ -13,7 +13,7 @@ from paper_lib.ledger.claim import (
     null_if_there,
     show,
 )
-from paper_lib.ledger.comparisons import Comparison, above, below, left_by_null, more, times
+from paper_lib.ledger.contrasts import Contrast, above, below, left_by_null, more, times
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.projection import INTACT, greedy
 from paper_lib.ledger.rules.trajectory import ALONG, walk_rank
@@ -21,8 +21,6 @@ from paper_lib.ledger.rules.weights import POINTS, permuted_overlap
 from paper_lib.summaries import MLP, Untested, say
 
 SIBLING = "Dense Supervision, Sparse Updates, 2606.13657"
-
-
 SMALL = (0.00036, 0.00142)  # S1: the range that the sibling reports, of the norm of W_0
 FAR_BELOW = 10.0  # S1: an order of magnitude; the sibling has two (0.142 against 11.9 %)
 
@@ -33,13 +31,23 @@ def small_update(evidence: Evidence, cast: Cast) -> Finding:
     opd, sft = values.values()
     low, high = SMALL
     text = f"OPD between {100 * low:g} and {100 * high:g} %"
-    in_range = Comparison(text=text, values=opd, low=low, high=high, level=high, unit="%", scale=100)
+    in_range = Contrast(text=text, values=opd, low=low, high=high, level=high, unit="%", scale=100)
     text = f"{FAR_BELOW:g} times below {label(cast.sft)}"
     return Finding(
         ours=show(values, "% of the norm of W₀", 100),
-        comparisons=[in_range, times(sft, opd, text, by=FAR_BELOW)],
+        contrasts=[in_range, times(sft, opd, text, by=FAR_BELOW)],
         note="the absolute value grows with the learning rate and shrinks with the width",
     )
+
+
+S1 = Claim(
+    id="S1",
+    statement="OPD's update is small, two orders of magnitude below offline distillation's",
+    where=SIBLING,
+    paper="0.036–0.142 / 11.9 % of ‖W₀‖",
+    holds_when=f"relative norm in the sibling's range; at least {FAR_BELOW:g} times below SFT's",
+    rule=small_update,
+)
 
 
 def low_rank(evidence: Evidence, cast: Cast) -> Finding:
@@ -48,10 +56,21 @@ def low_rank(evidence: Evidence, cast: Cast) -> Finding:
     opd, sft = values.values()
     return Finding(
         ours=show(values),
-        comparisons=[times(sft, opd, f"OPD below {label(cast.sft)}")],
+        contrasts=[times(sft, opd, f"OPD below {label(cast.sft)}")],
         explained="a random walk with OPD's steps ends as low",
         **null_if_there(lambda: walk_rank(evidence, cast.opd)),
     )
+
+
+S2 = Claim(
+    id="S2",
+    statement="OPD's stable rank is below offline distillation's",
+    where=SIBLING,
+    paper="7.3–20.3 / 82.7",
+    holds_when="stable rank, in logarithms: OPD < SFT",
+    rule=low_rank,
+    also=("equal norm", "equal accuracy"),
+)
 
 
 def masks_of_opd(evidence: Evidence, cast: Cast) -> Finding:
@@ -63,7 +82,7 @@ def masks_of_opd(evidence: Evidence, cast: Cast) -> Finding:
     chance = f"chance {100 * alpha:g} %"
     return Finding(
         ours=show({"principal": principal, "low magnitude": low}, f"%, {chance}", 100),
-        comparisons=[
+        contrasts=[
             below(principal, alpha, "principal overlap below chance", unit="%", scale=100),
             above(low, alpha, "low-magnitude overlap above chance", unit="%", scale=100),
         ],
@@ -72,35 +91,66 @@ def masks_of_opd(evidence: Evidence, cast: Cast) -> Finding:
     )
 
 
+S3 = Claim(
+    id="S3",
+    statement="OPD's visible updates avoid principal weights and gather on small ones",
+    where=SIBLING,
+    paper="4.4–5.5 and 23–49 %, chance 10 %",
+    holds_when="principal overlap below chance, low-magnitude overlap above",
+    rule=masks_of_opd,
+    matched=ONE_RUN,
+)
+
+
 def energy_in_mlp(evidence: Evidence, cast: Cast) -> Finding:
     """S4. Chance is the share of the weights."""
     energy, weights = evidence.energy_share(cast.opd, MLP)
     return Finding(
         ours=f"{say(energy, 100)} % of ‖ΔW‖² ({len(energy)} seeds)",
-        comparisons=[above(energy, 0.5, "more than half in the MLP", unit="%", scale=100)],
+        contrasts=[above(energy, 0.5, "more than half in the MLP", unit="%", scale=100)],
         null=f"their share of the weights: {say(weights, 100)} %",
         beyond=more(energy, weights, "more than their share of the weights", **POINTS),
         explained="as many of the weights are there",
     )
 
 
+S4 = Claim(
+    id="S4",
+    statement="The MLP carries most of the update's energy",
+    where=SIBLING,
+    paper="62–86 %",
+    holds_when="more than half of ‖ΔW‖_F² over all matrices",
+    rule=energy_in_mlp,
+    matched=ONE_RUN,
+)
+
+
 def shared_masks(evidence: Evidence, cast: Cast) -> Finding:
     """S5. The share of OPD's visible entries that RLVR shows too; its chance is RLVR's density."""
-    if cast.rlvr is None:
-        raise Untested("nothing plays RLVR")
     names = ("coverage", "density", "coverage_rounding")
     try:
-        covered, chance, dealt = (evidence.pair(cast.rlvr, cast.opd, name) for name in names)
+        covered, chance, dealt = (evidence.pair(cast.verified, cast.opd, name) for name in names)
     except Untested:
         names = ("reverse_coverage", "other_density", "reverse_coverage_rounding")
-        covered, chance, dealt = (evidence.pair(cast.opd, cast.rlvr, name) for name in names)
+        covered, chance, dealt = (evidence.pair(cast.opd, cast.verified, name) for name in names)
     return Finding(
         ours=show({"coverage": covered, "chance": chance}, "%", 100),
-        comparisons=[more(covered, chance, "coverage above chance", **POINTS)],
+        contrasts=[more(covered, chance, "coverage above chance", **POINTS)],
         null=f"rounding alone: {say(dealt, 100)} %",
         beyond=left_by_null(covered - chance, dealt - chance, "above rounding"),
         explained="rounding shows small weights in both",
     )
+
+
+S5 = Claim(
+    id="S5",
+    statement="RLVR's mask covers OPD's beyond chance",
+    where=SIBLING,
+    paper="53 %, chance 17.5 %",
+    holds_when="share of OPD's visible entries that RLVR shows above RLVR's density",
+    rule=shared_masks,
+    matched=SAME_SETTINGS,
+)
 
 
 def subnetwork(evidence: Evidence, cast: Cast) -> Finding:
@@ -110,13 +160,27 @@ def subnetwork(evidence: Evidence, cast: Cast) -> Finding:
     full, found, random = scores.values()
     return Finding(
         ours=f"accuracy {show(scores, '%', 100)}",
-        comparisons=[
+        contrasts=[
             more(found, full, f"the found one loses less than {100 * INTACT:g} points", by=-INTACT, **POINTS),
             more(found, random, "the found one is above a random one", **POINTS),
             more(full, random, f"a random one loses more than {100 * INTACT:g} points", by=INTACT, **POINTS),
         ],
         note=if_there(lambda: _mask_size(evidence, tuple(runs.values()))),
     )
+
+
+S6 = Claim(
+    id="S6",
+    statement="Training only the subnetwork that OPD found recovers its accuracy, a random one does not",
+    where=SIBLING,
+    paper="35.10 / 35.52 full / 32.92 random",
+    holds_when=(
+        f"found loses less than {100 * INTACT:g} points of accuracy, random more than that, and more "
+        "than found"
+    ),
+    rule=subnetwork,
+    matched=SAME_SETTINGS,
+)
 
 
 def _mask_size(evidence: Evidence, runs: tuple[str, ...]) -> str:
@@ -137,75 +201,20 @@ def optimizer(evidence: Evidence, cast: Cast) -> Finding:
     adamw, sgd = scores[label(best)], scores[label("opd_sgd")]
     return Finding(
         ours=f"accuracy {show(scores, '%', 100)}",
-        comparisons=[more(adamw, sgd, f"AdamW at its best rate of {len(rates)} above SGD", **POINTS)],
+        contrasts=[more(adamw, sgd, f"AdamW at its best rate of {len(rates)} above SGD", **POINTS)],
         note=if_there(lambda: greedy(evidence, tuple(runs))),
     )
 
 
-CLAIMS = (
-    Claim(
-        id="S1",
-        statement="OPD's update is small, two orders of magnitude below offline distillation's",
-        where=SIBLING,
-        paper="0.036–0.142 / 11.9 % of ‖W₀‖",
-        holds_when=f"relative norm in the sibling's range; at least {FAR_BELOW:g} times below SFT's",
-        rule=small_update,
-    ),
-    Claim(
-        id="S2",
-        statement="OPD's stable rank is below offline distillation's",
-        where=SIBLING,
-        paper="7.3–20.3 / 82.7",
-        holds_when="stable rank, in logarithms: OPD < SFT",
-        rule=low_rank,
-        also=("equal norm", "equal accuracy"),
-    ),
-    Claim(
-        id="S3",
-        statement="OPD's visible updates avoid principal weights and gather on small ones",
-        where=SIBLING,
-        paper="4.4–5.5 and 23–49 %, chance 10 %",
-        holds_when="principal overlap below chance, low-magnitude overlap above",
-        rule=masks_of_opd,
-        matched=ONE_RUN,
-    ),
-    Claim(
-        id="S4",
-        statement="The MLP carries most of the update's energy",
-        where=SIBLING,
-        paper="62–86 %",
-        holds_when="more than half of ‖ΔW‖_F² over all matrices",
-        rule=energy_in_mlp,
-        matched=ONE_RUN,
-    ),
-    Claim(
-        id="S5",
-        statement="RLVR's mask covers OPD's beyond chance",
-        where=SIBLING,
-        paper="53 %, chance 17.5 %",
-        holds_when="share of OPD's visible entries that RLVR shows above RLVR's density",
-        rule=shared_masks,
-        matched=SAME_SETTINGS,
-    ),
-    Claim(
-        id="S6",
-        statement="Training only the subnetwork that OPD found recovers its accuracy, a random one does not",
-        where=SIBLING,
-        paper="35.10 / 35.52 full / 32.92 random",
-        holds_when=(
-            f"found loses less than {100 * INTACT:g} points of accuracy, random more than that, and more "
-            "than found"
-        ),
-        rule=subnetwork,
-        matched=SAME_SETTINGS,
-    ),
-    Claim(
-        id="S7",
-        statement="OPD with AdamW beats OPD with SGD",
-        where=SIBLING,
-        paper="43.0 / 39.1",
-        holds_when="accuracy: AdamW > SGD, each at its best rate",
-        rule=optimizer,
-        matched="by design: start, steps and batch shared, each optimizer at its own rate",
-    ),
+S7 = Claim(
+    id="S7",
+    statement="OPD with AdamW beats OPD with SGD",
+    where=SIBLING,
+    paper="43.0 / 39.1",
+    holds_when="accuracy: AdamW > SGD, each at its best rate",
+    rule=optimizer,
+    matched="by design: start, steps and batch shared, each optimizer at its own rate",
 )
+
+
+CLAIMS = (S1, S2, S3, S4, S5, S6, S7)

@@ -1,4 +1,4 @@
-"""Rules of C7–C10: the update along training, its rank, norm, tail and top subspace."""
+"""C7–C10 and their rules: the update along training, its rank, norm, tail and top subspace."""
 
 from dataclasses import replace
 from math import exp
@@ -20,10 +20,10 @@ from paper_lib.ledger.claim import (
     of_cast,
     show,
 )
-from paper_lib.ledger.comparisons import Comparison, log_of, more, same_factor, times
+from paper_lib.ledger.contrasts import Contrast, log_of, more, same_factor, times
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.size import explained_by_size
-from paper_lib.summaries import ATTENTION, Untested, paired, say
+from paper_lib.summaries import ATTENTION, paired, say
 
 NORM_FACTOR = 1.5  # C8: "well above"; the paper's first draft has 2.7
 RANK_FACTOR = 1.25  # C8: "about equal"; seeds move the stable ranks of ours by a few percent
@@ -37,25 +37,36 @@ def rank_regimes(evidence: Evidence, cast: Cast) -> Finding:
     paths = {run: evidence.path(run, "stable_rank", **ALONG) for run in cast.runs}
     first, last = ({r: p.iloc[at].dropna() for r, p in paths.items()} for at in (0, -1))
     width = {run: ((path.max() - path.min()) / path.mean()).dropna() for run, path in paths.items()}
-    comparisons = [times(last[cast.sft], first[cast.sft], f"{names[cast.sft]} grows")]
+    contrasts = [times(last[cast.sft], first[cast.sft], f"{names[cast.sft]} grows")]
     if cast.rlvr is not None:
-        comparisons.append(times(first[cast.rlvr], last[cast.rlvr], f"{names[cast.rlvr]} contracts"))
+        contrasts.append(times(first[cast.rlvr], last[cast.rlvr], f"{names[cast.rlvr]} contracts"))
     for run in cast.runs:
         if run != cast.opd:
             text = f"OPD's band is half of {names[run]}'s or less"
-            comparisons.append(more(BAND_FACTOR * width[run], width[cast.opd], text))
-    comparisons.append(times(last[cast.sft], last[cast.opd], f"OPD ends below {names[cast.sft]}"))
+            contrasts.append(more(BAND_FACTOR * width[run], width[cast.opd], text))
+    contrasts.append(times(last[cast.sft], last[cast.opd], f"OPD ends below {names[cast.sft]}"))
     moves = [f"{names[run]} {say(first[run])} → {say(last[run])}" for run in cast.runs]
     counted = count_seeds({names[run]: last[run] for run in cast.runs})
     return Finding(
         ours=f"{'; '.join(moves)} ({counted})",
-        comparisons=comparisons,
+        contrasts=contrasts,
         explained="a random walk with OPD's steps ends as low",
         **null_if_there(lambda: walk_rank(evidence, cast.opd)),
     )
 
 
-def walk_rank(evidence: Evidence, run: str) -> tuple[str, Comparison]:
+C7 = Claim(
+    id="C7",
+    statement="Stable rank: OPD stays in a narrow low band, SFT grows, RLVR contracts",
+    where="§4.1, Fig. 4a",
+    paper="OPD about 20–30, SFT to about 75",
+    holds_when="SFT grows, RLVR contracts; OPD's band is at most half of either's and ends below SFT",
+    rule=rank_regimes,
+    also=ENDS,
+)
+
+
+def walk_rank(evidence: Evidence, run: str) -> tuple[str, Contrast]:
     """The end stable rank of a random walk with the run's step lengths, and whether the run ends below it."""
     walk = evidence.end(run, "stable_rank", null="random_walk", **ALONG)
     own = evidence.end(run, "stable_rank", **ALONG)
@@ -65,11 +76,9 @@ def walk_rank(evidence: Evidence, run: str) -> tuple[str, Comparison]:
 def norm_and_rank(evidence: Evidence, cast: Cast) -> Finding:
     """C8. Equal ranks are a finding only beside unequal norms. The note says how much of the stable rank the
     size of the update explains over all runs."""
-    if cast.rlvr is None:
-        raise Untested("nothing plays RLVR")
     norms = of_cast(evidence, cast, "frobenius_norm", **ALONG)
-    rank, rlvr_rank = (evidence.end(run, "stable_rank", **ALONG) for run in (cast.opd, cast.rlvr))
-    opd, rlvr = norms[label(cast.opd)], norms[label(cast.rlvr)]
+    rank, rlvr_rank = (evidence.end(run, "stable_rank", **ALONG) for run in (cast.opd, cast.verified))
+    opd, rlvr = norms[label(cast.opd)], norms[label(cast.verified)]
     larger = times(opd, rlvr, f"norm above {NORM_FACTOR} times RLVR's", by=NORM_FACTOR)
     text = f"end stable ranks within a factor {RANK_FACTOR}"
     alike = same_factor(rank, rlvr_rank, text, within=RANK_FACTOR)
@@ -77,9 +86,23 @@ def norm_and_rank(evidence: Evidence, cast: Cast) -> Finding:
     ratios = [log_of(*pair).map(exp) for pair in ((opd, rlvr), (rank, rlvr_rank))]
     return Finding(
         ours=f"norms {show(norms)}; OPD/RLVR: norm {say(ratios[0])}, end stable rank {say(ratios[1])}",
-        comparisons=[larger, replace(alike, idle=idle)],
+        contrasts=[larger, replace(alike, idle=idle)],
         note=if_there(lambda: explained_by_size(evidence, ("update_sparsity", "stable_rank"))),
     )
+
+
+C8 = Claim(
+    id="C8",
+    statement="OPD's low rank is not a small norm: it is well above RLVR's at about the same stable rank",
+    where="§4.1, Fig. 4b",
+    paper="norms 4.701 / 0.452 / 0.168 (first draft)",
+    holds_when=(
+        f"norm OPD/RLVR above {NORM_FACTOR}, and then end stable ranks within a factor {RANK_FACTOR}"
+    ),
+    rule=norm_and_rank,
+    matched="by design: OPD and RLVR share start, rate, steps and batch",
+    also=(*WHOLE[1:], *EQUALLY_SET),
+)
 
 
 def tail_drift(evidence: Evidence, cast: Cast) -> Finding:
@@ -88,13 +111,24 @@ def tail_drift(evidence: Evidence, cast: Cast) -> Finding:
     last = {run: evidence.end(run, "hill_index", **ALONG) for run in cast.runs}
     move = {run: log_of(last[run], first[run]) for run in cast.runs}
     names = {run: label(run) for run in cast.runs}
-    comparisons = [times(last[cast.sft], first[cast.sft], f"{names[cast.sft]} rises")]
+    contrasts = [times(last[cast.sft], first[cast.sft], f"{names[cast.sft]} rises")]
     if cast.rlvr is not None:
-        comparisons.append(times(first[cast.rlvr], last[cast.rlvr], f"{names[cast.rlvr]} falls"))
+        contrasts.append(times(first[cast.rlvr], last[cast.rlvr], f"{names[cast.rlvr]} falls"))
     gap = more(move[cast.sft].abs(), move[cast.opd].abs(), f"OPD moves less than {names[cast.sft]}")
     moves = [f"{names[run]} {say(first[run])} → {say(last[run])}" for run in cast.runs]
     counted = count_seeds({names[run]: last[run] for run in cast.runs})
-    return Finding(ours=f"{'; '.join(moves)} ({counted})", comparisons=[*comparisons, gap])
+    return Finding(ours=f"{'; '.join(moves)} ({counted})", contrasts=[*contrasts, gap])
+
+
+C9 = Claim(
+    id="C9",
+    statement="Hill index: OPD drifts mildly, SFT rises sharply, RLVR falls",
+    where="§4.1, Fig. 4c",
+    paper="OPD 2.34 → 2.93 (first draft)",
+    holds_when="SFT rises, RLVR falls, OPD moves less than SFT, in logarithms",
+    rule=tail_drift,
+    also=WHOLE,
+)
 
 
 def early_subspace(evidence: Evidence, cast: Cast) -> Finding:
@@ -102,15 +136,26 @@ def early_subspace(evidence: Evidence, cast: Cast) -> Finding:
     which = ALONG | {"k": evidence.diagnostics.K}
     values = {label(run): evidence.first(run, "subspace_alignment", **which) for run in cast.runs}
     opd = values[label(cast.opd)]
-    comparisons = [more(opd, each, f"OPD above {name}") for name, each in values.items() if each is not opd]
+    contrasts = [more(opd, each, f"OPD above {name}") for name, each in values.items() if each is not opd]
     started = evidence.path(cast.opd, "subspace_alignment", **which).index[0]
     return Finding(
         ours=f"Sim_{evidence.diagnostics.K} at {100 * started:.0f} %: {show(values)}",
-        comparisons=comparisons,
+        contrasts=contrasts,
         explained="a random walk's first step is as near its end",
         note=if_there(lambda: _above_own_walks(evidence, cast, values, which)),
         **null_if_there(lambda: _walk_alignment(evidence, cast.opd, opd, which)),
     )
+
+
+C10 = Claim(
+    id="C10",
+    statement="OPD's first checkpoint already has its final top subspace; SFT's and RLVR's come later",
+    where="§4.2, Fig. 5",
+    paper="no values printed (axis 0.4–1.0)",
+    holds_when="Sim_K(first, end): OPD above SFT and RLVR",
+    rule=early_subspace,
+    also=WHOLE,
+)
 
 
 def _above_own_walks(
@@ -127,49 +172,9 @@ def _above_own_walks(
 
 def _walk_alignment(
     evidence: Evidence, run: str, own: pd.Series, which: dict[str, Any]
-) -> tuple[str, Comparison]:
+) -> tuple[str, Contrast]:
     walk = evidence.first(run, "subspace_alignment", null="random_walk", **which)
     return f"random walk with OPD's steps: {say(walk)}", more(own, walk, "above a random walk")
 
 
-CLAIMS = (
-    Claim(
-        id="C7",
-        statement="Stable rank: OPD stays in a narrow low band, SFT grows, RLVR contracts",
-        where="§4.1, Fig. 4a",
-        paper="OPD about 20–30, SFT to about 75",
-        holds_when="SFT grows, RLVR contracts; OPD's band is at most half of either's and ends below SFT",
-        rule=rank_regimes,
-        also=ENDS,
-    ),
-    Claim(
-        id="C8",
-        statement="OPD's low rank is not a small norm: it is well above RLVR's at about the same stable rank",
-        where="§4.1, Fig. 4b",
-        paper="norms 4.701 / 0.452 / 0.168 (first draft)",
-        holds_when=(
-            f"norm OPD/RLVR above {NORM_FACTOR}, and then end stable ranks within a factor {RANK_FACTOR}"
-        ),
-        rule=norm_and_rank,
-        matched="by design: OPD and RLVR share start, rate, steps and batch",
-        also=(*WHOLE[1:], *EQUALLY_SET),
-    ),
-    Claim(
-        id="C9",
-        statement="Hill index: OPD drifts mildly, SFT rises sharply, RLVR falls",
-        where="§4.1, Fig. 4c",
-        paper="OPD 2.34 → 2.93 (first draft)",
-        holds_when="SFT rises, RLVR falls, OPD moves less than SFT, in logarithms",
-        rule=tail_drift,
-        also=WHOLE,
-    ),
-    Claim(
-        id="C10",
-        statement="OPD's first checkpoint already has its final top subspace; SFT's and RLVR's come later",
-        where="§4.2, Fig. 5",
-        paper="no values printed (axis 0.4–1.0)",
-        holds_when="Sim_K(first, end): OPD above SFT and RLVR",
-        rule=early_subspace,
-        also=WHOLE,
-    ),
-)
+CLAIMS = (C7, C8, C9, C10)

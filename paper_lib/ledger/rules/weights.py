@@ -1,4 +1,4 @@
-"""Rules of C1–C6: what an update does to the weights, against chance and against bf16 rounding."""
+"""C1–C6 and their rules: what an update does to the weights, against chance and against bf16 rounding."""
 
 from math import degrees
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from paper_lib.ledger.claim import ENDS, Cast, Claim, Finding, if_there, label, null_if_there, of_cast, show
-from paper_lib.ledger.comparisons import Comparison, absent, in_turn, left_by_null, log_of, more, same
+from paper_lib.ledger.contrasts import Contrast, absent, in_turn, left_by_null, log_of, more, same
 from paper_lib.ledger.evidence import Evidence
 from paper_lib.summaries import ANGLE_MEAN, Untested, say
 
@@ -22,33 +22,55 @@ def sparsity_order(evidence: Evidence, cast: Cast) -> Finding:
     values = of_cast(evidence, cast, "update_sparsity")
     return Finding(
         ours=show(values, "%", 100),
-        comparisons=in_turn(values, "<", **POINTS),
+        contrasts=in_turn(values, "<", **POINTS),
         explained="SFT's update, shrunk to OPD's norm, is as sparse",
         **null_if_there(lambda: _rescaled(evidence, cast, "update_sparsity")),
     )
+
+
+C1 = Claim(
+    id="C1",
+    statement="The share of weights unchanged at bf16 rises from SFT to OPD to RLVR",
+    where="§3.2, Table 1",
+    paper="8.1 / 51.6 / 77.2 %",
+    holds_when="sparsity: SFT < OPD < RLVR",
+    rule=sparsity_order,
+    also=ENDS,
+)
 
 
 def sparsity_of_variants(evidence: Evidence, cast: Cast) -> Finding:
     """C2. Each variant is within the paper's own spread of OPD; a smaller student has its own model and is
     compared all the same, as in the paper."""
     opd = evidence.end(cast.opd, "update_sparsity")
-    values, comparisons = {label(cast.opd): opd}, []
+    values, contrasts = {label(cast.opd): opd}, []
     for run in OPD_VARIANTS:
         text = f"{label(run)} within {100 * STABLE_SPARSITY:g} points of OPD"
         try:
             values[label(run)] = evidence.end(run, "update_sparsity")
-            comparisons.append(same(values[label(run)], opd, text, within=STABLE_SPARSITY, **POINTS))
+            contrasts.append(same(values[label(run)], opd, text, within=STABLE_SPARSITY, **POINTS))
         except Untested as missing:
-            comparisons.append(absent(text, str(missing)))
+            contrasts.append(absent(text, str(missing)))
     return Finding(
         ours=show(values, "%", 100),
-        comparisons=comparisons,
+        contrasts=contrasts,
         explained="RLVR is as near to OPD as its variants are",
         **null_if_there(lambda: _other_objective(evidence, cast, values)),
     )
 
 
-def _other_objective(evidence: Evidence, cast: Cast, values: dict[str, pd.Series]) -> tuple[str, Comparison]:
+C2 = Claim(
+    id="C2",
+    statement="OPD's sparsity is stable over teachers, student sizes and data domains",
+    where="§3.2, Table 1",
+    paper="48.6–57.1 % over six variants",
+    holds_when=f"each variant within {100 * STABLE_SPARSITY:g} points of OPD, as the paper's are",
+    rule=sparsity_of_variants,
+    matched="by design: each variant has OPD's rate, steps and batch",
+)
+
+
+def _other_objective(evidence: Evidence, cast: Cast, values: dict[str, pd.Series]) -> tuple[str, Contrast]:
     """Whether RLVR is farther from OPD than the farthest variant."""
     regimes = of_cast(evidence, cast, "update_sparsity")
     gaps = {
@@ -66,11 +88,22 @@ def rotation_order(evidence: Evidence, cast: Cast) -> Finding:
     values = {label(run): mean_angle(evidence, run) for run in cast.runs}
     return Finding(
         ours=show(values, "° on average", degrees(1)),
-        comparisons=in_turn(values, ">", ratio=True),
+        contrasts=in_turn(values, ">", ratio=True),
         explained="SFT's update, shrunk to OPD's norm, rotates as little",
         note=if_there(lambda: _largest_angle(evidence, cast)),
         **null_if_there(lambda: _rescaled(evidence, cast, ANGLE_MEAN)),
     )
+
+
+C3 = Claim(
+    id="C3",
+    statement="SFT rotates the principal subspaces most, then OPD, then RLVR",
+    where="§3.2, Fig. 2",
+    paper="> 10° / about 1° / < 0.5°, one layer",
+    holds_when="mean principal angle, in logarithms: SFT > OPD > RLVR",
+    rule=rotation_order,
+    also=ENDS,
+)
 
 
 def _largest_angle(evidence: Evidence, cast: Cast) -> str:
@@ -85,10 +118,21 @@ def shift_order(evidence: Evidence, cast: Cast) -> Finding:
     values = of_cast(evidence, cast, "spectral_shift")
     return Finding(
         ours=show(values, "· 1e-3", 1e3),
-        comparisons=in_turn(values, ">", ratio=True),
+        contrasts=in_turn(values, ">", ratio=True),
         explained="SFT's update, shrunk to OPD's norm, shifts as little",
         **null_if_there(lambda: _rescaled(evidence, cast, "spectral_shift")),
     )
+
+
+C4 = Claim(
+    id="C4",
+    statement="SFT shifts the spectrum most, then OPD, then RLVR",
+    where="§3.2, Fig. 2",
+    paper="NSS 1e-3 / 1e-4 / 1e-5",
+    holds_when="NSS, in logarithms: SFT > OPD > RLVR",
+    rule=shift_order,
+    also=ENDS,
+)
 
 
 def principal_overlap(evidence: Evidence, cast: Cast) -> Finding:
@@ -96,9 +140,31 @@ def principal_overlap(evidence: Evidence, cast: Cast) -> Finding:
     return _overlap(evidence, cast, "principal_overlap", -1)
 
 
+C5 = Claim(
+    id="C5",
+    statement="Visible updates avoid principal weights, more so from SFT to OPD to RLVR",
+    where="§3.2, Fig. 3",
+    paper="29.66 / 27.31 / 26.65 %, chance 30 %",
+    holds_when="overlap: SFT > OPD > RLVR; OPD and RLVR below chance",
+    rule=principal_overlap,
+    also=ENDS,
+)
+
+
 def low_magnitude_overlap(evidence: Evidence, cast: Cast) -> Finding:
     """C6."""
     return _overlap(evidence, cast, "low_magnitude_overlap", 1)
+
+
+C6 = Claim(
+    id="C6",
+    statement="Visible updates gather on small weights, more so from SFT to OPD to RLVR",
+    where="§3.2, Fig. 3",
+    paper="31.88 / 53.59 / 73.48 %, chance 30 %",
+    holds_when="overlap: SFT < OPD < RLVR; OPD and RLVR above chance",
+    rule=low_magnitude_overlap,
+    also=ENDS,
+)
 
 
 def mean_angle(evidence: Evidence, run: str, *, null: str | None = None) -> pd.Series:
@@ -110,17 +176,17 @@ def _overlap(evidence: Evidence, cast: Cast, metric: str, sign: int) -> Finding:
     """The order, and OPD and RLVR on the claim's side of chance: above it for sign 1, below it for −1."""
     alpha = evidence.diagnostics.alphas[0]
     values = of_cast(evidence, cast, metric, k=alpha)
-    comparisons = in_turn(values, "<" if sign > 0 else ">", **POINTS)
+    contrasts = in_turn(values, "<" if sign > 0 else ">", **POINTS)
     for run in cast.runs[1:]:
         from_chance = sign * (values[label(run)] - alpha)
-        comparisons.append(
-            Comparison(
+        contrasts.append(
+            Contrast(
                 text=f"{label(run)} {'above' if sign > 0 else 'below'} chance", values=from_chance, **POINTS
             )
         )
     return Finding(
         ours=show(values, f"%, chance {100 * alpha:g} %", 100),
-        comparisons=comparisons,
+        contrasts=contrasts,
         explained="rounding to bf16 explains it",
         **null_if_there(lambda: permuted_overlap(evidence, cast.opd, metric, sign, alpha)),
     )
@@ -128,7 +194,7 @@ def _overlap(evidence: Evidence, cast: Cast, metric: str, sign: int) -> Finding:
 
 def permuted_overlap(
     evidence: Evidence, run: str, metric: str, sign: int, alpha: float
-) -> tuple[str, Comparison]:
+) -> tuple[str, Contrast]:
     """What the run's update scores with its entries in random places, which is what rounding alone gives."""
     own, shuffled = evidence.end(run, metric, k=alpha), evidence.end(run, metric, k=alpha, null="permuted")
     words = f"{label(run)}'s entries permuted: {say(shuffled, 100)} %"
@@ -136,7 +202,7 @@ def permuted_overlap(
     return words, left_by_null(effect, under_null, "farther from chance than with its entries permuted")
 
 
-def _rescaled(evidence: Evidence, cast: Cast, metric: str) -> tuple[str, Comparison]:
+def _rescaled(evidence: Evidence, cast: Cast, metric: str) -> tuple[str, Contrast]:
     """What SFT's update scores at OPD's norm: size alone, as the direction is still SFT's."""
     sft, opd = evidence.end(cast.sft, metric), evidence.end(cast.opd, metric)
     shrunk = evidence.end(cast.opd, metric, null=cast.rescaled)
@@ -151,59 +217,4 @@ def _rescaled(evidence: Evidence, cast: Cast, metric: str) -> tuple[str, Compari
     return words, left_by_null(effect.dropna(), under_null.dropna(), text)
 
 
-CLAIMS = (
-    Claim(
-        id="C1",
-        statement="The share of weights unchanged at bf16 rises from SFT to OPD to RLVR",
-        where="§3.2, Table 1",
-        paper="8.1 / 51.6 / 77.2 %",
-        holds_when="sparsity: SFT < OPD < RLVR",
-        rule=sparsity_order,
-        also=ENDS,
-    ),
-    Claim(
-        id="C2",
-        statement="OPD's sparsity is stable over teachers, student sizes and data domains",
-        where="§3.2, Table 1",
-        paper="48.6–57.1 % over six variants",
-        holds_when=f"each variant within {100 * STABLE_SPARSITY:g} points of OPD, as the paper's are",
-        rule=sparsity_of_variants,
-        matched="by design: each variant has OPD's rate, steps and batch",
-    ),
-    Claim(
-        id="C3",
-        statement="SFT rotates the principal subspaces most, then OPD, then RLVR",
-        where="§3.2, Fig. 2",
-        paper="> 10° / about 1° / < 0.5°, one layer",
-        holds_when="mean principal angle, in logarithms: SFT > OPD > RLVR",
-        rule=rotation_order,
-        also=ENDS,
-    ),
-    Claim(
-        id="C4",
-        statement="SFT shifts the spectrum most, then OPD, then RLVR",
-        where="§3.2, Fig. 2",
-        paper="NSS 1e-3 / 1e-4 / 1e-5",
-        holds_when="NSS, in logarithms: SFT > OPD > RLVR",
-        rule=shift_order,
-        also=ENDS,
-    ),
-    Claim(
-        id="C5",
-        statement="Visible updates avoid principal weights, more so from SFT to OPD to RLVR",
-        where="§3.2, Fig. 3",
-        paper="29.66 / 27.31 / 26.65 %, chance 30 %",
-        holds_when="overlap: SFT > OPD > RLVR; OPD and RLVR below chance",
-        rule=principal_overlap,
-        also=ENDS,
-    ),
-    Claim(
-        id="C6",
-        statement="Visible updates gather on small weights, more so from SFT to OPD to RLVR",
-        where="§3.2, Fig. 3",
-        paper="31.88 / 53.59 / 73.48 %, chance 30 %",
-        holds_when="overlap: SFT < OPD < RLVR; OPD and RLVR above chance",
-        rule=low_magnitude_overlap,
-        also=ENDS,
-    ),
-)
+CLAIMS = (C1, C2, C3, C4, C5, C6)

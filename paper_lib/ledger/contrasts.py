@@ -1,4 +1,4 @@
-"""One comparison of a claim: a number a seed, its interval, and on which side of the claim's edge it lies."""
+"""A contrast: one number a seed, its interval, and on which side of a claim's edge it lies."""
 
 import math
 from collections.abc import Mapping
@@ -20,13 +20,11 @@ MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Contrast:
     """values: one a seed, a paired difference or, where `ratio`, the log of a paired ratio.
 
     The claim's side is low < mean < high: (0, ∞) for an ordering, (−margin, margin) for what is to be equal.
-    level: what the values are compared with where they are no differences, such as chance. unit and scale:
-    how a value is said, such as points and 100. missing: why there is no value at all. idle: why it would
-    have come out as it did whether the claim is true or not, so that it decides nothing.
+    unit, scale: how a value is said, such as points and 100. level, missing, idle: see `claim`.
     """
 
     text: str
@@ -117,69 +115,69 @@ class Comparison:
 
 def more(
     a: pd.Series, b: pd.Series, text: str, *, by: float = 0.0, unit: str = "", scale: float = 1.0
-) -> Comparison:
+) -> Contrast:
     """a − b > `by`, seed by seed."""
     a, b = paired(a, b)
-    return Comparison(text=text, values=a - b, low=by, unit=unit, scale=scale)
+    return Contrast(text=text, values=a - b, low=by, unit=unit, scale=scale)
 
 
-def times(a: pd.Series, b: pd.Series, text: str, *, by: float = 1.0) -> Comparison:
+def times(a: pd.Series, b: pd.Series, text: str, *, by: float = 1.0) -> Contrast:
     """a / b > `by`, in logarithms, seed by seed. a, b: positive."""
-    return Comparison(text=text, values=log_of(a, b), low=math.log(by), ratio=True)
+    return Contrast(text=text, values=log_of(a, b), low=math.log(by), ratio=True)
 
 
 def same(
     a: pd.Series, b: pd.Series, text: str, *, within: float, unit: str = "", scale: float = 1.0
-) -> Comparison:
+) -> Contrast:
     """|a − b| < `within`: an interval inside ± the margin, as in an equivalence test."""
     a, b = paired(a, b)
-    return Comparison(text=text, values=a - b, low=-within, high=within, unit=unit, scale=scale)
+    return Contrast(text=text, values=a - b, low=-within, high=within, unit=unit, scale=scale)
 
 
-def same_factor(a: pd.Series, b: pd.Series, text: str, *, within: float) -> Comparison:
+def same_factor(a: pd.Series, b: pd.Series, text: str, *, within: float) -> Contrast:
     """1/`within` < a / b < `within`. a, b: positive."""
     edge = math.log(within)
-    return Comparison(text=text, values=log_of(a, b), low=-edge, high=edge, ratio=True)
+    return Contrast(text=text, values=log_of(a, b), low=-edge, high=edge, ratio=True)
 
 
-def below(values: pd.Series, limit: float, text: str, *, unit: str = "", scale: float = 1.0) -> Comparison:
+def below(values: pd.Series, limit: float, text: str, *, unit: str = "", scale: float = 1.0) -> Contrast:
     """values < limit, a level."""
-    return Comparison(text=text, values=values, low=-inf, high=limit, level=limit, unit=unit, scale=scale)
+    return Contrast(text=text, values=values, low=-inf, high=limit, level=limit, unit=unit, scale=scale)
 
 
-def above(values: pd.Series, limit: float, text: str, *, unit: str = "", scale: float = 1.0) -> Comparison:
+def above(values: pd.Series, limit: float, text: str, *, unit: str = "", scale: float = 1.0) -> Contrast:
     """values > limit, a level."""
-    return Comparison(text=text, values=values, low=limit, level=limit, unit=unit, scale=scale)
+    return Contrast(text=text, values=values, low=limit, level=limit, unit=unit, scale=scale)
 
 
-def left_by_null(effect: pd.Series, under_null: pd.Series, text: str) -> Comparison:
+def left_by_null(effect: pd.Series, under_null: pd.Series, text: str) -> Contrast:
     """Whether the null leaves more than a tenth of an effect: 0.9 · effect − what the null gives > 0.
 
     effect: one value a seed, positive where it has the claim's sign; under_null: what the null gives for the
     same quantity.
     """
     effect, under_null = paired(effect, under_null)
-    return Comparison(text=text, values=EXPLAINED * effect - under_null)
+    return Contrast(text=text, values=EXPLAINED * effect - under_null)
 
 
-def absent(text: str, reason: str) -> Comparison:
-    """A comparison whose run or table is missing: undecided."""
-    return Comparison(text=text, values=pd.Series(dtype=float), missing=reason)
+def absent(text: str, reason: str) -> Contrast:
+    """A contrast whose run or table is missing: undecided."""
+    return Contrast(text=text, values=pd.Series(dtype=float), missing=reason)
 
 
 def in_turn(
     values: Mapping[str, pd.Series], sign: str, *, ratio: bool = False, unit: str = "", scale: float = 1.0
-) -> list[Comparison]:
+) -> list[Contrast]:
     """The order of neighbours: values fall from first to last for sign ">", rise for "<"."""
-    found = []
+    pairs = []
     for first, second in pairwise(values):
         upper, lower = (first, second) if sign == ">" else (second, first)
         text = f"{first} {sign} {second}"
         if ratio:
-            found.append(times(values[upper], values[lower], text))
+            pairs.append(times(values[upper], values[lower], text))
         else:
-            found.append(more(values[upper], values[lower], text, unit=unit, scale=scale))
-    return found
+            pairs.append(more(values[upper], values[lower], text, unit=unit, scale=scale))
+    return pairs
 
 
 def log_of(a: pd.Series, b: pd.Series) -> pd.Series:

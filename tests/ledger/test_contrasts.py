@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from paper_lib.ledger.claim import Finding
-from paper_lib.ledger.comparisons import (
-    Comparison,
+from paper_lib.ledger.contrasts import (
+    Contrast,
     above,
     absent,
     below,
@@ -28,15 +28,15 @@ def seeds(*values: float) -> pd.Series:
     return pd.Series(values, dtype=float)
 
 
-HOLDS = Comparison(text="a", values=seeds(1, 1.1, 0.9))
-FAILS = Comparison(text="b", values=seeds(-1, -1.1, -0.9))
-OPEN = Comparison(text="c", values=seeds(3, -1, 1))
+HOLDS = Contrast(text="a", values=seeds(1, 1.1, 0.9))
+FAILS = Contrast(text="b", values=seeds(-1, -1.1, -0.9))
+OPEN = Contrast(text="c", values=seeds(3, -1, 1))
 MISSING = absent("d", "no such run")
 IDLE = replace(HOLDS, idle="both would do")
 
 
 def test_those_undecided_for_one_reason_share_it():
-    finding = Finding(ours="", comparisons=(IDLE, replace(FAILS, idle="both would do"), OPEN))
+    finding = Finding(ours="", contrasts=(IDLE, replace(FAILS, idle="both would do"), OPEN))
     assert reason(finding) == "Undecided: a; b (both would do); c"
 
 
@@ -53,7 +53,7 @@ def test_an_order_is_decided_by_the_interval_and_not_by_the_mean():
         "undecided",
     ]
     assert OPEN.mean > 0
-    assert Comparison(text="", values=seeds(1, 1.1)).outcome == "undecided"
+    assert Contrast(text="", values=seeds(1, 1.1)).outcome == "undecided"
 
 
 def test_what_is_to_be_equal_must_have_its_whole_interval_inside_the_margin():
@@ -69,10 +69,10 @@ def test_clearance_passes_one_exactly_where_the_outcome_is_decided():
     values = seeds(0.5, 0.9, 1.3, 0.6)
     half = (above(values, 0, "").interval[1] - above(values, 0, "").interval[0]) / 2
     for low in np.linspace(-1, 3, 41):
-        comparison = above(values, low, "")
-        assert comparison.clearance == pytest.approx((values.mean() - low) / half)
-        assert (comparison.outcome == "holds") == (comparison.clearance > 1)
-        assert (comparison.outcome == "fails") == (comparison.clearance < -1)
+        contrast = above(values, low, "")
+        assert contrast.clearance == pytest.approx((values.mean() - low) / half)
+        assert (contrast.outcome == "holds") == (contrast.clearance > 1)
+        assert (contrast.outcome == "fails") == (contrast.clearance < -1)
     assert below(values, 2, "").clearance == pytest.approx((2 - values.mean()) / half)
 
 
@@ -88,7 +88,7 @@ def test_effect_size_is_the_mean_over_the_standard_deviation_from_the_level():
     assert HOLDS.effect == pytest.approx(1 / 0.1)
     assert above(seeds(1, 1.1, 0.9), 0.8, "").effect == pytest.approx(2)
     assert below(seeds(1, 1.1, 0.9), 0.8, "").effect == pytest.approx(2)
-    assert Comparison(text="", values=seeds(2, 2, 2)).effect == math.inf
+    assert Contrast(text="", values=seeds(2, 2, 2)).effect == math.inf
     assert math.isnan(MISSING.effect)
 
 
@@ -117,7 +117,7 @@ def test_a_comparison_says_its_interval_and_from_ten_seeds_on_a_second_opinion()
 
 
 @pytest.mark.parametrize(
-    ("comparisons", "verdict"),
+    ("contrasts", "verdict"),
     [
         ((HOLDS, HOLDS), REPRODUCED),
         ((FAILS, FAILS), NOT_REPRODUCED),
@@ -132,17 +132,17 @@ def test_a_comparison_says_its_interval_and_from_ten_seeds_on_a_second_opinion()
         ((), UNTESTED),
     ],
 )
-def test_the_verdict_follows_from_the_outcomes(comparisons, verdict):
-    assert judge(Finding(ours="", comparisons=comparisons)) == verdict
+def test_the_verdict_follows_from_the_outcomes(contrasts, verdict):
+    assert judge(Finding(ours="", contrasts=contrasts)) == verdict
 
 
 def test_the_reason_names_what_fails_and_what_is_open_and_why():
     finding = Finding(
-        ours="", comparisons=(HOLDS, FAILS, MISSING), beyond=FAILS, explained="chance does as well"
+        ours="", contrasts=(HOLDS, FAILS, MISSING), beyond=FAILS, explained="chance does as well"
     )
     assert reason(finding) == (
         "Holds: a. Fails: b. Undecided: d (no such run). Not shown beyond its null: chance does as well"
     )
     assert [
-        beyond_null(Finding(ours="", comparisons=(), beyond=each)) for each in (HOLDS, OPEN, MISSING, None)
+        beyond_null(Finding(ours="", contrasts=(), beyond=each)) for each in (HOLDS, OPEN, MISSING, None)
     ] == [*("yes", "no", "–", "–")]
