@@ -49,8 +49,8 @@ reference: $(READY) ## Train and measure what the committed results lack, and re
 pretrain: $(READY) ## Rebuild the shipped models (PROFILE=reference for all)
 	$(RUN) -m paper_lib pretrain --profile $(PROFILE) $(ARGS)
 
-bench: $(READY) ## Time our code against TRL and LAPACK, as ARGS='train …' or 'diagnose …' say
-	$(RUN) tests/bench/command.py $(or $(ARGS),train --profile $(PROFILE))
+bench: $(READY) ## Time our code against TRL and LAPACK; one alone: ARGS='train …' or ARGS='diagnose …'
+	$(RUN) tests/bench/command.py $(or $(ARGS),all --profile $(PROFILE))
 
 REBUILT = $(filter-out build/student,$(wildcard build/*)) $(filter-out data/models data/results,$(wildcard data/*)) \
 	$(filter-out %/reference,$(wildcard data/results/* figures/*))

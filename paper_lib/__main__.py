@@ -11,9 +11,9 @@ from paper_lib.errors import CompanionError
 def main(arguments: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:
     """Run one command of `parser`, by default ours; returns the exit status: 0, 1 where a part of the work
     failed, 2 for an error told in one line, 130 for Ctrl-C."""
-    options = (parser or command_parser()).parse_args(arguments)
+    options = vars((parser or command_parser()).parse_args(arguments))
     try:
-        status = options.work(options)
+        return options.pop("command").run(options)
     except CompanionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -24,7 +24,6 @@ def main(arguments: Sequence[str] | None = None, parser: argparse.ArgumentParser
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    return status or 0
 
 
 if __name__ == "__main__":

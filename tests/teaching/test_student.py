@@ -113,7 +113,7 @@ def test_an_empty_folder_will_do_and_missing_notebooks_are_told(tmp_path):
 def test_the_command_writes_it_and_tells_errors_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert main(["student", "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out == f"15 files in {tmp_path / 'out'}: start with its README.md\n"
+    assert capsys.readouterr().out == f"notebooks in {tmp_path / 'out'}: start with its README.md\n"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine").touch()
     assert main(["student", "--out", str(tmp_path / "other")]) == 2
