@@ -80,6 +80,7 @@ from paper_lib.figures.panels import draw_legend, draw_points
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.styles import in_order
 from paper_lib.figures.weights import draw_paper
+from paper_lib.geometry.metrics import METRICS
 from paper_lib.summaries import at_end, over_matrices
 
 sparsity = at_end(over_matrices(matrices, "update_sparsity", modules=chosen))
@@ -88,9 +89,7 @@ compared = [*main_runs, "opd_exact", "opd_small_teacher", "opd_second_domain"]
 compared += [run for run in ("opd_small_student", "opd_moe_teacher") if run in set(sparsity["run"])]
 shown = {run.name for run in study.runs} - {*compared, "opd_sibling"}
 controls = [run for run in in_order(sparsity["run"]) if run in shown]
-paper = {"sft": 0.081, "opd": 0.516, "rlvr": 0.772}
-paper |= {"opd_small_teacher": (0.503, 0.517), "opd_second_domain": 0.571}
-paper |= {"opd_small_student": 0.517, "opd_moe_teacher": 0.486}
+paper = METRICS["update_sparsity"].paper
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 4.0), layout="constrained", sharex=True)
@@ -257,8 +256,9 @@ print("\nthe same order" if len(set(map(tuple, orders.values()))) == 1 else "\nt
 # %%
 from paper_lib.geometry.sparsity import overlap_bounds
 
-reported = pd.DataFrame({"density": (0.9273, 0.4628, 0.2776)}, ["sft", "opd", "rlvr"])
-reported["principal"], reported["low_magnitude"] = (0.2966, 0.2731, 0.2665), (0.3188, 0.5359, 0.7348)
+reported = pd.DataFrame({"density": METRICS["update_density"].paper})
+for mask in ("principal", "low_magnitude"):
+    reported[mask] = METRICS[f"{mask}_overlap"].paper
 overlap = reported[["principal", "low_magnitude"]]
 for alpha in (0.3, 0.5):
     bounds = np.array([overlap_bounds(alpha, density) for density in reported["density"]])

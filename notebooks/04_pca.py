@@ -95,6 +95,7 @@ from paper_lib.figures.panels import draw_legend, draw_points, plain_log
 from paper_lib.figures.rotation import DEGREES, draw_angles, draw_layers
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.weights import draw_paper
+from paper_lib.geometry.metrics import metrics_of
 from paper_lib.summaries import ANGLE_MEAN, at_end, over_matrices
 
 measured = [tables["matrices"], tables["nulls"]]
@@ -105,13 +106,7 @@ caption = (
 
 # %%
 ends = at_end(matrices)
-measures = {
-    ANGLE_MEAN: (DEGREES, "mean principal angle,\n$U$ and $V$ (°)"),
-    "angle_u_max": (DEGREES, "largest angle, $U$ (°)"),
-    "spectral_shift": (1, "NSS"),
-}
-angles, shifts = {"sft": 10, "opd": 1, "rlvr": 0.5}, {"sft": 1e-3, "opd": 1e-4, "rlvr": 1e-5}
-paper = {ANGLE_MEAN: angles, "spectral_shift": shifts}
+measures = metrics_of("fig2_rotation_drift")
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained")
@@ -120,12 +115,12 @@ for ax, side in zip(axes[0], ("u", "v"), strict=False):
     ax.set_title(f"{module} of layer {shown}, ${side.upper()}$")
 draw_layers(axes[0, 2], ends[ends["module"].isin(chosen)], "angle_u_max", runs=main_runs)
 axes[0, 2].set_title("largest angle, $U$")
-for ax, (metric, (scale, label)) in zip(axes[1], measures.items(), strict=True):
-    points, null = (at_end(over_matrices(table, metric, modules=chosen)) for table in (matrices, nulls))
-    draw_points(ax, points, runs=main_runs, nulls=null, scale=scale)
-    draw_paper(ax, paper.get(metric, {}), runs=main_runs)
-    plain_log(ax, "x", subs=(1, 3) if scale == DEGREES else (1,))
-    ax.set_xlabel(label)
+for ax, metric in zip(axes[1], measures, strict=True):
+    points, null = (at_end(over_matrices(table, metric.name, modules=chosen)) for table in (matrices, nulls))
+    draw_points(ax, points, runs=main_runs, nulls=null, scale=metric.scale)
+    draw_paper(ax, {run: metric.scale * x for run, x in metric.paper.items()}, runs=main_runs)
+    plain_log(ax, "x", subs=(1, 3) if metric.unit else (1,))
+    ax.set_xlabel(metric.axis)
     ax.tick_params(labelleft=ax is axes[1, 0])
 draw_legend(fig)
 save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=measured, caption=caption)
@@ -179,12 +174,11 @@ assert (path["shift"] <= path["norm"]).all(), "Mirsky's bound"
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained")
-labels = {"angle": "mean principal angle,\n$U$ and $V$ (°)", "shift": "NSS"}
-for ax, (name, label) in zip(axes, labels.items(), strict=True):
+norm, *turned = metrics_of("fig2_matched_norm")
+for ax, name, metric in zip(axes, ("angle", "shift"), turned, strict=True):
     draw_plane(ax, path, x="norm", y=name, runs=main_runs, nulls=null_path)
     plain_log(ax, "xy", subs=(1, 3))
-    ax.set_ylabel(label)
-    ax.set_xlabel(r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$")
+    ax.set(xlabel=norm.axis, ylabel=metric.axis)
 draw_legend(fig)
 caption = "Rotation and spectral shift of each run against the norm of its update, all along training."
 save_figure(fig, "fig2_matched_norm", figures_dir, profile=profile, inputs=measured, caption=caption)

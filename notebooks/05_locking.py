@@ -83,12 +83,9 @@ from itertools import product
 
 from paper_lib.figures.panels import draw_legend, draw_trajectory, plain_log
 from paper_lib.figures.save import save_figure
+from paper_lib.geometry.metrics import metrics_of
 
-names = {
-    "stable_rank": "stable rank",
-    "frobenius_norm": r"$\Vert\Delta W\Vert_F$",
-    "hill_index": "Hill index",
-}
+names = {metric.name: metric.axis for metric in metrics_of("fig4_intrinsic_geometry")}
 groups = {"attention": ATTENTION, "MLP": MLP}
 walks = nulls[nulls["null"].isin(["random_walk", "adam_walk"]) & (nulls["layer"] >= 0)]
 caption = "Stable rank, norm and Hill index of the update along training, in attention and in MLP matrices."

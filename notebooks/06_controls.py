@@ -175,8 +175,9 @@ print(f"distance of their stable ranks: {apart[label('opd_teacher_rollouts')]:.3
 
 # %%
 from paper_lib.figures.panels import plain_log
+from paper_lib.geometry.metrics import metrics_of
 
-measured = {"frobenius_norm": r"$\Vert\Delta W\Vert_F$", "hill_index": "Hill index"}
+measured = {metric.name: metric.axis for metric in metrics_of("fig9_controls_auxiliary")}
 inputs = [tables["matrices"]]
 caption = (
     "Norm and Hill index of the update along training, for OPD, RLVR and the controls of OPD. "

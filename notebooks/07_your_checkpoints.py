@@ -96,7 +96,7 @@ caption = (
 shown = axes_of(compared.matrices)
 fig, axes = plt.subplots(len(shown), 1, figsize=(4, 1.02 * len(shown) + 0.7), layout="constrained")
 for ax, axis in zip(axes, shown, strict=True):
-    paper = axis.paper if comparable(axis, compared.account["width"], PAPER_WIDTH) else {}
+    paper = axis.spans() if comparable(axis, compared.account["width"], PAPER_WIDTH) else {}
     draw_place(ax, axis, compared.matrices, compared.nulls, reference, paper=paper)
 draw_legend(fig, columns=2)
 save_figure(fig, "fig_where_it_lies", figures, profile=name, inputs=inputs, caption=caption)

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from paper_lib.geometry.metrics import METRICS
 from paper_lib.geometry.sparsity import overlap_bounds
 
 # --- One number a seed: pairing runs by seed, saying their mean, and what it is to be missing.
@@ -78,11 +79,7 @@ ATTENTION = ("q", "k", "v", "o")  # what the paper tracks along the run
 MLP = ("gate", "up", "down")
 MODULE_GROUPS = {"all": (*ATTENTION, *MLP), "attention": ATTENTION, "mlp": MLP}
 ANGLE_MEAN = "angle_mean"  # of `mean_angles`
-WEIGHTED = (
-    "update_sparsity",
-    "update_density",
-    "absolute_sparsity",
-)  # by parameters; all else counts matrices
+WEIGHTED = {name for name, metric in METRICS.items() if metric.mean == "weights"}
 
 
 def over_matrices(

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from paper_lib.compare.pairing import PAPER_WIDTH
 from paper_lib.compare.placing import (
     AXES,
+    BY_SIZE,
     REGIMES,
-    Axis,
     Columns,
     comparable,
     end_rows,
@@ -35,8 +35,8 @@ from paper_lib.figures.panels import (
 )
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.styles import BACKDROP, named, run_style
+from paper_lib.geometry.metrics import METRICS, Metric, metrics_of
 from paper_lib.matrices import MODULES
-from paper_lib.summaries import ANGLE_MEAN
 
 # --- What the figures of a comparison draw: a run among SFT, OPD and RLVR, maps by layer, its path.
 
@@ -46,7 +46,7 @@ _ROWS = ("paper", "ours", "this run")
 
 def draw_place(
     ax: Axes,
-    axis: Axis,
+    axis: Metric,
     matrices: pd.DataFrame,
     nulls: pd.DataFrame | None,
     reference: pd.DataFrame,
@@ -78,17 +78,17 @@ def draw_place(
             at = axis.scale * group["value"].mean()
             ax.plot(at, 2.55, gid=BACKDROP, label=named(label), **look)
             label_once(ax, label, **look)
-    if axis.chance is not None:
-        draw_chance(ax, axis.scale * axis.chance, axis="x")
+    if axis.alpha is not None:
+        draw_chance(ax, axis.scale * axis.alpha, axis="x")
     ax.set_yticks(range(len(_ROWS)), _ROWS)
-    ax.set(ylim=(2.9, -0.6), title=axis.words + (f" ({axis.unit.strip()})" if axis.unit else ""))
+    ax.set(ylim=(2.9, -0.6), title=axis.said + (f" ({axis.unit})" if axis.unit else ""))
     ax.grid(visible=False, axis="y")
     if not axis.share:
         low, high = ax.dataLim.intervalx
         plain_log(ax, "x", subs=(1, 2, 5) if high < 50 * max(low, high / 1e9) else (1,))
 
 
-def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Axis) -> None:
+def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Metric) -> None:
     """A metric by layer (down) and module (across) at the run's end; several experts are averaged."""
     rows = end_rows(matrices, axis)
     rows = rows.assign(module=rows["module"].str.partition(".")[0])
@@ -100,7 +100,7 @@ def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Axis) -> None:
     ax.set_xticks(range(len(table.columns)), list(table.columns))
     shown = np.unique(np.linspace(0, len(table) - 1, min(8, len(table))).round().astype(int))
     ax.set_yticks(shown, [str(table.index[i]) for i in shown])
-    ax.set(title=axis.words + (f" ({axis.unit.strip()})" if axis.unit else ""))
+    ax.set(title=axis.said + (f" ({axis.unit})" if axis.unit else ""))
     ax.grid(visible=False)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
     bar.ax.tick_params(labelsize=7)
@@ -146,7 +146,6 @@ def draw_path(
 
 
 OUR_WIDTH = 128  # of the reference runs
-MAPPED = ("update_sparsity", "relative_norm", ANGLE_MEAN, "stable_rank")
 NULLS = {"same_norm_gaussian": "Gaussian of the same norm", "permuted": "entries permuted"}
 
 
@@ -186,10 +185,10 @@ def place_table(matrices: pd.DataFrame, reference: pd.DataFrame, width: int) -> 
     rows = []
     for axis in axes_of(matrices):
         value = end_values(matrices, axis)["value"].mean()
-        paper = axis.paper if comparable(axis, width, PAPER_WIDTH) else {}
+        paper = axis.spans() if comparable(axis, width, PAPER_WIDTH) else {}
         ours = our_columns(reference, axis) if comparable(axis, width, OUR_WIDTH) else {}
         places = [placed(value, columns, share=axis.share) for columns in (paper, ours)]
-        rows.append((axis.words, axis.show(value), *places))
+        rows.append((axis.said, axis.show(value), *places))
     return pd.DataFrame(rows, columns=["metric", "value", "paper", "ours"])
 
 
@@ -201,9 +200,9 @@ def null_table(matrices: pd.DataFrame, nulls: pd.DataFrame) -> pd.DataFrame:
         if theirs.empty:
             continue
         means = theirs.groupby("null")["value"].mean()
-        row = {"metric": axis.words, "this run": axis.show(end_values(matrices, axis)["value"].mean())}
+        row = {"metric": axis.said, "this run": axis.show(end_values(matrices, axis)["value"].mean())}
         row |= {label: axis.show(means[null]) for null, label in NULLS.items()}
-        rows.append(row | {"chance": axis.show(axis.chance) if axis.chance else ""})
+        rows.append(row | {"chance": axis.show(axis.alpha) if axis.alpha else ""})
     return pd.DataFrame(rows)
 
 
@@ -220,16 +219,16 @@ def left_out_table(account: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["why", "tensors", "such as", "reason"])
 
 
-def axes_of(matrices: pd.DataFrame) -> list[Axis]:
+def axes_of(matrices: pd.DataFrame) -> list[Metric]:
     """The axes on which the run has a value."""
     return [
         axis for axis in AXES if end_values(matrices, axis).get("value", pd.Series(dtype=float)).notna().any()
     ]
 
 
-def maps_of(matrices: pd.DataFrame) -> list[Axis]:
+def maps_of(matrices: pd.DataFrame) -> list[Metric]:
     """Of these, the ones worth a map by layer."""
-    return [axis for axis in axes_of(matrices) if axis.metric in MAPPED]
+    return [axis for axis in axes_of(matrices) if axis in metrics_of("fig_by_layer")]
 
 
 def _sentences(places: pd.DataFrame, width: int) -> list[str]:
@@ -255,12 +254,11 @@ def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
             "Whether these are more than the size of the update cannot be said: "
             "compare with `--nulls` to see what rounding alone gives."
         ]
-    axes = [axis for axis in AXES if axis.by_size]
     found: dict[str, list[str]] = {"norm": [], "magnitudes": [], "neither": []}
-    for axis in axes:
+    for axis in (METRICS[name] for name in BY_SIZE):
         kind = _explained(matrices, nulls, axis)
         if kind:
-            found[kind].append(axis.words)
+            found[kind].append(axis.said)
     lines = []
     if found["norm"]:
         lines.append(
@@ -276,7 +274,7 @@ def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
             f"Neither its norm nor the magnitudes of its entries explain its {_list(found['neither'])}: "
             "which weights it changes together matters there."
         )
-    rank = next(axis for axis in AXES if axis.metric == "stable_rank")
+    rank = METRICS["stable_rank"]
     ours = end_values(matrices, rank)["value"].mean()
     theirs = end_values(nulls[nulls["null"] == "same_norm_gaussian"], rank)["value"].mean()
     lines.append(
@@ -286,7 +284,7 @@ def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
     return lines
 
 
-def _explained(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Axis) -> str:
+def _explained(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Metric) -> str:
     by_norm = reproduced(matrices, nulls, axis, "same_norm_gaussian")
     if by_norm is None:
         return ""

@@ -1,103 +1,27 @@
 """Where a run lies between SFT, OPD and RLVR: metric by metric, and what the size of its update explains."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import inf, log
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from paper_lib.geometry.metrics import Metric, metrics_of
 from paper_lib.summaries import ANGLE_MEAN, at_end, over_matrices, rows_of_metric
 
-ALPHA = 0.3  # of the paper's masks
 REGIMES = {"sft": "SFT", "opd": "OPD", "rlvr": "RLVR"}
 COMPARABLE = 4  # how many times wider or narrower a model may be where a metric grows with the width
 NEAR = 0.25  # of the gap between two regimes: still near one of them
 ALIKE, LIKE = 0.01, 0.1  # a difference of shares, and of logarithms, that nobody would read anything into
 Columns = Mapping[str, tuple[float, float]]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """A metric on which runs are placed. share: in (0, 1), placed by log-odds, others by logarithm.
-
-    paper: by regime, the least and the most that the paper prints. width_bound: whether it grows with the
-    model's width. by_size: whether an update's size and bf16 may decide it, so that its null is asked.
-    """
-
-    metric: str
-    words: str
-    share: bool = False
-    k: float | None = None
-    paper: Columns = field(default_factory=dict)
-    width_bound: bool = False
-    by_size: bool = False
-    chance: float | None = None
-    scale: float = 1.0
-    unit: str = ""
-
-    def show(self, value: float) -> str:
-        """A value in words."""
-        return f"{self.scale * value:.3g}{self.unit}"
+AXES = metrics_of("fig_where_it_lies")
+# What an update's size and bf16 may decide, so that its null is asked; what grows with the model's width.
+BY_SIZE = ("update_sparsity", "low_magnitude_overlap", "principal_overlap", ANGLE_MEAN, "spectral_shift")
+WIDTH_BOUND = ("stable_rank",)
 
 
-_DEGREE = np.pi / 180
-_SHARE: dict[str, Any] = {"share": True, "scale": 100, "unit": " %", "by_size": True}
-AXES = (
-    Axis(
-        metric="update_sparsity",
-        words="update sparsity",
-        paper={"sft": (0.006, 0.188), "opd": (0.486, 0.571), "rlvr": (0.699, 0.799)},
-        **_SHARE,
-    ),
-    Axis(
-        metric="low_magnitude_overlap",
-        words="overlap with small weights",
-        k=ALPHA,
-        chance=ALPHA,
-        paper={"sft": (0.3188, 0.3188), "opd": (0.5359, 0.5359), "rlvr": (0.7348, 0.7348)},
-        **_SHARE,
-    ),
-    Axis(
-        metric="principal_overlap",
-        words="overlap with principal weights",
-        k=ALPHA,
-        chance=ALPHA,
-        paper={"sft": (0.2966, 0.2966), "opd": (0.2731, 0.2731), "rlvr": (0.2665, 0.2665)},
-        **_SHARE,
-    ),
-    Axis(
-        metric=ANGLE_MEAN,
-        words="rotation",
-        paper={"sft": (10 * _DEGREE, inf), "opd": (_DEGREE, _DEGREE), "rlvr": (0, 0.5 * _DEGREE)},
-        by_size=True,
-        scale=1 / _DEGREE,
-        unit="°",
-    ),
-    Axis(
-        metric="spectral_shift",
-        words="spectral shift",
-        paper={"sft": (1e-3, 1e-3), "opd": (1e-4, 1e-4), "rlvr": (1e-5, 1e-5)},
-        by_size=True,
-    ),
-    Axis(
-        metric="relative_norm",
-        words="relative norm",
-        paper={"sft": (0.119, 0.119), "opd": (3.6e-4, 1.42e-3)},  # of the sibling paper, SFT offline
-        scale=100,
-        unit=" %",
-    ),
-    Axis(metric="stable_rank", words="stable rank", paper={"opd": (20, 30)}, width_bound=True),
-    Axis(
-        metric="drift_ratio",
-        words="drift ratio",
-        paper={"sft": (3.3, 3.3), "opd": (8.5, 8.5), "rlvr": (1.7, 1.7)},
-    ),
-)
-
-
-def end_values(table: pd.DataFrame, axis: Axis, *, sizes: pd.DataFrame | None = None) -> pd.DataFrame:
+def end_values(table: pd.DataFrame, axis: Metric, *, sizes: pd.DataFrame | None = None) -> pd.DataFrame:
     """The axis's metric at the end of each run: the mean over matrices, columns run, seed, value (and null).
 
     table, sizes: as for `over_matrices`; without rows where the table has no such metric.
@@ -105,7 +29,7 @@ def end_values(table: pd.DataFrame, axis: Axis, *, sizes: pd.DataFrame | None = 
     rows = _rows(table, axis)
     if rows.empty:
         return rows
-    return at_end(over_matrices(rows, axis.metric, sizes=table if sizes is None else sizes))
+    return at_end(over_matrices(rows, axis.name, sizes=table if sizes is None else sizes))
 
 
 def placed(value: float, columns: Columns, *, share: bool = False) -> str:
@@ -137,7 +61,7 @@ def placed(value: float, columns: Columns, *, share: bool = False) -> str:
     return f"{'near' if abs(x - edge) <= NEAR * gap else 'beyond'} {name}"
 
 
-def our_columns(reference: pd.DataFrame, axis: Axis) -> Columns:
+def our_columns(reference: pd.DataFrame, axis: Metric) -> Columns:
     """By regime, the lowest and highest value over the seeds of our reference runs."""
     values = end_values(reference, axis)
     found = (
@@ -146,12 +70,12 @@ def our_columns(reference: pd.DataFrame, axis: Axis) -> Columns:
     return {run: (each.min(), each.max()) for run, each in found.items() if len(each)}
 
 
-def comparable(axis: Axis, width: int, other: int) -> bool:
+def comparable(axis: Metric, width: int, other: int) -> bool:
     """Whether two models of these widths can be compared on the axis."""
-    return not axis.width_bound or max(width / other, other / width) <= COMPARABLE
+    return axis.name not in WIDTH_BOUND or max(width / other, other / width) <= COMPARABLE
 
 
-def reproduced(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Axis, null: str) -> bool | None:
+def reproduced(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Metric, null: str) -> bool | None:
     """Whether a null has the run's value: their mean difference over matrices, of logarithms for what is no
     share, is within two of its standard errors, or below 0.01 (a point) or 0.1 (a tenth); None where either
     has no value."""
@@ -168,15 +92,15 @@ def reproduced(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Axis, null: st
     return bool(abs(difference.mean()) <= max(ALIKE if axis.share else LIKE, 2 * error))
 
 
-def end_rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
+def end_rows(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:
     """The axis's metric of every matrix at the end of its run."""
     return at_end(_rows(table, axis))
 
 
-def _rows(table: pd.DataFrame, axis: Axis) -> pd.DataFrame:
+def _rows(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:
     """The rows of an axis."""
-    rows = rows_of_metric(table, axis.metric)
-    return rows if axis.k is None else rows[np.isclose(rows["k"], axis.k)]
+    rows = rows_of_metric(table, axis.name)
+    return rows if axis.alpha is None else rows[np.isclose(rows["k"], axis.alpha)]
 
 
 def _position(value: float, share: bool) -> float:

@@ -51,7 +51,7 @@ def update_sparsity(
     w_0, w_t: (..., m, n). Returns (...,), float64, in [0, 1]; the update density is its complement. Raises as
     `visible_mask` does.
     """
-    return _share(~visible_mask(w_0, w_t, eta=eta, precision=precision))
+    return 1 - _share(visible_mask(w_0, w_t, eta=eta, precision=precision))
 
 
 def absolute_sparsity(w_0: Tensor, w_t: Tensor, *, threshold: float = 1e-5) -> Tensor:

@@ -54,13 +54,16 @@ def relative_norm(delta_w: Tensor, w_0: Tensor) -> Tensor:
     return _ratio(frobenius_norm(delta_w), frobenius_norm(w_0))
 
 
-def stable_rank(delta_w: Tensor, *, sigma: Tensor | None = None) -> Tensor:
+def stable_rank(delta_w: Tensor, *, sigma: Tensor | None = None, norm: Tensor | None = None) -> Tensor:
     """srank(ΔW) = ‖ΔW‖_F² / ‖ΔW‖_op² (§4.1, Fig. 4a).
 
-    delta_w: (..., m, n); sigma: (..., min(m, n)), if known. Returns (...,), float64, in [1, min(m, n)]; NaN
-    where ΔW = 0. Taken as Σ (σ_i / σ_1)², which neither overflows nor underflows. Raises ValueError for a
-    sigma of another shape.
+    delta_w: (..., m, n); sigma: (..., min(m, n)), if known, or only the leading ones and norm (...,), ‖ΔW‖_F.
+    Returns (...,), float64, in [1, min(m, n)]; NaN where ΔW = 0. Taken as Σ (σ_i / σ_1)², or one over the
+    `top_energy` of one direction, which neither overflow nor underflow. Raises ValueError for a sigma of
+    another shape.
     """
+    if sigma is not None and norm is not None:
+        return 1 / top_energy(sigma, 1, norm=norm)
     return _scaled(_spectrum_of(delta_w, sigma)).square().sum(-1)
 
 

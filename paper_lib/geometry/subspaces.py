@@ -79,6 +79,16 @@ def chance_alignment(K: int, n: int) -> float:
     return K / n
 
 
+def principal_energy(delta_w: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """‖Uᵀ ΔW V‖_F² / ‖ΔW‖_F²: the share of an update inside the top-r left × top-r right subspace of W_0.
+
+    delta_w: (m, n); u: (m, r), v: (n, r), orthonormal columns. Returns a float64 scalar in [0, 1], NaN where
+    ΔW = 0. Its mean for an update of independent, equally likely directions is (r/m)(r/n) exactly.
+    """
+    inside = u.double().mT @ delta_w.double() @ v.double()
+    return inside.square().sum() / delta_w.double().square().sum()
+
+
 def trajectory_pca(updates: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     """PCA of a path through weight space: T centred updates on their principal axes.
 

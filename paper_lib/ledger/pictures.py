@@ -1,6 +1,6 @@
 """The ledger's three pictures: its verdicts, the overview of the regimes, and the regression on size."""
 
-from dataclasses import dataclass, field
+import math
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,6 +14,7 @@ from paper_lib.figures.panels import label_once, plain_log
 from paper_lib.figures.seeds import ENOUGH, LEVEL, counted
 from paper_lib.figures.styles import BACKDROP, NULL, OPD, ORANGE, RLVR, SFT, named, run_style
 from paper_lib.figures.words import number
+from paper_lib.geometry.metrics import METRICS, REGIMES, Metric, metrics_of
 from paper_lib.ledger.claim import label
 from paper_lib.ledger.contrasts import Contrast
 from paper_lib.ledger.evidence import Evidence
@@ -28,7 +29,7 @@ from paper_lib.ledger.verdicts import (
     Reading,
     beyond_null,
 )
-from paper_lib.summaries import ANGLE_MEAN, ATTENTION, Untested, paired, t_interval
+from paper_lib.summaries import MODULE_GROUPS, Untested, paired, t_interval
 
 # --- The ledger: every contrast by how far it clears its claim's edge, and every verdict.
 
@@ -157,59 +158,20 @@ def _legend(fig: Figure) -> None:
 
 # --- The overview: where OPD lies on the way from RLVR to SFT, metric by metric.
 
-_ALONG = {"modules": ATTENTION}
-_ENDS = ("sft", "opd", "rlvr")
+OVERVIEW = metrics_of("fig1_overview")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of the overview. paper: its values for SFT, OPD and RLVR; log: the scale of what spans decades.
-
-    alpha: measured at the first α of the profile. which: as for `Evidence.end`.
-    """
-
-    name: str
-    metric: str
-    paper: tuple[float, float, float] | None = None
-    log: bool = False
-    alpha: bool = False
-    scale: float = 1.0
-    which: dict[str, Any] = field(default_factory=dict)
-
-
-OVERVIEW = (
-    Row(name="update sparsity", metric="update_sparsity", paper=(0.081, 0.516, 0.772)),
-    Row(name="principal overlap", metric="principal_overlap", paper=(0.2966, 0.2731, 0.2665), alpha=True),
-    Row(
-        name="low-magnitude overlap",
-        metric="low_magnitude_overlap",
-        paper=(0.3188, 0.5359, 0.7348),
-        alpha=True,
-    ),
-    Row(name="mean principal angle,\nU and V, ° (log)", metric=ANGLE_MEAN, log=True, scale=180 / np.pi),
-    Row(name="spectral shift (log)", metric="spectral_shift", paper=(1e-3, 1e-4, 1e-5), log=True),
-    Row(
-        name="norm of the update (log)",
-        metric="frobenius_norm",
-        paper=(4.701, 0.452, 0.168),
-        log=True,
-        which=_ALONG,
-    ),
-    Row(name="drift ratio (log)", metric="drift_ratio", log=True, which=_ALONG),
-    Row(name="stable rank", metric="stable_rank", which=_ALONG),
-    Row(name="Hill index", metric="hill_index", which=_ALONG),
-)
-
-
-def regime_ends(evidence: Evidence, row: Row) -> dict[str, pd.Series]:
-    """End values by run, of SFT, matched SFT, OPD and RLVR where they are there."""
-    which = row.which | ({"k": evidence.diagnostics.alphas[0]} if row.alpha else {})
-    values = {}
-    for run in (*_ENDS, "sft_matched"):
+def regime_ends(evidence: Evidence, metric: Metric) -> dict[str, pd.Series]:
+    """End values by run, of SFT, matched SFT, OPD and RLVR where they are there, angles in degrees: over the
+    matrices that the paper has, masks at the first α of the profile."""
+    k = evidence.diagnostics.alphas[0] if metric.alpha else None
+    scale, values = (metric.scale if metric.unit == "°" else 1.0), {}
+    for run in (*REGIMES, "sft_matched"):
         try:
-            values[run] = row.scale * evidence.end(run, row.metric, **which)
+            ends = evidence.end(run, metric.name, k=k, modules=MODULE_GROUPS[metric.over])
         except Untested:
             continue
+        values[run] = scale * ends
     return values
 
 
@@ -224,25 +186,31 @@ def draw_overview(ax: Axes, evidence: Evidence, *, limits: tuple[float, float] =
     """Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric.
 
     A marker is the mean over seeds, a bar its interval from three seeds on, rings are the seeds, a hollow
-    diamond is the paper's OPD. A row whose seeds do not agree on whether SFT is above RLVR has no such scale
-    and says so. What is beyond `limits` sits at the edge as an arrow. The values stand at the right.
+    diamond is the paper's OPD, where it prints a number for all three. A row whose seeds do not agree on
+    whether SFT is above RLVR has no such scale and says so. What of ours is beyond `limits` sits at the edge
+    as an arrow. The values stand at the right.
     """
     for place, run in ((0, "rlvr"), (1, "sft")):
         ax.axvline(place, color=run_style(run).color, linewidth=1.6, label=run_style(run).label, gid=BACKDROP)
     margin: dict[str, Any] = {"va": "center", "fontsize": 7, "transform": ax.get_yaxis_transform()}
     ax.text(1.02, -0.8, "SFT / OPD / RLVR", **margin)
-    for height, row in enumerate(OVERVIEW):
-        values = regime_ends(evidence, row)
-        words = [f"{values[run].mean():.3g}" if run in values else "–" for run in _ENDS]
+    for height, metric in enumerate(OVERVIEW):
+        values = regime_ends(evidence, metric)
+        words = [f"{values[run].mean():.3g}" if run in values else "–" for run in REGIMES]
         ax.text(1.02, height, " / ".join(words), **margin)
-        _draw_row(ax, height, row, values, limits)
-    ax.set_yticks(range(len(OVERVIEW)), [row.name for row in OVERVIEW])
+        _draw_row(ax, height, metric, values, limits)
+    ax.set_yticks(range(len(OVERVIEW)), [_row_label(metric) for metric in OVERVIEW])
     ax.set(xlim=limits, ylim=(len(OVERVIEW) - 0.5, -0.5), xlabel="from RLVR (0) to SFT (1)")
     ax.grid(visible=False, axis="y")
 
 
+def _row_label(metric: Metric) -> str:
+    unit = ", °" if metric.unit == "°" else ""
+    return metric.words.replace(", ", ",\n") + unit + (" (log)" if metric.log else "")
+
+
 def _draw_row(
-    ax: Axes, height: int, row: Row, values: dict[str, pd.Series], limits: tuple[float, float]
+    ax: Axes, height: int, metric: Metric, values: dict[str, pd.Series], limits: tuple[float, float]
 ) -> None:
     if not {"sft", "rlvr"} <= set(values):
         return
@@ -254,11 +222,10 @@ def _draw_row(
         return
     for run, offset in (("sft_matched", 0.15), ("opd", -0.15)):
         if run in values:
-            positions = position(values[run], rlvr, sft, log=row.log)
+            positions = position(values[run], rlvr, sft, log=metric.log)
             _draw_position(ax, height + offset, run, positions, limits)
-    if row.paper is not None:
-        first, opd, last = (pd.Series([value]) for value in row.paper)
-        paper = position(opd, last, first, log=row.log).mean()
+    paper = _paper_position(metric)
+    if limits[0] <= paper <= limits[1]:
         look: dict[str, Any] = {
             "color": "black",
             "marker": "D",
@@ -267,6 +234,15 @@ def _draw_row(
         }
         ax.plot(paper, height, markersize=5, gid=BACKDROP, label=named("OPD in the paper"), **look)
         label_once(ax, "OPD in the paper, 8B", markersize=4, **look)
+
+
+def _paper_position(metric: Metric) -> float:
+    """Where the paper's OPD lies; NaN where it does not print a number for each of the three."""
+    ends = metric.spans()
+    if not all(run in ends and ends[run][0] > 0 and ends[run][1] < math.inf for run in REGIMES):
+        return math.nan
+    sft, opd, rlvr = (pd.Series([metric.value(run)]) for run in REGIMES)
+    return position(opd, rlvr, sft, log=metric.log).mean()
 
 
 def _draw_position(
@@ -317,7 +293,7 @@ def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str)
     )
     height = measured(centre + sum(fit.slopes[name] * np.log(line[name]) for name in PREDICTORS), outcome)
     ax.plot(line[against], height, color=NULL, linewidth=1, label="norm and drift ratio alone", gid=BACKDROP)
-    ax.set(xlabel=_words(against), ylabel=_words(outcome))
+    ax.set(xlabel=METRICS[against].words, ylabel=METRICS[outcome].words)
     plain_log(ax, "xy")
 
 
@@ -349,7 +325,3 @@ def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
 def _by_objective(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     groups = dict(iter(data.groupby("objective")))
     return [(kind, groups[kind]) for kind in OBJECTIVES if kind in groups]
-
-
-def _words(name: str) -> str:
-    return {"frobenius_norm": "norm of the update"}.get(name, name.replace("_", " "))

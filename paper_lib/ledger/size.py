@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from paper_lib.geometry.metrics import METRICS
 from paper_lib.ledger.claim import label
 from paper_lib.ledger.evidence import Evidence
-from paper_lib.summaries import ATTENTION, Untested
+from paper_lib.summaries import MODULE_GROUPS, Untested
 
 SHARES = ("update_sparsity", "update_density")  # in (0, 1), with saturation at both ends
 PREDICTORS = ("frobenius_norm", "drift_ratio")
@@ -56,8 +57,8 @@ def end_values(
                 name: evidence.end(
                     run,
                     name,
-                    k=alpha if name.endswith("_overlap") else None,
-                    modules=ATTENTION if name == "stable_rank" else None,
+                    k=alpha if METRICS[name].alpha else None,
+                    modules=MODULE_GROUPS[METRICS[name].over] if name in outcomes else None,
                 )
                 for name in (*outcomes, *PREDICTORS)
             }
@@ -132,7 +133,7 @@ def explained_by_size(evidence: Evidence, outcomes: Sequence[str]) -> str:
     for outcome in outcomes:
         fit = fit_size(data, outcome)
         rest = f", the objective {100 * fit.partial:.0f} % of the rest" if len(fit.objectives) else ""
-        words.append(f"{100 * fit.r_squared:.0f} % of {outcome.replace('_', ' ')}{rest}")
+        words.append(f"{100 * fit.r_squared:.0f} % of {METRICS[outcome].words}{rest}")
     return f"over {data['run'].nunique()} runs norm and drift ratio explain {'; '.join(words)}"
 
 

@@ -24,8 +24,7 @@ from paper_lib.geometry.sparsity import (
     top_coordinate_energy,
     visible_mask,
 )
-from paper_lib.geometry.subspaces import path_pca, subspace_alignment
-from paper_lib.measure.probes import principal_energy
+from paper_lib.geometry.subspaces import path_pca, principal_energy, subspace_alignment
 from paper_lib.study.config import DiagnosticsConfig
 from paper_lib.tables import Row
 
@@ -260,8 +259,11 @@ def mask_picture(w_0: Tensor, w_t: Tensor, config: DiagnosticsConfig) -> pd.Data
 
 def _visibility(step: int, w_0: Tensor, w_t: Tensor, masks: Masks, config: DiagnosticsConfig) -> list[Row]:
     update = sparsity.visible_mask(w_0, w_t, eta=config.eta)
-    density = update.double().mean().item()
-    rows = [Row(step, "update_sparsity", 1 - density), Row(step, "update_density", density)]
+    unchanged = sparsity.update_sparsity(w_0, w_t, eta=config.eta).item()
+    rows = [
+        Row(step, "update_sparsity", unchanged),
+        Row(step, "update_density", update.double().mean().item()),
+    ]
     for name, alpha, mask in masks:
         rows.append(Row(step, f"{name}_overlap", sparsity.mask_overlap(mask, update).item(), alpha))
     return rows
@@ -312,7 +314,7 @@ def _spectrum(
         Row(step, "frobenius_norm", norm.item()),
         Row(step, "relative_norm", spectra.relative_norm(delta_w, w_0).item()),
         Row(step, "operator_norm", sigma[0].item()),
-        Row(step, "stable_rank", 1 / spectra.top_energy(sigma, 1, norm=norm).item()),
+        Row(step, "stable_rank", spectra.stable_rank(delta_w, sigma=sigma, norm=norm).item()),
         Row(step, "hill_index", spectra.hill_index(sigma, config.hill_k).item(), config.hill_k),
     ]
     energy = spectra.top_energy(sigma, config.energy_k, norm=norm)
@@ -329,9 +331,9 @@ def _null_update(step: int, start: Spectrum, delta_w: Tensor, config: Diagnostic
     w_t = (w_0.double() + delta_w).to(w_0.dtype)
     rows = _visibility(step, w_0, w_t, weight_masks(w_0, config, _factors(start)), config)
     rows += _rotation(step, start, w_t, config, each=False)
-    norm = spectra.frobenius_norm(delta_w)
-    stable_rank = 1 / spectra.top_energy(update_spectrum(delta_w, 1).sigma, 1, norm=norm).item()
-    return [*rows, Row(step, "stable_rank", stable_rank)]
+    norm, leading = spectra.frobenius_norm(delta_w), update_spectrum(delta_w, 1).sigma
+    rank = spectra.stable_rank(delta_w, sigma=leading, norm=norm)
+    return [*rows, Row(step, "stable_rank", rank.item())]
 
 
 def update_cosine(a: Tensor, b: Tensor) -> Tensor:

@@ -13,16 +13,12 @@ from paper_lib.figures.panels import plain_log
 from paper_lib.figures.projected import scores
 from paper_lib.figures.seeds import ENOUGH, LEVEL, draw_band, spread
 from paper_lib.figures.styles import is_mix, run_style
+from paper_lib.geometry.metrics import METRICS, metrics_of
 from paper_lib.summaries import over_matrices, over_seeds
 from paper_lib.teaching.play import Control, Play, view
 
-METRICS = {
-    "stable_rank": "stable rank",
-    "frobenius_norm": "‖ΔW‖",
-    "hill_index": "Hill index",
-    "sampled_accuracy": "validation accuracy",
-}
-_LOGARITHMIC = ("frobenius_norm",)
+SHOWN = {metric.name: metric.words for metric in metrics_of("fig4_intrinsic_geometry")}
+SHOWN["sampled_accuracy"] = "validation accuracy"
 _DIGITS = 5  # significant ones that numbers are shipped with
 
 
@@ -46,7 +42,7 @@ def mixing_record(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iter
     """What is shown, as JSON. runs: from RLVR to OPD, each with its α and, by metric, the lists progress,
     mean, low and high (null: no interval) and a sentence on its end. metrics: words and vertical axis."""
     runs = _between(matrices["run"].unique())
-    paths = {metric: _paths(matrices, curves, metric, runs, tuple(modules)) for metric in METRICS}
+    paths = {metric: _paths(matrices, curves, metric, runs, tuple(modules)) for metric in SHOWN}
     found: list[dict[str, Any]] = [
         {"name": name_of(alpha), "alpha": alpha, "color": run_style(run).color, "paths": {}}
         for run, alpha in runs.items()
@@ -55,20 +51,20 @@ def mixing_record(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iter
         ends = {run: path[path["run"] == run].iloc[-1] for run in runs}
         for (run, alpha), each in zip(runs.items(), found, strict=True):
             beside = [f"{run_style(o).label}'s at {ends[o]['mean']:.3g}" for o in ("opd", "rlvr") if o != run]
-            said = ", ".join([say_end(METRICS[metric], alpha, ends[run]), *beside]) + "."
+            said = ", ".join([say_end(SHOWN[metric], alpha, ends[run]), *beside]) + "."
             each["paths"][metric] = _line(path[path["run"] == run]) | {"said": said}
-    start = {"alpha": (len(found) - 1) // 2, "metric": next(iter(METRICS))}
+    start = {"alpha": (len(found) - 1) // 2, "metric": next(iter(SHOWN))}
     return {"metrics": {m: _axis(m, path) for m, path in paths.items()}, "runs": found, "start": start}
 
 
 def _axis(metric: str, path: pd.DataFrame) -> dict[str, Any]:
     values = path[["mean", "low", "high"]].to_numpy(dtype=float)
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    logarithmic = metric in _LOGARITHMIC and low > 0
+    logarithmic = metric in METRICS and METRICS[metric].log and low > 0
     locator = LogLocator(subs=(1, 2, 5)) if logarithmic else MaxNLocator(5)
     ticks = [float(f"{tick:.3g}") for tick in locator.tick_values(low, high) if low <= tick <= high]
     span = [_short(low), _short(high)]
-    return {"label": METRICS[metric], "log": logarithmic, "span": span, "ticks": ticks}
+    return {"label": SHOWN[metric], "log": logarithmic, "span": span, "ticks": ticks}
 
 
 def draw_mixing(record: Mapping[str, Any], *, alpha: int, metric: str) -> tuple[Figure, str]:

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from paper_lib.compare.answer import answer, left_out_table, null_table, place_table
-from paper_lib.compare.placing import AXES, Axis, comparable, placed, reproduced
+from paper_lib.compare.placing import AXES, comparable, placed, reproduced
+from paper_lib.geometry.metrics import METRICS
 
 POINTS = {"sft": (100.0, 100.0), "opd": (10.0, 10.0), "rlvr": (1.0, 1.0)}
-RANK = next(axis for axis in AXES if axis.metric == "stable_rank")
-SPARSITY = next(axis for axis in AXES if axis.metric == "update_sparsity")
+RANK, SPARSITY, SHIFT = (METRICS[name] for name in ("stable_rank", "update_sparsity", "spectral_shift"))
 ACCOUNT = {
     "base": "anchor",
     "finetuned": "tuned",
@@ -63,9 +63,9 @@ def test_one_regime_alone_has_a_below_and_an_above():
 
 def test_the_paper_s_own_values_are_at_its_own_regimes():
     for axis in AXES:
-        for run, (low, high) in axis.paper.items():
+        for run, (low, high) in axis.spans().items():
             middle = high if low == 0 else low
-            assert placed(middle, axis.paper, share=axis.share) == f"at {run.upper()}"
+            assert placed(middle, axis.spans(), share=axis.share) == f"at {run.upper()}"
 
 
 def test_a_stable_rank_is_not_compared_across_widths():
@@ -88,10 +88,9 @@ def test_a_null_explains_what_it_has_within_its_error():
     noisy = table("update_sparsity", [0.4, 0.3, 0.6, 0.5], null="permuted")
     assert reproduced(ours, noisy, SPARSITY, "permuted") is True
     assert reproduced(ours, noisy, SPARSITY, "same_norm_gaussian") is None
-    shifts = Axis(metric="spectral_shift", words="")
     ours = table("spectral_shift", [1e-5, 2e-5, 4e-5])
-    assert reproduced(ours, ours.assign(value=1.05 * ours["value"], null="p"), shifts, "p") is True
-    assert reproduced(ours, ours.assign(value=1.5 * ours["value"], null="p"), shifts, "p") is False
+    assert reproduced(ours, ours.assign(value=1.05 * ours["value"], null="p"), SHIFT, "p") is True
+    assert reproduced(ours, ours.assign(value=1.5 * ours["value"], null="p"), SHIFT, "p") is False
 
 
 @pytest.fixture

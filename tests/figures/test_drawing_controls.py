@@ -9,6 +9,7 @@ from worlds import world
 from paper_lib.figures.panels import draw_ratios, plain_log
 from paper_lib.figures.projected import draw_accuracy, draw_scores, scores
 from paper_lib.figures.styles import NULL, OPD, run_style
+from paper_lib.geometry.metrics import METRICS
 from paper_lib.ledger.pictures import OVERVIEW, draw_overview, position, regime_ends
 from paper_lib.ledger.rules.weights import mean_angle
 from paper_lib.summaries import ANGLE_MEAN, Untested
@@ -83,10 +84,8 @@ def test_a_position_is_0_at_rlvr_and_1_at_sft_on_either_scale():
 
 def test_the_overview_has_a_row_a_measure_and_skips_what_is_missing():
     evidence = world(jitter=0)
-    sparsity = next(row for row in OVERVIEW if row.metric == "update_sparsity")
-    drift = next(row for row in OVERVIEW if row.metric == "drift_ratio")
-    assert set(regime_ends(evidence, sparsity)) == {"sft", "sft_matched", "opd", "rlvr"}
-    assert regime_ends(evidence, drift) == {}
+    assert set(regime_ends(evidence, METRICS["update_sparsity"])) == {"sft", "sft_matched", "opd", "rlvr"}
+    assert regime_ends(evidence, METRICS["drift_ratio"]) == {}
     ax = plt.subplots()[1]
     draw_overview(ax, evidence)
     assert len(ax.get_yticks()) == len(OVERVIEW)
@@ -96,8 +95,7 @@ def test_the_overview_has_a_row_a_measure_and_skips_what_is_missing():
 
 def test_the_overview_and_the_ledger_have_one_number_for_a_rotation():
     evidence = world(jitter=0.1)
-    angle = next(row for row in OVERVIEW if row.metric == ANGLE_MEAN)
-    for run, values in regime_ends(evidence, angle).items():
+    for run, values in regime_ends(evidence, METRICS[ANGLE_MEAN]).items():
         np.testing.assert_allclose(values, np.degrees(mean_angle(evidence, run)))
 
 

@@ -146,6 +146,8 @@ def test_top_energy_is_what_the_best_low_rank_approximation_keeps(shape):
     torch.testing.assert_close(top_energy(s, 3), kept)
     torch.testing.assert_close(top_energy(s, s.shape[-1]), torch.ones(shape[:-2]).double())
     torch.testing.assert_close(top_energy(s, 1), 1 / stable_rank(delta_w))
+    norm = torch.linalg.vector_norm(delta_w, dim=(-2, -1))
+    torch.testing.assert_close(stable_rank(delta_w, sigma=s[..., :2], norm=norm), stable_rank(delta_w))
 
 
 # Drift

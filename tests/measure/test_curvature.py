@@ -9,6 +9,7 @@ from tiny import PROMPTS, SHAPE
 from torch.func import functional_call
 
 from paper_lib.geometry.decompositions import lapack
+from paper_lib.geometry.subspaces import principal_energy
 from paper_lib.measure.probes import (
     _inputs,
     equal_rms,
@@ -16,7 +17,6 @@ from paper_lib.measure.probes import (
     named_directions,
     off_principal_direction,
     principal_direction,
-    principal_energy,
 )
 from paper_lib.tables import START
 from paper_lib.training.models import build_model

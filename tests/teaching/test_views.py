@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from paper_lib.study.tasks import Problem, character_tokenizer
-from paper_lib.teaching.mixing import METRICS, mixing_record, play_mixing
+from paper_lib.teaching.mixing import SHOWN, mixing_record, play_mixing
 from paper_lib.teaching.play import Still, as_script, view
 from paper_lib.teaching.rollout import mixed, play_rollouts, rollout_record, signed
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
@@ -115,7 +115,7 @@ def tables(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
     generator = np.random.default_rng(0)
     places = [(r, s, t) for r in ("opd", "rlvr", "mix_0.25") for s in range(seeds) for t in (5, 10)]
     keys = pd.DataFrame(places, columns=["run", "seed", "step"])
-    metrics = [*list(METRICS)[:3]]
+    metrics = [*list(SHOWN)[:3]]
     values = [keys.assign(metric=m, value=1 + generator.random(len(keys))) for m in metrics]
     accuracy = keys.assign(metric="sampled_accuracy", value=generator.random(len(keys)))
     error = keys.assign(metric="sampled_accuracy_se", value=0.1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from paper_lib.geometry.metrics import METRICS
 from paper_lib.ledger.claim import (
     ENDS,
     EQUALLY_SET,
@@ -95,7 +96,7 @@ C8 = Claim(
     id="C8",
     statement="OPD's low rank is not a small norm: it is well above RLVR's at about the same stable rank",
     where="§4.1, Fig. 4b",
-    paper="norms 4.701 / 0.452 / 0.168 (first draft)",
+    paper=f"norms {METRICS['frobenius_norm'].by_regime()} (first draft)",
     holds_when=(
         f"norm OPD/RLVR above {NORM_FACTOR}, and then end stable ranks within a factor {RANK_FACTOR}"
     ),

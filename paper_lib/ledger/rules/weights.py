@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from paper_lib.geometry.metrics import METRICS
 from paper_lib.ledger.claim import ENDS, Cast, Claim, Finding, if_there, label, null_if_there, of_cast, show
 from paper_lib.ledger.contrasts import Contrast, absent, in_turn, left_by_null, log_of, more, same
 from paper_lib.ledger.evidence import Evidence
@@ -32,7 +33,7 @@ C1 = Claim(
     id="C1",
     statement="The share of weights unchanged at bf16 rises from SFT to OPD to RLVR",
     where="§3.2, Table 1",
-    paper="8.1 / 51.6 / 77.2 %",
+    paper=METRICS["update_sparsity"].by_regime(),
     holds_when="sparsity: SFT < OPD < RLVR",
     rule=sparsity_order,
     also=ENDS,
@@ -144,7 +145,7 @@ C5 = Claim(
     id="C5",
     statement="Visible updates avoid principal weights, more so from SFT to OPD to RLVR",
     where="§3.2, Fig. 3",
-    paper="29.66 / 27.31 / 26.65 %, chance 30 %",
+    paper=METRICS["principal_overlap"].by_regime(),
     holds_when="overlap: SFT > OPD > RLVR; OPD and RLVR below chance",
     rule=principal_overlap,
     also=ENDS,
@@ -160,7 +161,7 @@ C6 = Claim(
     id="C6",
     statement="Visible updates gather on small weights, more so from SFT to OPD to RLVR",
     where="§3.2, Fig. 3",
-    paper="31.88 / 53.59 / 73.48 %, chance 30 %",
+    paper=METRICS["low_magnitude_overlap"].by_regime(),
     holds_when="overlap: SFT < OPD < RLVR; OPD and RLVR above chance",
     rule=low_magnitude_overlap,
     also=ENDS,

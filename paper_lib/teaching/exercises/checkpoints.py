@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paper_lib.geometry.metrics import METRICS
 from paper_lib.geometry.spectra import relative_norm
 from paper_lib.teaching.judging import Case, Exercise, Frames, Wrong, as_matrix, judge_numbers, result_of
 from paper_lib.training.rotations import random_orthogonal
 
-DRAFT_NORM = {"opd": 0.452, "rlvr": 0.168}  # ‖ΔW‖_F a matrix, Shen et al. 2026, first draft
 DRAFT_STEPS = {"opd": 300, "rlvr": 1024}
 DRAFT_RATE, ROOT_SIZE = 1e-6, 3072  # constant; the mean √(m n) of q, k, v and o of the 8B model
 
 
 def _drift(answer: Any, tables: Frames) -> str:
-    rms = {run: norm / ROOT_SIZE for run, norm in DRAFT_NORM.items()}
+    rms = {run: METRICS["frobenius_norm"].value(run) / ROOT_SIZE for run in DRAFT_STEPS}
     right = {run: rms[run] / (DRAFT_RATE * math.sqrt(DRAFT_STEPS[run])) for run in rms}
     judge_numbers(
         answer,

@@ -5,11 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paper_lib.geometry.metrics import METRICS
 from paper_lib.geometry.sparsity import mark_largest, principal_mask
 from paper_lib.summaries import at_end, over_matrices
 from paper_lib.teaching.judging import Exercise, Frames, judge_function, judge_numbers, shaped_cases
 
-SFT_DENSITY, SFT_PRINCIPAL, SFT_LOW = 0.9273, 0.2966, 0.3188  # Shen et al. 2026, Fig. 3
+SFT_DENSITY, SFT_PRINCIPAL, SFT_LOW = (
+    METRICS[name].value("sft") for name in ("update_density", "principal_overlap", "low_magnitude_overlap")
+)
 
 
 def _alpha_range(answer: Any, tables: Frames) -> str:

@@ -1,0 +1,323 @@
+"""The catalogue of metrics: what each is called, where the paper has it, what it prints, what measures it.
+
+Labels, the paper's values and the book's links from a figure to its equations are read from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from paper_lib.geometry import sparsity, spectra, subspaces
+
+REGIMES = ("sft", "opd", "rlvr")
+ALPHA = 0.3  # of the paper's masks, by its text and its own densities; its appendix says 0.5
+DEGREE = math.pi / 180
+Values = Mapping[str, float | tuple[float, float]]
+SCALES = {"": 1.0, "%": 100.0, "°": 1 / DEGREE}  # from the tables' unit to the one that is shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric, named as in the tables.
+
+    words: its name on a label; said: in a sentence, and axis: on an axis, where that is another; symbol:
+    LaTeX. where: its place in the paper, or in another. function: what measures it. over: "all" matrices or
+    those of "attention" are what the paper averages over; mean: "matrices" count alike in it or "weights" do.
+    paper: by run, the value of the 8B model or the least and the most; printed: by regime, the least and the
+    most of all models, where there are several. share: in (0, 1), saturating at both. log: spans decades.
+    unit: a key of SCALES. alpha: of a mask, the paper's: k of the rows and what chance gives.
+    """
+
+    name: str
+    symbol: str
+    where: str
+    function: Callable[..., Any]
+    words: str = ""
+    said: str = ""
+    axis: str = ""
+    over: str = "all"
+    mean: str = "matrices"
+    paper: Values = field(default_factory=dict)
+    printed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    share: bool = False
+    log: bool = False
+    unit: str = ""
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        choices = {"over": ("all", "attention"), "mean": ("matrices", "weights"), "unit": tuple(SCALES)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        words = self.words or self.name.replace("_", " ")
+        for name in ("words", "said", "axis"):
+            object.__setattr__(self, name, getattr(self, name) or words)
+
+    @property
+    def scale(self) -> float:
+        """From the tables' unit to `unit`."""
+        return SCALES[self.unit]
+
+    def show(self, value: float) -> str:
+        """A value of the tables in words, such as "8.1 %"."""
+        return f"{self.scale * value:.3g}{self.unit.replace('%', ' %')}"
+
+    def value(self, run: str) -> float:
+        """What the paper prints for a run, the least where that is several values; KeyError where nothing."""
+        return self._pair(run)[0]
+
+    def by_regime(self) -> str:
+        """The paper's SFT, OPD and RLVR and their chance in one line, such as "8.1 / 51.6 / 77.2 %"."""
+        values = " / ".join(f"{self.scale * self.value(run):.4g}" for run in REGIMES)
+        chance = f", chance {self.show(self.alpha)}" if self.alpha else ""
+        return f"{values}{self.unit.replace('%', ' %')}{chance}"
+
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """By regime, the least and the most that is printed, in the tables' unit."""
+        return {run: self._pair(run) for run in REGIMES if run in self.paper} | dict(self.printed)
+
+    def _pair(self, run: str) -> tuple[float, float]:
+        value = self.paper[run]
+        return value if isinstance(value, tuple) else (value, value)
+
+
+def _regimes(sft: float, opd: float, rlvr: float, **variants: float | tuple[float, float]) -> Values:
+    return {"sft": sft, "opd": opd, "rlvr": rlvr, **variants}
+
+
+_SHARE: dict[str, Any] = {"share": True, "unit": "%"}
+_OVERLAP: dict[str, Any] = {
+    "function": sparsity.mask_overlap,
+    "where": "§3.2, Fig. 3",
+    "alpha": ALPHA,
+    **_SHARE,
+}
+_ANGLE: dict[str, Any] = {
+    "function": subspaces.principal_angles,
+    "where": "§3.2, Fig. 2",
+    "unit": "°",
+    "log": True,
+}
+_ALONG: dict[str, Any] = {"over": "attention"}  # what the paper tracks along the run
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            name="update_sparsity",
+            symbol=r"$|\{W_t = W_0\}| / mn$",
+            where="§3.2, Table 1",
+            function=sparsity.update_sparsity,
+            mean="weights",
+            paper=_regimes(
+                *(0.081, 0.516, 0.772),
+                opd_small_teacher=(0.503, 0.517),
+                opd_second_domain=0.571,
+                opd_small_student=0.517,
+                opd_moe_teacher=0.486,
+            ),
+            printed={"sft": (0.006, 0.188), "opd": (0.486, 0.571), "rlvr": (0.699, 0.799)},
+            **_SHARE,
+        ),
+        Metric(
+            name="update_density",
+            symbol=r"$|\{W_t \neq W_0\}| / mn$",
+            where="§3.2, Fig. 3",
+            function=sparsity.visible_mask,
+            mean="weights",
+            paper=_regimes(0.9273, 0.4628, 0.2776),
+            **_SHARE,
+        ),
+        Metric(
+            name="absolute_sparsity",
+            symbol=r"$|\{|\Delta W| \le 10^{-5}\}| / mn$",
+            where="Yu et al. 2026",
+            function=sparsity.absolute_sparsity,
+            mean="weights",
+            **_SHARE,
+        ),
+        Metric(
+            name="principal_overlap",
+            symbol=r"$|M_\mathrm{principal} \cap M| / |M|$",
+            said="overlap with principal weights",
+            paper=_regimes(0.2966, 0.2731, 0.2665),
+            **_OVERLAP,
+        ),
+        Metric(
+            name="low_magnitude_overlap",
+            symbol=r"$|M_\mathrm{low} \cap M| / |M|$",
+            words="low-magnitude overlap",
+            said="overlap with small weights",
+            paper=_regimes(0.3188, 0.5359, 0.7348),
+            **_OVERLAP,
+        ),
+        Metric(
+            name="principal",
+            symbol=r"$M_\mathrm{principal}$",
+            words="principal weights",
+            where="§3.2",
+            function=sparsity.principal_mask,
+        ),
+        Metric(
+            name="low_magnitude",
+            symbol=r"$M_\mathrm{low}$",
+            words="low-magnitude weights",
+            where="§3.2",
+            function=sparsity.low_magnitude_mask,
+        ),
+        Metric(
+            name="predicted_density",
+            symbol=r"$|\{|\Delta W| > \frac{1}{2}\mathrm{ULP}(W_0)\}| / mn$",
+            where="§3.3, App. D",
+            function=sparsity.predicted_mask,
+            **_SHARE,
+        ),
+        Metric(
+            name="independent_density",
+            symbol=r"$P(|\Delta W_J| > \frac{1}{2}\mathrm{ULP}(W_0))$",
+            where="of this companion",
+            function=sparsity.showing_probability,
+            **_SHARE,
+        ),
+        Metric(
+            name="jaccard",
+            symbol=r"$|A \cap B| / |A \cup B|$",
+            words="Jaccard of update masks",
+            where="Zhu et al. 2025",
+            function=sparsity.jaccard,
+        ),
+        Metric(
+            name="angle_mean",
+            symbol=r"$\bar\theta$",
+            words="mean principal angle, U and V",
+            said="rotation",
+            axis="mean principal angle,\n$U$ and $V$ (°)",
+            paper=_regimes(10 * DEGREE, DEGREE, 0.5 * DEGREE),
+            printed={"sft": (10 * DEGREE, math.inf), "rlvr": (0.0, 0.5 * DEGREE)},
+            **_ANGLE,
+        ),
+        Metric(
+            name="angle_u_max",
+            symbol=r"$\max_i\theta_i$",
+            words="largest angle, U",
+            axis="largest angle, $U$ (°)",
+            **_ANGLE,
+        ),
+        Metric(
+            name="spectral_shift",
+            symbol=r"$\mathrm{NSS}$",
+            axis="NSS",
+            where="§3.2, Fig. 2",
+            function=spectra.spectral_shift,
+            paper=_regimes(1e-3, 1e-4, 1e-5),
+            log=True,
+        ),
+        Metric(
+            name="frobenius_norm",
+            symbol=r"$\Vert\Delta W\Vert_F$",
+            words="norm of the update",
+            axis=r"$\Vert\Delta W\Vert_F$",
+            where="§4.1, Fig. 4b",
+            function=spectra.frobenius_norm,
+            paper=_regimes(4.701, 0.452, 0.168),  # of its withdrawn first draft
+            log=True,
+            **_ALONG,
+        ),
+        Metric(
+            name="relative_norm",
+            symbol=r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$",
+            axis=r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$",
+            where="Yu et al. 2026",
+            function=spectra.relative_norm,
+            paper={"sft": 0.119, "opd": (3.6e-4, 1.42e-3)},  # of the sibling paper, SFT offline
+            log=True,
+            unit="%",
+        ),
+        Metric(
+            name="stable_rank",
+            symbol=r"$\mathrm{srank}(\Delta W)$",
+            where="§4.1, Fig. 4a",
+            function=spectra.stable_rank,
+            paper={"opd": (20, 30)},
+            **_ALONG,
+        ),
+        Metric(
+            name="hill_index",
+            symbol=r"$\hat\alpha_k$",
+            words="Hill index",
+            where="§4.1, Fig. 4c",
+            function=spectra.hill_index,
+            **_ALONG,
+        ),
+        Metric(
+            name="drift_ratio",
+            symbol=r"$\mathrm{RMS}(\Delta W)\,/\,\sqrt{\sum_t \mathrm{lr}_t^2}$",
+            where="of this companion",
+            function=spectra.drift_ratio,
+            paper=_regimes(3.3, 8.5, 1.7),  # from the norms of its withdrawn first draft
+            log=True,
+            **_ALONG,
+        ),
+        Metric(
+            name="subspace_alignment",
+            symbol=r"$\mathrm{Sim}_K$",
+            where="§4.2, Fig. 5",
+            function=subspaces.subspace_alignment,
+            **_ALONG,
+        ),
+        Metric(
+            name="principal_energy",
+            symbol=r"$\Vert U^\top \Delta W V\Vert_F^2\,/\,\Vert\Delta W\Vert_F^2$",
+            words="energy in principal subspaces",
+            where="§3.3, App. D",
+            function=subspaces.principal_energy,
+        ),
+        Metric(
+            name="pca_coordinate",
+            symbol=r"$U\Lambda^{1/2}$",
+            words="coordinates of the path",
+            where="of this companion",
+            function=subspaces.path_pca,
+        ),
+    )
+}
+
+# --- Which metrics a figure draws, in the order of its panels.
+
+FIGURES = {
+    "table1_sparsity": ("update_sparsity",),
+    "fig_bf16_journey": ("update_density",),
+    "fig_rounding_null": ("update_sparsity", "relative_norm"),
+    "fig3_mask_overlap": ("principal", "low_magnitude", "principal_overlap"),
+    "fig_update_masks": ("update_density", "principal", "low_magnitude"),
+    "fig3_matched_density": ("update_density", "principal_overlap"),
+    "fig_gate3_visibility": ("predicted_density", "independent_density", "update_sparsity"),
+    "fig_cross_run_masks": ("jaccard",),
+    "fig2_rotation_drift": ("angle_mean", "angle_u_max", "spectral_shift"),
+    "fig2_matched_norm": ("relative_norm", "angle_mean", "spectral_shift"),
+    "fig_gates_norm_curvature": ("frobenius_norm", "principal_energy"),
+    "fig_pca_trajectory": ("pca_coordinate",),
+    "fig_pca_animation": ("pca_coordinate",),
+    "fig4_intrinsic_geometry": ("stable_rank", "frobenius_norm", "hill_index"),
+    "fig5_subspace_emergence": ("subspace_alignment",),
+    "fig7_controls_stable_rank": ("stable_rank",),
+    "fig9_controls_auxiliary": ("frobenius_norm", "hill_index"),
+    "fig_size_regression": ("update_sparsity", "frobenius_norm", "drift_ratio"),
+    "fig1_overview": (
+        *("update_sparsity", "principal_overlap", "low_magnitude_overlap", "angle_mean", "spectral_shift"),
+        *("frobenius_norm", "drift_ratio", "stable_rank", "hill_index"),
+    ),
+    "fig_where_it_lies": (
+        *("update_sparsity", "low_magnitude_overlap", "principal_overlap", "angle_mean", "spectral_shift"),
+        *("relative_norm", "stable_rank", "drift_ratio"),
+    ),
+    "fig_by_layer": ("update_sparsity", "relative_norm", "angle_mean", "stable_rank"),
+}
+
+
+def metrics_of(figure: str) -> tuple[Metric, ...]:
+    """The metrics that a figure draws; none where it draws no equation of ours, such as accuracies."""
+    return tuple(METRICS[name] for name in FIGURES.get(figure, ()))
