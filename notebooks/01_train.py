@@ -48,7 +48,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_lib.figures.styles import run_style, use_style
+from paper_lib.figures.styles import use_style
 from paper_lib.study.profiles import get_profile
 from paper_lib.training.starts import Study
 
@@ -199,16 +199,14 @@ pd.DataFrame({"token": tokens} | {name: line[:length].tolist() for name, line in
 # %%
 from paper_lib.figures.panels import draw_legend
 from paper_lib.figures.save import save_figure
+from paper_lib.teaching.rollout import draw_credit
 from paper_lib.training.models import models_directory
 
 models = models_directory(study.profile, study.data_dir)
 weights = [models / name / "model.safetensors" for name in ("base", "teacher")]
 fig, ax = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
-ax.bar(range(length), -gap[row, :length], color=run_style("opd").color, label=r"OPD: $a_t = -r_t$")
-ax.axhline(float(advantage[row]), color=run_style("rlvr").color, label="RLVR: $a_t = A$")
-ax.set_xticks(range(length), tokens)
-ax.grid(visible=False, axis="x")
-ax.set(xlabel=f"completion of {prompt}", ylabel="credit $a_t$")
+draw_credit(ax, tokens, gap[row, :length], advantage[row])
+ax.set_xlabel(f"completion of {prompt}")
 draw_legend(fig)
 caption = "The credit that OPD and RLVR give to every token of one completion sampled by the base."
 save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weights, caption=caption)

@@ -193,7 +193,7 @@ sizes = 10.0 ** torch.linspace(-4.5, -1, 36)
 expected = [update_sparsity(weights, weights + size * noise).item() for size in sizes]
 
 # %%
-from paper_lib.figures.panels import draw_chance
+from paper_lib.figures.panels import draw_beside, draw_chance
 from paper_lib.figures.weights import draw_plane
 from paper_lib.summaries import side_by_side
 
@@ -206,10 +206,9 @@ tails = kinds["permuted"].set_index([*place, "null"])["value"].sub(same_size).re
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2), layout="constrained", width_ratios=(3, 2))
-left.plot(sizes, expected, color="black", linestyle=":", label="normal weights and noise", gid="backdrop")
-left.plot(
-    others["size"], others["sparsity"], "o", color="black", markersize=2, label="other runs, at their end"
-)
+black, dots = {"color": "black"}, {"marker": "o", "markersize": 2, "linestyle": "none"}
+draw_beside(left, sizes, expected, "normal weights and noise", linestyle=":", **black)
+draw_beside(left, others["size"], others["sparsity"], "other runs, at their end", **dots, **black)
 draw_plane(left, path, x="size", y="sparsity", runs=main_runs)
 left.set(xscale="log", xlabel=r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$", ylabel="update sparsity")
 draw_points(right, excess, runs=main_runs, nulls=tails)
@@ -378,11 +377,12 @@ null_path = side_by_side(nulls, columns, modules=chosen, sizes=matrices)
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.3), layout="constrained", sharey=True)
+diamonds = {"color": "black", "marker": "D", "markerfacecolor": "none", "linestyle": "none"}
 for ax, mask in zip(axes, panels, strict=True):
     draw_reach_curve(ax, alpha=alpha)
     draw_chance(ax, alpha)
     draw_plane(ax, path, x="density", y=mask, runs=main_runs, nulls=null_path)
-    ax.plot(reported["density"], reported[mask], "D", color="black", mfc="none", label="paper, 8B")
+    draw_beside(ax, reported["density"], reported[mask], "paper, 8B", **diamonds)
     ax.set(title=f"{mask.replace('_', ' ')} weights", xlabel="update density", xlim=(0, 1), ylim=(0, 1.02))
 axes[0].set_ylabel(rf"overlap, $\alpha$ = {alpha:g}")
 lift = axes[1].secondary_yaxis("right", functions=(lambda y: y / alpha, lambda y: y * alpha))

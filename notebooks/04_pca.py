@@ -91,7 +91,7 @@ print(f"the matrix shown by itself: {module} of layer {shown}")
 # fall in the same order.
 
 # %%
-from paper_lib.figures.panels import draw_legend, draw_points, plain_log
+from paper_lib.figures.panels import draw_beside, draw_legend, draw_points, plain_log
 from paper_lib.figures.rotation import DEGREES, draw_angles, draw_layers
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.weights import draw_paper
@@ -290,7 +290,7 @@ left.set_title(f"from one $W_0$, seed {seed}")
 draw_paths(middle, mine, runs=["opd"], seed=seed, null=walks[walks["null"] == "random_walk"])
 middle.set_title(f"OPD and a walk, seed {seed}")
 draw_explained_variance(right, trajectories, walks, runs=main_runs)
-right.plot(components, expected, color="black", linewidth=0.8, label=r"$6/(\pi^2k^2)$", gid="backdrop")
+draw_beside(right, components, expected, r"$6/(\pi^2k^2)$", color="black", linewidth=0.8)
 right.set_title("shares of variance")
 draw_legend(fig, of="shares of variance")
 caption = (

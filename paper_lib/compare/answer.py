@@ -26,6 +26,7 @@ from paper_lib.compare.placing import (
 )
 from paper_lib.compare.run import Tables
 from paper_lib.figures.panels import (
+    draw_beside,
     draw_chance,
     draw_legend,
     draw_trajectory,
@@ -34,7 +35,8 @@ from paper_lib.figures.panels import (
     plain_log,
 )
 from paper_lib.figures.save import save_figure
-from paper_lib.figures.styles import BACKDROP, named, run_style
+from paper_lib.figures.styles import run_style
+from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import METRICS, Metric, metrics_of
 from paper_lib.matrices import MODULES
 
@@ -58,26 +60,29 @@ def draw_place(
     for run, (low, high) in paper.items():
         ends = [axis.scale * end for end in (low, high) if 0 < end < np.inf]
         look: dict[str, Any] = {"color": run_style(run).color, "marker": "D", "markersize": 4}
-        words = named(run_style(run).label)
-        ax.plot(ends, [0] * len(ends), linewidth=1, gid=BACKDROP, label=words, **look)
+        ax.plot(ends, [0] * len(ends), linewidth=1, **look)
+        tell(ax, "paper", ends, of=run_style(run).label, aside=True)
     ours = end_values(reference, axis)
     for run in REGIMES:
         values = ours.loc[ours["run"] == run, "value"] if len(ours) else pd.Series(dtype=float)
         style = run_style(run)
         ring: dict[str, Any] = {"edgecolors": style.color, "facecolors": "none", "s": 16, "linewidths": 0.9}
-        ring["label"] = named(style.label)
-        ax.scatter(axis.scale * values, np.ones(len(values)), gid=BACKDROP, **ring)
+        ax.scatter(axis.scale * values, np.ones(len(values)), **ring)
         label_once(ax, style.label, color=style.color, linewidth=5)
+        ends = [axis.scale * values.min(), axis.scale * values.max()]
+        tell(ax, "ours", ends, of=f"{style.label} ({len(values)} points)", aside=True)
     value = end_values(matrices, axis)["value"]
-    ax.plot(axis.scale * value, np.full(len(value), 2), label=named("this run"), **THIS_RUN)
+    ax.plot(axis.scale * value, np.full(len(value), 2), **THIS_RUN)
+    tell(ax, "this run", axis.scale * value)
     label_once(ax, "this run", **THIS_RUN)
     if nulls is not None:
         theirs = end_values(nulls[nulls["null"] != "random_walk"], axis, sizes=matrices)
         for null, group in theirs.groupby("null") if len(theirs) else ():
             label, look = null_look(str(null))
             at = axis.scale * group["value"].mean()
-            ax.plot(at, 2.55, gid=BACKDROP, label=named(label), **look)
+            ax.plot(at, 2.55, **look)
             label_once(ax, label, **look)
+            tell(ax, label, at, aside=True)
     if axis.alpha is not None:
         draw_chance(ax, axis.scale * axis.alpha, axis="x")
     ax.set_yticks(range(len(_ROWS)), _ROWS)
@@ -96,7 +101,9 @@ def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Metric) -> None:
     known = [module for module in MODULES if module in table]
     table = axis.scale * table[[*known, *(m for m in table if m not in known)]]
     look: dict[str, Any] = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
-    image = ax.imshow(table, label=named("by layer and module"), **look)
+    image = ax.imshow(table, **look)
+    ends = [np.nanmin(table), np.nanmax(table)]
+    tell(ax, f"by layer and module, {len(table)} × {len(table.columns)} cells,", ends)
     ax.set_xticks(range(len(table.columns)), list(table.columns))
     shown = np.unique(np.linspace(0, len(table) - 1, min(8, len(table))).round().astype(int))
     ax.set_yticks(shown, [str(table.index[i]) for i in shown])
@@ -133,10 +140,11 @@ def draw_path(
     stretches = matrices[(matrices["metric"] == "increment_alignment") & ~last]
     means = stretches.groupby("step")["value"].mean()
     look: dict[str, Any] = {"color": "black", "linestyle": "none", "marker": "x", "markersize": 5}
-    alignment.plot(means.index, means, label="of each stretch of training", **look)
+    draw_beside(alignment, means.index, means, "of each stretch of training", **look)
     points = trajectories[trajectories["metric"] == "pca_coordinate"]
     points = points.pivot(index="step", columns="k", values="value")
     plane.plot(points[1.0], points[2.0], color="black", marker="o")
+    tell(plane, "path", points[[1.0, 2.0]])
     plane.plot(points[1.0].iloc[:1], points[2.0].iloc[:1], color="white", marker="o", markeredgecolor="black")
     rank.set_title("stable rank")
     norm.set_title(r"$\Vert\Delta W\Vert_F$")

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.figures.panels import draw_chance, draw_row, label_once, name_rows, plain_log
-from paper_lib.figures.seeds import counted, draw_band, draw_few, is_few, spread
-from paper_lib.figures.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, named, run_style
+from paper_lib.figures.panels import draw_beside, draw_chance, draw_row, label_once, name_rows, plain_log
+from paper_lib.figures.seeds import draw_few, draw_means, is_few, spread, spread_values
+from paper_lib.figures.styles import NULL, ORANGE, PURPLE, in_order, run_style
+from paper_lib.figures.words import tell
 from paper_lib.summaries import at_end, over_matrices, squared_norm
 from paper_lib.tables import START
 
@@ -49,22 +50,22 @@ def draw_kl_and_norm(
     others = at_end(both[~both["run"].isin(runs)]).groupby("run")[["square", "value"]].mean()
     if len(others):
         grey: dict[str, Any] = {"color": NULL, "marker": ".", "linestyle": "none", "markersize": 4}
-        ax.plot(others["square"], others["value"], label="other runs, at their end", gid=BACKDROP, **grey)
+        draw_beside(ax, others["square"], others["value"], "other runs, at their end", **grey)
     for run in (name for name in runs if name in set(both["run"])):
         rows, style = both[both["run"] == run], run_style(run)
         path = rows.groupby("step")[["square", "value"]].mean()
         look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": "none"}
-        drawn = ax.plot(path["square"], path["value"], label=style.label, markersize=3, **look)[0]
+        ax.plot(path["square"], path["value"], label=style.label, markersize=3, **look)
         end = spread(at_end(rows)).iloc[0]
-        counted(drawn, end["seeds"])
-        ax.plot(path["square"].iloc[-1:], path["value"].iloc[-1:], markersize=6, gid=BACKDROP, **look)
+        tell(ax, style.label, path, interval=end[["low", "high"]], seeds=end["seeds"])
+        ax.plot(path["square"].iloc[-1:], path["value"].iloc[-1:], markersize=6, **look)
         if np.isfinite(end["low"]):
             ends = [end["low"], end["high"]]
-            ax.plot([path["square"].iloc[-1]] * 2, ends, color=style.color, linewidth=1, gid=BACKDROP)
+            ax.plot([path["square"].iloc[-1]] * 2, ends, color=style.color, linewidth=1)
         mu = slopes.loc[slopes["run"] == run, "value"].mean()
         if np.isfinite(mu):
             x = np.geomspace(path["square"].min(), path["square"].max(), 20)
-            ax.plot(x, mu * x / 2, color=style.color, linestyle="--", linewidth=1, gid=BACKDROP)
+            ax.plot(x, mu * x / 2, color=style.color, linestyle="--", linewidth=1)
             label_once(ax, r"½ $\mu\,\Vert\Delta W\Vert_F^2$", color=NULL, linestyle="--")
     plain_log(ax, "xy", subs=(1,))
     ax.set(xlabel=r"$\Vert\Delta W\Vert_F^2$, all matrices", ylabel="KL to the start (nats a token)")
@@ -77,19 +78,19 @@ def draw_curvature(ax: Axes, curvature: pd.DataFrame) -> None:
     black, an update and its own entries in random places (hollow) in the colour of its run.
     """
     rows = curvature[curvature["metric"] == "curvature"]
-    named = [(START, direction, words) for direction, words in OF_START.items()]
+    lines = [(START, direction, words) for direction, words in OF_START.items()]
     for run in in_order(set(rows["run"]) - {START}):
-        named += [(run, name, f"{run_style(run).label}, {words}") for name, words in OF_RUN.items()]
+        lines += [(run, name, f"{run_style(run).label}, {words}") for name, words in OF_RUN.items()]
     there = set(zip(rows["run"], rows["direction"], strict=True))
-    named, seeds = [each for each in named if each[:2] in there], []
-    for height, (run, direction, _) in enumerate(named):
+    lines, seeds = [line for line in lines if line[:2] in there], []
+    for height, (run, direction, words) in enumerate(lines):
         values = rows[(rows["run"] == run) & (rows["direction"] == direction)]
         color, marker = ("black", "D") if run == START else (run_style(run).color, run_style(run).marker)
         fill = "white" if direction == "permuted_update" else color
         look: dict[str, Any] = {"color": color, "marker": marker, "markerfacecolor": fill}
-        seeds.append(draw_row(ax, height, values.set_index("seed")["value"], **look))
+        seeds.append(draw_row(ax, height, words, values.set_index("seed")["value"], **look))
     plain_log(ax, "x", subs=(1,))
-    name_rows(ax, [words for *_, words in named], seeds)
+    name_rows(ax, [words for *_, words in lines], seeds)
     ax.set_xlabel(r"curvature $\mu$ (nats a token per unit$^2$)")
 
 
@@ -109,7 +110,7 @@ def draw_principal_energy(
     shown, seeds = [run for run in runs if run in set(ratio["run"])], []
     for height, run in enumerate(shown):
         style, values = run_style(run), ratio[ratio["run"] == run].set_index("seed")["value"]
-        seeds.append(draw_row(ax, height, values, color=style.color, marker=style.marker))
+        seeds.append(draw_row(ax, height, style.label, values, color=style.color, marker=style.marker))
     draw_chance(ax, 1, axis="x")
     plain_log(ax, "x", subs=(1, 2, 5))
     name_rows(ax, [run_style(run).label for run in shown], seeds)
@@ -136,15 +137,13 @@ def draw_prediction(
         mine = each[[*columns]].mean().to_frame().T if len(each) else each
         look: dict[str, Any] = {"color": color, "linestyle": "none", "marker": style.marker}
         small: dict[str, Any] = {"markersize": 3.5} if run in runs else {"markersize": 2.5, "marker": "."}
-        words = named(style.label) if run in runs else None
-        ax.plot(mine["predicted_density"], mine["update_density"], label=words, **(look | small))
-        if run in runs:
+        ax.plot(mine["predicted_density"], mine["update_density"], **(look | small))
+        if run in runs and len(mine):
             ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 0.8}
             ax.plot(mine["independent_density"], mine["update_density"], **(look | ring))
-            _draw_spread(ax, each, color)
-        if run in runs and len(mine):
+            _draw_spread(ax, each, run)
             label_once(ax, style.label, **look)
-    ax.plot([0, 1], [0, 1], color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP)
+    ax.plot([0, 1], [0, 1], color=NULL, linestyle="--", linewidth=1, zorder=1)
     black: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "none"}
     label_once(ax, "½ ULP, entry by entry", markersize=3.5, **black)
     label_once(ax, "sizes dealt out at random", markerfacecolor="none", markersize=7, **black)
@@ -152,15 +151,15 @@ def draw_prediction(
     ax.set(xlabel="predicted visible density", ylabel="observed visible density")
 
 
-def _draw_spread(ax: Axes, each: pd.DataFrame, color: str) -> None:
+def _draw_spread(ax: Axes, each: pd.DataFrame, run: str) -> None:
     """The interval of the observed density of one run over its seeds, or the seeds where they are two."""
-    x, y = each["predicted_density"], each["update_density"]
-    if len(each) == 0:
-        return
-    point = spread(each.assign(step=0, value=y)).iloc[0]
-    counted(ax.plot([x.mean()] * 2, point[["low", "high"]], color=color, linewidth=1)[0], point["seeds"])
+    x, y, style = each["predicted_density"], each["update_density"], run_style(run)
+    point = spread_values(y).iloc[0]
+    interval = point[["low", "high"]]
+    ax.plot([x.mean()] * 2, interval, color=style.color, linewidth=1)
+    tell(ax, style.label, [(x.mean(), y.mean())], interval=interval, seeds=point["seeds"])
     if is_few(point["seeds"]):
-        draw_few(ax, x, y, color)
+        draw_few(ax, x, y, style.color)
 
 
 def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: float) -> None:
@@ -176,14 +175,9 @@ def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: floa
         if found.empty:
             continue
         found = found.assign(step=found["k"].replace(0, edge))
-        line = spread(found).sort_values("step")
-        drawn = ax.plot(line["step"], line["mean"], color=color, marker=marker, label=words)[0]
-        counted(drawn, line["seeds"].max())
-        draw_band(ax, line["step"], line, color)
-        if is_few(line["seeds"].max()):
-            draw_few(ax, found["step"], found["value"], color)
+        draw_means(ax, found, words, path=True, color=color, marker=marker)
     for value, words, dashes in ((2**-8, "$2^{-8}$", ":"), (eta, r"the paper's $\eta$", "-.")):
-        ax.axvline(value, color=NULL, linestyle=dashes, linewidth=1, gid=BACKDROP)
+        ax.axvline(value, color=NULL, linestyle=dashes, linewidth=1)
         label_once(ax, words, color=NULL, linestyle=dashes)
     ax.set(xscale="log", xlabel=r"tolerance $\eta$ (left edge: 0)", ylabel="update sparsity")
     ax.set(title=run_style(run).label, ylim=(-0.03, 1.03))

@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from paper_lib.figures.panels import draw_nulls, draw_row, label_once, name_rows
-from paper_lib.figures.styles import BACKDROP, NULL, in_order, named, run_style
+from paper_lib.figures.styles import NULL, in_order, run_style
+from paper_lib.figures.words import tell
 from paper_lib.summaries import ATTENTION
 
 _NULLS = {"independent masks": "jaccard_chance", "rounding alone": "jaccard_rounding"}
@@ -41,14 +42,15 @@ def draw_jaccard(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> No
 
     pairs: the table. A run with its own next seed is filled in its colour, two runs of a seed are in black.
     """
-    named, seeds = named_pairs(pairs), []
-    for height, pair in enumerate(named):
+    shown, seeds = named_pairs(pairs), []
+    for height, pair in enumerate(shown):
         same = pair[0] == pair[1]
         style = run_style(pair[0])
         look = {"color": style.color, "marker": style.marker} if same else {"color": "black", "marker": "D"}
-        seeds.append(draw_row(ax, height, pair_values(pairs, pair, "jaccard", modules=modules), **look))
-        _draw_both(ax, height, pairs, pair, modules=modules)
-    name_rows(ax, [_name(pair) for pair in named], seeds)
+        values = pair_values(pairs, pair, "jaccard", modules=modules)
+        seeds.append(draw_row(ax, height, _name(pair), values, **look))
+        _draw_both(ax, height, _name(pair), pairs, pair, modules=modules)
+    name_rows(ax, [_name(pair) for pair in shown], seeds)
     ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
 
 
@@ -62,18 +64,20 @@ def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
     if rows.empty or not rotated:
         ax.set_axis_off()
         ax.text(0.5, 0.5, "no run with rotated heads", ha="center", transform=ax.transAxes, fontsize=8)
+        tell(ax, "no run with rotated heads")
         return
     places = {
         "rotated layers": sorted(rotated),
         "untouched layers": sorted(set(rows["layer"]) - set(rotated)),
     }
     color, seeds = run_style(ROTATED[1]).color, []
-    for height, layers in enumerate(places.values()):
+    names = [f"{place}\n({', '.join(map(str, layers))})" for place, layers in places.items()]
+    for height, (name, layers) in enumerate(zip(names, places.values(), strict=True)):
         which: dict[str, Any] = {"layers": layers, "modules": ATTENTION}
         marker = {"color": color, "marker": "8", "markerfacecolor": "white" if height else color}
-        seeds.append(draw_row(ax, height, pair_values(rows, ROTATED, "jaccard", **which), **marker))
-        _draw_both(ax, height, rows, ROTATED, **which)
-    name_rows(ax, [f"{place}\n({', '.join(map(str, layers))})" for place, layers in places.items()], seeds)
+        seeds.append(draw_row(ax, height, name, pair_values(rows, ROTATED, "jaccard", **which), **marker))
+        _draw_both(ax, height, name, rows, ROTATED, **which)
+    name_rows(ax, names, seeds)
     ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
 
 
@@ -86,14 +90,17 @@ def draw_shared(ax: Axes, pairs: pd.DataFrame, *, runs: Sequence[str], modules: 
         values = pair_values(pairs, pair, "subspace_alignment", modules=modules)
         if len(values):
             look: dict[str, Any] = {"color": color, "linewidth": 2.2, "solid_capstyle": "butt"}
-            whose = words if pair[0] != pair[1] else f"{run_style(pair[0]).label} {words}"
-            ax.plot([1.04, 1.13], [values.mean()] * 2, gid=BACKDROP, label=named(whose), **look)
+            ax.plot([1.04, 1.13], [values.mean()] * 2, **look)
+            whose = run_style(pair[0]).label if pair[0] == pair[1] else ""
+            tell(ax, words, values.mean(), of=whose, aside=True)
             label_once(ax, words, color="black" if pair[0] != pair[1] else NULL, linewidth=2.2)
 
 
-def _draw_both(ax: Axes, height: int, pairs: pd.DataFrame, pair: tuple[str, str], **which: Any) -> None:
+def _draw_both(
+    ax: Axes, height: int, name: str, pairs: pd.DataFrame, pair: tuple[str, str], **which: Any
+) -> None:
     means = {words: pair_values(pairs, pair, metric, **which).mean() for words, metric in _NULLS.items()}
-    draw_nulls(ax, height, means)
+    draw_nulls(ax, height, name, means)
 
 
 def _name(pair: tuple[str, str]) -> str:

@@ -9,18 +9,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import ArrayLike
 
 from paper_lib.figures.seeds import (
-    count_of,
-    counted,
     draw_band,
     draw_few,
+    draw_means,
     is_few,
     say_number,
     say_seeds,
     spread,
+    spread_values,
+    tell_means,
 )
-from paper_lib.figures.styles import BACKDROP, NULL, in_order, named, run_style
+from paper_lib.figures.styles import NULL, in_order, run_style
+from paper_lib.figures.words import plain, tell, told
 from paper_lib.summaries import Untested, log_ratio, over_matrices, over_seeds
 
 # --- One row a comparison: the seeds, their mean, its interval, and nulls below, for several figures.
@@ -28,25 +31,28 @@ from paper_lib.summaries import Untested, log_ratio, over_matrices, over_seeds
 _ABOVE, _BELOW = -0.28, 0.3  # of a row's height: where seeds and nulls stand
 
 
-def draw_row(ax: Axes, height: float, values: pd.Series, **look: Any) -> int:
+def draw_row(ax: Axes, height: float, name: str, values: pd.Series, **look: Any) -> int:
     """A marker at the mean of `values`, one a seed, a bar for its interval, dots for the seeds above it;
-    returns the number of seeds."""
-    point = spread(pd.DataFrame({"run": "", "step": 0, "value": values})).iloc[0]
+    returns the number of seeds. name: of the row."""
+    line = spread_values(values)
+    point = line.iloc[0]
     if np.isfinite(point["low"]):
         ends = [point["low"], point["high"]]
         ax.plot(ends, [height] * 2, color=look["color"], linewidth=1.2)
-    counted(ax.plot(point["mean"], height, markersize=5, **look)[0], point["seeds"])
+    ax.plot(point["mean"], height, markersize=5, **look)
     if point["seeds"] > 1:
         draw_few(ax, values.dropna(), [height + _ABOVE] * int(point["seeds"]), look["color"])
+    tell_means(ax, name, line)
     return int(point["seeds"])
 
 
-def draw_nulls(ax: Axes, height: float, nulls: Mapping[str, float]) -> None:
+def draw_nulls(ax: Axes, height: float, name: str, nulls: Mapping[str, float]) -> None:
     """Grey marks just below a row, one a null, by the words of the legend; a first "x", then "|"."""
     for (words, value), marker in zip(nulls.items(), ("x", "|", "+"), strict=False):
         look: dict[str, Any] = {"color": NULL, "marker": marker, "linestyle": "none", "markersize": 6}
-        ax.plot(value, height + _BELOW, gid=BACKDROP, label=named(words), **look)
+        ax.plot(value, height + _BELOW, **look)
         label_once(ax, words, **look)
+        tell(ax, words, value, of=name, aside=True)
 
 
 def name_rows(ax: Axes, names: Sequence[str], seeds: Sequence[int]) -> None:
@@ -74,13 +80,15 @@ def draw_ratios(
     """
     opd, style = path("opd")[list(seeds)], run_style("opd")
     _draw_noise(ax, path, opd)
-    ax.axhline(1, color=style.color, linewidth=1.4, zorder=1.5, label=named(style.label))
+    ax.axhline(1, color=style.color, linewidth=1.4, zorder=1.5)
+    tell(ax, style.label, 1)
     for number, run in enumerate(runs):
         ratios, look = _over(path(run), opd), _look(run)
-        line, place = spread(ratios), 1.04 + 0.03 * number
+        line, place = _geometric(ratios), 1.04 + 0.03 * number
         sparse: dict[str, Any] = {"markevery": (number % 3, 3), "linewidth": 1.1}  # so that all show
-        counted(ax.plot(line["step"], np.exp(line["mean"]), **sparse, **look)[0], line["seeds"].max())
-        low, mean, high = np.exp(line[["low", "mean", "high"]].iloc[-1])
+        ax.plot(line["step"], line["mean"], **sparse, **look)
+        tell_means(ax, look["label"], line)
+        low, mean, high = line[["low", "mean", "high"]].iloc[-1]
         ax.plot([place], [mean], **(look | {"label": None, "linestyle": "none", "markersize": 4.5}))
         ax.plot([place, place], [low, high], color=look["color"], linewidth=1)
         if is_few(line["seeds"].max()):
@@ -95,17 +103,23 @@ def _over(path: pd.DataFrame, opd: pd.DataFrame) -> pd.DataFrame:
     return logs.melt("step", var_name="seed").assign(run="")
 
 
+def _geometric(logs: pd.DataFrame) -> pd.DataFrame:
+    """`spread` of rows of logarithms, with the mean and its interval as ratios."""
+    line = spread(logs)
+    line[["low", "mean", "high"]] = np.exp(line[["low", "mean", "high"]])
+    return line
+
+
 def _draw_noise(ax: Axes, path: Callable[[str], pd.DataFrame], opd: pd.DataFrame) -> None:
     try:
-        line = spread(_over(path(_NOISE), opd))
+        line = _geometric(_over(path(_NOISE), opd))
     except Untested:
         return
-    line[["low", "mean", "high"]] = np.exp(line[["low", "mean", "high"]])
-    words = run_style(_NOISE).label
     look: dict[str, Any] = {"color": NULL, "linestyle": "--", "linewidth": 1}
-    ax.plot(line["step"], line["mean"], gid=BACKDROP, label=named(words), **look)
+    ax.plot(line["step"], line["mean"], **look)
     draw_band(ax, line["step"], line, NULL)
-    label_once(ax, words, **look)
+    label_once(ax, run_style(_NOISE).label, **look)
+    tell(ax, run_style(_NOISE).label, line["mean"], aside=True)
 
 
 def _look(run: str) -> dict[str, Any]:
@@ -127,7 +141,6 @@ _NULL_LABELS = {  # in the order drawn and told
     "adam_walk": "Adam on noise alone",
 }
 _NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "s", "v", "^"), strict=True))
-_DOTTED = 25  # steps at most at which two seeds are dots: more would hide the line
 _BELOW = 0.3  # of a line's height, where its nulls stand: on top of the run nobody would see either
 
 
@@ -153,30 +166,21 @@ def draw_trajectory(
     if against not in ("progress", "step"):
         raise ValueError(f"against is {against!r}, expected 'progress' or 'step'")
     values = over_matrices(table, metric, k=k, modules=modules)
-    lines = spread(values)
-    last = lines.groupby("run")["step"].max()
-    names = in_order(lines["run"]) if runs is None else list(runs)
+    names = in_order(values["run"]) if runs is None else list(runs)
     nulls = None
     if null is not None:
         nulls = over_seeds(over_matrices(null, metric, k=k, modules=modules, sizes=table))
     for name in names:
-        line = _of_run(lines, name, metric).sort_values("step")
-        style = run_style(name)
-        unit = last[name] if against == "progress" else 1
+        mine, style = _of_run(values, name, metric), run_style(name)
+        unit = mine["step"].max() if against == "progress" else 1
         look: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-        drawn = ax.plot(line["step"] / unit, scale * line["mean"], label=style.label, **look)[0]
-        counted(drawn, line["seeds"].max())
-        draw_band(ax, line["step"] / unit, line, style.color, scale=scale)
-        if is_few(line["seeds"].max()):
-            some = line["step"].iloc[:: 1 + len(line) // _DOTTED]
-            seeds = values[(values["run"] == name) & values["step"].isin(some)]
-            draw_few(ax, seeds["step"] / unit, scale * seeds["value"], style.color)
+        draw_means(ax, mine, style.label, scale=scale, unit=unit, **look)
         if nulls is not None:
             for kind, walk in nulls[nulls["run"] == name].groupby("null"):
                 walk = walk.sort_values("step")
-                thin: dict[str, Any] = {"color": style.color, "linewidth": 1, "gid": BACKDROP}
-                thin |= {"linestyle": null_dashes(str(kind)), "label": null_name(str(kind), name)}
-                ax.plot(walk["step"] / unit, scale * walk["mean"], **thin)
+                thin: dict[str, Any] = {"linestyle": null_dashes(str(kind)), "linewidth": 1}
+                ax.plot(walk["step"] / unit, scale * walk["mean"], color=style.color, **thin)
+                tell(ax, null_look(str(kind))[0], scale * walk["mean"], of=style.label, aside=True)
     for kind in [] if nulls is None else nulls["null"].unique():
         label_once(ax, null_look(kind)[0], color=NULL, linestyle=null_dashes(kind))
     ax.set_xlabel("training progress" if against == "progress" else "step")
@@ -198,7 +202,8 @@ def draw_points(
     names = in_order(summary["run"]) if runs is None else list(runs)
     means = spread(summary)
     for row, name in enumerate(names):
-        point, style = _of_run(means, name, "value").iloc[0], run_style(name)
+        line, style = _of_run(means, name, "value"), run_style(name)
+        point = line.iloc[0]
         seeds = scale * summary.loc[summary["run"] == name, "value"]
         if point["seeds"] > 1:
             ring: dict[str, Any] = {
@@ -211,21 +216,19 @@ def draw_points(
             ax.scatter(seeds, np.full(len(seeds), row), **ring)
         if np.isfinite(point["low"]):
             ax.plot(scale * point[["low", "high"]], [row, row], color=style.color, linewidth=1.2)
-        mean = ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)[0]
-        counted(mean, point["seeds"])
+        ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)
+        tell_means(ax, style.label, line, scale=scale)
         if nulls is not None:
             mine = nulls[nulls["run"] == name]
             for kind in sorted(mine["null"].unique(), key=_null_place):
-                group = mine[mine["null"] == kind]
+                value = scale * mine.loc[mine["null"] == kind, "value"].mean()
                 label, look = null_look(str(kind))
-                words = named(label)
-                ax.plot(scale * group["value"].mean(), row + _BELOW, gid=BACKDROP, label=words, **look)
+                ax.plot(value, row + _BELOW, **look)
                 label_once(ax, label, **look)
+                tell(ax, label, value, of=style.label, aside=True)
     numbers = [means.loc[means["run"] == name, "seeds"].max() for name in names]
-    few = [f" (n = {n:.0f})" if n < max(numbers) else "" for n in numbers]
-    ax.set_yticks(range(len(names)), [run_style(name).label + n for name, n in zip(names, few, strict=True)])
+    name_rows(ax, [run_style(name).label for name in names], numbers)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(visible=False, axis="y")
 
 
 def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: str = "y") -> None:
@@ -233,8 +236,15 @@ def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: str = "y
     if axis not in ("x", "y"):
         raise ValueError(f"axis is {axis!r}, expected 'x' or 'y'")
     line = ax.axhline if axis == "y" else ax.axvline
-    line(value, color=NULL, linestyle="--", linewidth=1, zorder=1, gid=BACKDROP, label=named(label))
+    line(value, color=NULL, linestyle="--", linewidth=1, zorder=1)
     label_once(ax, label, color=NULL, linestyle="--")
+    tell(ax, label, value, aside=True)
+
+
+def draw_beside(ax: Axes, x: ArrayLike, y: ArrayLike, label: str, **look: Any) -> None:
+    """A line or marks that are named in the legend and drawn for comparison: alone they make no figure."""
+    ax.plot(x, y, label=label, **look)
+    tell(ax, label, np.column_stack([x, y]), aside=True)
 
 
 def plain_log(ax: Axes, axes: str = "y", *, subs: Sequence[float] = (1, 2, 5)) -> None:
@@ -261,8 +271,9 @@ def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True, of: str = 
     for ax in fig.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(str(label), handle)
-            of_label.setdefault(str(label), []).extend([n] if (n := count_of(handle)) else [])
-    counts = [n for ax in fig.axes for artist in ax.lines if (n := count_of(artist))]
+            means = [series.seeds for series in told(ax) if series.seeds and series.name == plain(label)]
+            of_label.setdefault(str(label), []).extend(means)
+    counts = [series.seeds for ax in fig.axes for series in told(ax) if series.seeds]
     few = {label: say_number(ns) for label, ns in of_label.items() if ns and min(ns) < max(counts)}
     labels = [f"{label} ({few[label]})" if label in few and seeds else label for label in entries]
     title = (f"{of}: " if of else "") + say_seeds(counts) if counts and seeds else None
@@ -284,11 +295,6 @@ def null_look(null: str) -> tuple[str, dict[str, Any]]:
 
 def _null_place(null: str) -> int:
     return [*_NULL_LABELS, null].index(null)
-
-
-def null_name(null: str, run: str) -> str:
-    """The hidden label of a null of one run."""
-    return named(f"{null_look(null)[0]} of {run_style(run).label}")
 
 
 def label_once(ax: Axes, label: str, **look: Any) -> None:

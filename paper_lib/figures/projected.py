@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.figures.panels import draw_chance, draw_row, label_once, name_rows
-from paper_lib.figures.seeds import counted, draw_band, draw_few, is_few, spread
-from paper_lib.figures.styles import NULL, in_order, run_style
+from paper_lib.figures.panels import draw_chance, draw_row, name_rows
+from paper_lib.figures.seeds import draw_band, draw_few, is_few, spread, tell_means
+from paper_lib.figures.styles import in_order, run_style
 from paper_lib.study.config import Profile
 
 # --- What the figures of projected training and of the ledger draw: accuracies with their errors, a
@@ -60,8 +60,8 @@ def draw_accuracy(ax: Axes, curves: pd.DataFrame, *, runs: Sequence[str], since:
         line, end = line[line["step"] >= since], line[line["step"] == last]
         look: dict[str, Any] = {"color": style.color, "marker": style.marker}
         x = line["step"] / last
-        drawn = ax.plot(x, line["mean"], label=style.label, linestyle=style.linestyle, **look)[0]
-        counted(drawn, end["seeds"].item())
+        ax.plot(x, line["mean"], label=style.label, linestyle=style.linestyle, **look)
+        tell_means(ax, style.label, line)
         if number == 0:
             draw_band(ax, x, line, style.color)
         else:
@@ -80,10 +80,9 @@ def draw_scores(ax: Axes, curves: pd.DataFrame, task: str, *, runs: Sequence[str
         style, row = run_style(run), found.loc[[run]]
         fill = "white" if style.linestyle == ":" else style.color
         look: dict[str, Any] = {"color": style.color, "marker": style.marker, "markerfacecolor": fill}
-        bar = ax.errorbar(
-            [number], row["mean"], _reach(row), label=style.label, linestyle="", markersize=4.5, **look
-        )
-        counted(bar.lines[0], row["seeds"].item())
+        look |= {"label": style.label, "linestyle": "", "markersize": 4.5}
+        ax.errorbar([number], row["mean"], _reach(row), **look)
+        tell_means(ax, style.label, row)
         if is_few(row["seeds"].item()):
             values = seeds.loc[seeds["run"] == run, "mean"]
             draw_few(ax, [number + 0.3] * len(values), values, style.color)
@@ -153,12 +152,11 @@ def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
         look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": style.linestyle}
         means = spread(group.assign(step=group[along], value=group["change"], run="")).sort_values("step")
         error = group.groupby(along)["error"].apply(lambda e: np.sqrt((e**2).sum()) / len(e)).to_numpy()
-        down = (means["mean"] - means["low"]).fillna(pd.Series(error, means.index))
-        up = (means["high"] - means["mean"]).fillna(pd.Series(error, means.index))
-        bars = ax.errorbar(
-            means["step"] + shift, means["mean"], [down, up], label=style.label, elinewidth=0.8, **look
-        )
-        counted(bars.lines[0], means["seeds"].max())
+        means["low"] = means["low"].fillna(means["mean"] - error)
+        means["high"] = means["high"].fillna(means["mean"] + error)
+        look |= {"label": style.label, "elinewidth": 0.8}
+        ax.errorbar(means["step"] + shift, means["mean"], _reach(means), **look)
+        tell_means(ax, style.label, means)
         if is_few(means["seeds"].max()):
             draw_few(ax, group[along] + shift, group["change"], style.color)
     draw_chance(ax, 0, "free training")
@@ -176,17 +174,17 @@ def draw_share_inside(ax: Axes, profile: Profile, curves: pd.DataFrame) -> None:
     runs = projected_runs(profile).set_index("run")
     runs = runs[runs["usual_K"] & runs["usual_at"] & runs["basis"].isin(["early", "random"])]
     rows = curves[(curves["metric"] == "share_inside") & curves["run"].isin(runs.index)]
-    shown, seeds = in_order(rows["run"]), []
-    for height, run in enumerate(shown):
+    names = {
+        run: f"{run_style(runs['parent'][run]).label}, {runs['constrain'][run]}"
+        + (", random V" if runs["basis"][run] == "random" else "")
+        for run in in_order(rows["run"])
+    }
+    seeds = []
+    for height, run in enumerate(names):
         values = rows[rows["run"] == run].groupby("seed")["value"].mean()
         style = run_style(run)
-        seeds.append(draw_row(ax, height, values, color=style.color, marker=style.marker))
-    names = [
-        f"{run_style(runs['parent'][run]).label}, {runs['constrain'][run]}"
-        + (", random V" if runs["basis"][run] == "random" else "")
-        for run in shown
-    ]
-    name_rows(ax, names, seeds)
-    ax.axvline(1, color=NULL, linestyle="--", linewidth=1, zorder=1)
-    label_once(ax, "confined to V", color=NULL, linestyle="--")
+        look = {"color": style.color, "marker": style.marker}
+        seeds.append(draw_row(ax, height, names[run], values, **look))
+    name_rows(ax, list(names.values()), seeds)
+    draw_chance(ax, 1, "confined to V", axis="x")
     ax.set(xlabel="share of the step inside V", xlim=(0, 1.05))

@@ -9,9 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from paper_lib.figures.panels import label_once, null_dashes, null_look, null_name, plain_log
-from paper_lib.figures.seeds import counted, draw_band, draw_few, is_few, spread
-from paper_lib.figures.styles import BACKDROP, NULL, run_style
+from paper_lib.figures.panels import label_once, null_dashes, null_look, plain_log
+from paper_lib.figures.seeds import draw_means
+from paper_lib.figures.styles import NULL, run_style
+from paper_lib.figures.words import tell
 
 # --- What the figures of rotation draw: principal angles by index and layer, paths on their components.
 
@@ -44,15 +45,10 @@ def draw_layers(ax: Axes, table: pd.DataFrame, metric: str, *, runs: Sequence[st
 
 def _draw_lines(ax: Axes, rows: pd.DataFrame, runs: Sequence[str], scale: float) -> None:
     for run in runs:
-        mine, color = rows[rows["run"] == run], run_style(run).color
-        line = spread(mine)
-        if line.empty:
+        mine, style = rows[rows["run"] == run], run_style(run)
+        if mine.empty:
             raise ValueError(f"nothing of run {run!r} here; there are {sorted(rows['run'].unique())}")
-        drawn = ax.plot(line["step"], scale * line["mean"], **_look(run, walk=False))[0]
-        counted(drawn, line["seeds"].max())
-        draw_band(ax, line["step"], line, color, scale=scale)
-        if is_few(line["seeds"].max()):
-            draw_few(ax, mine["step"], scale * mine["value"], color)
+        draw_means(ax, mine, style.label, scale=scale, **_look(run))
 
 
 def draw_paths(
@@ -81,8 +77,12 @@ def draw_paths(
             if path.empty:
                 raise ValueError(f"no {metric} of run {run!r}, seed {seed}")
             x, y = (path[k] / (path[1].std() if own else 1) for k in (1, 2))
-            look = _look(run, walk=dotted)
-            ax.plot(x, y, **look)
+            if dotted:
+                ax.plot(x, y, color=style.color, linestyle=null_dashes("random_walk"))
+                tell(ax, null_look("random_walk")[0], np.column_stack([x, y]), of=style.label, aside=True)
+            else:
+                ax.plot(x, y, label=style.label, **_look(run))
+                tell(ax, style.label, np.column_stack([x, y]))
             ax.plot(x.iloc[0], y.iloc[0], "o", color=style.color, markerfacecolor="white", markersize=6)
     if null is not None:
         label_once(ax, null_look("random_walk")[0], color=NULL, linestyle=":")
@@ -105,21 +105,18 @@ def draw_explained_variance(
     _draw_lines(ax, shares.rename(columns={"k": "step"}), runs, 1.0)
     walks = nulls[(nulls["metric"] == "explained_variance_ratio") & nulls["null"].isin(WALKS)]
     for (null, run), rows in walks[walks["run"].isin(runs)].groupby(["null", "run"]):
-        share = rows.groupby("k")["value"].mean()
-        ax.plot(share.index, share, **_look(str(run), walk=True, null=str(null)))
-        label_once(ax, null_look(str(null))[0], color=NULL, linestyle=null_dashes(str(null)))
+        share, style = rows.groupby("k")["value"].mean(), run_style(str(run))
+        label, dashes = null_look(str(null))[0], null_dashes(str(null))
+        ax.plot(share.index, share, color=style.color, linestyle=dashes)
+        label_once(ax, label, color=NULL, linestyle=dashes)
+        tell(ax, label, share, of=style.label, aside=True)
     ax.set(xlabel="component $k$", ylabel="share of variance")
     ax.set_xticks(sorted(shares["k"].unique()))
 
 
-def _look(run: str, *, walk: bool, null: str = "random_walk") -> dict[str, Any]:
-    """Of a run's own line, or of its random walk's, which makes no figure and has no entry in a legend."""
+def _look(run: str) -> dict[str, Any]:
     style = run_style(run)
-    if walk:
-        words = null_name(null, run)
-        return {"color": style.color, "linestyle": null_dashes(null), "gid": BACKDROP, "label": words}
-    look = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-    return look | {"label": style.label}
+    return {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
 
 
 Draw = Callable[[float], None]  # draws a share of training, from 0 to 1
@@ -152,11 +149,11 @@ def animate_paths(
     for run, path in paths.items():
         style = run_style(run)
         passed = ax.plot([], [], linestyle="none", marker=style.marker, markersize=4, color=style.color)[0]
-        look: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-        trace = ax.plot([], [], label=style.label, markevery=[], **look)[0]  # the legend's entry has a marker
+        trace = ax.plot([], [], label=style.label, markevery=[], **_look(run))[0]  # the legend has a marker
         head = ax.plot([], [], linestyle="none", marker=style.marker, markersize=8, color=style.color)[0]
         ax.plot(*path[0, 1:], "o", color=style.color, markerfacecolor="white", markersize=6)
         traces[run] = (passed, trace, head)
+        tell(ax, style.label, path[:, 1:])
     _fix_axes(ax, np.concatenate([path[:, 1:] for path in paths.values()]))
 
     def draw(progress: float) -> None:

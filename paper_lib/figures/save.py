@@ -10,20 +10,13 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
 import seaborn as sns
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import Collection, PathCollection
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from PIL import Image
 
 from paper_lib import __version__
 from paper_lib.errors import CompanionError, require
-from paper_lib.figures.styles import BACKDROP
-from paper_lib.figures.words import alt_text
+from paper_lib.figures.words import alt_text, told
 from paper_lib.files import sha256, write_bytes, write_json
 from paper_lib.tables import library_versions, table_metadata
 
@@ -48,7 +41,7 @@ def save_figure(
     inputs: the files it was drawn from; the JSON gives each its SHA-256 and, for tables, rows and metadata.
     caption: what is shown; with the numbers drawn it becomes the alt text, which all three files carry. The
     same figure from the same tables gives the same bytes. Raises CompanionError, and writes nothing, for a
-    missing input or caption and where a panel shows nothing finite.
+    missing input or caption and where nothing finite was told of a panel (`words.tell`).
     """
     refuse_empty(fig, name)
     alt = described(fig, name, caption)
@@ -125,42 +118,19 @@ def provenance(path: Path) -> dict[str, Any]:
 
 
 def refuse_empty(fig: Figure, name: str) -> None:
-    """Raise CompanionError for a figure without a panel, and where a panel shows nothing finite."""
-    panels = [ax for ax in fig.axes if ax.get_visible() and ax.axison]
-    drawn_without_axes = [ax for ax in fig.axes if not ax.axison and _shows_something(ax)]
-    if not panels and not drawn_without_axes:
+    """Raise CompanionError for a figure without a panel, and where nothing finite was told of a panel but
+    what is drawn aside; panels without axes may stay blank."""
+    panels = [ax for ax in fig.axes if ax.get_visible() and ax.get_label() != "<colorbar>"]
+    panels = [ax for ax in panels if ax.axison or told(ax)]
+    if not panels:
         raise CompanionError(f"figure {name} is empty: it has no panel with anything in it")
     for number, ax in enumerate(panels, 1):
-        if not _shows_something(ax):
+        if all(series.aside or series.empty for series in told(ax)):
             title = f" ({ax.get_title()})" if ax.get_title() else ""
             raise CompanionError(
-                f"figure {name} is empty in panel {number} of {len(panels)}{title}: nothing finite "
-                "was drawn; were its runs trained and extracted?"
+                f"figure {name} is empty in panel {number} of {len(panels)}{title}: nothing finite was drawn "
+                "(were its runs trained and extracted?), or what was drawn was not told; see `words.tell`"
             )
-
-
-def _shows_something(ax: Axes) -> bool:
-    drawn = [*ax.lines, *ax.collections, *ax.patches, *ax.images, *ax.tables]
-    if not ax.axison:
-        drawn += ax.texts
-    return any(artist.get_gid() != BACKDROP and _is_finite(artist) for artist in drawn)
-
-
-def _is_finite(artist: Artist) -> bool:
-    """Whether at least one point of what the artist shows has finite coordinates, or a finite value."""
-    if isinstance(artist, Line2D):
-        points = [artist.get_xydata()]
-    elif isinstance(artist, PathCollection):
-        points = [np.ma.filled(artist.get_offsets(), np.nan)]
-    elif isinstance(artist, Collection):
-        points = [path.vertices for path in artist.get_paths()]
-    elif isinstance(artist, Patch):
-        points = [artist.get_patch_transform().transform(artist.get_path().vertices)]
-    elif isinstance(artist, AxesImage):
-        return bool(np.isfinite(np.ma.filled(np.ma.asarray(artist.get_array(), dtype=float), np.nan)).any())
-    else:
-        return True
-    return any(np.isfinite(np.asarray(each, dtype=float)).all(axis=-1).any() for each in points)
 
 
 LONGEST = 10.0  # seconds: nobody should have to wait for the end of a picture, or to stop it

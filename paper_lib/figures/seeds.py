@@ -5,16 +5,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import Container
 
-from paper_lib.figures.styles import BACKDROP
+from paper_lib.figures.words import tell
 from paper_lib.summaries import over_seeds
 
 LEVEL = 0.95
 ENOUGH = 3  # seeds that make an interval; two would give one of twelve times their distance
-_COUNTED = "seeds-"  # gid of an artist that stands for a mean over so many
+_DOTTED = 25  # steps at most at which two seeds are dots: more would hide the line
 
 
 def spread(summary: pd.DataFrame) -> pd.DataFrame:
@@ -24,16 +22,21 @@ def spread(summary: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
+def spread_values(values: pd.Series) -> pd.DataFrame:
+    """`spread` of one value a seed: one row."""
+    return spread(pd.DataFrame({"run": "", "step": 0, "value": values}))
+
+
 def draw_band(ax: Axes, x: pd.Series, line: pd.DataFrame, color: str, *, scale: float = 1.0) -> None:
     """Shade from low to high of rows of `spread` where there are any, at x."""
     if line["low"].notna().any():
         band = (scale * line["low"], scale * line["high"])
-        ax.fill_between(x, *band, color=color, alpha=0.15, linewidth=0, gid=BACKDROP)
+        ax.fill_between(x, *band, color=color, alpha=0.15, linewidth=0)
 
 
 def draw_few(ax: Axes, x: Iterable[float], y: Iterable[float], color: str) -> None:
     """Small dots: the seeds themselves, for two of which there is no interval. One is its own mean."""
-    look: dict[str, Any] = {"color": color, "s": 5, "linewidths": 0, "alpha": 0.6, "gid": BACKDROP}
+    look: dict[str, Any] = {"color": color, "s": 5, "linewidths": 0, "alpha": 0.6}
     ax.scatter(list(x), list(y), **look)
 
 
@@ -42,15 +45,39 @@ def is_few(seeds: float) -> bool:
     return 1 < seeds < ENOUGH
 
 
-def counted(artist: Artist, seeds: float) -> None:
-    """Note on an artist that it stands for a mean over so many seeds."""
-    artist.set_gid(f"{_COUNTED}{int(seeds)}")
+def draw_means(
+    ax: Axes,
+    values: pd.DataFrame,
+    name: str,
+    *,
+    scale: float = 1.0,
+    unit: float = 1.0,
+    path: bool = False,
+    **look: Any,
+) -> None:
+    """Draw and tell one run's means over its seeds along x = step / unit, with the band of their interval, or
+    two seeds as dots.
+
+    values: rows of run, step, seed, value. name: of the legend. scale: factor on the values. path: tell x
+    too. look: the line's, of which the colour is also the band's.
+    """
+    line = spread(values).sort_values("step")
+    ax.plot(line["step"] / unit, scale * line["mean"], label=name, **look)
+    draw_band(ax, line["step"] / unit, line, look["color"], scale=scale)
+    if is_few(line["seeds"].max()):
+        dots = values[values["step"].isin(line["step"].iloc[:: 1 + len(line) // _DOTTED])]
+        draw_few(ax, dots["step"] / unit, scale * dots["value"], look["color"])
+    tell_means(ax, name, line, scale=scale, path=path)
 
 
-def count_of(artist: Artist | Container) -> int | None:
-    """What `counted` noted, on the first of a container such as error bars; None for any other artist."""
-    gid = (artist[0] if isinstance(artist, Container) else artist).get_gid() or ""
-    return int(gid.removeprefix(_COUNTED)) if gid.startswith(_COUNTED) else None
+def tell_means(
+    ax: Axes, name: str, line: pd.DataFrame, *, of: str = "", scale: float = 1.0, path: bool = False
+) -> None:
+    """Tell rows of `spread` as a series: the means (path: with their steps), the interval of the last, how
+    many seeds."""
+    means, interval = scale * line["mean"], scale * line[["low", "high"]].iloc[-1]
+    values = np.column_stack([line["step"], means]) if path else means
+    tell(ax, name, values, of=of, interval=interval, seeds=line["seeds"].max())
 
 
 def say_number(counts: Iterable[int]) -> str:

@@ -14,8 +14,6 @@ SFT, OPD, RLVR, NULL = "#D55E00", "#0072B2", "#009E73", "#6E6E6E"
 ORANGE, SKY, PURPLE, RED = "#E69F00", "#56B4E9", "#CC79A7", "#882255"
 _MIX_COLORS = ("#A3B82A", "#7FA8E0", "#1A0F52")  # from α = 0.01 to 0.75
 _MIX_MARKERS = "dP*pX<>h"  # from α = 1 to 0.01, one a halving
-BACKDROP = "backdrop"  # gid of what is drawn for comparison (chance, nulls): alone it makes no figure
-_HIDDEN = "_named "  # begins the label of what has a name but no entry of its own in the legend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,16 +24,6 @@ class Style:
     color: str
     linestyle: str = "-"
     marker: str = "o"
-
-
-def named(words: str) -> str:
-    """The label of an artist that the alt text calls `words`, and that has no entry in any legend."""
-    return _HIDDEN + words
-
-
-def hidden_name(label: str) -> str:
-    """The words that `named` made a label of; empty for any other label."""
-    return label.removeprefix(_HIDDEN) if label.startswith(_HIDDEN) else ""
 
 
 def blend(start: str, end: str, share: float) -> str:

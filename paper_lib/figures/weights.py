@@ -11,10 +11,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from paper_lib.figures.panels import draw_chance, draw_points, label_once, null_look, null_name
-from paper_lib.figures.seeds import ENOUGH, counted, draw_few, is_few, spread
-from paper_lib.figures.styles import BACKDROP, NULL, ORANGE, PURPLE, in_order, named, run_style
-from paper_lib.figures.words import number
+from paper_lib.figures.panels import draw_chance, draw_points, label_once, null_look
+from paper_lib.figures.seeds import ENOUGH, draw_few, is_few, spread
+from paper_lib.figures.styles import NULL, ORANGE, PURPLE, in_order, run_style
+from paper_lib.figures.words import number, tell
 from paper_lib.geometry.sparsity import overlap_bounds
 from paper_lib.summaries import at_end, over_matrices, overlap_range
 
@@ -31,8 +31,8 @@ def draw_paper(ax: Axes, values: Mapping[str, float | tuple[float, float]], *, r
     look: dict[str, Any] = {"color": "black", "marker": "D", "markerfacecolor": "none", "linewidth": 0.8}
     for run, value in values.items():
         points = sorted({*value} if isinstance(value, tuple) else {value})
-        row = [runs.index(run)] * len(points)
-        ax.plot(points, row, markersize=4, gid=BACKDROP, label=named("paper"), **look)
+        ax.plot(points, [runs.index(run)] * len(points), markersize=4, **look)
+        tell(ax, "paper", points, of=run_style(run).label, aside=True)
     label_once(ax, "paper, 8B", **(look | {"linestyle": "none"}))
 
 
@@ -43,7 +43,7 @@ def draw_reach(ax: Axes, ranges: pd.DataFrame, *, runs: Sequence[str]) -> None:
     """
     for row, run in enumerate(runs):
         low, high = ranges.loc[ranges["run"] == run, ["low", "high"]].mean()
-        ax.barh(row, high - low, left=low, height=0.62, color=_REACH, linewidth=0, zorder=0, gid=BACKDROP)
+        ax.barh(row, high - low, left=low, height=0.62, color=_REACH, linewidth=0, zorder=0)
     label_once(ax, "within reach", color=_REACH, linewidth=6)
 
 
@@ -65,8 +65,9 @@ def draw_mask(ax: Axes, masks: pd.DataFrame, run: str, *, window: int, of: str =
             label_once(ax, label, color=color, marker="s", linestyle="none", markersize=5)
     picture = rows.assign(shade=shade).pivot(index="row", columns="column", values="shade").to_numpy()
     look: dict[str, Any] = {"vmin": 0, "vmax": len(colors) - 1, "interpolation": "nearest"}
-    what = "changed visibly" if of == "update" else "principal, small or both"
-    ax.imshow(picture, cmap=ListedColormap(colors), label=named(what), **look)
+    ax.imshow(picture, cmap=ListedColormap(colors), **look)
+    what = "changed visibly" if of == "update" else "are principal, small or both"
+    tell(ax, f"share of {' × '.join(map(str, picture.shape))} entries that {what}:", (picture > 0).mean())
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(visible=False)
@@ -110,7 +111,7 @@ def draw_reach_curve(ax: Axes, *, alpha: float) -> None:
     """Shade the overlaps that any α-mask can reach at each update density."""
     density = np.linspace(0.005, 1, 400)
     low, high = np.array([overlap_bounds(alpha, d) for d in density]).T
-    ax.fill_between(density, low, high, color=_REACH, linewidth=0, zorder=0, gid=BACKDROP)
+    ax.fill_between(density, low, high, color=_REACH, linewidth=0, zorder=0)
     label_once(ax, "within reach", color=_REACH, linewidth=6)
 
 
@@ -138,29 +139,28 @@ def draw_plane(
             raise ValueError(f"no {y} of run {run!r}; there are {sorted(frame['run'].unique())}")
         line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
         line |= {"linewidth": width, "markevery": [-1], "markersize": 6}
-        counted(ax.plot(path[x], path[y], label=style.label, **line)[0], _draw_end(ax, frame, run, x, y))
+        ax.plot(path[x], path[y], label=style.label, **line)
+        end = _draw_end(ax, frame, run, x, y)
+        tell(ax, style.label, path, interval=end[["low", "high"]], seeds=end["seeds"])
     if nulls is not None:
-        for (null, _), points in nulls.groupby(["null", "run"]):
-            label, look = null_look(str(null))
-            where, words = (
-                (points[x].mean(), points[y].mean()),
-                null_name(str(null), str(points["run"].iloc[0])),
-            )
-            ax.plot(*where, gid=BACKDROP, label=words, **look)
+        for (null, of), points in nulls.groupby(["null", "run"]):
+            (label, look), point = null_look(str(null)), points[[x, y]].mean()
+            ax.plot(*point, **look)
             label_once(ax, label, **look)
+            tell(ax, label, [point], of=run_style(str(of)).label, aside=True)
 
 
-def _draw_end(ax: Axes, frame: pd.DataFrame, run: str, x: str, y: str) -> int:
-    """A cross of both intervals at a run's end, or its seeds where they are two; returns their number."""
+def _draw_end(ax: Axes, frame: pd.DataFrame, run: str, x: str, y: str) -> pd.Series:
+    """A cross of both intervals at a run's end, or its seeds where they are two; returns y's `spread`."""
     ends, color = at_end(frame[frame["run"] == run]), run_style(run).color
     across, up = (spread(ends.assign(value=ends[name])).iloc[0] for name in (x, y))
     if is_few(up["seeds"]):
         draw_few(ax, ends[x], ends[y], color)
     if up["seeds"] >= ENOUGH:
-        thin: dict[str, Any] = {"color": color, "linewidth": 1, "gid": BACKDROP}
+        thin: dict[str, Any] = {"color": color, "linewidth": 1}
         ax.plot(across[["low", "high"]], [up["mean"]] * 2, **thin)
         ax.plot([across["mean"]] * 2, up[["low", "high"]], **thin)
-    return int(up["seeds"])
+    return up
 
 
 # --- Whole masks as local density: how full each block of a matrix is, and each of its rows and columns.
@@ -207,17 +207,20 @@ def draw_density(ax: Axes, mask: NDArray[np.bool_], color: str, *, most: float =
     """A mask as local density from 0 (white) to `most` (dark), the density of its columns above it and that
     of its rows at its right, from 0 to 1; shaded are two standard deviations of independent entries."""
     look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": most, "interpolation": "nearest"}
-    (m, n), words = mask.shape, named("local density")
-    image = ax.imshow(block_density(mask), extent=(0, n, m, 0), aspect="auto", label=words, **look)
+    (m, n), density = mask.shape, block_density(mask)
+    image = ax.imshow(density, extent=(0, n, m, 0), aspect="auto", **look)
     above = ax.inset_axes((0, 1.03, 1, _MARGIN), sharex=ax)
     right = ax.inset_axes((1.03, 0, _MARGIN, 1), sharey=ax)
     line: dict[str, Any] = {"color": color, "linewidth": 0.8}
     columns, rows = mask.mean(0), mask.mean(1)
-    above.plot(np.arange(n) + 0.5, columns, label=named("columns"), **line)
-    right.plot(rows, np.arange(m) + 0.5, label=named("rows"), **line)
+    above.plot(np.arange(n) + 0.5, columns, **line)
+    right.plot(rows, np.arange(m) + 0.5, **line)
+    blocks = " × ".join(map(str, density.shape))
+    for words, shares in ((f"density of {blocks} blocks", density), ("columns", columns), ("rows", rows)):
+        tell(ax, words, [shares.min(), shares.max()])
     for beside, fill, size in ((above, above.axhspan, m), (right, right.axvspan, n)):
         reach = 2 * np.sqrt(mask.mean() * (1 - mask.mean()) / size)
-        fill(mask.mean() - reach, mask.mean() + reach, color=NULL, alpha=0.3, linewidth=0, gid=BACKDROP)
+        fill(mask.mean() - reach, mask.mean() + reach, color=NULL, alpha=0.3, linewidth=0)
         beside.margins(0)
     above.set(ylim=(0, 1), yticks=[])
     right.set(xlim=(0, 1), xticks=[])
@@ -251,21 +254,22 @@ def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
         ax.set_axis_off()
         words = f"no weight of {run_style(run).label} was followed"
         ax.text(0.5, 0.5, words, ha="center", transform=ax.transAxes, fontsize=8)
+        tell(ax, words)
         return
     progress, style = rows["step"] / rows["step"].max(), run_style(run)
     values, stored = rows["value"].to_numpy(), rows["stored"].to_numpy()
     low, high = cell(stored[0])
     shown = [*values, *stored, low, high]
     _draw_grid(ax, min(shown), max(shown))
-    ax.axhspan(low, high, color=_CELL, linewidth=0, zorder=0, gid=BACKDROP)
+    ax.axhspan(low, high, color=_CELL, linewidth=0, zorder=0)
     label_once(ax, "rounds to the first value", color=_CELL, linewidth=6)
     steps: dict[str, Any] = {"color": "black", "linewidth": 1.6, "drawstyle": "steps-post"}
     ax.plot(progress, stored, **steps)
     label_once(ax, "what bf16 shows", color="black", linewidth=1.6)
     look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 1}
     half_gaps = (values[-1] - values[0]) / (high - stored[0])
-    words = f"{style.label} ends {number(round(half_gaps, 1))} half gaps away,"
-    ax.plot(progress, values, label=named(words), **look)
+    ax.plot(progress, values, **look)
+    tell(ax, f"{style.label} ends {number(round(half_gaps, 1))} half gaps away,", values)
     label_once(ax, f"{style.label}, float32", **look)
     ax.set_title(_first_shown(progress.to_numpy(), stored), fontsize=7.5, weight="normal")
     ends = [stored[0]] if stored[0] == stored[-1] else [stored[0], stored[-1]]
@@ -303,7 +307,7 @@ def _draw_grid(ax: Axes, low: float, high: float) -> None:
         found.append(place)
         place = neighbour(place, 1)
     if 0 < len(found) <= _MOST:
-        ax.hlines(found, -1, 2, color=NULL, linewidth=0.4, alpha=0.7, zorder=1, gid=BACKDROP)
+        ax.hlines(found, -1, 2, color=NULL, linewidth=0.4, alpha=0.7, zorder=1)
         label_once(ax, "numbers that bf16 has", color=NULL, linewidth=0.6)
     ax.set_ylim(low - 0.15 * (high - low), high + 0.15 * (high - low))
 

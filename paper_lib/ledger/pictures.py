@@ -1,6 +1,7 @@
 """The ledger's three pictures: its verdicts, the overview of the regimes, and the regression on size."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -10,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paper_lib.figures.panels import label_once, plain_log
-from paper_lib.figures.seeds import ENOUGH, LEVEL, counted
-from paper_lib.figures.styles import BACKDROP, NULL, OPD, ORANGE, RLVR, SFT, named, run_style
-from paper_lib.figures.words import number
+from paper_lib.figures.panels import draw_beside, label_once, plain_log
+from paper_lib.figures.seeds import spread_values, tell_means
+from paper_lib.figures.styles import NULL, OPD, ORANGE, RLVR, SFT, run_style
+from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import METRICS, REGIMES, Metric, metrics_of
 from paper_lib.ledger.claim import label
 from paper_lib.ledger.contrasts import Contrast
@@ -29,7 +30,7 @@ from paper_lib.ledger.verdicts import (
     Reading,
     beyond_null,
 )
-from paper_lib.summaries import MODULE_GROUPS, Untested, paired, t_interval
+from paper_lib.summaries import MODULE_GROUPS, Untested, paired
 
 # --- The ledger: every contrast by how far it clears its claim's edge, and every verdict.
 
@@ -39,11 +40,6 @@ MARKS: dict[str, dict[str, Any]] = {
     PARTLY: {"color": "#E69F00", "marker": "D"},
     NOT_REPRODUCED: {"color": "#D55E00", "marker": "X"},
     UNTESTED: {"color": NULL, "marker": "o", "markerfacecolor": "none"},
-}
-_COUNTED = {
-    "holds": "comparisons hold",
-    "fails": "comparisons fail",
-    "undecided": "comparisons undecided",
 }
 _OUTCOMES = {"holds": "#0072B2", "fails": "#D55E00", "undecided": NULL}
 EDGE = 100.0  # half widths: what is farther sits there
@@ -74,14 +70,15 @@ def claims_figure(readings: list[Reading]) -> Figure:
             _draw_reading(ax, row, by_place[claim, name])
             if column == 0:
                 _name(ax, row, by_place[claim, name])
+        _tell_readings(ax, [by_place[claim, name] for claim in claims])
     _legend(fig)
     return fig
 
 
 def _frame(ax: Axes, rows: int, name: str) -> None:
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
-    ax.axvspan(-1, 1, color="#EFEFEF", linewidth=0, gid=BACKDROP)
-    ax.axvline(0, color=NULL, linewidth=0.8, gid=BACKDROP)
+    ax.axvspan(-1, 1, color="#EFEFEF", linewidth=0)
+    ax.axvline(0, color=NULL, linewidth=0.8)
     ax.set(xlim=(-1.6 * EDGE, 1.6 * EDGE), ylim=(rows - 0.4, -0.6), yticks=[])
     ax.set_xticks([-100, -10, -1, 1, 10, 100], ["−100", "−10", "−1", "1", "10", "100"], fontsize=7)
     ax.minorticks_off()
@@ -93,26 +90,40 @@ def _frame(ax: Axes, rows: int, name: str) -> None:
     for head, x in places.items():
         ax.text(x, 1.003, head, ha="center", **heads)
     for row in range(1, rows):
-        ax.axhline(row - 0.5, color="#DDDDDD", linewidth=0.5, gid=BACKDROP)
+        ax.axhline(row - 0.5, color="#DDDDDD", linewidth=0.5)
     ax.grid(visible=False)
 
 
 def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
     beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False}
-    mark: dict[str, Any] = {"linestyle": "none", "markersize": 7, "label": named(reading.verdict)}
+    mark: dict[str, Any] = {"linestyle": "none", "markersize": 7}
     ax.plot(_VERDICT, row, **mark, **MARKS[reading.verdict], **beside)
     finding = reading.finding
     beyond = "–" if finding is None else beyond_null(finding)
     ax.text(_NULL, row, beyond, ha="center", va="center", fontsize=7, transform=ax.get_yaxis_transform())
-    shown = (
-        [] if finding is None else [each for each in finding.contrasts if each.clearance == each.clearance]
-    )
+    shown = _cleared(reading)
     if not shown:
         look: dict[str, Any] = {"fontsize": 5.8, "color": NULL, "style": "italic"}
         look["bbox"] = {"facecolor": "white", "linewidth": 0, "pad": 1.0}
         ax.text(0, row, _why_empty(reading), ha="center", va="center", **look)
     for place, each in enumerate(shown):
         _draw_contrast(ax, row + _SPREAD * ((place + 0.5) / len(shown) - 0.5), each)
+
+
+def _cleared(reading: Reading) -> list[Contrast]:
+    """The contrasts of a reading that have a clearance."""
+    contrasts = reading.finding.contrasts if reading.finding else []
+    return [contrast for contrast in contrasts if not np.isnan(contrast.clearance)]
+
+
+def _tell_readings(ax: Axes, readings: list[Reading]) -> None:
+    """How many claims have each verdict, and how many contrasts each outcome."""
+    verdicts = Counter(reading.verdict for reading in readings)
+    outcomes = Counter(contrast.outcome for reading in readings for contrast in _cleared(reading))
+    for verdict in (verdict for verdict in MARKS if verdict in verdicts):
+        tell(ax, "claims", verdicts[verdict], of=verdict)
+    for outcome in (outcome for outcome in _OUTCOMES if outcome in outcomes):
+        tell(ax, "comparisons", outcomes[outcome], of=outcome)
 
 
 def _draw_contrast(ax: Axes, height: float, contrast: Contrast) -> None:
@@ -122,7 +133,7 @@ def _draw_contrast(ax: Axes, height: float, contrast: Contrast) -> None:
     look: dict[str, Any] = {"color": color, "marker": "|" if abs(x) == EDGE else "o", "markersize": 3.2}
     if contrast.idle:
         look["markerfacecolor"] = "white"
-    ax.plot(x, height, label=named(_COUNTED[contrast.outcome]), **look)
+    ax.plot(x, height, **look)
 
 
 def _why_empty(reading: Reading) -> str:
@@ -191,7 +202,8 @@ def draw_overview(ax: Axes, evidence: Evidence, *, limits: tuple[float, float] =
     as an arrow. The values stand at the right.
     """
     for place, run in ((0, "rlvr"), (1, "sft")):
-        ax.axvline(place, color=run_style(run).color, linewidth=1.6, label=run_style(run).label, gid=BACKDROP)
+        ax.axvline(place, color=run_style(run).color, linewidth=1.6, label=run_style(run).label)
+        tell(ax, run_style(run).label, place, aside=True)
     margin: dict[str, Any] = {"va": "center", "fontsize": 7, "transform": ax.get_yaxis_transform()}
     ax.text(1.02, -0.8, "SFT / OPD / RLVR", **margin)
     for height, metric in enumerate(OVERVIEW):
@@ -224,6 +236,7 @@ def _draw_row(
         if run in values:
             positions = position(values[run], rlvr, sft, log=metric.log)
             _draw_position(ax, height + offset, run, positions, limits)
+            tell_means(ax, run_style(run).label, spread_values(positions), of=_row_label(metric))
     paper = _paper_position(metric)
     if limits[0] <= paper <= limits[1]:
         look: dict[str, Any] = {
@@ -232,7 +245,8 @@ def _draw_row(
             "markerfacecolor": "none",
             "linestyle": "none",
         }
-        ax.plot(paper, height, markersize=5, gid=BACKDROP, label=named("OPD in the paper"), **look)
+        ax.plot(paper, height, markersize=5, **look)
+        tell(ax, "OPD in the paper", paper, of=_row_label(metric), aside=True)
         label_once(ax, "OPD in the paper, 8B", markersize=4, **look)
 
 
@@ -251,12 +265,10 @@ def _draw_position(
     style, mean = run_style(run), positions.mean()
     marker = "<" if mean < limits[0] else ">" if mean > limits[1] else style.marker
     x = min(max(mean, limits[0]), limits[1])
-    words = style.label if x == mean else f"{style.label} at {number(mean)}, beyond the edge at"
     look: dict[str, Any] = {"color": style.color, "marker": marker, "markersize": 6, "clip_on": False}
-    counted(ax.plot(x, height, label=named(words), **look)[0], len(positions))
-    if len(positions) >= ENOUGH:
-        ends = [min(max(end, limits[0]), limits[1]) for end in t_interval(positions.to_numpy(), LEVEL)]
-        ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
+    ax.plot(x, height, **look)
+    ends = spread_values(positions)[["low", "high"]].iloc[0].clip(*limits)
+    ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
     label_once(ax, style.label, color=style.color, marker=style.marker, linestyle="none")
     if len(positions) > 1:
         ring: dict[str, Any] = {"facecolors": "none", "edgecolors": style.color, "s": 9, "linewidths": 0.6}
@@ -280,8 +292,9 @@ def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str)
     mean; the points are as measured, so that they scatter about it by the other predictor too.
     """
     for kind, group in _by_objective(data):
-        dots: dict[str, Any] = {"s": 16, "linewidths": 0, "alpha": 0.75, "label": named(label(kind))}
-        ax.scatter(group[against], group[outcome], **dots, **_LOOKS[kind])
+        ax.scatter(group[against], group[outcome], s=16, linewidths=0, alpha=0.75, **_LOOKS[kind])
+        corners = group[[against, outcome]].agg(["min", "max"])
+        tell(ax, label(kind), corners, of=f"{len(group)} points within")
         label_once(ax, label(kind), linestyle="none", markersize=4, **_LOOKS[kind])
     line = pd.DataFrame({against: np.geomspace(data[against].min(), data[against].max(), 50)})
     for other in PREDICTORS:
@@ -292,7 +305,7 @@ def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str)
         fit.slopes[name] * np.log(data[name]).mean() for name in PREDICTORS
     )
     height = measured(centre + sum(fit.slopes[name] * np.log(line[name]) for name in PREDICTORS), outcome)
-    ax.plot(line[against], height, color=NULL, linewidth=1, label="norm and drift ratio alone", gid=BACKDROP)
+    draw_beside(ax, line[against], height, "norm and drift ratio alone", color=NULL, linewidth=1)
     ax.set(xlabel=METRICS[against].words, ylabel=METRICS[outcome].words)
     plain_log(ax, "xy")
 
@@ -311,12 +324,11 @@ def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
         ax.scatter(values, spread, s=12, linewidths=0, alpha=0.6, **_LOOKS[kind])
         seeds = values.groupby(group["seed"]).mean()
         color = _LOOKS[kind]["color"]
-        counted(
-            ax.plot([seeds.mean()] * 2, [row - 0.35, row + 0.35], color=color, linewidth=2)[0], len(seeds)
-        )
-        if len(seeds) >= ENOUGH:
-            ax.plot(t_interval(seeds.to_numpy(), LEVEL), [row] * 2, color=color, linewidth=1.2)
-    ax.axvline(0, color=NULL, linestyle="--", linewidth=1, gid=BACKDROP)
+        ax.plot([seeds.mean()] * 2, [row - 0.35, row + 0.35], color=color, linewidth=2)
+        line = spread_values(seeds)
+        ax.plot(line[["low", "high"]].iloc[0], [row] * 2, color=color, linewidth=1.2)
+        tell_means(ax, label(kind), line)
+    ax.axvline(0, color=NULL, linestyle="--", linewidth=1)
     ax.set_yticks(range(len(kinds)), [label(kind) for kind in kinds])
     ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="left by size (log)")
     ax.grid(visible=False, axis="y")

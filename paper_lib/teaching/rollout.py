@@ -5,12 +5,14 @@ from functools import partial
 from typing import Any
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from paper_lib.figures.styles import ORANGE, SKY, blend
+from paper_lib.figures.styles import OPD, ORANGE, RLVR, SKY, blend
+from paper_lib.figures.words import tell
 from paper_lib.study.tasks import Problem
 from paper_lib.teaching.play import Control, Options, Play, view
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
@@ -163,6 +165,20 @@ def draw_rollout(
     rewards = " ".join(f"[{c['reward']}]" if c is each else str(c["reward"]) for c in group)
     ax.set_title(f"{record['prompts'][prompt]['prompt']}   rewards of the group: {rewards}")
     return figure, f"{each['said']} {said_mix(each, alpha)}"
+
+
+def draw_credit(ax: Axes, tokens: Sequence[str], gap: Tensor, advantage: Tensor) -> None:
+    """The credit a_t of every token of one completion (§3.3): OPD's −r_t as bars, RLVR's A as a line.
+
+    tokens: T words. gap: r_t, (T,). advantage: A of the completion, ().
+    """
+    ax.bar(range(len(tokens)), -gap, color=OPD, label=r"OPD: $a_t = -r_t$")
+    ax.axhline(float(advantage), color=RLVR, label="RLVR: $a_t = A$")
+    ax.set_xticks(range(len(tokens)), tokens)
+    ax.grid(visible=False, axis="x")
+    ax.set_ylabel("credit $a_t$")
+    tell(ax, "OPD: $a_t = -r_t$", [-gap.max(), -gap.min()], of=f"{len(tokens)} tokens from")
+    tell(ax, "RLVR: $a_t = A$", advantage)
 
 
 def said_mix(completion: Mapping[str, Any], alpha: float) -> str:

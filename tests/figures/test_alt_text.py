@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import ListedColormap
 from PIL import Image
 
 from paper_lib.errors import CompanionError
@@ -20,12 +19,10 @@ from paper_lib.figures.panels import (
     draw_points,
     draw_row,
     draw_trajectory,
-    name_rows,
 )
 from paper_lib.figures.save import save_figure
-from paper_lib.figures.styles import named
 from paper_lib.figures.weights import draw_paper
-from paper_lib.figures.words import LIMIT, alt_text, number, plain
+from paper_lib.figures.words import LIMIT, alt_text, number, plain, tell
 
 mpl.use("agg")
 PROJECT = Path(__file__).parents[2]
@@ -83,19 +80,17 @@ def test_a_line_says_its_first_and_last_value_and_the_interval_there():
     )
 
 
-def test_a_row_says_its_mean_interval_and_nulls():
+def test_a_row_says_its_mean_and_interval_and_a_null_those_of_all_rows():
     fig, (left, right) = plt.subplots(1, 2)
     ends = results(["sft", "opd"]).query("step == 2")
-    nulls = ends.assign(null="permuted", value=5.0)
-    draw_points(left, ends, runs=["sft", "opd"], nulls=nulls)
+    draw_points(left, ends, runs=["sft", "opd"], nulls=ends.assign(null="permuted", value=5.0))
     draw_chance(left, 7, axis="x")
-    seeds = [draw_row(right, 0, pd.Series([1.0, 2.0]), color="black", marker="o")]
-    draw_nulls(right, 0, {"rounding alone": 0.5})
-    name_rows(right, ["OPD – RLVR"], seeds)
-    text = alt_text(fig, "Rows")
-    assert text.startswith("Rows. SFT 20.1 [19.9 to 20.3]; OPD 30.1 [29.9 to 30.3]; chance 7; entries")
-    assert "entries permuted: SFT 5, OPD 5." in text
-    assert text.endswith("OPD – RLVR 1.5; OPD – RLVR: rounding alone 0.5.")
+    draw_row(right, 0, "OPD – RLVR", pd.Series([1.0, 2.0]), color="black", marker="o")
+    draw_nulls(right, 0, "OPD – RLVR", {"rounding alone": 0.5})
+    assert alt_text(fig, "Rows") == (
+        "Rows. SFT 20.1 [19.9 to 20.3]; OPD 30.1 [29.9 to 30.3]; chance 7; entries permuted: SFT 5, OPD 5. "
+        "OPD – RLVR 1.5; rounding alone: OPD – RLVR 0.5."
+    )
 
 
 def test_what_runs_are_read_against_comes_before_other_runs():
@@ -107,59 +102,74 @@ def test_what_runs_are_read_against_comes_before_other_runs():
     draw_chance(left, 7, axis="x")
     draw_paper(left, {"sft": 20.0, "opd_exact": (30.0, 31.0)}, runs=runs)
     draw_points(right, ends, runs=runs[1:], nulls=nulls)
-    whole, first_of = alt_text(fig, "Order."), ["chance 7", "paper: SFT 20, OPD, exact reverse KL 30 to 31"]
-    first_of += [
-        "SFT: Gaussian of the same norm 5",
-        "SFT: Adam on noise alone 5",
-        "OPD, exact reverse KL 30.1",
-    ]
-    places = [whole.index(words) for words in first_of]
-    assert places == sorted(places)
-    assert "SFT 20.1" in whole[: places[0]]
-    own, theirs = (
-        whole.rindex("OPD, smaller teacher 40.1"),
-        whole.rindex("Gaussian of the same norm: OPD, exact"),
-    )
-    assert own < theirs  # a panel without main runs
-
-
-def test_bars_error_bars_points_and_paths_say_their_values():
-    fig, axes = plt.subplots(1, 4)
-    axes[0].bar([0, 1, 2], [-3.0, -1.0, 0.5], label="OPD")
-    axes[1].errorbar([0], [0.8], [[0.1], [0.2]], label="SFT")
-    axes[2].scatter([1, 2, 4], [0.1, 0.3, 0.2], label=named("OPD"))
-    axes[3].plot([1, 2, 0.5], [3, 4, 5], label="RLVR")
-    assert alt_text(fig, "Kinds.") == (
-        "Kinds. OPD 3 bars, −3 to 0.5. SFT 0.8 [0.7 to 1]. OPD 3 points, 1 to 4 by 0.1 to 0.3. "
-        "RLVR (1, 3) to (0.5, 5)."
+    assert in_order_of(
+        alt_text(fig, "Order."),
+        *("SFT 20.1", "chance 7", "paper: SFT 20, OPD, exact reverse KL 30 to 31"),
+        *("Gaussian of the same norm: SFT 5", "Adam on noise alone: SFT 5", "OPD, exact reverse KL 30.1"),
+        *("OPD, smaller teacher 40.1", "Gaussian of the same norm: OPD, exact"),  # a panel without main runs
     )
 
 
-def test_a_picture_says_its_size_and_its_share_or_range():
-    fig, (mask, heat) = plt.subplots(1, 2)
-    mask.imshow(np.eye(4), cmap=ListedColormap(["white", "black"]), label=named("changed visibly"))
-    fig.colorbar(heat.imshow([[0.25, 0.5], [0.75, 0.5]]), ax=heat)
-    heat.set_title("density")
-    assert alt_text(fig, "Two.") == (
-        "Two. Changed visibly 4 × 4 entries, 25 % marked. Density: picture 2 × 2 cells, 0.25 to 0.75."
-    )
+def in_order_of(text: str, *parts: str) -> bool:
+    """Whether each part follows the one before it."""
+    return re.search(".*?".join(map(re.escape, parts)), text) is not None
 
 
-def test_marks_beside_the_axes_are_counted():
+def said(*told: tuple, **options) -> str:
+    """What a figure of one panel says of series told by (name, values)."""
     fig, ax = plt.subplots()
-    ax.plot([0, 1], [0, 1], label="OPD")
-    for height in (0.2, 0.4):
-        ax.plot(1.1, height, "o", label=named("reproduced"), transform=ax.transAxes)
-    assert alt_text(fig, "A.").endswith("OPD 0 to 1; 2 reproduced.")
+    for name, values in told:
+        tell(ax, name, values, **options)
+    return alt_text(fig, "A.").removeprefix("A. ")
 
 
-def test_a_panel_of_a_grid_has_the_words_of_its_column_and_row():
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (2, "OPD 2."),
+        ([1, 7, 3], "OPD 1 to 3."),
+        ([np.nan, 1, 3, np.inf], "OPD 1 to 3."),
+        ([2.0001, 9, 2], "OPD 2."),
+        ([(1, 3), (2, 4), (0.5, 5)], "OPD (1, 3) to (0.5, 5)."),
+        ([(0, np.nan), (1, 3)], "OPD (1, 3)."),
+        (None, "OPD."),
+        (np.nan, ""),
+    ],
+)
+def test_a_series_says_its_first_and_last_finite_value(values, words):
+    assert said(("OPD", values)).removeprefix("A.") == words
+
+
+def test_an_interval_is_said_where_it_has_a_width():
+    assert said(("OPD", [1, 2]), interval=(1.5, 2.5)) == "OPD 1 to 2 [1.5 to 2.5]."
+    for interval in ((np.nan, np.nan), (2, np.inf), (2, 2.0001)):
+        assert said(("OPD", 2), interval=interval) == "OPD 2."
+
+
+def test_series_of_one_name_are_said_together_in_the_order_told():
+    fig, ax = plt.subplots()
+    tell(ax, r"$\alpha$", 1, of="b")
+    tell(ax, "c", 2)
+    tell(ax, r"$\alpha$", 3, of=r"$\mu$")
+    assert alt_text(fig, "A.") == "A. Α: b 1, μ 3; c 2."
+
+
+def test_means_over_fewer_seeds_than_others_of_their_panel_say_so():
+    fig, ax = plt.subplots()
+    for name, seeds in (("SFT", 8), ("OPD", 5), ("drawn by hand", 0)):
+        tell(ax, name, 1, seeds=seeds)
+    assert alt_text(fig, "A.") == "A. SFT 1; OPD (n = 5) 1; drawn by hand 1."
+
+
+def test_a_panel_of_a_grid_has_the_words_of_its_column_and_row_and_a_picture_its_own():
     fig, axes = plt.subplots(2, 2)
     for ax in axes.flat:
-        ax.plot([0, 1], [2, 3], label="OPD")
+        tell(ax, "OPD", [2, 3])
     axes[0, 1].set_title("rollouts")
     axes[1, 0].set_ylabel("accuracy")
     assert alt_text(fig, "Four.").endswith("Rollouts (y: accuracy): OPD 2 to 3.")
+    axes[1, 1].imshow(np.eye(2))
+    assert alt_text(fig, "Four.").endswith("Y: accuracy: OPD 2 to 3. OPD 2 to 3.")
 
 
 def test_what_does_not_fit_is_counted_and_the_main_runs_stay():
@@ -172,7 +182,20 @@ def test_what_does_not_fit_is_counted_and_the_main_runs_stay():
     for label in ("SFT", "OPD", "RLVR", "SFT, matched"):
         assert len(re.findall(rf"[:;] {label} \d", text)) == 3
     assert len(re.findall(r"and \d+ more series", text)) == 3
-    assert LIMIT - len(text) < 40  # the first panel says what still fits
+    assert LIMIT - len(text) < 40  # the first panels say what still fits
+
+
+def test_intervals_go_before_series_that_others_are_read_against():
+    fig, axes = plt.subplots(1, 12)
+    for ax in axes:
+        ax.set_title("one of many")
+        for name in ("SFT", "OPD", "RLVR"):
+            tell(ax, name, [1.23, 4.56], interval=(4.45, 4.67))
+        tell(ax, "chance", 0.5, aside=True)
+    text = alt_text(fig, "Many.")
+    assert len(text) <= LIMIT
+    assert "[" not in text
+    assert text.count("chance 0.5") == 12
 
 
 def saved(tmp_path: Path) -> Path:
@@ -201,7 +224,7 @@ def test_all_three_files_carry_it_and_bytes_stay(tmp_path):
 @pytest.mark.parametrize("caption", ["", " \n"])
 def test_a_figure_without_a_caption_is_refused(tmp_path, caption):
     fig, ax = plt.subplots()
-    ax.plot([0, 1])
+    tell(ax, "OPD", 1)
     with pytest.raises(CompanionError, match="figure fig has no caption"):
         save_figure(fig, "fig", tmp_path, profile="smoke", inputs=[], caption=caption)
     assert not any(tmp_path.iterdir())

@@ -66,7 +66,7 @@ def test_a_mask_comes_back_from_its_table_and_its_density_is_described():
     half = np.zeros((8, 8), dtype=bool)
     half[:4, :2] = True
     draw_density(ax, half, OPD)
-    assert alt_text(fig, "A.").endswith("columns 0 to 0.5; rows 0 to 0.25.")
+    assert alt_text(fig, "A.") == "A. Density of 8 × 8 blocks 0 to 1; columns 0 to 0.5; rows 0 to 0.25."
 
 
 @pytest.mark.parametrize("stored", [1.0, -1.0, 0.0376, 1.9921875])
@@ -146,7 +146,10 @@ def test_an_animation_is_short_plays_once_and_comes_with_its_last_frame_and_word
         *("fig_path.gif", "fig_path.json", "fig_path.png")
     ]
     about = json.loads(gif.with_suffix(".json").read_text())
-    assert about["alt"] == "Two paths. X: component 1, y: component 2: OPD 0; RLVR 0."
+    assert (
+        about["alt"]
+        == "Two paths. X: component 1, y: component 2: OPD (0, 0) to (2, 0); RLVR (0, 0) to (2, 0)."
+    )
     assert set(about["files"]) == {"fig_path.gif", "fig_path.png"}
     frames = Image.open(gif)
     assert frames.n_frames == 6
