@@ -112,13 +112,15 @@ save_figure(fig, "fig_where_it_lies", figures, profile=name, inputs=inputs, capt
 # %%
 from paper_lib.compare.answer import null_table, place_table
 
-place_table(compared.matrices, reference, compared.account["width"]).style.hide()
+place_table(compared.matrices, reference, compared.account["width"]).style.hide().format(escape="html")
 
 # %%
 sparsity = compared.matrices.query("metric == 'update_sparsity'")["value"]
 assert sparsity.between(0, 1).all()
 none = Markdown("There are no nulls: compare with `--nulls` to see what rounding alone gives.")
-none if compared.nulls is None else null_table(compared.matrices, compared.nulls).style.hide()
+none if compared.nulls is None else null_table(compared.matrices, compared.nulls).style.hide().format(
+    escape="html"
+)
 
 # %% [markdown]
 # ## Layer by layer
@@ -161,7 +163,7 @@ path_figure(compared, figures, profile=name)
 # %%
 from paper_lib.compare.answer import left_out_table
 
-left_out_table(compared.account).style.hide()
+left_out_table(compared.account).style.hide().format(escape="html")
 
 # %% [markdown] tags=["notebook"]
 # ## What we found

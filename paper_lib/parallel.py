@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from joblib import Parallel, cpu_count, delayed
+from joblib._parallel_backends import LokyBackend
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 from threadpoolctl import threadpool_limits
@@ -85,7 +86,9 @@ def completed(
     say = report or _say
     count = max(1, min(workers or cores(), len(jobs)))
     began = monotonic()
-    tasks = [delayed(_guarded)(function, index, job, threads_each) for index, job in enumerate(jobs)]
+    # A worker of this machine may start when this process is gone already: it is told whom to follow.
+    parent = os.getpid() if isinstance(get_active_backend()[0], LokyBackend) else None
+    tasks = [delayed(_guarded)(function, index, job, threads_each, parent) for index, job in enumerate(jobs)]
     try:
         for done, (index, result, seconds) in enumerate(_as_completed(tasks, count), start=1):
             left = (monotonic() - began) / done * (len(jobs) - done)
@@ -110,11 +113,11 @@ def _as_completed(tasks: list[Any], count: int) -> Iterator[tuple[int, Any, floa
 
 
 def _guarded(
-    function: Callable[..., Any], index: int, job: tuple, threads_each: int
+    function: Callable[..., Any], index: int, job: tuple, threads_each: int, parent: int | None
 ) -> tuple[int, Any, float]:
     began = monotonic()
     if current_process().name != "MainProcess":
-        _follow_parent(os.getppid())
+        _follow_parent(parent or os.getppid())
     with threads(threads_each):
         try:
             result = function(*job)

@@ -1,5 +1,6 @@
 """The tidy tables: one schema, one row a value, the same bytes for the same rows."""
 
+import hashlib
 import json
 import math
 import platform
@@ -99,7 +100,7 @@ def write_table(
     schema = pa.schema([pa.field(name, _TYPES[name], nullable=name in _MAY_BE_NAN) for name in columns])
     try:
         table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise ValueError(f"{path.name}: {error}") from error
     about = {
         "paper_lib": json.dumps(
@@ -114,8 +115,11 @@ def write_table(
     }
     if parts is not None:
         about["parts"] = json.dumps(parts, sort_keys=True)
+    about["digest"] = _digest(about["paper_lib"].encode(), about.get("parts", "").encode())
     with whole_file(path) as part:
-        pq.write_table(table.replace_schema_metadata(about), part, compression="zstd")
+        pq.write_table(
+            table.replace_schema_metadata(about), part, compression="zstd", write_page_checksum=True
+        )
 
 
 def _check_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
@@ -131,11 +135,11 @@ def _check_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> No
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table written by `write_table`, rows in their stored order.
 
-    Raises CompanionError where the file is missing (it names the command that makes it), truncated or not
-    parquet.
+    Raises CompanionError where the file is missing (it names the command that makes it), truncated, not
+    parquet, or damaged: a page does not have the checksum that was written with it.
     """
     with _readable(Path(path)):
-        return pq.ParquetFile(path).read().to_pandas()
+        return pq.ParquetFile(path, page_checksum_verification=True).read().to_pandas()
 
 
 def table_metadata(path: str | Path) -> dict[str, Any]:
@@ -145,17 +149,31 @@ def table_metadata(path: str | Path) -> dict[str, Any]:
         raise CompanionError(
             f"{path} was not written by this project, so nothing says what made it: rebuild it"
         )
-    return json.loads(about[b"paper_lib"])
+    return _parsed(about[b"paper_lib"], path)
 
 
 def table_parts(path: str | Path) -> Any:
     """What was given to `write_table` as `parts`, None where nothing was; raises as `read_table`."""
-    return json.loads(_metadata(path).get(b"parts", b"null"))
+    return _parsed(_metadata(path).get(b"parts", b"null"), path)
+
+
+def _parsed(text: bytes, path: str | Path) -> Any:
+    with _readable(Path(path)):
+        return json.loads(text)
 
 
 def _metadata(path: str | Path) -> dict[bytes, bytes]:
+    """The metadata, whose digest is that of what was written; tables of earlier versions have none."""
     with _readable(Path(path)):
-        return pq.read_metadata(path).metadata or {}
+        about = pq.read_metadata(path).metadata or {}
+        digest = about.get(b"digest", b"").decode()
+        if digest and digest != _digest(about.get(b"paper_lib", b""), about.get(b"parts", b"")):
+            raise ValueError("its metadata is not what was written")
+        return about
+
+
+def _digest(*texts: bytes) -> str:
+    return hashlib.sha256(b"\n".join(texts)).hexdigest()
 
 
 @contextmanager
@@ -166,7 +184,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise CompanionError(f"{path} does not exist: {remake}")
     try:
         yield
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise CompanionError(
             f"{path} is not a readable parquet file ({reason}): delete it, {remake}"

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from patience import PATIENCE
 
+from paper_lib import parallel
 from paper_lib.errors import CompanionError
 from paper_lib.parallel import completed, cores, one_thread, run_parallel
 
@@ -125,6 +127,22 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_worker_that_starts_when_its_parent_is_gone_ends(monkeypatch):
+    """What it is told to follow is the process that sent the job, not whichever adopted it."""
+    ended = []
+    monkeypatch.setattr(parallel, "current_process", lambda: SimpleNamespace(name="LokyProcess-1"))
+    monkeypatch.setattr(parallel, "sleep", lambda _: None)
+    monkeypatch.setattr(parallel.os, "_exit", lambda status: ended.append(status))
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    parallel._guarded(lambda: None, 0, (), 1, int(gone.stdout))
+    deadline = time.monotonic() + PATIENCE
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ended == [1]
 
 
 def test_a_backend_that_gives_all_at_once_is_asked_in_rounds(monkeypatch):

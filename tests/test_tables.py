@@ -15,12 +15,14 @@ from paper_lib import __version__
 from paper_lib.errors import CompanionError
 from paper_lib.files import read_json, read_json_rows, whole_file, write_json
 from paper_lib.tables import (
+    CURVE_COLUMNS,
     MASK_COLUMNS,
     NULL_COLUMNS,
     RESULT_COLUMNS,
     TABLES,
     read_table,
     table_metadata,
+    table_parts,
     write_table,
 )
 
@@ -146,6 +148,27 @@ def test_a_parquet_file_without_our_metadata_is_refused(tmp_path):
     result_rows().to_parquet(tmp_path / "foreign.parquet")
     with pytest.raises(CompanionError, match="was not written by this project"):
         table_metadata(tmp_path / "foreign.parquet")
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path):
+    frame = pd.DataFrame(
+        {"profile": "p", "run": "opd", "seed": 0, "step": range(400), "metric": "accuracy"}
+    ).assign(value=np.random.default_rng(0).normal(size=400))
+    path = tmp_path / "curves.parquet"
+    write_table(frame, path, columns=CURVE_COLUMNS, fingerprint="f", seed=3, parts={"opd": [0, 1]})
+    whole, rows = path.read_bytes(), read_table(path)
+    about = table_metadata(path), table_parts(path)
+    draw, detected = np.random.default_rng(1), 0
+    for place in draw.integers(0, len(whole), 150):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(draw.integers(8))
+        path.write_bytes(damaged)
+        try:
+            pd.testing.assert_frame_equal(read_table(path), rows)
+            assert (table_metadata(path), table_parts(path)) == about
+        except CompanionError:
+            detected += 1
+    assert detected > 100
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_litter(tmp_path):

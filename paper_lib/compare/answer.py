@@ -1,5 +1,6 @@
 """What a comparison says, in sentences and one table, computed from its numbers."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -313,4 +314,8 @@ def _count(number: int) -> str:
 
 
 def _code(label: str) -> str:
-    return f"`{label}`"
+    """A name out of a file or of a folder as Markdown code, in which nothing is mark-up: on one line, between
+    more backticks than it holds."""
+    words = "".join(letter if letter.isprintable() else " " for letter in label)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", words)), default=0))
+    return f"{fence} {words} {fence}" if len(fence) > 1 else f"`{words}`"

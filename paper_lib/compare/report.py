@@ -17,6 +17,8 @@ from paper_lib.files import write_text
 PROJECT = Path(__file__).parents[2]  # where notebooks and reference tables are
 NOTEBOOK = "07_your_checkpoints"
 LEFT_OUT = {"notebook", "parameters", "setup"}  # tags of cells for those who have the notebook before them
+# A second line beside the escaping: whatever a name may hold, the page runs no script and loads nothing.
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SAVED = re.compile(r"figures/(\w+)\.svg")
 _STYLE = """
 :root { color-scheme: light; }
@@ -75,6 +77,7 @@ def html_report(notebook: nbformat.NotebookNode, figures: Path, title: str) -> s
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{text}\n</body>\n</html>\n"
     )
 

@@ -66,7 +66,7 @@ def open_trajectory(directory: str | Path, *, fingerprint: str | None = None) ->
         finished = run["finished"] is True
     except FileNotFoundError:
         raise CompanionError(f"{marker} does not exist: the run has not finished; {again}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise CompanionError(f"{marker} is damaged ({error!r}): {afresh}") from error
     if not finished:
         raise CompanionError(f"{marker} says that the run has not finished: {again}")
@@ -142,7 +142,13 @@ def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
         stored[name] = tensor.clone() if storage in storages else tensor
         storages.add(storage)
     with whole_file(path) as part:
-        save_file(stored, part, metadata={"format": "pt"})
+        try:
+            save_file(stored, part, metadata={"format": "pt"})
+        except SafetensorError as error:
+            reason = str(error).splitlines()[0]
+            raise CompanionError(
+                f"{path} could not be written ({reason}): make room, and the same command goes on"
+            ) from error
 
 
 @contextmanager

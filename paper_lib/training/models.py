@@ -93,7 +93,11 @@ def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokeni
     try:
         with _quiet():
             model, report = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                directory,
+                dtype=torch.float32,
+                local_files_only=True,
+                output_loading_info=True,
+                use_safetensors=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as reason:  # tokenizers raises the base class

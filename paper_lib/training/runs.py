@@ -72,7 +72,7 @@ def fingerprint_in(marker: Path) -> str | None:
     """The fingerprint that a marker holds; None where there is no marker, or a damaged one."""
     try:
         return json.loads(marker.read_text())["fingerprint"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -54,6 +54,37 @@ def page(out) -> str:
     return (out / "report.html").read_text()
 
 
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "`<img src=y onerror=alert(2)>`**b**",
+    "[x](javascript:alert(3))",
+    "<svg onload=alert(4)>",
+)
+
+
+def test_a_name_from_a_checkpoint_or_a_folder_is_text(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    names = [f"model.layers.0.self_attn.{module}_proj.weight" for module in "qkv"]
+    weights = {name: torch.randn(32, 32, generator=generator) for name in names}
+    odd = {f"{name}.weight": torch.ones(4, 4) for name in HOSTILE}
+    base = checkpoint(tmp_path / "base<svg onload=alert(5)>", weights | odd)
+    broken = {names[2]: torch.full((32, 32), torch.nan)}
+    tuned = checkpoint(
+        tmp_path / "tuned`<img src=z onerror=alert(6)>`", {n: w + 1e-2 for n, w in weights.items()} | broken
+    )
+    assert main(["compare", base, tuned, "--out", str(tmp_path / "out")]) == 1
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "alert(1)" in page
+    assert "alert(6)" in page
+    for tag, attributes in Page(page).tags:
+        assert tag not in ("script", "svg", "iframe")
+        assert not any(name.startswith("on") for name in attributes)
+        assert not (attributes.get("href") or "").startswith("javascript")
+        assert tag != "img" or (attributes["src"] or "").startswith("data:")
+    policy = [attributes["content"] for tag, attributes in Page(page).tags if "http-equiv" in attributes]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
 def test_it_loads_nothing(page):
     for tag, attributes in Page(page).tags:
         assert tag not in ("script", "link", "iframe", "object", "embed", "base")

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from trajectories import cut, tiny_weights, write_run
 
 from paper_lib.errors import CompanionError
 from paper_lib.matrices import MODULES
+from paper_lib.training import checkpoints
 from paper_lib.training.checkpoints import (
     load_checkpoint,
     matrix_names,
@@ -55,6 +57,26 @@ def test_a_failed_save_leaves_the_previous_file(tmp_path: Path, monkeypatch: pyt
         save_checkpoint({"w": torch.zeros(2)}, path)
     assert torch.equal(load_checkpoint(path)["w"], torch.ones(2))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_line_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full_disk)
+    with pytest.raises(CompanionError, match=r"w\.safetensors could not be written.*No space.*make room"):
+        save_checkpoint({"w": torch.zeros(2)}, tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("steps", ["[0, Infinity]", "[0, 1e400]", "[" * 3000])
+def test_a_run_whose_steps_are_no_steps_is_damaged(tmp_path: Path, steps: str) -> None:
+    run = write_run(tmp_path)
+    (run / "run.json").write_text(
+        f'{{"fingerprint": "0", "config": {{}}, "steps": {steps}, "finished": true}}'
+    )
+    with pytest.raises(CompanionError, match=r"run\.json is damaged"):
+        open_trajectory(run)
 
 
 def test_projections_come_in_layer_order_and_nothing_else(tmp_path: Path) -> None:
