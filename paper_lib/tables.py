@@ -115,7 +115,7 @@ def write_table(
     }
     if parts is not None:
         about["parts"] = json.dumps(parts, sort_keys=True)
-    about["digest"] = _digest(about["paper_lib"].encode(), about.get("parts", "").encode())
+    about["digest"] = _digest(schema, about["paper_lib"].encode(), about.get("parts", "").encode())
     with whole_file(path) as part:
         pq.write_table(
             table.replace_schema_metadata(about), part, compression="zstd", write_page_checksum=True
@@ -138,6 +138,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     Raises CompanionError where the file is missing (it names the command that makes it), truncated, not
     parquet, or damaged: a page does not have the checksum that was written with it.
     """
+    _metadata(path)
     with _readable(Path(path)):
         return pq.ParquetFile(path, page_checksum_verification=True).read().to_pandas()
 
@@ -165,15 +166,17 @@ def _parsed(text: bytes, path: str | Path) -> Any:
 def _metadata(path: str | Path) -> dict[bytes, bytes]:
     """The metadata, whose digest is that of what was written; tables of earlier versions have none."""
     with _readable(Path(path)):
-        about = pq.read_metadata(path).metadata or {}
-        digest = about.get(b"digest", b"").decode()
-        if digest and digest != _digest(about.get(b"paper_lib", b""), about.get(b"parts", b"")):
-            raise ValueError("its metadata is not what was written")
+        schema = pq.read_schema(path)
+        about = schema.metadata or {}
+        texts = (about.get(b"paper_lib", b""), about.get(b"parts", b""))
+        if about.get(b"digest", b"").decode() not in ("", _digest(schema, *texts)):
+            raise ValueError("its columns or its metadata are not those that were written")
         return about
 
 
-def _digest(*texts: bytes) -> str:
-    return hashlib.sha256(b"\n".join(texts)).hexdigest()
+def _digest(schema: pa.Schema, *texts: bytes) -> str:
+    columns = " ".join(f"{field.name}:{field.type}:{field.nullable}" for field in schema)
+    return hashlib.sha256(b"\n".join((columns.encode(), *texts))).hexdigest()
 
 
 @contextmanager
