@@ -23,12 +23,12 @@ help: ## List the targets
 figures: $(READY) ## Train and measure what is missing, redraw every figure (reference: redraw only)
 	$(RUN) -m paper_lib figures --profile $(PROFILE) $(ARGS)
 
-test: $(READY) ## Lint, check types and run the tests
+test: $(READY) ## Lint, check types and run the tests (ARGS='-m "not slow"' leaves out what takes seconds)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lab: $(READY) $(LAB) ## Open JupyterLab on a start page beside the notebooks
 	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)" \

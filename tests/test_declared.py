@@ -36,13 +36,19 @@ def installed() -> dict[str, set[str]]:
     return {name: {plain(each) for each in found} for name, found in packages_distributions().items()}
 
 
+@cache
+def ours() -> set[str]:
+    """Names of our own modules."""
+    return {"paper_lib", *(each.stem for folder in PLACES for each in (ROOT / folder).rglob("*.py"))}
+
+
+@cache
 def imported(path: Path) -> set[str]:
     """Distributions that a file imports, our own modules and Python's left out."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    ours = {"paper_lib", *(each.stem for folder in PLACES for each in (ROOT / folder).rglob("*.py"))}
-    others = {name.split(".")[0] for name in names} - ours - sys.stdlib_module_names
+    others = {name.split(".")[0] for name in names} - ours() - sys.stdlib_module_names
     return {each for name in others for each in installed().get(name, {name})}
 
 

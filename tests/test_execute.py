@@ -47,6 +47,7 @@ def outputs(path: Path) -> str:
     return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
+@pytest.mark.slow
 def test_notebooks_run_in_order_here_and_in_this_interpreter(folder, capsys):
     notebook(folder, "04_second.py", "# %%\nprint('second')\n")
     cells = """
@@ -80,6 +81,7 @@ def meeting(mine: str, other: str) -> str:
     """
 
 
+@pytest.mark.slow
 def test_notebooks_that_only_read_tables_run_side_by_side_after_those_that_compute(folder, capsys):
     computes = "# %%\nimport pathlib\n(pathlib.Path(data_dir) / 'computed').touch()\n"
     notebook(folder, "01_a.py", computes, COMPUTES)
@@ -92,12 +94,14 @@ def test_notebooks_that_only_read_tables_run_side_by_side_after_those_that_compu
     assert shown.index("[1/3]") < shown.index("[2/3]") < shown.index("[3/3]")
 
 
+@pytest.mark.slow
 def test_those_that_compute_run_side_by_side_where_nothing_is_trained(folder):
     for name, mine, other in (("01_a", "a", "b"), ("02_b", "b", "a")):
         notebook(folder, f"{name}.py", meeting(mine, other), COMPUTES)
     assert len(run(folder, workers=2, train=False)) == 2
 
 
+@pytest.mark.slow
 def test_where_training_failed_nothing_is_measured(folder):
     notebook(folder, "01_a.py", "# %%\nraise SystemError('not trained')\n", COMPUTES)
     notebook(folder, "02_b.py", "# %%\nprint('measured')\n", COMPUTES)
@@ -106,6 +110,7 @@ def test_where_training_failed_nothing_is_measured(folder):
     assert not (folder / "data" / "executed" / "smoke" / "02_b.ipynb").exists()
 
 
+@pytest.mark.slow
 def test_a_kernel_registered_on_the_machine_is_not_used(folder, monkeypatch):
     foreign = folder / "jupyter" / "kernels" / "python3"
     foreign.mkdir(parents=True)
@@ -168,11 +173,13 @@ def test_a_folder_without_notebooks_is_refused(tmp_path):
         run_notebooks("smoke", notebooks_dir=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_parameter_reaches_the_notebook(folder):
     notebook(folder, "01_a.py", "# %%\nprint(level + seed)\n")
     assert "3" in outputs(run(folder, seed=2, parameters={"level": 1})[0])
 
 
+@pytest.mark.slow
 def test_parameters_that_may_be_none_reach_the_notebooks_that_declare_them(folder, capfd):
     declares = COMPUTES + "train: bool | None = None  # train what is missing\n"
     declares += "workers: int | None = None  # processes\n"
@@ -197,6 +204,7 @@ def test_a_notebook_is_chosen_by_number_or_name(folder, wanted):
         run(folder, notebooks=[wanted], parameters={"x": 1})
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_one_line_and_the_copy_so_far_is_kept(folder):
     cells = """
         # %%
@@ -223,6 +231,7 @@ def test_a_failing_cell_is_one_line_and_the_copy_so_far_is_kept(folder):
     assert [path.name for path in executed.iterdir()] == ["01_a.ipynb"]
 
 
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_one_line(folder):
     notebook(folder, "01_a.py", "# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     with pytest.raises(CompanionError, match=r"01_a\.py: its kernel died, perhaps out of memory"):
@@ -264,6 +273,7 @@ NAMES_BOTH = WAITING.replace("os.getpid(),", "os.getpid(), open('pipe').read(),"
 TELLS_THE_OTHER = WAITING.replace("print(", "open('pipe', 'w').write(str(os.getpid())); print(")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc for processes")
 @pytest.mark.parametrize(
     "cells", [(COMPUTES, WAITING), (PARAMETERS, NAMES_BOTH, TELLS_THE_OTHER)], ids=["alone", "side by side"]

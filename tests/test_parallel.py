@@ -93,6 +93,7 @@ def test_each_result_is_there_before_the_next_job_starts():
     assert (second, str(failure), third) == (1, "-1 is negative", (2, 4))
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_one_line():
     with pytest.raises(CompanionError, match=r"^a worker died, perhaps out of memory: use fewer than 2 "):
         run_parallel(os._exit, [(1,), (1,)], labels=["a", "b"], what="exit", workers=2)
@@ -108,6 +109,7 @@ run_parallel(wait, [(0,), (1,)], labels=["a", "b"], what="wait", workers=2)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc for processes")
 def test_workers_end_with_their_parent():
     parent = subprocess.Popen([sys.executable, "-c", ORPHANED], stdout=subprocess.PIPE, text=True)

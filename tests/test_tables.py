@@ -184,6 +184,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_litter(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
     script = (
         "import sys, time; from paper_lib.files import whole_file\n"

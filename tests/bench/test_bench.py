@@ -67,6 +67,7 @@ def bench(tiny_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(table, json.loads(out.read_text()), "\n".join(told), verified)
 
 
+@pytest.mark.slow
 def test_one_row_an_objective_and_code_of_finite_positive_numbers(bench):
     rows = list(bench.table[["objective", "code"]].itertuples(index=False, name=None))
     assert rows == [("opd", "ours"), ("opd", "TRL"), ("rlvr", "ours"), ("rlvr", "TRL")]
@@ -76,12 +77,14 @@ def test_one_row_an_objective_and_code_of_finite_positive_numbers(bench):
     assert (bench.table["steps"] == 1).all()
 
 
+@pytest.mark.slow
 def test_both_codes_are_given_the_same_problems(bench):
     ours, theirs = bench.verified["ours"], bench.verified["TRL"]
     assert ours.keys() == theirs.keys()
     assert len(theirs) <= 2 * PROMPTS
 
 
+@pytest.mark.slow
 def test_completions_have_lengths_within_the_limit_and_enter_the_update(bench):
     assert bench.table["completion_length"].between(1, LENGTH).all()
     shares = bench.table.set_index(["objective", "code"])["update_share"]
@@ -89,6 +92,7 @@ def test_completions_have_lengths_within_the_limit_and_enter_the_update(bench):
     assert (shares.drop(("rlvr", "ours")) == 1).all()
 
 
+@pytest.mark.slow
 def test_the_file_and_the_print_hold_the_table_and_the_settings(bench):
     written = pd.DataFrame(bench.written["rows"])
     pd.testing.assert_frame_equal(written[list(bench.table)], bench.table, rtol=1e-6)

@@ -27,6 +27,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pd.DataFrame]:
     return found
 
 
+@pytest.mark.slow
 def test_both_ways_give_the_same_values(tables: dict[str, pd.DataFrame]) -> None:
     distances = tables["accuracy"].iloc[0].drop("shape")
     assert (distances[[name for name in distances.index if not name.endswith("bound")]] < 1e-9).all()

@@ -193,6 +193,7 @@ def test_a_report_of_earlier_tables_does_not_outlive_them(pair, tmp_path):
     assert left == {"matrices.parquet", "pairing.json", "notes.txt", "figures/mine.png"}
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on(pair, tmp_path):
     script = (
         "import os, signal, sys; from paper_lib.compare import run\n"
@@ -217,6 +218,7 @@ def test_a_killed_comparison_goes_on(pair, tmp_path):
     assert (out / "matrices.parquet").read_bytes() == (tmp_path / "again" / "matrices.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_tables_do_not_depend_on_the_number_of_workers(pair, compared, tmp_path):
     compare(*pair, tmp_path, sizes=SIZES, nulls=True, exact=True, workers=2)
     for path in compared.paths:
@@ -344,6 +346,7 @@ def test_a_dask_scheduler_has_the_time_to_answer_that_it_was_given(pair, tmp_pat
     assert asked == [("tcp://there:1", 45)]
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_gives_the_same_tables(pair, compared, tmp_path):
     from distributed import LocalCluster
 

@@ -13,6 +13,7 @@ from paper_lib.compare.report import html_report
 from paper_lib.compare.run import REPORT
 from paper_lib.training.checkpoints import save_checkpoint
 
+pytestmark = pytest.mark.slow
 LOADING = {"src", "href", "srcset", "data", "poster", "action", "background", "xlink:href"}
 
 

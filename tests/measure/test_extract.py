@@ -16,6 +16,8 @@ from paper_lib.measure.parts import RunPart
 from paper_lib.tables import TABLES, read_table, table_metadata
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:

@@ -25,6 +25,7 @@ from paper_lib.training.rollouts import encode_prompts
 from paper_lib.training.starts import Study, snapshot_model
 from paper_lib.training.study import train_planned, train_study
 
+pytestmark = pytest.mark.slow
 TWO_SEEDS = replace(TINY, runs=(SFT, OPD, RLVR, EARLY), seeds=(0, 1))
 RUNS = {(run.name, seed) for run, seed in TWO_SEEDS.planned()}
 PAIR = "opd & rlvr"

@@ -63,6 +63,7 @@ def test_solutions_leave_the_tables_as_they_were():
         assert solved(name)["matrices"].equals(before)
 
 
+@pytest.mark.slow
 def test_checking_an_answer_loads_no_training_and_no_models():
     script = (
         "import sys; from paper_lib.teaching.exercises import check\n"

@@ -13,6 +13,7 @@ from test_views import rollouts, tables
 from paper_lib.teaching.mixing import play_mixing
 from paper_lib.teaching.rollout import mixed, play_rollouts, rollout_record, signed
 
+pytestmark = pytest.mark.slow
 CHROMIUM = find_chromium()
 PAGE = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>views</title>'

@@ -82,6 +82,7 @@ LONG = {run.name: replace(run, steps=6) for run in (SFT, OPD, RLVR, MIX, RANDOM_
 LONG["opd_twice"] = replace(LONG["opd"], name="opd_twice", updates_per_batch=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "after"), [*((name, 1) for name in LONG), ("sft", 2), ("rlvr", 2), ("opd_twice", 2)]
 )
@@ -97,6 +98,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, after, fresh, thr
     assert_same_runs(place.directory, through(run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["curve.json", "state", "step", "run.json"])
 def test_a_run_that_was_stopped_between_two_files_goes_on_to_the_same_bits(
     lost, fresh, through, tmp_path, monkeypatch

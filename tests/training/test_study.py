@@ -27,6 +27,8 @@ from paper_lib.training.runs import reuse_finished
 from paper_lib.training.starts import Study, projection_bases
 from paper_lib.training.study import train_planned, train_study
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def reference(tiny_models, tmp_path_factory) -> Path:

@@ -379,6 +379,7 @@ def _train_shared(rank, world, model, results):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
 def test_two_processes_take_the_step_of_one(base, tmp_path, monkeypatch):
     if not torch.distributed.is_gloo_available():
