@@ -24,6 +24,7 @@ language = "en"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx.ext.mathjax",
@@ -41,6 +42,8 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_output_stderr = "remove"
 nb_merge_streams = True
+
+viewcode_follow_imported_members = False  # a name has its code where it is defined
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

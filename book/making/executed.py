@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from paper_lib.errors import CompanionError
+from paper_lib.geometry.metrics import metrics_of
 
 SAVES = re.compile(r'save_(?:figure|animation)\(\s*\w+,\s*"(\w+)"')
 _NOTEBOOK = re.compile(r"`(0\d_[a-z_]+)`")
@@ -30,7 +32,7 @@ def page_of(executed: Path, figures: Path) -> NotebookNode:
             cell.source = _NOTEBOOK.sub(r"[`\1`](\1.ipynb)", cell.source)
         for name in SAVES.findall(cell.source) if cell.cell_type == "code" else ():
             _as_figure(cell, name, figures)
-    notebook.cells = [each for cell in notebook.cells for each in (cell, *_player(cell))]
+    notebook.cells = [each for cell in notebook.cells for each in (cell, *_player(cell), *_equations(cell))]
     return notebook
 
 
@@ -71,6 +73,23 @@ def _player(cell: NotebookNode) -> list[NotebookNode]:
     moving = re.findall(r'save_animation\(\s*\w+,\s*"(\w+)"', cell.source) if cell.cell_type == "code" else []
     link = '<p><a class="play" data-of="{}" href="../figures/{}.gif">Play the animation</a></p>'
     return [nbformat.v4.new_markdown_cell(link.format(name.replace("_", "-"), name)) for name in moving]
+
+
+def _equations(cell: NotebookNode) -> list[NotebookNode]:
+    """After a figure: what it draws, each with a link to the code that computes it."""
+    names = SAVES.findall(cell.source) if cell.cell_type == "code" else []
+    links = [
+        f"{metric.symbol} in {code_link(metric.function)}" for name in names for metric in metrics_of(name)
+    ]
+    return [nbformat.v4.new_markdown_cell(f"Equations: {'; '.join(links)}.")] if links else []
+
+
+def code_link(function: Callable[..., Any]) -> str:
+    """From a page of a notebook to a function on the page of its module's code, which viewcode writes."""
+    module, name = function.__module__, function.__name__
+    text = f"{module.rpartition('.')[2]}.{name}"
+    page = f"../_modules/{module.replace('.', '/')}.html"
+    return f'<a href="{page}#{name}"><code class="docutils literal notranslate">{text}</code></a>'
 
 
 def _is_injected(cell: NotebookNode) -> bool:

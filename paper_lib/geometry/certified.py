@@ -11,9 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from paper_lib.geometry.decompositions import Decomposition, lapack, rounding_bound
-from paper_lib.geometry.gram import gram
-from paper_lib.geometry.krylov import krylov
+from paper_lib.geometry.decompositions import Decomposition, gram, krylov, lapack, rounding_bound
 from paper_lib.geometry.spectra import singular_values, spectral_shift
 
 SHIFT_TOLERANCE = 1e-9  # of an NSS, relative

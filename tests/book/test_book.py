@@ -17,6 +17,7 @@ from reference import ROOMS, reference_pages
 from walk import STAGES, drawing, walk
 
 from paper_lib.execute import notebook_sources
+from paper_lib.geometry.metrics import FIGURES
 
 ROOT = Path(__file__).parents[2]
 PNG = bytes.fromhex(
@@ -74,6 +75,25 @@ def test_a_page_keeps_no_trace_of_its_execution_and_needs_no_kernel(executed):
     assert set(play.outputs[0].data) == {"text/html"}
     assert page.cells[0].source == "See [`05_locking`](05_locking.ipynb)."
     assert "hide-cell" in page.cells[-1].metadata.tags
+
+
+def test_each_equation_of_a_figure_is_one_click_from_its_code(executed):
+    for path in executed.parent.glob("fig_one.*"):
+        path.rename(path.with_stem("fig4_intrinsic_geometry"))
+    executed.write_text(executed.read_text().replace("fig_one", "fig4_intrinsic_geometry"))
+    cells = page_of(executed, executed.parent).cells
+    figure = next(n for n, cell in enumerate(cells) if "fig4" in cell.source)
+    links = re.findall(r'href="\.\./_modules/([\w/]+)\.html#(\w+)"', cells[figure + 1].source)
+    assert [name for _, name in links] == ["stable_rank", "frobenius_norm", "hill_index"]
+    for module, name in links:
+        assert f"\ndef {name}(" in (ROOT / f"{module}.py").read_text(encoding="utf-8")
+    assert '"sphinx.ext.viewcode"' in (ROOT / "book" / "conf.py").read_text(encoding="utf-8")
+
+
+def test_every_figure_with_an_equation_of_ours_is_saved_by_a_notebook():
+    sources = [path.read_text(encoding="utf-8") for path in notebook_sources(ROOT / "notebooks")]
+    saved = {name for source in sources for name in re.findall(r'"(fig\w+|table\w+)"', source)}
+    assert set(FIGURES) <= saved
 
 
 @pytest.mark.parametrize(

@@ -167,12 +167,21 @@ def test_the_first_mention_of_a_term_leads_to_the_glossary(offline):
     expect(page.locator("#term-stable-rank")).to_be_visible()
 
 
+@pytest.mark.parametrize("equation", ["stable_rank", "frobenius_norm", "hill_index"])
+def test_each_equation_of_figure_4_is_one_click_from_its_code(offline, equation):
+    page = offline.new_page()
+    page.goto((SITE / "notebooks" / "05_locking.html").as_uri())
+    page.get_by_role("link", name=f"spectra.{equation}", exact=True).first.click()
+    page.wait_for_url(f"**/_modules/paper_lib/geometry/spectra.html#{equation}")
+    expect(page.locator(f"#{equation}")).to_contain_text(f"def {equation}(")
+
+
 @pytest.mark.parametrize("viewport", [DESKTOP, TABLET, PHONE], ids=["desktop", "tablet", "phone"])
 def test_no_page_is_wider_than_the_screen(browser, viewport):
     context = browser.new_context(viewport=viewport, offline=True)
     page, wide = context.new_page(), {}
     for path in sorted(
-        [*SITE.glob("*.html"), *SITE.glob("notebooks/*.html"), SITE / "api" / "diagnostics.html"]
+        [*SITE.glob("*.html"), *SITE.glob("notebooks/*.html"), SITE / "api" / "geometry.html"]
     ):
         page.goto(path.as_uri())
         _typeset(page)

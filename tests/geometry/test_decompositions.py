@@ -7,13 +7,9 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Tensor
 
-from paper_lib.geometry import certified
-from paper_lib.geometry import gram as gram_module
-from paper_lib.geometry import krylov as krylov_module
+from paper_lib.geometry import certified, decompositions
 from paper_lib.geometry.certified import Spectrum, certified_shift, update_spectrum, weight_spectrum
-from paper_lib.geometry.decompositions import lapack
-from paper_lib.geometry.gram import gram
-from paper_lib.geometry.krylov import krylov
+from paper_lib.geometry.decompositions import gram, krylov, lapack
 from paper_lib.geometry.subspaces import principal_angles
 from paper_lib.measure.matrix import measure_matrix
 from paper_lib.study.config import DiagnosticsConfig
@@ -63,8 +59,8 @@ def test_gram_singular_values_are_lapacks_to_within_their_bound(kind: str) -> No
 def test_lapack_steps_in_where_the_eigenproblem_does_not_converge(
     monkeypatch: pytest.MonkeyPatch, routine: str
 ) -> None:
-    original = getattr(gram_module.scipy_lapack, routine)
-    monkeypatch.setattr(gram_module.scipy_lapack, routine, lambda *a, **k: (*original(*a, **k)[:-1], 1))
+    original = getattr(decompositions.scipy_lapack, routine)
+    monkeypatch.setattr(decompositions.scipy_lapack, routine, lambda *a, **k: (*original(*a, **k)[:-1], 1))
     w = KINDS["clustered"]
     found, expected = gram(w, 5), lapack(w, 5)
     assert found.method == "lapack"
@@ -115,7 +111,7 @@ def test_krylov_finds_the_leading_triplets(shape: tuple[int, int]) -> None:
 
 
 def test_krylov_gives_up_on_a_cluster_that_k_cuts_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(krylov_module, "LARGEST_KRYLOV", 3)
+    monkeypatch.setattr(decompositions, "LARGEST_KRYLOV", 3)
     assert krylov(normal(400, 400), 20) is None
 
 
@@ -196,7 +192,7 @@ def test_the_smallest_singular_values_are_as_good_as_lapacks() -> None:
 
 
 def test_lapack_steps_in_where_squaring_lost_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gram_module, "LARGEST_REFINEMENT", 0)
+    monkeypatch.setattr(decompositions, "LARGEST_REFINEMENT", 0)
     w_0 = KINDS["rank-deficient"]
     w_t = w_0 * (1 + 1e-6)
     start, end = (Spectrum(w=w, decomposition=gram(w, 5)) for w in (w_0, w_t))
