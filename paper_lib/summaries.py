@@ -262,30 +262,6 @@ def _with_sizes(rows: pd.DataFrame, source: pd.DataFrame) -> pd.DataFrame:
     return sized
 
 
-def bootstrap_interval(
-    values: Sequence[float] | np.ndarray | Tensor,
-    generator: torch.Generator,
-    level: float = 0.95,
-    draws: int = 10_000,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean: quantiles of the means of `draws` resamples.
-
-    values: (N,), independent units (seeds, not the matrices of one run). Returns (low, high); both NaN where
-    N is 1. Below about N = 10 it is too narrow: use `t_interval`. Raises ValueError for N = 0, non-finite
-    values, a level outside (0, 1) or draws < 1.
-    """
-    sample = _sample(values, level).to(generator.device)
-    size = sample.numel()
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws} for {size} values")
-    if size == 1:
-        return math.nan, math.nan
-    picks = torch.randint(size, (draws, size), generator=generator, device=generator.device)
-    tails = sample.new_tensor([(1 - level) / 2, (1 + level) / 2])
-    low, high = sample[picks].mean(-1).quantile(tails).tolist()
-    return low, high
-
-
 def t_interval(values: Sequence[float] | np.ndarray | Tensor, level: float = 0.95) -> tuple[float, float]:
     """Student's interval of the mean: x̄ ± t_{(1+level)/2, N−1} s / √N, for a few roughly normal values.
 
@@ -294,19 +270,14 @@ def t_interval(values: Sequence[float] | np.ndarray | Tensor, level: float = 0.9
     """
     from scipy import stats  # most of a second, and only intervals need it
 
-    sample = _sample(values, level)
-    size, mean = sample.numel(), sample.mean().item()
-    if size == 1:
-        return math.nan, math.nan
-    reach = float(stats.t.ppf((1 + level) / 2, size - 1)) * sample.std().item() / math.sqrt(size)
-    return mean - reach, mean + reach
-
-
-def _sample(values: Sequence[float] | np.ndarray | Tensor, level: float) -> Tensor:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     sample = torch.from_numpy(array.astype(np.float64))
     if sample.ndim != 1 or sample.numel() == 0 or not torch.isfinite(sample).all():
         raise ValueError(f"values must be (N,), finite, N >= 1, got {array!s:.80} of shape {array.shape}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level} for {sample.numel()} values")
-    return sample
+    size, mean = sample.numel(), sample.mean().item()
+    if size == 1:
+        return math.nan, math.nan
+    reach = float(stats.t.ppf((1 + level) / 2, size - 1)) * sample.std().item() / math.sqrt(size)
+    return mean - reach, mean + reach

@@ -8,12 +8,10 @@ from math import inf
 
 import numpy as np
 import pandas as pd
-import torch
 
-from paper_lib.summaries import bootstrap_interval, paired, t_interval
+from paper_lib.summaries import paired, t_interval
 
 FEWEST_SEEDS = 3
-BOOTSTRAP_FROM = 10  # seeds from which on a bootstrap interval is wide enough to be a second opinion
 EXPLAINED = 0.9  # a null that leaves less than the rest of an effect explains it
 NEAR_ONE = 0.1  # a ratio this near to 1 is shown with a digit more, or its interval would seem to touch 1
 MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
@@ -101,9 +99,6 @@ class Contrast:
         shown = self._say(self.mean)
         if self.seeds > 1:
             shown += " [{}, {}]".format(*map(self._say, self.interval))
-        if self.seeds >= BOOTSTRAP_FROM:
-            drawn = bootstrap_interval(self.values.dropna().to_numpy(), torch.Generator().manual_seed(0))
-            shown += " (bootstrap [{}, {}])".format(*map(self._say, drawn))
         return f"{MARKS[self.outcome]} {self.text}: {shown}{self.unit and f' {self.unit}'}"
 
     def _say(self, value: float) -> str:

@@ -125,29 +125,6 @@ def test_the_t_interval_is_scipys(size, level):
     assert summaries.t_interval(values.tolist(), level) == pytest.approx((low, high))
 
 
-def test_the_bootstrap_interval_is_scipys_percentile_interval():
-    values = np.random.default_rng(0).exponential(1, 40)
-    reference = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1)
-    interval = summaries.bootstrap_interval(values, generator(), draws=20_000)
-    assert interval == pytest.approx(tuple(reference.confidence_interval), abs=0.01)
-
-
-def test_the_bootstrap_interval_holds_the_mean_and_widens_with_the_level():
-    values = normal(25)
-    (low, high), (lower, higher) = (
-        summaries.bootstrap_interval(values, generator(), level) for level in (0.8, 0.99)
-    )
-    assert lower < low < values.mean() < high < higher
-
-
-def test_the_bootstrap_interval_follows_a_change_of_units():
-    values = normal(25)
-    low, high = summaries.bootstrap_interval(values, generator())
-    assert summaries.bootstrap_interval(-10 * values + 3, generator()) == pytest.approx(
-        (-10 * high + 3, -10 * low + 3)
-    )
-
-
 def test_the_t_interval_covers_as_often_as_it_says():
     draws = np.random.default_rng(0).normal(0, 1, (2000, 5))
     covered = np.mean([low < 0 < high for low, high in map(summaries.t_interval, draws)])
@@ -156,9 +133,7 @@ def test_the_t_interval_covers_as_often_as_it_says():
 
 def test_equal_values_have_an_interval_of_no_width_and_one_value_has_none():
     assert summaries.t_interval([2.0, 2.0, 2.0]) == (2, 2)
-    assert summaries.bootstrap_interval([2.0, 2.0, 2.0], generator()) == (2, 2)
     assert all(math.isnan(end) for end in summaries.t_interval([2.0]))
-    assert all(math.isnan(end) for end in summaries.bootstrap_interval([2.0], generator()))
 
 
 # Bad input
@@ -188,10 +163,6 @@ NAN = W * torch.nan
         (lambda: summaries.t_interval([1.0, math.nan]), r"values must be \(N,\), finite"),
         (lambda: summaries.t_interval([[1.0, 2.0]]), r"shape \(1, 2\)"),  # type: ignore[list-item]
         (lambda: summaries.t_interval([1.0, 2.0], 1.0), r"level must lie in \(0, 1\), got 1.0 for 2 values"),
-        (
-            lambda: summaries.bootstrap_interval([1.0, 2.0], generator(), draws=0),
-            r"draws .* got 0 for 2 values",
-        ),
     ],
 )
 def test_bad_input_gets_one_clear_line(call, said):
