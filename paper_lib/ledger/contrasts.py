@@ -73,25 +73,21 @@ class Contrast:
         return self.seeds >= FEWEST_SEEDS and not self.holds
 
     @property
+    def inside(self) -> float:
+        """How far inside the claim's side the mean lies, from the edge that decides; negative outside."""
+        return min(self.mean - self.low, self.high - self.mean)
+
+    @property
     def effect(self) -> float:
-        """Cohen's d_z, the mean over the standard deviation of the values, counted from the level where there
-        is one; ±∞ where all seeds agree to the digit, NaN below two seeds."""
-        if self.seeds < 2:
-            return math.nan
-        spread, mean = float(self.values.std()), self.mean - (self.level or 0.0)
-        return mean / spread if spread else math.copysign(inf, mean) if mean else 0.0
+        """Cohen's d_z, `inside` over the standard deviation of the values; ±∞ where all seeds agree to the
+        digit, NaN below two seeds."""
+        return _over(self.inside, float(self.values.std())) if self.seeds > 1 else math.nan
 
     @property
     def clearance(self) -> float:
-        """How far inside the claim's side the mean lies, in half widths of the interval: above 1 it holds,
-        below −1 it fails. NaN below three seeds."""
-        if self.seeds < FEWEST_SEEDS:
-            return math.nan
-        half, inside = (
-            (self.interval[1] - self.interval[0]) / 2,
-            min(self.mean - self.low, self.high - self.mean),
-        )
-        return inside / half if half else math.copysign(inf, inside) if inside else 0.0
+        """`inside` in half widths of the interval: beyond ± 1 it is decided; NaN below three seeds."""
+        low, high = self.interval
+        return _over(self.inside, (high - low) / 2) if self.seeds >= FEWEST_SEEDS else math.nan
 
     def __str__(self) -> str:
         if self.missing or not self.seeds:
@@ -106,6 +102,10 @@ class Contrast:
             factor = np.exp(value)
             return f"× {factor:.{4 if abs(factor - 1) < NEAR_ONE else 3}g}"
         return f"{self.scale * value:{'+' if self.level is None else ''}.3g}"
+
+
+def _over(value: float, width: float) -> float:
+    return value / width if width else math.copysign(inf, value) if value else 0.0
 
 
 def more(

@@ -6,13 +6,13 @@ logarithm of their ratio, over the seeds that both have, with Student's 95 % int
 comparison would have come out so whether the claim is true or not. **Reproduced**: every comparison
 holds. **Not reproduced**: none holds and at least one fails. **Cannot be tested at this scale**: a run or
 a table that the claim is about is missing, or all is undecided. **Partly**: anything between. The effect
-size is Cohen's d_z, mean over standard deviation of the paired values (counted from the level, where a
-claim names one). *Beyond the null* is *yes* where a comparison with what chance gives holds too: where
-chance gives a part of the effect, more than a tenth of it must be left. It changes no verdict. No
-interval is corrected for the number of comparisons. Margins stand, with their reason, beside the rules
-that use them. They were set while the tables grew, not before the first run; what was revised once all
-seeds were there made rules stricter (C8, C11, C12, C14, C15a, C15b, S6), or fairer to the claim (S7,
-where AdamW has its best rate too).
+size is Cohen's d_z: how far inside the claim's side the mean lies, from the edge that decides, over the
+standard deviation of the values. *Beyond the null* is *yes* where a comparison with what chance gives
+holds too: where chance gives a part of the effect, more than a tenth of it must be left. It changes no
+verdict. No interval is corrected for the number of comparisons. Margins stand, with their reason, beside
+the rules that use them. They were set while the tables grew, not before the first run; what was revised
+once all seeds were there made rules stricter (C8, C11, C12, C14, C15a, C15b, S6), or fairer to the claim
+(S7, where AdamW has its best rate too).
 """
 
 import re

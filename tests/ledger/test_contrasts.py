@@ -84,10 +84,12 @@ def test_differences_are_paired_so_that_what_seeds_share_cancels():
     assert more(pd.Series({0: 1.0, 1: 2.0}), pd.Series({1: 1.0, 2: 5.0}), "").seeds == 1
 
 
-def test_effect_size_is_the_mean_over_the_standard_deviation_from_the_level():
+def test_effect_size_is_counted_from_the_edge_that_decides_and_positive_on_the_claims_side():
     assert HOLDS.effect == pytest.approx(1 / 0.1)
     assert above(seeds(1, 1.1, 0.9), 0.8, "").effect == pytest.approx(2)
-    assert below(seeds(1, 1.1, 0.9), 0.8, "").effect == pytest.approx(2)
+    assert below(seeds(1, 1.1, 0.9), 0.8, "").effect == pytest.approx(-2)
+    assert more(seeds(1, 1.1, 0.9), seeds(0, 0, 0), "", by=1.3).effect == pytest.approx(-3)
+    assert same(seeds(1, 1.1, 0.9), seeds(0, 0, 0), "", within=1.5).effect == pytest.approx(5)
     assert Contrast(text="", values=seeds(2, 2, 2)).effect == math.inf
     assert math.isnan(MISSING.effect)
 
