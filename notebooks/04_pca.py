@@ -209,7 +209,8 @@ table.rename(columns={"angle": "degrees per unit norm", "shift": "NSS per unit n
 #
 # **Claim (§3.3, App. D; C15).** OPD's and RLVR's small norms come with small KL, within their bound;
 # principal directions are steeper than others, and the runs avoid them. By the rule of the ledger, Gate I
-# is refuted by a KL above SFT's or a norm beyond its bound. Gate II is refuted by principal directions no
+# is refuted by a KL above SFT's; the bound, an identity to second order, decides nothing, whichever side of
+# it a norm lies on. Gate II is refuted by principal directions no
 # steeper than the others, and by more energy of OPD's in the principal subspaces than a random update has.
 # It also asks that OPD and RLVR rotate a tenth less than SFT's update at their norms, and show less on
 # principal weights that are not small than with their entries permuted.

@@ -27,6 +27,7 @@ from paper_lib.ledger.verdicts import (
 from paper_lib.summaries import paired, say
 
 IDS = [claim.id for claim in CLAIMS]
+IDLE_IN_PART = ("C15a", "C15c", "S1")  # an identity, arithmetic, and a range of another width and rate
 COLUMNS = {PAPER: "verdict", MATCHED: "verdict, matched"}
 
 
@@ -44,7 +45,8 @@ def true_rows() -> pd.DataFrame:
 @pytest.mark.parametrize("claim", IDS)
 def test_where_a_claim_is_true_it_is_reproduced(true_rows, claim, reading):
     why = true_rows.loc[claim, "why" if reading == PAPER else "why, matched"]
-    assert true_rows.loc[claim, COLUMNS[reading]] == REPRODUCED, why
+    assert true_rows.loc[claim, COLUMNS[reading]] == (PARTLY if claim in IDLE_IN_PART else REPRODUCED), why
+    assert "Fails" not in why
 
 
 @pytest.mark.parametrize("claim", IDS)
@@ -122,10 +124,18 @@ def test_equal_ranks_at_equal_norms_show_nothing():
     assert read(world({"frobenius_norm": {"rlvr": 0.45}}), "C8") == NOT_REPRODUCED
 
 
-def test_each_optimizer_has_its_best_rate():
+def test_half_of_the_energy_is_no_finding_where_more_than_half_of_the_weights_are():
+    evidence = world()
+    sizes = evidence.matrices["metric"].eq("parameters") & evidence.matrices["module"].eq("up")
+    heavy = evidence.matrices.assign(value=evidence.matrices["value"].mask(sizes, 1000.0))
+    assert "more than half of the weights are there" in read(replace(evidence, matrices=heavy), "S4", "why")
+
+
+def test_an_optimizer_is_to_win_at_its_best_rate_and_at_the_studys():
     faster = {"opd_lr_2e-05": 0.7}
     beaten = {"accuracy": {"opd": 0.4} | faster, "learning": {"opd_lr_2e-05": (0.4, 0.6, 0.7)}}
-    assert read(world(beaten), "S7") == REPRODUCED
+    assert read(world(beaten), "S7") == PARTLY
+    assert read(world(beaten | {"accuracy": {"opd": 0.6} | faster}), "S7") == REPRODUCED
     assert read(world(beaten | {"learning": {"opd_lr_2e-05": (0.4, 0.4, 0.4)}}), "S7") == NOT_REPRODUCED
 
 

@@ -26,7 +26,8 @@ SAME_DENSITY = 0.02  # C15c: of all entries; SFT and OPD lie 20 points of sparsi
 
 def anchor_gate(evidence: Evidence, cast: Cast) -> Finding:
     """C15a. ‖ΔW‖_F ≤ √(2δ/μ), δ the KL per token from π_0 to π_t and μ the curvature along ΔW. To second
-    order this is an equality, whatever the run, so that it shows the law and not that anything held the norm.
+    order this is an equality, whatever the run: on which side of it a run lies is the sign of a third-order
+    term, and nothing that held the norm, so that the bound decides nothing.
     """
     kl = {label(run): evidence.drift(run) for run in cast.runs}
     names = [label(run) for run in cast.runs]
@@ -35,7 +36,8 @@ def anchor_gate(evidence: Evidence, cast: Cast) -> Finding:
     for run in cast.runs[1:]:
         norms[label(run)] = evidence.total_norm(run)
         bound = (2 * kl[label(run)] / evidence.curved(run, "update")) ** 0.5
-        contrasts.append(times(bound, norms[label(run)], f"{label(run)}'s norm within its bound"))
+        within = times(bound, norms[label(run)], f"{label(run)}'s norm within its bound")
+        contrasts.append(replace(within, idle="an identity to second order, whatever the run"))
         shares[label(run)] = log_of(norms[label(run)], bound).map(exp)
     ours = f"KL to the start {show(kl, 'nats a token · 1e-3', 1e3)}; norms {show(norms)}"
     return Finding(ours=ours, contrasts=contrasts, note=f"norm over its bound: {show(shares)}")
@@ -107,7 +109,7 @@ def _above(text: str, ask: Callable[[str], pd.Series], greater: str, smaller: st
 
 def visibility_gate(evidence: Evidence, cast: Cast) -> Finding:
     """C15c. ½ ULP says entry by entry what shows, and the sizes of an update alone, wherever they fall, how
-    much of it."""
+    much of it. Where W_0 is stored in bf16 the first is arithmetic and cannot fail."""
     values = of_cast(evidence, cast, "update_sparsity")
     dealt = {label(run): evidence.end(run, "update_sparsity", null="permuted") for run in cast.runs}
     contrasts = [
@@ -139,8 +141,11 @@ C15C = Claim(
 def _half_ulp(evidence: Evidence, run: str) -> Contrast:
     text, limit = f"½ ULP predicts what shows of {label(run)}", 1 - SAME_DENSITY
     shows: dict[str, Any] = {"unit": "% of entries", "scale": 100}
-    return contrast_if_there(
+    contrast = contrast_if_there(
         text, lambda: above(evidence.end(run, "prediction_agreement"), limit, text, **shows)
+    )
+    return (
+        replace(contrast, idle="arithmetic where the start is stored in bf16") if contrast.seeds else contrast
     )
 
 
