@@ -510,7 +510,7 @@ play_tolerance(trajectories, runs=main_runs, eta=study.diagnostics.eta)
 # ## What we found
 #
 # The verdicts are computed from these tables by the rule of the ledger (`claims.md` beside the figures has
-# it): as the paper set the runs up, and with matched SFT in SFT's place.
+# it): with SFT at its own schedule, and with matched SFT in SFT's place.
 
 # %%
 from IPython.display import Markdown

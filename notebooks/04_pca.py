@@ -354,7 +354,7 @@ ours.rename(columns=lambda k: f"PC{k:.0f}").join(first).round(3)
 # ## What we found
 #
 # The verdicts are computed from these tables by the rule of the ledger (`claims.md` beside the figures has
-# it): as the paper set the runs up, and with matched SFT in SFT's place. C7 is about the stable rank, which
+# it): with SFT at its own schedule, and with matched SFT in SFT's place. C7 is about the stable rank, which
 # `05_locking` draws; the paths above are why we do not test it by PCA.
 
 # %%

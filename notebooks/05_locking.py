@@ -393,7 +393,7 @@ play_projection(study, curves)
 # ## What we found
 #
 # The verdicts are computed from these tables by the rule of the ledger (`claims.md` beside the figures has
-# it): as the paper set the runs up, and with matched SFT in SFT's place.
+# it): with SFT at its own schedule, and with matched SFT in SFT's place.
 
 # %%
 from IPython.display import Markdown

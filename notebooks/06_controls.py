@@ -28,7 +28,7 @@
 # - is it size? what norm and drift ratio of an update explain over all runs, and what the objective adds;
 # - Figure 1: the regime in one picture, on the way from RLVR to SFT, with the paper's OPD beside ours;
 # - the ledger: every claim, the paper's value, ours with its interval, and a verdict computed by one rule,
-#   as the paper set the runs up and with matched settings;
+#   with SFT at its own schedule and with matched settings;
 # - to play with: the α of the mix, between RLVR and OPD.
 #
 # It reads tables and draws: under a minute with every profile. `01_train` and `02_extract` make the tables,
@@ -300,7 +300,7 @@ play_mixing(same_seeds, curves[curves["seed"].isin(shared)], modules=chosen)
 # Each claim has comparisons, and `claims.md` says when they were fixed: one number a seed, Student's 95 %
 # interval, and a side that the claim is on. All hold: *reproduced*. None holds and one fails: *not
 # reproduced*. In between: *partly*. A run that is missing, fewer than three seeds or nothing decided:
-# *cannot be tested at this scale*. Nothing here was written by hand, and other seeds can change it.
+# *not decided by this design*. Nothing here was written by hand, and other seeds can change it.
 
 # %%
 from paper_lib.ledger.page import write_ledger

@@ -8,14 +8,16 @@ import pandas as pd
 
 from paper_lib.files import write_text
 from paper_lib.ledger import verdicts
-from paper_lib.ledger.verdicts import LEDGER_COLUMNS, OTHERS, VERDICTS
+from paper_lib.ledger.verdicts import LEDGER_COLUMNS, OTHERS, PAPER, VERDICTS
 
 HOW = (
     "Norms, stable ranks, Hill indices and Sim_K are means over the attention matrices, as in the paper, all "
     "else over every projection matrix. In *ours*, ± is half of Student's 95 % interval of a run's own mean; "
-    "comparisons are paired and can be sharper. *Matched* has SFT at OPD's start, learning rate, steps and "
-    "batch in SFT's place, or what the claim's section says. *Equal norm* and *equal accuracy* compare "
-    "matched SFT, OPD and RLVR where each has come equally far."
+    "comparisons are paired and can be sharper. *SFT at its own schedule* starts from the base and has more "
+    "steps at a higher rate than OPD and RLVR, which share batch, steps and rate; in the paper they do not. "
+    "*Matched* has SFT at OPD's start, learning rate, steps and batch in SFT's place, or what the claim's "
+    "section says. *Equal norm* and *equal accuracy* compare matched SFT, OPD and RLVR where each has come "
+    "equally far."
 )
 SUMMARY = ("claim", "statement", "paper", "ours", "verdict", "verdict, matched", "beyond the null")
 _DETAILS = {
@@ -59,7 +61,7 @@ def write_ledger(rows: pd.DataFrame, folder: str | Path) -> tuple[Path, Path]:
     """
     page, sheet = Path(folder) / "claims.md", Path(folder) / "claims.csv"
     scale = f"Profile {rows['scale'].iloc[0]}." if len(rows) else ""
-    tallies = [f"As the paper set the runs up: {_tally(rows['verdict'])}."]
+    tallies = [f"{PAPER}: {_tally(rows['verdict'])}."]
     tallies.append(f"With matched settings: {_tally(rows['verdict, matched'])}.")
     parts = [
         "# Claims of the papers, and what our runs show",

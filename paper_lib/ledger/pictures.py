@@ -82,9 +82,7 @@ def _frame(ax: Axes, rows: int, name: str) -> None:
     ax.set(xlim=(-1.6 * EDGE, 1.6 * EDGE), ylim=(rows - 0.4, -0.6), yticks=[])
     ax.set_xticks([-100, -10, -1, 1, 10, 100], ["−100", "−10", "−1", "1", "10", "100"], fontsize=7)
     ax.minorticks_off()
-    ax.set_title(
-        "as the paper set the runs up" if name == PAPER else "with matched settings", fontsize=9, pad=16
-    )
+    ax.set_title(name if name == PAPER else "with matched settings", fontsize=9, pad=16)
     heads: dict[str, Any] = {"fontsize": 6.5, "color": "#444444", "transform": ax.transAxes, "va": "bottom"}
     places = {"fails": 0.18, "undecided": 0.5, "holds": 0.82, "verdict": _VERDICT, "> null": _NULL}
     for head, x in places.items():

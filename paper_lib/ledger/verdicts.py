@@ -4,8 +4,8 @@ logarithm of their ratio, over the seeds that both have, with Student's 95 % int
 "preserved", "intact" or "equal". It *fails* (✗) where the interval lies on the other side, and is
 *undecided* (?) where it lies across, has fewer than three seeds, a run of a family is missing, or the
 comparison would have come out so whether the claim is true or not. **Reproduced**: every comparison
-holds. **Not reproduced**: none holds and at least one fails. **Cannot be tested at this scale**: a run or
-a table that the claim is about is missing, or all is undecided. **Partly**: anything between. The effect
+holds. **Not reproduced**: none holds and at least one fails. **Not decided by this design**: a run or a
+table that the claim is about is missing, or all is undecided. **Partly**: anything between. The effect
 size is Cohen's d_z: how far inside the claim's side the mean lies, from the edge that decides, over the
 standard deviation of the values. *Beyond the null* is *yes* where a comparison with what chance gives
 holds too: where chance gives a part of the effect, more than a tenth of it must be left. It changes no
@@ -28,12 +28,12 @@ from paper_lib.ledger.rules import controls, gates, pnt, projection, sibling, tr
 from paper_lib.summaries import Untested
 
 REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not reproduced"
-UNTESTED = "cannot be tested at this scale"
+UNTESTED = "not decided by this design"
 VERDICTS = (REPRODUCED, PARTLY, NOT_REPRODUCED, UNTESTED)
 
 _RULES = (weights, trajectory, projection, controls, gates, pnt, sibling)  # in the ledger's order
 CLAIMS: tuple[Claim, ...] = tuple(claim for module in _RULES for claim in module.CLAIMS)
-PAPER, MATCHED = "as the paper", "matched"
+PAPER, MATCHED = "SFT at its own schedule", "matched"
 OTHERS = ENDS
 _READ = ("ours", "comparisons", "effect size", "null", "beyond the null", "verdict", "why")
 LEDGER_COLUMNS = (

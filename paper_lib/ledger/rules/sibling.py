@@ -105,8 +105,7 @@ S3 = Claim(
 
 
 def energy_in_mlp(evidence: Evidence, cast: Cast) -> Finding:
-    """S4. Chance is the share of the weights. Where that is more than half, more than half of the energy is no
-    finding."""
+    """S4. Chance is the share of the weights; where it is above a half, more than half is no finding."""
     energy, weights = evidence.energy_share(cast.opd, MLP)
     half = above(energy, 0.5, "more than half in the MLP", unit="%", scale=100)
     beyond = more(energy, weights, "more than their share of the weights", **POINTS)
