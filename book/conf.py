@@ -38,6 +38,8 @@ bibtex_default_style = "plain"
 myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath", "html_image"]
 myst_heading_anchors = 3
 
+copybutton_prompt_text = ">>> "
+
 # The notebooks were executed by Papermill, and `executed` took out what would need a kernel.
 nb_execution_mode = "off"
 nb_output_stderr = "remove"

@@ -11,16 +11,23 @@ _NAMES = re.compile(r"^((?:\w+(?:\.\.\.)?)(?:, \w+)*):(?= )")
 
 
 def to_rest(docstring: str) -> str:
-    """The docstring as reStructuredText: code stays code, nothing else is markup, and the names of arguments
-    that open a paragraph are strong."""
+    """The docstring as reStructuredText: code and examples stay as they are, nothing else is markup, and the
+    names of arguments that open a paragraph are strong."""
+    return "\n\n".join(
+        paragraph if paragraph.startswith(">>> ") else _prose(paragraph, strong=number > 0)
+        for number, paragraph in enumerate(docstring.split("\n\n"))
+    )
+
+
+def _prose(docstring: str, *, strong: bool) -> str:
     made, at = [], 0
     for code in _CODE.finditer(docstring):
         made += [_plain(docstring[at : code.start()]), f"``{code[0].strip('`')}``"]
         at = code.end()
         if docstring[at : at + 1].isalnum():  # `mix`es: the markup has to end before the word does
             made.append("\\ ")
-    summary, *paragraphs = "".join([*made, _plain(docstring[at:])]).split("\n\n")
-    return "\n\n".join([summary, *(_NAMES.sub(r"**\1**:", paragraph) for paragraph in paragraphs)])
+    text = "".join([*made, _plain(docstring[at:])])
+    return _NAMES.sub(r"**\1**:", text) if strong else text
 
 
 def _plain(text: str) -> str:

@@ -101,8 +101,8 @@ def gram(w: Tensor, k: int) -> Decomposition:
         return lapack(w, k)
     if trailing.shape[1]:
         _refine_smallest(tall, trailing, sigma, bound)
-    right = _orthonormalised(right)
-    left = _orthonormalised(tall @ right / sigma[:k])
+    right = _orthonormalised(right)  # (n, k)
+    left = _orthonormalised(tall @ right / sigma[:k])  # (m, n) @ (n, k) / (k,): (m, k)
     residual = _probed_residual(tall, left, sigma[:k], right)
     u, v = (left, right) if tall is w else (right, left)
     return Decomposition(sigma=sigma, u=u, v=v, sigma_bound=bound, residual=residual, method="gram")
@@ -122,8 +122,8 @@ def _refine_smallest(tall: Tensor, trailing: Tensor, sigma: Tensor, bound: Tenso
     """
     count = trailing.shape[1]
     span = _orthonormalised(trailing)
-    image = tall @ span
-    turned = tall.mT @ image
+    image = tall @ span  # (m, s)
+    turned = tall.mT @ image  # (n, s)
     residual = torch.linalg.matrix_norm(turned - span @ (span.mT @ turned))
     refined = torch.linalg.svdvals(image)
     next_up = sigma[-count - 1] - bound[-count - 1]
@@ -193,7 +193,7 @@ def _probed_residual(w: Tensor, u: Tensor, sigma: Tensor, v: Tensor) -> float:
     generator = torch.Generator(device=w.device).manual_seed(0)
     mix = torch.randn(len(sigma), PROBES, generator=generator, dtype=torch.float64, device=w.device)
     scaled = sigma[:, None] * mix
-    one, other = w @ (v @ mix) - u @ scaled, w.mT @ (u @ mix) - v @ scaled
+    one, other = w @ (v @ mix) - u @ scaled, w.mT @ (u @ mix) - v @ scaled  # (m, 16), (n, 16)
     square = (one.square().sum() + other.square().sum()) / PROBES
     return PROBE_SAFETY * math.sqrt(float(square))
 
@@ -226,7 +226,7 @@ def krylov(w: Tensor, k: int, *, tolerance: float = 1e-9) -> Decomposition | Non
     for size in range(width, largest + 1, width):
         here = slice(size - width, size)
         basis[here] = newest.mT
-        turned[here] = (newest.mT @ tall.mT) @ tall
+        turned[here] = (newest.mT @ tall.mT) @ tall  # (b, n) @ (n, m) @ (m, n)
         inner[here, :size] = turned[here] @ basis[:size].mT
         inner[:size, here] = inner[here, :size].mT
         if size > k and (size % (CHECK_EVERY * width) == 0 or size == largest):
@@ -244,9 +244,9 @@ def _ritz(tall: Tensor, basis: Tensor, turned: Tensor, inner: Tensor, k: int) ->
     """The leading triplets that a basis holds, one value more, and how far each is from being one."""
     values, mixing = torch.linalg.eigh(inner)
     values, mixing = values.flip(0)[: k + 1].clamp(min=0), mixing.flip(1)[:, : k + 1]
-    sigma, v = values.sqrt(), basis.mT @ mixing
+    sigma, v = values.sqrt(), basis.mT @ mixing  # (k + 1,), (n, size) @ (size, k + 1)
     scale = torch.where(sigma > 0, sigma, 1.0)
     missed = torch.linalg.vector_norm(turned.mT @ mixing - v * values, dim=0) / scale  # ‖Wᵀu − σ v‖
     residual = float(torch.linalg.vector_norm(missed[:k]))
-    u = tall @ v[:, :k] / scale[:k]
+    u = tall @ v[:, :k] / scale[:k]  # (m, k)
     return Decomposition(sigma=sigma, u=u, v=v[:, :k], sigma_bound=missed, residual=residual, method="krylov")

@@ -29,6 +29,9 @@ def visible_mask(
     w_0, w_t: (..., m, n), any floating dtype. Returns that shape, bool. Two bf16 numbers that differ do so by
     at least 2⁻⁸ of the larger, so any smaller η, 0 included, means "not equal"; +0 and −0 are equal. Raises
     ValueError for unequal shapes, entries that are not finite in `precision`, or η outside [0, 1).
+
+    >>> visible_mask(torch.ones(1, 2), torch.tensor([[1.003, 1.005]])).tolist()
+    [[False, True]]
     """
     _require_one_shape(w_0, w_t)
     if not 0 <= eta < 1 or not precision.is_floating_point:
@@ -50,6 +53,9 @@ def update_sparsity(
 
     w_0, w_t: (..., m, n). Returns (...,), float64, in [0, 1]; the update density is its complement. Raises as
     `visible_mask` does.
+
+    >>> update_sparsity(torch.ones(4, 3), torch.ones(4, 3) + torch.eye(4, 3)).item()
+    0.75
     """
     return 1 - _share(visible_mask(w_0, w_t, eta=eta, precision=precision))
 
@@ -59,6 +65,9 @@ def absolute_sparsity(w_0: Tensor, w_t: Tensor, *, threshold: float = 1e-5) -> T
 
     w_0, w_t: (..., m, n). Returns (...,), float64, in [0, 1]. Raises ValueError for unequal shapes,
     non-finite entries or a threshold that is not finite and ≥ 0.
+
+    >>> absolute_sparsity(torch.zeros(1, 4), torch.tensor([[0.0, 1e-6, 1e-4, 1.0]])).item()
+    0.5
     """
     _require_one_shape(w_0, w_t)
     require_finite("w_0", w_0)
@@ -78,6 +87,9 @@ def principal_mask(w_0: Tensor, *, alpha: float, rank: int, factors: Factors | N
     Returns (..., m, n), bool, with exactly round(α m n) entries a matrix, ties going to the earlier position.
     Raises ValueError for α outside (0, 1), a rank outside [1, min(m, n)], or factors that do not fit W_0.
     Cost: one float64 SVD unless `factors` is given.
+
+    >>> principal_mask(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), alpha=0.25, rank=1).tolist()
+    [[True, False], [False, False]]
     """
     _require_alpha(w_0, alpha)
     return mark_largest(principal_magnitude(w_0, rank=rank, factors=factors), alpha)
@@ -91,7 +103,11 @@ def principal_magnitude(w_0: Tensor, *, rank: int, factors: Factors | None = Non
     if not 1 <= rank <= min(rows, columns):
         raise ValueError(f"rank must lie in [1, {min(rows, columns)}], got {rank} for w_0 {tuple(w_0.shape)}")
     u, s, vh = torch.linalg.svd(w_0.double(), full_matrices=False) if factors is None else factors
-    u, s, vh = u[..., :rank].double(), s[..., :rank].double(), vh[..., :rank, :].double()
+    u, s, vh = (
+        u[..., :rank].double(),
+        s[..., :rank].double(),
+        vh[..., :rank, :].double(),
+    )  # (m, r) (r,) (r, n)
     found = [tuple(factor.shape) for factor in (u, s, vh)]
     batch = tuple(w_0.shape[:-2])
     if found != [(*batch, rows, rank), (*batch, rank), (*batch, rank, columns)]:
@@ -104,6 +120,9 @@ def low_magnitude_mask(w_0: Tensor, *, alpha: float) -> Tensor:
 
     w_0: (..., m, n). Returns (..., m, n), bool, with exactly round(α m n) entries a matrix, ties going to the
     earlier position. Raises ValueError for α outside (0, 1) or non-finite entries.
+
+    >>> low_magnitude_mask(torch.tensor([[1.0, -0.1], [0.5, 2.0]]), alpha=0.25).tolist()
+    [[False, True], [False, False]]
     """
     _require_alpha(w_0, alpha)
     require_finite("w_0", w_0)
@@ -117,6 +136,9 @@ def mask_overlap(mask: Tensor, update: Tensor) -> Tensor:
 
     mask, update: (..., m, n), bool. Returns (...,), float64, in [0, 1]; NaN where no entry is visible. Raises
     ValueError for unequal shapes or another dtype.
+
+    >>> mask_overlap(torch.eye(4).bool(), torch.ones(4, 4).bool()).item()
+    0.25
     """
     if mask.shape != update.shape or mask.ndim < 2:
         raise ValueError(f"masks need one (..., m, n), got {tuple(mask.shape)} and {tuple(update.shape)}")
@@ -131,6 +153,9 @@ def overlap_bounds(alpha: float, density: float) -> tuple[float, float]:
     The overlaps of a dense update are pinned near α, whatever the weights it prefers. Returns (low, high);
     both NaN for d = 0, where the overlap is not defined. Raises ValueError for α outside (0, 1) or d outside
     [0, 1].
+
+    >>> [round(bound, 3) for bound in overlap_bounds(0.3, 0.9273)]
+    [0.245, 0.324]
     """
     if not 0 < alpha < 1 or not 0 <= density <= 1:
         raise ValueError(f"alpha must lie in (0, 1), density in [0, 1], got {alpha} and {density}")
@@ -146,6 +171,9 @@ def half_ulp(w_0: Tensor, precision: torch.dtype = torch.bfloat16) -> Tensor:
     when below. Two edges: a tie rounds to the even neighbour, so exactly ½ ULP shows on every second weight,
     and towards zero from a power of two the gap, hence the threshold, is half as wide. Raises ValueError for
     non-finite entries.
+
+    >>> half_ulp(torch.tensor([1.0, 256.0])).tolist()  # bf16 has 8 significant bits: 2⁻⁸ and 1
+    [0.00390625, 1.0]
     """
     stored = w_0.to(precision).double()
     require_finite(f"w_0 in {precision}", stored)
@@ -159,7 +187,7 @@ def mark_largest(values: Tensor, alpha: float) -> Tensor:
 
     NumPy's selection, linear in the size, finds the cut.
     """
-    flat = values.reshape(-1, values.shape[-2:].numel())
+    flat = values.reshape(-1, values.shape[-2:].numel())  # (matrices, m n)
     count = round(alpha * flat.shape[-1])
     if count == 0:
         return torch.zeros_like(values, dtype=torch.bool)
@@ -204,6 +232,9 @@ def predicted_mask(w_0: Tensor, w_t: Tensor, *, precision: torch.dtype = torch.b
     w_0, w_t: (..., m, n). Returns that shape, bool. It differs from `visible_mask` at η = 0 where W_0 is not
     itself stored in `precision`, in ties, and towards zero from a power of two (see `half_ulp`). Raises
     ValueError for unequal shapes and for entries that are not finite.
+
+    >>> predicted_mask(torch.ones(1, 2), torch.tensor([[1.003, 1.005]])).tolist()
+    [[False, True]]
     """
     return _update(w_0, w_t).abs() > half_ulp(w_0, precision)
 
@@ -215,6 +246,9 @@ def prediction_agreement(
 
     Read it against 1 − d_p − d_o + 2 d_p d_o, what two unrelated masks of these densities would reach. Raises
     as the two masks do.
+
+    >>> prediction_agreement(torch.ones(1, 2), torch.tensor([[1.003, 1.005]])).item()
+    1.0
     """
     observed = visible_mask(w_0, w_t, eta=eta, precision=precision)
     return (predicted_mask(w_0, w_t, precision=precision) == observed).double().mean((-2, -1))
@@ -228,10 +262,13 @@ def showing_probability(w_0: Tensor, w_t: Tensor, *, precision: torch.dtype = to
     two sets of magnitudes alone. Its mean over entries is the density of an update that has this one's sizes
     and is independent of W_0. Raises ValueError for another number of dimensions, else as `predicted_mask`.
     Cost: one sort.
+
+    >>> showing_probability(torch.tensor([[1.0, 0.001]]), torch.tensor([[1.001, 0.002]])).tolist()
+    [[0.0, 1.0]]
     """
     if w_0.ndim != 2:
         raise ValueError(f"showing_probability takes one matrix (m, n), got shape {tuple(w_0.shape)}")
-    sizes = _update(w_0, w_t).abs().flatten().sort().values
+    sizes = _update(w_0, w_t).abs().flatten().sort().values  # (m n,)
     not_above = torch.searchsorted(sizes, half_ulp(w_0, precision).flatten(), right=True)
     return (1 - not_above.double() / sizes.numel()).view(w_0.shape)
 
@@ -241,10 +278,13 @@ def top_coordinate_energy(delta_w: Tensor, fraction: float) -> Tensor:
 
     delta_w: (..., m, n). Returns (...,), float64, in [fraction, 1], NaN where ΔW = 0; equal sizes give
     `fraction` and normal ones 0.50 at 0.1. Raises ValueError for a fraction outside (0, 1].
+
+    >>> top_coordinate_energy(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), 0.25).item()
+    0.75
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must lie in (0, 1], got {fraction} for {tuple(delta_w.shape)}")
-    energy = delta_w.double().square().flatten(-2)
+    energy = delta_w.double().square().flatten(-2)  # (..., m n)
     count = math.ceil(fraction * energy.shape[-1] - 1e-9)
     return energy.topk(count, sorted=False).values.sum(-1) / energy.sum(-1)
 
@@ -263,6 +303,9 @@ def jaccard(a: Tensor, b: Tensor) -> Tensor:
 
     a, b: (..., m, n), bool. Returns (...,), float64, in [0, 1]; NaN where both are empty. Raises ValueError
     for unequal shapes or another dtype.
+
+    >>> jaccard(torch.eye(2).bool(), torch.ones(2, 2).bool()).item()
+    0.5
     """
     if a.shape != b.shape or a.ndim < 2 or a.dtype != torch.bool or b.dtype != torch.bool:
         found = f"{a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}"
@@ -275,6 +318,9 @@ def chance_jaccard(a: Tensor, b: Tensor) -> Tensor:
 
     a, b: (..., m, n), bool, or the probabilities with which independent entries are in the masks, where it is
     Σ p_a p_b / Σ (p_a + p_b − p_a p_b). Returns (...,), float64; NaN where both are 0.
+
+    >>> chance_jaccard(torch.eye(2).bool(), torch.ones(2, 2).bool()).item()
+    0.5
     """
     if a.dtype == torch.bool:
         a, b = (mask.double().mean((-2, -1), keepdim=True) for mask in (a, b))

@@ -19,6 +19,9 @@ def singular_values(w: Tensor) -> Tensor:
 
     w: (..., m, n). Returns (..., min(m, n)), float64, descending, with an error of about 1e-15 σ_1. Raises
     ValueError for anything but a non-empty, finite, real matrix, as every function here does.
+
+    >>> singular_values(torch.ones(2, 3, 12)).shape
+    torch.Size([2, 3])
     """
     require_finite_matrix("w", w)
     return torch.linalg.svdvals(w.double())
@@ -29,6 +32,9 @@ def spectral_shift(sigma_0: Tensor, sigma_t: Tensor) -> Tensor:
 
     sigma_0, sigma_t: (..., r). Returns (...,), float64, ≥ 0; NaN where W_0 = 0. Raises ValueError for unequal
     shapes.
+
+    >>> spectral_shift(torch.tensor([4.0, 3.0]), torch.tensor([4.0, 3.5])).item()
+    0.1
     """
     _require_spectrum("sigma_0", sigma_0)
     _require_spectrum("sigma_t", sigma_t)
@@ -39,7 +45,11 @@ def spectral_shift(sigma_0: Tensor, sigma_t: Tensor) -> Tensor:
 
 
 def frobenius_norm(delta_w: Tensor) -> Tensor:
-    """‖ΔW‖_F (§4.1, Fig. 4b). delta_w: (..., m, n). Returns (...,), float64."""
+    """‖ΔW‖_F (§4.1, Fig. 4b). delta_w: (..., m, n). Returns (...,), float64.
+
+    >>> frobenius_norm(torch.ones(3, 12)).item()
+    6.0
+    """
     require_finite_matrix("delta_w", delta_w)
     return torch.linalg.vector_norm(delta_w.double(), dim=(-2, -1))
 
@@ -48,6 +58,9 @@ def relative_norm(delta_w: Tensor, w_0: Tensor) -> Tensor:
     """‖ΔW‖_F / ‖W_0‖_F. delta_w, w_0: (..., m, n). Returns (...,), float64; NaN where W_0 = 0.
 
     Raises ValueError for unequal shapes.
+
+    >>> relative_norm(torch.ones(3, 12), 2 * torch.ones(3, 12)).item()
+    0.5
     """
     if delta_w.shape != w_0.shape:
         raise ValueError(f"delta_w and w_0 need one shape, got {tuple(delta_w.shape)} and {tuple(w_0.shape)}")
@@ -61,6 +74,9 @@ def stable_rank(delta_w: Tensor, *, sigma: Tensor | None = None, norm: Tensor | 
     Returns (...,), float64, in [1, min(m, n)]; NaN where ΔW = 0. Taken as Σ (σ_i / σ_1)², or one over the
     `top_energy` of one direction, which neither overflow nor underflow. Raises ValueError for a sigma of
     another shape.
+
+    >>> stable_rank(torch.stack([torch.eye(4, 8), torch.ones(4, 8)])).round(decimals=6).tolist()
+    [4.0, 1.0]
     """
     if sigma is not None and norm is not None:
         return 1 / top_energy(sigma, 1, norm=norm)
@@ -72,10 +88,13 @@ def hill_index(sigma: Tensor, k: int) -> Tensor:
 
     sigma: (..., r). Returns (...,), float64, > 0; infinite where the top k are equal, NaN where σ_k = 0. Its
     standard error on a Pareto tail is about 1/√k of its value. Raises ValueError for k outside [2, r].
+
+    >>> round(hill_index(torch.tensor([4.0, 2.0, 1.0]), 3).item(), 4)  # 2 / (log 4 + log 2)
+    0.9618
     """
     _require_spectrum("sigma", sigma)
     _require_count("k", k, 2, sigma)
-    logs = sigma[..., :k].double().log()
+    logs = sigma[..., :k].double().log()  # (..., k)
     index = (k - 1) / (logs[..., :-1] - logs[..., -1:]).sum(-1)
     return torch.where(sigma[..., k - 1] > 0, index, torch.nan)
 
@@ -85,10 +104,13 @@ def top_energy(sigma: Tensor, k: int, *, norm: Tensor | None = None) -> Tensor:
 
     sigma: (..., r), complete, or the leading ones and norm (...,), ‖ΔW‖_F. Returns (...,), float64, in
     (0, 1]; NaN where ΔW = 0. Raises ValueError for k outside [1, r].
+
+    >>> round(top_energy(torch.tensor([3.0, 1.0, 1.0, 1.0]), 1).item(), 6)
+    0.75
     """
     _require_spectrum("sigma", sigma)
     _require_count("k", k, 1, sigma)
-    energy = _scaled(sigma.double()).square()
+    energy = _scaled(sigma.double()).square()  # (..., r), in units of σ_1²
     total = energy.sum(-1) if norm is None else (norm / sigma[..., 0]).square()
     return energy[..., :k].sum(-1) / total
 
@@ -98,6 +120,9 @@ def drift_ratio(delta_w: Tensor, learning_rates: Sequence[float] | Tensor) -> Te
 
     delta_w: (..., m, n); learning_rates: one per optimizer step behind ΔW. Returns (...,), float64, ≥ 0.
     Raises ValueError for learning rates that are negative, not finite, or without a positive one.
+
+    >>> round(drift_ratio(torch.full((3, 4), 0.02), [0.01] * 4).item(), 6)
+    1.0
     """
     rates = torch.as_tensor(learning_rates, dtype=torch.float64, device=delta_w.device)
     if rates.ndim != 1 or not torch.isfinite(rates).all() or not (rates >= 0).all() or not (rates > 0).any():

@@ -24,6 +24,9 @@ def top_right_singular_vectors(delta_w: Tensor, K: int) -> Tensor:
     with its largest entry positive. For the left ones pass the transpose. Raises ValueError where K is not in
     [1, min(m, n)] or above the numerical rank, ΔW = 0 included: there the span would be LAPACK's choice and
     not the update's.
+
+    >>> top_right_singular_vectors(torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, 0.0]]), 1).round().tolist()
+    [[0.0], [1.0], [0.0]]
     """
     require_finite_matrix("delta_w", delta_w)
     rows, columns = delta_w.shape[-2:]
@@ -35,7 +38,7 @@ def top_right_singular_vectors(delta_w: Tensor, K: int) -> Tensor:
     rank = int((sigma > floor).sum(-1).min())
     if rank < K:
         raise ValueError(f"K must be at most the numerical rank {rank}, got {K} for delta_w of shape {shape}")
-    v = vh[..., :K, :].mT
+    v = vh[..., :K, :].mT  # (..., K, n) to (..., n, K)
     largest = v.gather(-2, v.abs().argmax(-2, keepdim=True))
     return v * largest.sign()
 
@@ -47,13 +50,17 @@ def principal_angles(a: Tensor, b: Tensor) -> Tensor:
     (scipy.linalg.subspace_angles descends), in [0, π/2]. The absolute error is that of the columns'
     orthonormality, 1e-15 for float64 factors, at any angle: the cosine alone (or the sine) would lose half
     the digits near 0 (or π/2). Raises ValueError for columns that are not orthonormal or of unequal length.
+
+    >>> turned = torch.tensor([[math.cos(0.5)], [math.sin(0.5)], [0.0]])  # (3, 1)
+    >>> principal_angles(torch.eye(3)[:, :1], turned).round(decimals=6).tolist()
+    [0.5]
     """
     _require_orthonormal("a", a)
     _require_orthonormal("b", b)
     if a.shape[:-1] != b.shape[:-1]:
         raise ValueError(f"bases need one length and batch, got {tuple(a.shape)} and {tuple(b.shape)}")
     wide, narrow = (a.double(), b.double()) if a.shape[-1] >= b.shape[-1] else (b.double(), a.double())
-    product = wide.mT @ narrow
+    product = wide.mT @ narrow  # (..., max(p, q), min(p, q))
     cosine = torch.linalg.svdvals(product).clamp(max=1)
     sine = torch.linalg.svdvals(narrow - wide @ product).flip(-1).clamp(max=1)
     return torch.where(cosine > math.sqrt(0.5), sine.asin(), cosine.acos())
@@ -64,6 +71,9 @@ def subspace_alignment(v_a: Tensor, v_b: Tensor) -> Tensor:
 
     v_a, v_b: (..., n, K), orthonormal columns. Returns (...,), float64, in [0, 1] up to rounding. Raises
     ValueError for unequal shapes or columns that are not orthonormal.
+
+    >>> subspace_alignment(torch.eye(4)[:, :2], torch.eye(4)[:, 1:3]).item()
+    0.5
     """
     if v_a.shape != v_b.shape:
         raise ValueError(f"bases need one shape (..., n, K), got {tuple(v_a.shape)} and {tuple(v_b.shape)}")
@@ -73,7 +83,11 @@ def subspace_alignment(v_a: Tensor, v_b: Tensor) -> Tensor:
 
 
 def chance_alignment(K: int, n: int) -> float:
-    """K / n: the mean Sim_K of any K-dimensional subspace of Rⁿ with a random one. Needs 1 ≤ K ≤ n."""
+    """K / n: the mean Sim_K of any K-dimensional subspace of Rⁿ with a random one. Needs 1 ≤ K ≤ n.
+
+    >>> chance_alignment(16, 4096)
+    0.00390625
+    """
     if not 1 <= K <= n:
         raise ValueError(f"K must lie in [1, n], got K {K}, n {n}")
     return K / n
@@ -84,8 +98,11 @@ def principal_energy(delta_w: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
     delta_w: (m, n); u: (m, r), v: (n, r), orthonormal columns. Returns a float64 scalar in [0, 1], NaN where
     ΔW = 0. Its mean for an update of independent, equally likely directions is (r/m)(r/n) exactly.
+
+    >>> principal_energy(torch.eye(4), torch.eye(4)[:, :1], torch.eye(4)[:, :1]).item()
+    0.25
     """
-    inside = u.double().mT @ delta_w.double() @ v.double()
+    inside = u.double().mT @ delta_w.double() @ v.double()  # (r, r)
     return inside.square().sum() / delta_w.double().square().sum()
 
 
@@ -97,6 +114,10 @@ def trajectory_pca(updates: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     against `nulls.random_walk_explained_variance`: a high-dimensional random walk too looks low-dimensional.
     Raises ValueError for c outside [1, min(T, P)] or T < 2. Memory: about six float64 copies of `updates`; a
     (T, T) square root of their inner products, all that PCA depends on, does as well.
+
+    >>> coordinates, ratios = trajectory_pca(torch.arange(4.0)[:, None] * torch.ones(10), 1)  # (4, 10)
+    >>> coordinates.shape, ratios.round(decimals=6).tolist()
+    (torch.Size([4, 1]), [1.0])
     """
     require_finite_matrix("updates", updates)
     if updates.ndim != 2 or updates.shape[0] < 2:
@@ -111,7 +132,7 @@ def trajectory_pca(updates: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
     from sklearn.decomposition import PCA  # a second, and only paths need it
 
     pca = PCA(n_components, svd_solver="full")
-    projected = pca.fit_transform(updates.detach().double().cpu().numpy())
+    projected = pca.fit_transform(updates.detach().double().cpu().numpy())  # (T, P) to (T, c)
     coordinates = torch.as_tensor(projected, device=updates.device)
     return coordinates, torch.as_tensor(pca.explained_variance_ratio_, device=updates.device)
 
@@ -121,7 +142,7 @@ def _require_orthonormal(name: str, v: Tensor) -> None:
     rows, columns = v.shape[-2:]
     if columns > rows:
         raise ValueError(f"{name} cannot have {columns} orthonormal columns of length {rows}")
-    gram = v.double().mT @ v.double()
+    gram = v.double().mT @ v.double()  # (..., K, K)
     defect = float((gram - torch.eye(columns, dtype=gram.dtype, device=gram.device)).abs().max())
     if defect > ORTHONORMAL_TOLERANCE:
         raise ValueError(
@@ -134,8 +155,12 @@ BLOCK = 2**22  # entries of each snapshot that are widened to float64 at once
 
 
 def path_gram(updates: Sequence[Tensor]) -> Tensor:
-    """⟨ΔW_s, ΔW_t⟩ of T updates of one matrix: (T, T), float64. `path_pca` takes the sum over matrices."""
-    flat = torch.stack(list(updates)).flatten(1).double()
+    """⟨ΔW_s, ΔW_t⟩ of T updates of one matrix: (T, T), float64. `path_pca` takes the sum over matrices.
+
+    >>> path_gram([torch.ones(2, 3), 2 * torch.ones(2, 3)]).tolist()
+    [[6.0, 12.0], [12.0, 24.0]]
+    """
+    flat = torch.stack(list(updates)).flatten(1).double()  # T of (m, n) to (T, m n)
     return flat @ flat.mT
 
 
@@ -153,8 +178,12 @@ def path_pca(gram: Tensor) -> tuple[Tensor, Tensor]:
     gram: (T, T), float64. PCA depends on a path through these alone, so any path that has them will do: U √Λ
     of their eigendecomposition. Returns coordinates (T, c) and explained variance ratios (c,), with
     c = min(5, T − 1); each component's sign is the one that makes the last point's coordinate positive.
+
+    >>> coordinates, _ = path_pca(path_gram([t * torch.ones(2, 3) for t in range(4)]))
+    >>> coordinates.shape
+    torch.Size([4, 3])
     """
     values, vectors = torch.linalg.eigh(gram)
-    path = vectors * values.clamp(min=0).sqrt()
+    path = vectors * values.clamp(min=0).sqrt()  # (T, T), a row a point
     coordinates, ratios = trajectory_pca(path, min(COMPONENTS, len(gram) - 1))
     return coordinates * torch.where(coordinates[-1] < 0, -1.0, 1.0), ratios

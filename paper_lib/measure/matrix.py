@@ -48,7 +48,7 @@ class AlignmentPath:
 
     def _span(self, found: Decomposition) -> Tensor | None:
         """V_K, or None where there are fewer than K directions: the rest would be the solver's choice."""
-        return found.v[:, : self.K] if found.sigma[self.K - 1] > 0 else None
+        return found.v[:, : self.K] if found.sigma[self.K - 1] > 0 else None  # (n, K)
 
     def alignment(self) -> list[Row]:
         """Sim_K to the end: of the cumulative updates (§4.2), and of the increments between snapshots.
@@ -226,7 +226,7 @@ def _walk(steps: Sequence[int], walk: Tensor, config: DiagnosticsConfig) -> list
     path = AlignmentPath(config.K)
     for step, before, after in zip(steps[1:], [None, *walk], walk, strict=False):
         path.follow(step, update_spectrum(after, config.K), None if before is None else after - before)
-    ranks = spectra.stable_rank(walk).tolist()
+    ranks = spectra.stable_rank(walk).tolist()  # (T, m, n) to (T,)
     return path.alignment() + [Row(s, "stable_rank", rank) for s, rank in zip(steps[1:], ranks, strict=True)]
 
 
@@ -252,7 +252,7 @@ def mask_picture(w_0: Tensor, w_t: Tensor, config: DiagnosticsConfig) -> pd.Data
     pictures = {name: mask for name, alpha, mask in weight_masks(w_0, config) if alpha == config.alphas[0]}
     pictures["update"] = sparsity.visible_mask(w_0, w_t, eta=config.eta)
     names = ("update", "principal", "low_magnitude")
-    shown = {name: pictures[name][:MASK_WINDOW, :MASK_WINDOW].numpy() for name in names}
+    shown = {name: pictures[name][:MASK_WINDOW, :MASK_WINDOW].numpy() for name in names}  # (256, 256) at most
     row, column = np.indices(shown["update"].shape)
     return pd.DataFrame({name: a.ravel() for name, a in ({"row": row, "column": column} | shown).items()})
 
@@ -275,7 +275,7 @@ def _start(w_0: Tensor, config: DiagnosticsConfig, *, exact: bool = False) -> Sp
 
 def _factors(start: Spectrum) -> sparsity.Factors:
     found = start.decomposition
-    return found.u, found.sigma, found.v.mT
+    return found.u, found.sigma, found.v.mT  # (m, k), (r,), (k, n)
 
 
 def _angle_k(w_0: Tensor, config: DiagnosticsConfig) -> int:
@@ -294,7 +294,8 @@ def _rotation(
     rows = [Row(step, "spectral_shift", shift)]
     before, after = start.decomposition, end.decomposition
     for side in ("u", "v"):
-        angles = subspaces.principal_angles(getattr(before, side)[:, :k], getattr(after, side)[:, :k])
+        bases = [getattr(spectrum, side)[:, :k] for spectrum in (before, after)]  # (m, k) for u, (n, k) for v
+        angles = subspaces.principal_angles(*bases)  # (k,)
         rows.append(Row(step, f"angle_{side}_max", angles.max().item(), k))
         rows.append(Row(step, f"angle_{side}_mean", angles.mean().item(), k))
         if each:
@@ -380,7 +381,7 @@ def shared_subspace(delta_a: Tensor, delta_b: Tensor, K: int) -> float:
     found = [update_spectrum(delta_w, K) for delta_w in (delta_a, delta_b)]
     if any(not each.sigma[K - 1] > 0 for each in found):
         return float("nan")
-    v_a, v_b = (each.v[:, :K] for each in found)
+    v_a, v_b = (each.v[:, :K] for each in found)  # (n, K) each
     return subspace_alignment(v_a, v_b).item()
 
 

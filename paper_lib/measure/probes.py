@@ -96,8 +96,8 @@ def _curvature(
 
     with torch.no_grad():
         found = jvp(logits, (chosen,), (unit,))
-    p, change = found[0].double().softmax(-1), found[1].double()
-    variance = (p * (change - (p * change).sum(-1, keepdim=True)).square()).sum(-1)
+    p, change = found[0].double().softmax(-1), found[1].double()  # (B, T, vocabulary) both
+    variance = (p * (change - (p * change).sum(-1, keepdim=True)).square()).sum(-1)  # (B, T)
     return variance[batch.completion_mask].mean().item()
 
 
