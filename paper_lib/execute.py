@@ -4,7 +4,6 @@ import ast
 import io
 import logging
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -129,7 +128,9 @@ def take_turns(
         future.result()
 
 
-_Job = tuple[str, Path, Path, dict[str, Any]]  # [number/of], source, converted copy, parameters
+_Job = tuple[
+    str, Path, nbformat.NotebookNode, dict[str, Any]
+]  # [number/of], source, its notebook, parameters
 
 
 def run_notebooks(
@@ -156,7 +157,7 @@ def run_notebooks(
     reach each notebook that declares them; all chosen must declare the other `parameters`, by name and type.
     All is checked before the first cell runs. Kernels start in the current directory; what cells print is
     shown as it comes. Raises CompanionError for an unknown profile, notebook or parameter, and where a cell
-    fails; the copy as far as it came is then kept as NN_name.failed.ipynb.
+    fails; a copy is NN_name.failed.ipynb until its notebook has run to its end.
     """
     in_order = force or get_profile(profile_name).trains(train)
     # All parameters are checked here; papermill would warn of those whose type it cannot read.
@@ -171,29 +172,30 @@ def run_notebooks(
         "workers": workers,
     }
     sources = _choose(Path(notebooks_dir), notebooks)
-    with tempfile.TemporaryDirectory(prefix="paper_lib-") as folder:
-        plan: list[_Job] = [
-            (
-                f"[{number}/{len(sources)}]",
-                source,
-                *_prepare(source, Path(folder), settings, parameters or {}),
-            )
-            for number, source in enumerate(sources, 1)
-        ]
-        computing = [job for job in plan if "force" in job[3]]
-        drawing = [job for job in plan if job not in computing]
-        done = Path(data_dir) / "executed" / profile_name if executed_dir is None else Path(executed_dir)
-        side_by_side = [drawing] if in_order else [computing, drawing]
-        for job in computing if in_order else ():
-            _execute_one(*job, done, sys.stdout)
-        for jobs in side_by_side:
-            runs = [partial(_execute_one, *job, done) for job in jobs]
-            take_turns(runs, sys.stdout, workers=workers or cores(), stop=ThisInterpreter.kill_all)
+    plan: list[_Job] = [
+        (f"[{number}/{len(sources)}]", source, *_prepare(source, settings, parameters or {}))
+        for number, source in enumerate(sources, 1)
+    ]
+    computing = [job for job in plan if "force" in job[3]]
+    drawing = [job for job in plan if job not in computing]
+    done = Path(data_dir) / "executed" / profile_name if executed_dir is None else Path(executed_dir)
+    done.mkdir(parents=True, exist_ok=True)
+    side_by_side = [drawing] if in_order else [computing, drawing]
+    for job in computing if in_order else ():
+        _execute_one(*job, done, sys.stdout)
+    for jobs in side_by_side:
+        runs = [partial(_execute_one, *job, done) for job in jobs]
+        take_turns(runs, sys.stdout, workers=workers or cores(), stop=ThisInterpreter.kill_all)
     return [done / f"{source.stem}.ipynb" for source in sources]
 
 
 def _execute_one(
-    number: str, source: Path, notebook: Path, values: Mapping[str, Any], done: Path, output: TextIO
+    number: str,
+    source: Path,
+    notebook: nbformat.NotebookNode,
+    values: Mapping[str, Any],
+    done: Path,
+    output: TextIO,
 ) -> None:
     start = time.perf_counter()
     print(number, source, file=output, flush=True)
@@ -218,13 +220,11 @@ def _choose(folder: Path, wanted: Sequence[str] | None) -> list[Path]:
 
 
 def _prepare(
-    source: Path, folder: Path, settings: Mapping[str, Any], extra: Mapping[str, Any]
-) -> tuple[Path, dict[str, Any]]:
-    """Convert one py:percent source into `folder` and say which values its parameters cell takes."""
+    source: Path, settings: Mapping[str, Any], extra: Mapping[str, Any]
+) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
+    """The notebook of one py:percent source, and the values that its parameters cell takes."""
     notebook = jupytext.read(source)
     notebook.metadata["kernelspec"] = KERNEL
-    path = folder / f"{source.stem}.ipynb"
-    nbformat.write(notebook, path)
     declared = _declared(notebook)
     if missing := [name for name in ("profile", "data_dir") if name not in declared]:
         raise CompanionError(f"{source} has no parameter {missing[0]!r} in a cell tagged 'parameters'")
@@ -239,7 +239,7 @@ def _prepare(
             )
         _check_type(source, name, value, declared[name])
     values = {name: value for name, value in settings.items() if name in declared and value is not None}
-    return path, {**values, **extra}
+    return notebook, {**values, **extra}
 
 
 def _declared(notebook: nbformat.NotebookNode) -> dict[str, str]:
@@ -266,13 +266,14 @@ def _check_type(source: Path, name: str, value: Any, default: str) -> None:
         )
 
 
-def _execute(source: Path, notebook: Path, values: Mapping[str, Any], copy: Path, stream: TextIO) -> None:
-    output = notebook.with_suffix(".out.ipynb")
+def _execute(
+    source: Path, notebook: nbformat.NotebookNode, values: Mapping[str, Any], copy: Path, stream: TextIO
+) -> None:
     failed = copy.with_suffix(".failed.ipynb")
     try:
-        papermill.execute_notebook(
+        executed = papermill.execute_notebook(
             notebook,
-            output,
+            str(failed).replace("{", "{{").replace("}", "}}"),  # papermill fills in what is in braces
             parameters=values,
             kernel_name=KERNEL["name"],
             kernel_manager_class=ThisInterpreter,
@@ -281,7 +282,6 @@ def _execute(source: Path, notebook: Path, values: Mapping[str, Any], copy: Path
             stderr_file=sys.stderr if stream is sys.stdout else stream,
         )
     except PapermillExecutionError as error:
-        _publish(output, source, failed)
         reason = " ".join(error.evalue.split())
         if error.ename != CompanionError.__name__:
             reason = f"{error.ename}: {reason}"
@@ -289,18 +289,15 @@ def _execute(source: Path, notebook: Path, values: Mapping[str, Any], copy: Path
             f"{source}, cell {error.exec_count}: {reason} (as far as it came: {failed})"
         ) from None
     except DeadKernelError:
-        _publish(output, source, failed)
         raise CompanionError(f"{source}: its kernel died, perhaps out of memory (see {failed})") from None
+    except RuntimeError as error:  # of jupyter_client, which has no class of its own for it
+        raise CompanionError(
+            f"{source}: its kernel did not start ({error}): is the machine busy, or without loopback?"
+        ) from error
     except KeyboardInterrupt:
         # The cell's task is abandoned on purpose; asyncio would print its traceback on the way out.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         raise
-    _publish(output, source, copy)
+    executed.metadata.papermill.update(input_path=source.as_posix(), output_path=copy.as_posix())
+    write_text(copy, nbformat.writes(executed) + "\n")
     failed.unlink(missing_ok=True)
-
-
-def _publish(output: Path, source: Path, copy: Path) -> None:
-    """Move an executed notebook to its place, naming its source instead of the temporary folder."""
-    notebook = nbformat.read(output, as_version=4)
-    notebook.metadata.papermill.update(input_path=source.as_posix(), output_path=copy.as_posix())
-    write_text(copy, nbformat.writes(notebook) + "\n")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import KernelSpec
 from patience import PATIENCE
 
 from paper_lib.__main__ import main
 from paper_lib.errors import CompanionError
-from paper_lib.execute import run_notebooks
+from paper_lib.execute import KERNEL, ThisInterpreter, run_notebooks
 
 PARAMETERS = """\
 # %% tags=["parameters"]
@@ -236,6 +237,16 @@ def test_a_kernel_that_dies_is_one_line(folder):
     notebook(folder, "01_a.py", "# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     with pytest.raises(CompanionError, match=r"01_a\.py: its kernel died, perhaps out of memory"):
         run(folder)
+
+
+@pytest.mark.slow
+def test_a_kernel_that_does_not_start_is_one_line(folder, monkeypatch):
+    spec = KernelSpec(argv=[sys.executable, "-c", "", "{connection_file}"], **KERNEL)
+    monkeypatch.setattr(ThisInterpreter, "kernel_spec", spec)
+    notebook(folder, "01_a.py", "# %%\nprint('ran')\n")
+    with pytest.raises(CompanionError, match=r"01_a\.py: its kernel did not start") as caught:
+        run(folder)
+    assert "\n" not in str(caught.value)
 
 
 def start(folder: Path, parameters: str, *notebooks: str) -> subprocess.Popen:
