@@ -1,11 +1,12 @@
-"""The notebook runner and the command line: checked first, shown live, errors told in one line."""
+"""The notebook runner: all is checked first and shown live, and an error is one line."""
 
+import io
 import os
-import re
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec
 from patience import PATIENCE
 
-from paper_lib.__main__ import main
+from paper_lib import execute
 from paper_lib.errors import CompanionError
-from paper_lib.execute import KERNEL, ThisInterpreter, run_notebooks
+from paper_lib.execute import KERNEL, ThisInterpreter, run_notebooks, take_turns
 
 PARAMETERS = """\
 # %% tags=["parameters"]
@@ -313,78 +314,76 @@ def test_output_is_live_and_a_stopped_runner_leaves_no_kernel(request, folder, c
     assert not list(folder.glob("data/executed/**/0?_a.ipynb"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["figures", "--profile", "huge"], "huge"),
-        (["figures", "-p", "alpha"], "'alpha' is not of the form name=value"),
-        (["figures", "--seed", "-1"], "--seed"),
-        (["figures", "--workers", "0"], "it must be at least 1"),
-        (["figures", "--only", ""], "argument --only: '' names nothing"),
-        (["train", "--runs", ","], "argument --runs: ',' names nothing"),
-        (["train", "--seeds", " "], "argument --seeds: ' ' names nothing"),
-        (["draw"], "draw"),
-        ([], "command"),
-    ],
-)
-def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message, capsys):
-    try:
-        status = main(arguments)
-    except SystemExit as stop:
-        status = stop.code
-    told = capsys.readouterr()
-    assert status == 2
-    assert told.err.startswith("error: ")
-    assert message in told.err
-    assert told.err.count("\n") == 1
+# --- Jobs side by side read as if they ran in order.
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["train", "--profile", "smoke", "--workers", "1", "--data-dir"],
-        ["pretrain", "--profile", "smoke", "--workers", "1", "--data-dir"],
-        ["compare", "MODEL", "MODEL", "--out"],
-    ],
-    ids=lambda command: command[0],
-)
-def test_a_file_in_the_place_of_a_folder_is_one_line(command, tiny_models, tmp_path, capsys):
-    file = tmp_path / "file"
-    file.touch()
-    model = str(tiny_models / "base")
-    assert main([*(model if word == "MODEL" else word for word in command), str(file)]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {file}")
-    assert told.count("\n") == 1
+def test_output_comes_in_the_order_of_the_jobs_though_the_later_ones_end_first():
+    second_done = threading.Event()
+
+    def first(stream):
+        print("first begins", file=stream)
+        assert second_done.wait(PATIENCE)
+        print("first ends", file=stream)
+
+    def second(stream):
+        print("second", file=stream)
+        second_done.set()
+
+    stream = io.StringIO()
+    take_turns([first, second], stream, workers=2)
+    assert stream.getvalue().splitlines() == ["first begins", "first ends", "second"]
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["figures"],
-        ["train"],
-        ["extract"],
-        ["forget"],
-        ["export"],
-        ["pretrain"],
-        ["compare"],
-        ["student"],
-    ],
-    ids=" ".join,
-)
-def test_every_command_shows_an_example(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main([*command, "--help"])
-    assert stop.value.code == 0
-    example = rf"examples?:\n  python -m paper_lib {' '.join(command)} [-\w]"
-    assert re.search(example, capsys.readouterr().out)
+def test_a_job_is_heard_while_it_runs_from_its_turn_on():
+    stream, shown = io.StringIO(), []
+
+    def job(output):
+        print("at once", file=output)
+        deadline = time.monotonic() + PATIENCE
+        while not stream.getvalue() and time.monotonic() < deadline:  # the main thread gives it its turn
+            time.sleep(0.01)
+        shown.append(stream.getvalue())
+
+    take_turns([job], stream, workers=1)
+    assert shown == ["at once\n"]
 
 
-def test_help_waits_for_no_heavy_import():
-    script = (
-        "import sys; from paper_lib.__main__ import main\n"
-        "try: main(['figures', '--help'])\n"
-        "finally: print({'torch', 'transformers', 'pandas', 'papermill', 'matplotlib'} & set(sys.modules))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("set()\n")
+def test_all_run_to_their_end_and_the_first_failure_is_raised():
+    ran = []
+
+    def fails(name):
+        def job(stream):
+            ran.append(name)
+            raise ValueError(name)
+
+        return job
+
+    with pytest.raises(ValueError, match="a"):
+        take_turns([fails("a"), fails("b"), lambda stream: ran.append("c")], io.StringIO(), workers=1)
+    assert ran == ["a", "b", "c"]
+
+
+def test_an_interrupt_stops_those_that_run_and_starts_no_other(monkeypatch):
+    running, stopped, later = threading.Event(), threading.Event(), []
+
+    def job(stream):
+        running.set()
+        assert stopped.wait(PATIENCE)
+
+    def interrupted(futures, timeout=None, wait=execute.wait):
+        if timeout is None:
+            assert running.wait(PATIENCE)
+            raise KeyboardInterrupt
+        return wait(futures, timeout=timeout)
+
+    monkeypatch.setattr(execute, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        take_turns([job, later.append], io.StringIO(), workers=1, stop=stopped.set)
+    assert stopped.is_set()
+    assert later == []
+
+
+def test_no_jobs_are_no_error():
+    stream = io.StringIO()
+    take_turns([], stream, workers=2)
+    assert stream.getvalue() == ""
