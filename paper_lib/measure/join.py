@@ -145,9 +145,9 @@ def training_curves(study: Study) -> tuple[pd.DataFrame, list[Path]]:
     frames = [rows_of("curves", read_table(joined), held)] if held else []
     files = [joined] if held else []
     for name, seed in (key for key in planned if key not in held):
-        place = study.place(study.profile.run(name), seed, models)
-        if place.finished():
-            files.append(place.directory / "curve.parquet")
+        folder = study.folder(study.profile.run(name), seed, models)
+        if folder.finished():
+            files.append(folder.directory / "curve.parquet")
             frames.append(read_table(files[-1]))
     if not frames:
         raise CompanionError(

@@ -7,7 +7,6 @@ from traces whose digits are corrupted now and then, as web text would be; a tea
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from shutil import rmtree
 
 from filelock import FileLock
 from transformers import PreTrainedModel
@@ -27,7 +26,7 @@ from paper_lib.training.models import (
     weights_fingerprint,
 )
 from paper_lib.training.rollouts import accuracy
-from paper_lib.training.runs import RunPlace, train_run
+from paper_lib.training.runs import RunFolder, train_run
 from paper_lib.training.train import Policy
 
 
@@ -71,11 +70,11 @@ def _build(profile: Profile, lineage: Lineage, data_dir: Path | str, runs: Path,
     for stage in lineage.stages:
         history = fingerprint(history, stage)
         directory = runs / f"{stage.name}-{history}"
-        place = RunPlace(directory=directory, profile=profile.name, seed=lineage.seed, fingerprint=history)
+        folder = RunFolder(directory=directory, profile=profile.name, seed=lineage.seed, fingerprint=history)
         if force:
-            with place.lock():
-                rmtree(directory, ignore_errors=True)
-        train_run(stage, place, policy, evaluation=EvaluationConfig())
+            with folder.lock():
+                folder.clear()
+        train_run(stage, folder, policy, evaluation=EvaluationConfig())
         policy.student.load_state_dict(load_checkpoint(step_path(directory, stage.steps)))
         for name in (n for n, kept_stage in lineage.kept.items() if kept_stage == stage.name):
             _save(policy, lineage, stage, models_directory(profile, data_dir) / name)
@@ -138,6 +137,6 @@ Weights fingerprint: `{weights_fingerprint(stored.state_dict())}`
 
 
 def _missing(profile: Profile, lineage: Lineage, data_dir: Path | str) -> list[str]:
-    place = models_directory(profile, data_dir)
+    models = models_directory(profile, data_dir)
     needed = ("config.json", "model.safetensors")
-    return [name for name in lineage.kept if not all((place / name / file).is_file() for file in needed)]
+    return [name for name in lineage.kept if not all((models / name / file).is_file() for file in needed)]

@@ -1,11 +1,11 @@
-"""One run in its directory: started or resumed, evaluated at its snapshots, marked finished last."""
+"""One run in its folder: started or resumed, evaluated at its snapshots, marked finished last."""
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -19,38 +19,62 @@ from paper_lib.errors import CompanionError
 from paper_lib.files import copy_file, read_json, read_json_rows, write_json
 from paper_lib.study.config import EvaluationConfig
 from paper_lib.study.run_config import RunConfig
-from paper_lib.study.tasks import problems
+from paper_lib.study.tasks import Split, Task, problems
 from paper_lib.tables import CURVE_COLUMNS, write_table
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
 from paper_lib.training.rollouts import accuracy
 from paper_lib.training.train import Constraint, Optimization, Policy, train_steps
 
-# --- Where a run lives on disk, and whether what is there is this very run.
+# --- Where a run lives on disk, and whether the files there are of this very run.
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunPlace:
-    """Where a run lives and what it must match: everything that decides its numbers is in the fingerprint."""
+class RunFolder:
+    """Where a run lives and what it must match: everything that decides its numbers is in the fingerprint.
+
+    kept_states: steps whose training state stays, for the runs that branch from it.
+    """
 
     directory: Path
     profile: str
     seed: int
     fingerprint: str
+    kept_states: tuple[int, ...] = ()
 
     def lock(self) -> FileLock:
         """Beside the folder, for whoever trains, takes over or removes the run."""
         self.directory.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(self.directory.with_name(f".{self.directory.name}.lock"))
 
+    def finished(self) -> bool:
+        """Whether this very configuration ran to its end here, and its kept states are here still."""
+        kept = all(self.state_path(step).is_file() for step in self.kept_states)
+        return kept and fingerprint_in(self.directory / "run.json") == self.fingerprint
+
+    def clear(self) -> None:
+        """Remove the folder, `config.json` first: what is left of it by a crash is no run to go on with."""
+        (self.directory / "config.json").unlink(missing_ok=True)
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
+
+    def begin(self) -> None:
+        """Say whose folder it is."""
+        write_json(self.directory / "config.json", {"fingerprint": self.fingerprint})
+
     def state_path(self, step: int) -> Path:
         """Weights and the optimizer's memory after `step` optimizer steps."""
         return self.directory / f"state_{step:06d}.safetensors"
 
-    def finished(self, *, kept_states: tuple[int, ...] = ()) -> bool:
-        """Whether this very configuration ran to its end here and left the states that other runs branch
-        from."""
-        kept = all(self.state_path(step).is_file() for step in kept_states)
-        return kept and fingerprint_in(self.directory / "run.json") == self.fingerprint
+    def states(self) -> list[int]:
+        """The steps whose training state is on disk, in order."""
+        return sorted(
+            int(path.stem.removeprefix("state_")) for path in self.directory.glob("state_*.safetensors")
+        )
+
+    def drop_states(self, *, latest: int | None = None) -> None:
+        """Remove every training state but the kept ones and the latest."""
+        for step in set(self.states()) - {latest, *self.kept_states}:
+            self.state_path(step).unlink()
 
     def recorded(self) -> list[dict]:
         """The rows of its curve so far; raises CompanionError where the file is missing or damaged."""
@@ -76,44 +100,52 @@ def fingerprint_in(marker: Path) -> str | None:
         return None
 
 
-# --- A run that another profile has already trained: its files are shared instead of trained again.
+# --- What another run has already trained: a whole run of another profile, or the parent up to the branch.
 
 
-def reuse_finished(run: RunConfig, place: RunPlace, runs_dir: Path) -> bool:
+def reuse_finished(run: RunConfig, folder: RunFolder, runs_dir: Path) -> bool:
     """Take over a finished run of the same fingerprint from another profile; True where there was one.
 
     Snapshots and kept states become hard links (copies across file systems), the curve gets this profile's
     name, and `run.json` comes last, so a copy that was stopped is not mistaken for a whole one.
     """
-    for folder in sorted(runs_dir.glob(f"*/{run.name}/seed_{place.seed}")):
-        other = RunPlace(
-            directory=folder,
-            profile=folder.parents[1].name,
-            seed=place.seed,
-            fingerprint=place.fingerprint,
-        )
-        if folder != place.directory and other.finished():
-            with place.lock():
-                if taken := not place.finished():  # by whoever held the lock
-                    _share(other, place)
+    for directory in sorted(runs_dir.glob(f"*/{run.name}/seed_{folder.seed}")):
+        other = replace(folder, directory=directory, profile=directory.parents[1].name)
+        if directory != folder.directory and other.finished():
+            with folder.lock():
+                if taken := not folder.finished():  # by whoever held the lock
+                    _share(other, folder)
             return taken
     return False
 
 
-def _share(source: RunPlace, place: RunPlace) -> None:
-    rows = [{**row, "profile": place.profile} for row in source.recorded()]
+def _share(source: RunFolder, folder: RunFolder) -> None:
+    rows = [{**row, "profile": folder.profile} for row in source.recorded()]
     marker = read_json(source.directory / "run.json", f"delete {source.directory}, and the run starts over")
-    shutil.rmtree(place.directory, ignore_errors=True)
-    place.directory.mkdir(parents=True)
+    folder.clear()
+    folder.directory.mkdir(parents=True)
     for path in sorted(source.directory.glob("*.safetensors")):
         try:
-            os.link(path, place.directory / path.name)
+            os.link(path, folder.directory / path.name)
         except OSError:
-            copy_file(path, place.directory / path.name)
-    write_json(place.directory / "curve.json", rows)
-    place.write_curve(rows)
-    write_json(place.directory / "config.json", {"fingerprint": place.fingerprint})
-    write_json(place.directory / "run.json", marker)
+            copy_file(path, folder.directory / path.name)
+    write_json(folder.directory / "curve.json", rows)
+    folder.write_curve(rows)
+    folder.begin()
+    write_json(folder.directory / "run.json", marker)
+
+
+def _branch_off(run: RunConfig, folder: RunFolder, parent: RunFolder, step: int) -> None:
+    """The parent's snapshots and curve up to the branch, and last its training state there."""
+    for path in parent.directory.glob("step_*.safetensors"):
+        if int(path.stem.removeprefix("step_")) <= step:
+            copy_file(path, folder.directory / path.name)
+    rows = [row for row in parent.recorded() if row["step"] <= step and ":" not in row["metric"]]
+    write_json(folder.directory / "curve.json", [{**row, "run": run.name} for row in rows])
+    save_checkpoint(load_checkpoint(parent.state_path(step)), folder.state_path(step))
+
+
+# --- A run from its first step, or from its last snapshot, to its end.
 
 
 def find_accelerator() -> Accelerator:
@@ -123,201 +155,140 @@ def find_accelerator() -> Accelerator:
 
 def train_run(
     run: RunConfig,
-    place: RunPlace,
+    folder: RunFolder,
     policy: Policy,
     *,
     evaluation: EvaluationConfig,
     confine: Callable[[PreTrainedModel], Constraint | None] | None = None,
-    parent: RunPlace | None = None,
-    kept_states: tuple[int, ...] = (),
+    parent: RunFolder | None = None,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Train `run` from `policy.student`'s weights, W_0, in `place.directory`, from wherever an earlier call
-    stopped.
+    """Train `run` from `policy.student`'s weights, W_0, in its folder, from wherever an earlier call stopped.
 
-    confine: makes what confines the student's updates. parent: the run it branches from. kept_states: steps
-    whose training state stays for runs that branch here; a finished run makes those that it lacks once more.
-    What another configuration left in the directory is removed. Raises CompanionError where the loss is not
-    finite; snapshots made by then are kept.
+    confine: makes what confines the student's updates. parent: the run it branches from. A finished run is
+    left alone; one that lost a kept state starts over, to the same bits. Raises CompanionError where the loss
+    is not finite; snapshots made by then are kept.
     """
     accelerator = find_accelerator()
-    with _held(place, accelerator):
-        if place.finished(kept_states=kept_states):
+    with _held(folder, accelerator):
+        if folder.finished():
             return
-        finished = place.finished()
-        accelerator.wait_for_everyone()  # nobody clears the marker while another still reads it
-        if accelerator.is_main_process and not finished:
-            _prepare(run, place, parent)
+        accelerator.wait_for_everyone()  # nobody clears the folder while another still reads it
+        if accelerator.is_main_process:
+            _prepare(run, folder, parent)
         accelerator.wait_for_everyone()
-        policy.student.to(accelerator.device)
-        if policy.teacher is not None:
-            policy.teacher.to(accelerator.device)
+        for model in (policy.student, policy.teacher):
+            if model is not None:
+                model.to(accelerator.device)
         constraint = None if confine is None else confine(policy.student)
         optimization = Optimization(policy, run, accelerator, constraint)
-        if finished:
-            _replay(run, place, optimization, parent, kept_states)
-            return
-        first, rows = _resume(place, optimization)
+        first, rows = _resume(folder, optimization)
         accelerator.wait_for_everyone()  # nobody writes while another still reads where to go on from
-        if first == 0 and accelerator.is_main_process:
-            rows = _evaluate(run, place, policy, evaluation, 0)
-            save_checkpoint(policy.student.state_dict(), step_path(place.directory, 0))
-        _continue(run, place, optimization, evaluation, first, rows, kept_states, report)
+        _train(folder, optimization, evaluation, first, rows, report)
         accelerator.wait_for_everyone()
 
 
 @contextmanager
-def _held(place: RunPlace, accelerator: Accelerator) -> Iterator[None]:
+def _held(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
     """The run's lock, which the main process holds for all that train the run together."""
-    with place.lock() if accelerator.is_main_process else nullcontext():
-        place.directory.mkdir(parents=True, exist_ok=True)
+    with folder.lock() if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
         yield
 
 
-def _prepare(run: RunConfig, place: RunPlace, parent: RunPlace | None) -> None:
-    """Clear what another configuration left, and start a branch from its parent's training state."""
-    marker = place.directory / "config.json"
-    if fingerprint_in(marker) != place.fingerprint:
-        shutil.rmtree(place.directory)
-        place.directory.mkdir(parents=True)
-        write_json(marker, {"fingerprint": place.fingerprint})
-    if parent is not None and run.branch is not None and not _states(place):
-        _adopt(run, place, parent, run.branch[1])
+def _prepare(run: RunConfig, folder: RunFolder, parent: RunFolder | None) -> None:
+    """A folder to go on in: clear of other configurations and of an end that does not count, a branch begun
+    by its parent."""
+    ended = (folder.directory / "run.json").exists()
+    if ended or fingerprint_in(folder.directory / "config.json") != folder.fingerprint:
+        folder.clear()
+        folder.begin()
+    if parent is not None and run.branch is not None and not folder.states():
+        _branch_off(run, folder, parent, run.branch[1])
 
 
-def _states(place: RunPlace) -> list[Path]:
-    return sorted(place.directory.glob("state_*.safetensors"))
-
-
-def _resume(place: RunPlace, optimization: Optimization) -> tuple[int, list[dict]]:
-    """The step to go on from, that of the latest whole state, and the curve up to it."""
-    states = _states(place)
-    if not states:
-        return 0, []
-    step = int(states[-1].stem.removeprefix("state_"))
+def _resume(folder: RunFolder, optimization: Optimization) -> tuple[int, list[dict]]:
+    """The last snapshot, whose training state is taken up, and the curve up to it; −1 where there is none."""
+    if not (steps := folder.states()):
+        return -1, []
     try:
-        optimization.load_state(load_checkpoint(states[-1]))
+        optimization.load_state(load_checkpoint(folder.state_path(steps[-1])))
     except CompanionError as error:
         raise CompanionError(f"{error}; delete this file, and the run starts over") from error
-    rows = place.recorded()
-    return step, [row for row in rows if row["step"] <= step]
+    return steps[-1], [row for row in folder.recorded() if row["step"] <= steps[-1]]
 
 
-def _replay(
-    run: RunConfig,
-    place: RunPlace,
-    optimization: Optimization,
-    parent: RunPlace | None,
-    kept_states: tuple[int, ...],
-) -> None:
-    """The states that a finished run no longer has, or never kept: its steps again, and nothing else new."""
-    first = 0
-    if parent is not None and run.branch is not None:
-        first = run.branch[1]
-        optimization.load_state(load_checkpoint(parent.state_path(first)))
-    for step in sorted(kept_states):
-        if place.state_path(step).is_file():
-            optimization.load_state(load_checkpoint(place.state_path(step)))
-        else:
-            train_steps(optimization, place.seed, first, step, record=lambda step, values: None)
-            if optimization.accelerator.is_main_process:
-                save_checkpoint(optimization.state(), place.state_path(step))
-        first = step
-        optimization.accelerator.wait_for_everyone()
-
-
-def _adopt(run: RunConfig, place: RunPlace, parent: RunPlace, step: int) -> None:
-    for path in parent.directory.glob("step_*.safetensors"):
-        if int(path.stem.removeprefix("step_")) <= step:
-            copy_file(path, place.directory / path.name)
-    rows = parent.recorded()
-    own = [{**row, "run": run.name} for row in rows if row["step"] <= step and ":" not in row["metric"]]
-    write_json(place.directory / "curve.json", own)
-    save_checkpoint(load_checkpoint(parent.state_path(step)), place.state_path(step))
-
-
-def _continue(
-    run: RunConfig,
-    place: RunPlace,
+def _train(
+    folder: RunFolder,
     optimization: Optimization,
     evaluation: EvaluationConfig,
-    first: int,
+    last: int,
     rows: list[dict],
-    kept_states: tuple[int, ...],
     report: Callable[[str], None],
 ) -> None:
-    began, main = monotonic(), optimization.accelerator.is_main_process
+    """Every snapshot after the last one, with the curve up to it, which begins with `rows`."""
+    run, began, main = optimization.run, monotonic(), optimization.accelerator.is_main_process
 
     def record(step: int, values: dict[str, float]) -> None:
         if optimization.constraint is not None and "loss" in values:
             values = {**values, "share_inside": optimization.constraint.share_inside}
-        rows.extend(_row(run, place, step, metric, value) for metric, value in values.items())
+        keys = {"profile": folder.profile, "run": run.name, "seed": folder.seed, "step": step}
+        rows.extend({**keys, "metric": metric, "value": value} for metric, value in values.items())
 
-    for step in [s for s in run.snapshot_steps() if s > first]:
-        train_steps(optimization, place.seed, first, step, record=record)
-        first = step
-        if not main:
-            continue
-        rows.extend(_evaluate(run, place, optimization.policy, evaluation, step))
-        save_checkpoint(optimization.policy.student.state_dict(), step_path(place.directory, step))
-        write_json(place.directory / "curve.json", rows)
-        save_checkpoint(optimization.state(), place.state_path(step))
-        _drop_states(place, step, kept_states)
-        seconds = monotonic() - began
-        latest = next(r["value"] for r in reversed(rows) if r["metric"] == "sampled_accuracy")
-        report(
-            f"[{run.name} seed {place.seed}] step {step}/{run.steps}, accuracy {latest:.3f}, {seconds:.0f} s"
-        )
+    for step in [step for step in run.snapshot_steps() if step > last]:
+        train_steps(optimization, folder.seed, max(last, 0), step, record=record)
+        last = step
+        if main:
+            scores = _evaluate(run, optimization.policy, evaluation, folder.seed, step)
+            record(step, scores)
+            _save(folder, step, optimization, rows)
+            progress = f"step {step}/{run.steps}, accuracy {scores['sampled_accuracy']:.3f}"
+            report(f"[{run.name} seed {folder.seed}] {progress}, {monotonic() - began:.0f} s")
     if main:
-        _finish(run, place, rows, kept_states)
+        _finish(run, folder, rows)
 
 
-def _finish(run: RunConfig, place: RunPlace, rows: list[dict], kept_states: tuple[int, ...]) -> None:
-    place.write_curve(rows)
+def _save(folder: RunFolder, step: int, optimization: Optimization, rows: list[dict]) -> None:
+    """The snapshot and the curve, and last the state to go on from, which says that both are there."""
+    save_checkpoint(optimization.policy.student.state_dict(), step_path(folder.directory, step))
+    write_json(folder.directory / "curve.json", rows)
+    save_checkpoint(optimization.state(), folder.state_path(step))
+    folder.drop_states(latest=step)
+
+
+def _finish(run: RunConfig, folder: RunFolder, rows: list[dict]) -> None:
+    folder.write_curve(rows)
     marker = {
-        "fingerprint": place.fingerprint,
+        "fingerprint": folder.fingerprint,
         "config": asdict(run),
         "steps": run.snapshot_steps(),
         "finished": True,
     }
-    write_json(place.directory / "run.json", marker)
-    _drop_states(place, None, kept_states)
-
-
-def _drop_states(place: RunPlace, latest: int | None, kept: tuple[int, ...]) -> None:
-    for path in _states(place):
-        if int(path.stem.removeprefix("state_")) not in (latest, *kept):
-            path.unlink()
+    write_json(folder.directory / "run.json", marker)
+    folder.drop_states()
 
 
 def _evaluate(
-    run: RunConfig, place: RunPlace, policy: Policy, evaluation: EvaluationConfig, step: int
-) -> list[dict]:
+    run: RunConfig, policy: Policy, evaluation: EvaluationConfig, seed: int, step: int
+) -> dict[str, float]:
     """Accuracy on validation problems at every snapshot; on test problems and the variants at the last
     step."""
 
-    def measured(split: str, task, number: int) -> dict[str, float]:  # type: ignore[no-untyped-def]
-        chosen = problems(task, split=split, number=number, seed="evaluation")  # type: ignore[arg-type]
+    def scores(split: Split, task: Task, number: int) -> dict[str, float]:
         return accuracy(
             policy.student,
             policy.tokenizer,
-            chosen,
+            problems(task, split=split, number=number, seed="evaluation"),
             samples=evaluation.samples,
             max_new_tokens=run.max_new_tokens,
-            seed=f"{place.seed}/{split}/{task.name}",
+            seed=f"{seed}/{split}/{task.name}",
         )
 
     home = run.tasks[0]
-    found = measured("validation", home, evaluation.snapshot_problems)
+    values = scores("validation", home, evaluation.snapshot_problems)
     if step == run.steps:
-        for task in (home, *(v for v in evaluation.variants if v != home)):
-            number = evaluation.final_problems if task == home else evaluation.variant_problems
-            values = measured("test", task, number)
-            found |= {f"{metric}:{task.name}": value for metric, value in values.items()}
-    return [_row(run, place, step, metric, value) for metric, value in found.items()]
-
-
-def _row(run: RunConfig, place: RunPlace, step: int, metric: str, value: float) -> dict:
-    keys = {"profile": place.profile, "run": run.name, "seed": place.seed, "step": step}
-    return {**keys, "metric": metric, "value": value}
+        numbers = dict.fromkeys((home, *evaluation.variants), evaluation.variant_problems)
+        for task, number in (numbers | {home: evaluation.final_problems}).items():
+            tested = scores("test", task, number)
+            values |= {f"{metric}:{task.name}": value for metric, value in tested.items()}
+    return values

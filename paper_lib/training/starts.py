@@ -32,7 +32,7 @@ from paper_lib.training.models import (
     weights_fingerprint,
 )
 from paper_lib.training.rotations import HeadChange, change_layers, random_change
-from paper_lib.training.runs import RunPlace
+from paper_lib.training.runs import RunFolder
 from paper_lib.training.train import Constraint, Policy
 
 # --- What a planned run starts from and learns from, out of the study's models and parents.
@@ -73,21 +73,22 @@ class Study:
         branches = [other.branch for other in self.profile.everything if other.branch]
         return tuple(sorted({step for name, step in branches if name == run.name}))
 
-    def place(self, run: RunConfig, seed: int, models: dict[str, str]) -> RunPlace:
-        """Where the run lives, with the fingerprint of all that decides its numbers, its parents included."""
+    def folder(self, run: RunConfig, seed: int, models: dict[str, str]) -> RunFolder:
+        """The run's folder, with the fingerprint of all that decides its numbers, its parents included."""
         parts = [run, seed, self.profile.evaluation, [models[name] for name in models_of(run)]]
-        parts += [self.place(parent, seed, models).fingerprint for parent in self.parents(run)]
-        return RunPlace(
+        parts += [self.folder(parent, seed, models).fingerprint for parent in self.parents(run)]
+        return RunFolder(
             directory=self.directory(run, seed),
             profile=self.profile.name,
             seed=seed,
             fingerprint=fingerprint(*parts),
+            kept_states=self.kept_states(run),
         )
 
     def fingerprints(self, models: dict[str, str]) -> dict[Key, str]:
         """Of the planned runs, in planned order; not of those with a model behind them that is not known."""
         known = [(run, seed) for run, seed in self.profile.planned() if self._behind(run) <= models.keys()]
-        return {(run.name, seed): self.place(run, seed, models).fingerprint for run, seed in known}
+        return {(run.name, seed): self.folder(run, seed, models).fingerprint for run, seed in known}
 
     def _behind(self, run: RunConfig) -> set[str]:
         """The pretrained models that a run and the runs it starts from are made from."""
@@ -103,17 +104,17 @@ class Study:
 
     def known_models(self, recorded: dict[str, str]) -> dict[str, str]:
         """As `models`; of those not on disk, what was recorded with what was made from them, if it was."""
-        place, known = models_directory(self.profile, self.data_dir), {}
+        models, known = models_directory(self.profile, self.data_dir), {}
         for name in sorted(self.model_names()):
-            if (place / name / "config.json").is_file():
+            if (models / name / "config.json").is_file():
                 known[name] = self._model_fingerprint(name)
             elif name in recorded:
                 known[name] = recorded[name]
         return known
 
     def _model_fingerprint(self, name: str) -> str:
-        place = models_directory(self.profile, self.data_dir)
-        return weights_fingerprint(stored_weights(place / name))
+        models = models_directory(self.profile, self.data_dir)
+        return weights_fingerprint(stored_weights(models / name))
 
 
 def models_of(run: RunConfig) -> list[str]:
@@ -123,15 +124,15 @@ def models_of(run: RunConfig) -> list[str]:
 
 def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
     """The student at W_0, its tokenizer, and the teacher where the run has one."""
-    place = models_directory(study.profile, study.data_dir)
-    student, tokenizer = load_model(place / (run.base or BASE))
+    models = models_directory(study.profile, study.data_dir)
+    student, tokenizer = load_model(models / (run.base or BASE))
     if run.start == "anchor":
         student.load_state_dict(anchor_weights(study, seed, run.anchor or ANCHOR))
     if run.rotated_layers is not None:
         student.load_state_dict(rotated_weights(student, run.rotated_layers, seed))
     teacher: PreTrainedModel | None = None
     if run.objective in ("opd", "mix"):
-        teacher, theirs = load_model(place / run.teacher)
+        teacher, theirs = load_model(models / run.teacher)
         require_same_vocabulary(tokenizer, theirs, run.teacher)
         teacher.requires_grad_(False)
     return Policy(student=student, tokenizer=tokenizer, teacher=teacher)

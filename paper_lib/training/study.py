@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from shutil import rmtree
 
 from paper_lib.errors import CompanionError
 from paper_lib.parallel import cores, run_parallel
@@ -89,18 +88,14 @@ def train_study(
         prepare_models(study, workers=workers)
         models = study.models()
         _train(study, _demanded(study, chosen, models, force=force), models, workers or cores())
-        return [study.directory(*pair) for pair in chosen if _finished(study, *pair, models)]
+        return [study.directory(*pair) for pair in chosen if study.folder(*pair, models).finished()]
     models = study.known_models(read_manifest(study.results).models)
     known = study.fingerprints(models)  # a run whose model was never built is not there
-    finished = [(r, s) for r, s in chosen if (r.name, s) in known and _finished(study, r, s, models)]
+    finished = [(r, s) for r, s in chosen if (r.name, s) in known and study.folder(r, s, models).finished()]
     if missing := sum(pair not in finished for pair in _unmeasured(study, chosen, models)):
         again = f"`python -m paper_lib figures --profile {profile_name} --train` trains them"
         print(f"[train] {missing} of {len(chosen)} planned runs are not measured yet; {again}", flush=True)
     return [study.directory(*pair) for pair in finished]
-
-
-def _finished(study: Study, run: RunConfig, seed: int, models: dict[str, str]) -> bool:
-    return study.place(run, seed, models).finished(kept_states=study.kept_states(run))
 
 
 def _unmeasured(study: Study, chosen: list[Planned], models: dict[str, str]) -> list[Planned]:
@@ -119,17 +114,18 @@ def _demanded(study: Study, chosen: list[Planned], models: dict[str, str], *, fo
     if force:
         everything = with_parents(study, chosen)
         for run, seed in everything:
-            with study.place(run, seed, models).lock():
-                rmtree(study.directory(run, seed), ignore_errors=True)
+            folder = study.folder(run, seed, models)
+            with folder.lock():
+                folder.clear()
         return everything
     asked, todo, shared = _unmeasured(study, chosen, models), list[Planned](), list[Key]()
     for run, seed in asked:
-        place, kept = study.place(run, seed, models), study.kept_states(run)
+        folder = study.folder(run, seed, models)
         if (run, seed) in todo:
             continue
-        if not place.finished() and reuse_finished(run, place, study.data_dir / "runs"):
+        if not folder.finished() and reuse_finished(run, folder, study.data_dir / "runs"):
             shared.append((run.name, seed))
-        if place.finished(kept_states=kept):
+        if folder.finished():
             continue
         todo.append((run, seed))
         asked += [(parent, seed) for parent in study.parents(run)]
@@ -145,7 +141,7 @@ def _train(study: Study, todo: list[Planned], models: dict[str, str], workers: i
         ready = [
             (run, seed)
             for run, seed in wave
-            if all(_finished(study, parent, seed, models) for parent in study.parents(run))
+            if all(study.folder(parent, seed, models).finished() for parent in study.parents(run))
         ]
         skipped += [(run.name, seed) for run, seed in wave if (run, seed) not in ready]
         jobs = [(study, run, seed, models) for run, seed in ready]
@@ -172,14 +168,13 @@ def train_planned(study: Study, run: RunConfig, seed: int, models: dict[str, str
     policy = load_policy(study, run, seed)
     parent = None
     if run.branch is not None:
-        parent = study.place(study.profile.run(run.branch[0]), seed, models)
+        parent = study.folder(study.profile.run(run.branch[0]), seed, models)
     train_run(
         run,
-        study.place(run, seed, models),
+        study.folder(run, seed, models),
         policy,
         evaluation=study.profile.evaluation,
         confine=partial(constraint_of, study, run, seed),
         parent=parent,
-        kept_states=study.kept_states(run),
         report=lambda line: None,
     )

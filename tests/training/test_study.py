@@ -92,8 +92,8 @@ def test_every_planned_run_is_finished_and_starts_where_it_should(reference):
 
 def test_a_second_call_trains_nothing(trained, jobs):
     times = {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")}
-    places = train_study("tiny", data_dir=trained, workers=1)
-    assert [place.parent.name for place in places] == [run.name for run in TINY.runs]
+    finished = train_study("tiny", data_dir=trained, workers=1)
+    assert [folder.parent.name for folder in finished] == [run.name for run in TINY.runs]
     assert jobs == []
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")} == times
 
@@ -158,8 +158,7 @@ def test_a_change_concerns_a_run_and_what_starts_from_it(reference, changed, aga
     changed_runs = tuple(new if run is changed else run for run in TINY.runs)
     tiny = Study(profile=replace(TINY, runs=changed_runs), data_dir=reference)
     models = tiny.models()
-    places = {run.name: (tiny.place(run, 0, models), tiny.kept_states(run)) for run in changed_runs}
-    assert {name for name, (place, kept) in places.items() if not place.finished(kept_states=kept)} == again
+    assert {run.name for run in changed_runs if not tiny.folder(run, 0, models).finished()} == again
 
 
 def test_a_changed_run_is_trained_again(trained, jobs, monkeypatch, reference):
@@ -182,15 +181,15 @@ def test_another_base_means_training_everything_again(trained, monkeypatch):
     assert models["teacher"] == before["teacher"]
     tiny = Study(profile=TINY, data_dir=trained)
     for run in TINY.runs:
-        assert tiny.place(run, 0, before).finished(kept_states=tiny.kept_states(run))
-        assert not tiny.place(run, 0, models).finished()
+        assert tiny.folder(run, 0, before).finished()
+        assert not tiny.folder(run, 0, models).finished()
 
 
 def test_another_teacher_concerns_distillation_alone(reference):
     tiny = Study(profile=TINY, data_dir=reference)
     models = tiny.models()
     other = {**models, "teacher": "f" * 16}
-    concerned = {r.name for r in TINY.runs if tiny.place(r, 0, other) != tiny.place(r, 0, models)}
+    concerned = {r.name for r in TINY.runs if tiny.folder(r, 0, other) != tiny.folder(r, 0, models)}
     assert concerned == {run.name for run in TINY.runs} - {"sft", "rlvr"}
 
 
@@ -248,8 +247,7 @@ def removed(monkeypatch) -> list[Path]:
             folders.append(folder)
         rmtree(folder, ignore_errors=ignore_errors)
 
-    for module, name in ((study, "rmtree"), (pretrain, "rmtree"), (shutil, "rmtree")):
-        monkeypatch.setattr(module, name, remove)
+    monkeypatch.setattr(shutil, "rmtree", remove)
     return folders
 
 
@@ -260,17 +258,19 @@ def test_a_run_is_trained_again_only_when_nobody_else_trains_it(trained, removed
 
 def test_a_run_is_taken_over_only_when_nobody_else_trains_it(trained, removed, monkeypatch):
     monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
+    stale = trained / "runs" / "twin" / "sft" / "seed_0"
+    stale.mkdir(parents=True)
     train_study("twin", data_dir=trained, runs=["sft"], workers=1)
-    assert set(removed) == {trained / "runs" / "twin" / "sft" / "seed_0"}
+    assert removed == [stale]
 
 
 def test_what_another_process_trained_meanwhile_is_not_taken_over(trained, monkeypatch):
     monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
     twin = Study(profile=profiles.PROFILES["twin"], data_dir=trained)
-    place = twin.place(SFT, 0, twin.models())
-    shutil.copytree(of(trained, "sft"), place.directory)
-    assert not reuse_finished(SFT, place, trained / "runs")
-    assert step_path(place.directory, 0).stat().st_nlink == 1
+    folder = twin.folder(SFT, 0, twin.models())
+    shutil.copytree(of(trained, "sft"), folder.directory)
+    assert not reuse_finished(SFT, folder, trained / "runs")
+    assert step_path(folder.directory, 0).stat().st_nlink == 1
 
 
 def test_a_damaged_run_of_another_profile_takes_nothing_away(trained, monkeypatch):

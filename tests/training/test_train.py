@@ -30,7 +30,7 @@ from paper_lib.training import train
 from paper_lib.training.models import build_model
 from paper_lib.training.objectives import group_advantages
 from paper_lib.training.rollouts import token_log_probs
-from paper_lib.training.runs import RunPlace, train_run
+from paper_lib.training.runs import RunFolder, train_run
 from paper_lib.training.train import (
     Optimization,
     Policy,
@@ -355,8 +355,8 @@ def short_sums(tokenizer, batch, problems):
     return (short & additions.repeat_interleave(batch.group_size)).float()
 
 
-def place_in(directory):
-    return RunPlace(directory=directory / "sft", profile="tiny", seed=0, fingerprint="0123456789abcdef")
+def folder_in(directory):
+    return RunFolder(directory=directory / "sft", profile="tiny", seed=0, fingerprint="0123456789abcdef")
 
 
 def _train_shared(rank, world, model, results):
@@ -375,7 +375,9 @@ def _train_shared(rank, world, model, results):
         optimization = Optimization(policy, run, accelerator)
         found[run.name] = (run_steps(policy, run, first=2, optimization=optimization), weights(policy))
     torch.save(found, results / f"{rank}.pt")
-    train_run(SHARED[0], place_in(results), policy_of(), evaluation=TINY.evaluation, report=lambda line: None)
+    train_run(
+        SHARED[0], folder_in(results), policy_of(), evaluation=TINY.evaluation, report=lambda line: None
+    )
     torch.distributed.destroy_process_group()
 
 
@@ -405,7 +407,7 @@ def test_two_processes_take_the_step_of_one(base, tmp_path, monkeypatch):
             torch.testing.assert_close(first[run.name][1][name], tensor, atol=5e-5, rtol=1e-4, msg=name)
 
     policy = policy_of()
-    train_run(SHARED[0], place_in(tmp_path / "one"), policy, evaluation=TINY.evaluation)
+    train_run(SHARED[0], folder_in(tmp_path / "one"), policy, evaluation=TINY.evaluation)
     ours, theirs = snapshots(tmp_path / "sft"), snapshots(tmp_path / "one" / "sft")
     assert ours.keys() == theirs.keys()
     for path, tensors in theirs.items():
