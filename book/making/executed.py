@@ -78,10 +78,9 @@ def _player(cell: NotebookNode) -> list[NotebookNode]:
 def _equations(cell: NotebookNode) -> list[NotebookNode]:
     """After a figure: what it draws, each with a link to the code that computes it."""
     names = SAVES.findall(cell.source) if cell.cell_type == "code" else []
-    links = [
-        f"{metric.symbol} in {code_link(metric.function)}" for name in names for metric in metrics_of(name)
-    ]
-    return [nbformat.v4.new_markdown_cell(f"Equations: {'; '.join(links)}.")] if links else []
+    drawn = [metric for name in names for metric in metrics_of(name)]
+    links = "; ".join(f"{m.symbol} in {code_link(m.function)} ({m.where})" for m in drawn)
+    return [nbformat.v4.new_markdown_cell(f"Equations: {links}.")] if links else []
 
 
 def code_link(function: Callable[..., Any]) -> str:

@@ -101,7 +101,6 @@ _ANGLE: dict[str, Any] = {
     "unit": "°",
     "log": True,
 }
-_ALONG: dict[str, Any] = {"over": "attention"}  # what the paper tracks along the run
 
 METRICS = {
     metric.name: metric
@@ -224,7 +223,7 @@ METRICS = {
             function=spectra.frobenius_norm,
             paper=_regimes(4.701, 0.452, 0.168),  # of its withdrawn first draft
             log=True,
-            **_ALONG,
+            over="attention",
         ),
         Metric(
             name="relative_norm",
@@ -242,7 +241,7 @@ METRICS = {
             where="§4.1, Fig. 4a",
             function=spectra.stable_rank,
             paper={"opd": (20, 30)},
-            **_ALONG,
+            over="attention",
         ),
         Metric(
             name="hill_index",
@@ -250,7 +249,7 @@ METRICS = {
             words="Hill index",
             where="§4.1, Fig. 4c",
             function=spectra.hill_index,
-            **_ALONG,
+            over="attention",
         ),
         Metric(
             name="drift_ratio",
@@ -259,14 +258,14 @@ METRICS = {
             function=spectra.drift_ratio,
             paper=_regimes(3.3, 8.5, 1.7),  # from the norms of its withdrawn first draft
             log=True,
-            **_ALONG,
+            over="attention",
         ),
         Metric(
             name="subspace_alignment",
             symbol=r"$\mathrm{Sim}_K$",
             where="§4.2, Fig. 5",
             function=subspaces.subspace_alignment,
-            **_ALONG,
+            over="attention",
         ),
         Metric(
             name="principal_energy",

@@ -103,16 +103,12 @@ def principal_magnitude(w_0: Tensor, *, rank: int, factors: Factors | None = Non
     if not 1 <= rank <= min(rows, columns):
         raise ValueError(f"rank must lie in [1, {min(rows, columns)}], got {rank} for w_0 {tuple(w_0.shape)}")
     u, s, vh = torch.linalg.svd(w_0.double(), full_matrices=False) if factors is None else factors
-    u, s, vh = (
-        u[..., :rank].double(),
-        s[..., :rank].double(),
-        vh[..., :rank, :].double(),
-    )  # (m, r) (r,) (r, n)
+    u, s, vh = u[..., :rank].double(), s[..., :rank].double(), vh[..., :rank, :].double()
     found = [tuple(factor.shape) for factor in (u, s, vh)]
     batch = tuple(w_0.shape[:-2])
     if found != [(*batch, rows, rank), (*batch, rank), (*batch, rank, columns)]:
         raise ValueError(f"factors {found} are no rank-{rank} SVD of w_0 of shape {tuple(w_0.shape)}")
-    return ((u * s.unsqueeze(-2)) @ vh).abs_()
+    return ((u * s.unsqueeze(-2)) @ vh).abs_()  # (..., m, r) @ (..., r, n)
 
 
 def low_magnitude_mask(w_0: Tensor, *, alpha: float) -> Tensor:

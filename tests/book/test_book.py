@@ -11,13 +11,13 @@ import pytest
 from assembled import badges, gallery, ledger, ledger_in_short
 from colab import for_colab
 from docstrings import to_rest
-from executed import figures_in, page_of
+from executed import SAVES, figures_in, page_of
 from linking import first_mentions, glossary_terms
 from reference import ROOMS, reference_pages
 from walk import STAGES, drawing, walk
 
 from paper_lib.execute import notebook_sources
-from paper_lib.geometry.metrics import FIGURES
+from paper_lib.geometry.metrics import FIGURES, METRICS
 
 ROOT = Path(__file__).parents[2]
 PNG = bytes.fromhex(
@@ -90,10 +90,14 @@ def test_each_equation_of_a_figure_is_one_click_from_its_code(executed):
     assert '"sphinx.ext.viewcode"' in (ROOT / "book" / "conf.py").read_text(encoding="utf-8")
 
 
-def test_every_figure_with_an_equation_of_ours_is_saved_by_a_notebook():
-    sources = [path.read_text(encoding="utf-8") for path in notebook_sources(ROOT / "notebooks")]
-    saved = {name for source in sources for name in re.findall(r'"(fig\w+|table\w+)"', source)}
-    assert set(FIGURES) <= saved
+def test_the_catalogue_knows_what_the_cell_of_a_figure_draws():
+    saved = {}
+    for path in notebook_sources(ROOT / "notebooks"):
+        for cell in path.read_text(encoding="utf-8").split("# %%"):
+            calls = " ".join(re.findall(r"draw_\w+\(.*", cell))
+            saved |= {name: set(re.findall(r'"(\w+)"', calls)) & set(METRICS) for name in SAVES.findall(cell)}
+    assert set(FIGURES) <= set(saved)
+    assert {name: drawn for name, drawn in saved.items() if not drawn <= set(FIGURES.get(name, ()))} == {}
 
 
 @pytest.mark.parametrize(
