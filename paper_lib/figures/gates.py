@@ -54,11 +54,10 @@ def draw_kl_and_norm(
     for run in (name for name in runs if name in set(both["run"])):
         rows, style = both[both["run"] == run], run_style(run)
         path = rows.groupby("step")[["square", "value"]].mean()
-        look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": "none"}
-        ax.plot(path["square"], path["value"], label=style.label, markersize=3, **look)
+        ax.plot(path["square"], path["value"], label=style.label, markersize=3, **style.mark)
         end = spread(at_end(rows)).iloc[0]
         tell(ax, style.label, path, interval=end[["low", "high"]], seeds=end["seeds"])
-        ax.plot(path["square"].iloc[-1:], path["value"].iloc[-1:], markersize=6, **look)
+        ax.plot(path["square"].iloc[-1:], path["value"].iloc[-1:], markersize=6, **style.mark)
         if np.isfinite(end["low"]):
             ends = [end["low"], end["high"]]
             ax.plot([path["square"].iloc[-1]] * 2, ends, color=style.color, linewidth=1)

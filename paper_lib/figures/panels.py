@@ -78,22 +78,22 @@ def draw_ratios(
     geometric. Grey, with its interval as a band, is OPD with other rollouts throughout, where there is such a
     run; two seeds are dots. Raises Untested for a run of `runs` that is not there.
     """
-    opd, style = path("opd")[list(seeds)], run_style("opd")
+    opd = path("opd")[list(seeds)]
     _draw_noise(ax, path, opd)
-    ax.axhline(1, color=style.color, linewidth=1.4, zorder=1.5)
-    tell(ax, style.label, 1)
+    ax.axhline(1, color=run_style("opd").color, linewidth=1.4, zorder=1.5)
+    tell(ax, run_style("opd").label, 1)
     for number, run in enumerate(runs):
-        ratios, look = _over(path(run), opd), _look(run)
+        ratios, style = _over(path(run), opd), run_style(run)
         line, place = _geometric(ratios), 1.04 + 0.03 * number
         sparse: dict[str, Any] = {"markevery": (number % 3, 3), "linewidth": 1.1}  # so that all show
-        ax.plot(line["step"], line["mean"], **sparse, **look)
-        tell_means(ax, look["label"], line)
+        ax.plot(line["step"], line["mean"], label=style.label, **sparse, **style.line)
+        tell_means(ax, style.label, line)
         low, mean, high = line[["low", "mean", "high"]].iloc[-1]
-        ax.plot([place], [mean], **(look | {"label": None, "linestyle": "none", "markersize": 4.5}))
-        ax.plot([place, place], [low, high], color=look["color"], linewidth=1)
+        ax.plot([place], [mean], markersize=4.5, **style.mark)
+        ax.plot([place, place], [low, high], color=style.color, linewidth=1)
         if is_few(line["seeds"].max()):
             ends = ratios.loc[ratios["step"] == 1, "value"]
-            draw_few(ax, [place] * len(ends), np.exp(ends), look["color"])
+            draw_few(ax, [place] * len(ends), np.exp(ends), style.color)
     ax.set(xlabel="training progress", ylabel=f"{what} over OPD's")
 
 
@@ -120,16 +120,6 @@ def _draw_noise(ax: Axes, path: Callable[[str], pd.DataFrame], opd: pd.DataFrame
     draw_band(ax, line["step"], line, NULL)
     label_once(ax, run_style(_NOISE).label, **look)
     tell(ax, run_style(_NOISE).label, line["mean"], aside=True)
-
-
-def _look(run: str) -> dict[str, Any]:
-    style = run_style(run)
-    return {
-        "color": style.color,
-        "linestyle": style.linestyle,
-        "marker": style.marker,
-        "label": style.label,
-    }
 
 
 _NULL_LABELS = {  # in the order drawn and told
@@ -173,8 +163,7 @@ def draw_trajectory(
     for name in names:
         mine, style = _of_run(values, name, metric), run_style(name)
         unit = mine["step"].max() if against == "progress" else 1
-        look: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-        draw_means(ax, mine, style.label, scale=scale, unit=unit, **look)
+        draw_means(ax, mine, style.label, scale=scale, unit=unit, **style.line)
         if nulls is not None:
             for kind, walk in nulls[nulls["run"] == name].groupby("null"):
                 walk = walk.sort_values("step")

@@ -149,12 +149,11 @@ def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
     for number, ((parent, basis), group) in enumerate(series):
         shift = apart * (number - (len(series) - 1) / 2)  # so that bars at one value stand side by side
         style = run_style(f"{parent}_projected_{basis}")
-        look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linestyle": style.linestyle}
         means = spread(group.assign(step=group[along], value=group["change"], run="")).sort_values("step")
         error = group.groupby(along)["error"].apply(lambda e: np.sqrt((e**2).sum()) / len(e)).to_numpy()
         means["low"] = means["low"].fillna(means["mean"] - error)
         means["high"] = means["high"].fillna(means["mean"] + error)
-        look |= {"label": style.label, "elinewidth": 0.8}
+        look: dict[str, Any] = {"label": style.label, "elinewidth": 0.8, **style.line}
         ax.errorbar(means["step"] + shift, means["mean"], _reach(means), **look)
         tell_means(ax, style.label, means)
         if is_few(means["seeds"].max()):

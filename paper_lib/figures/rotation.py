@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -48,7 +47,7 @@ def _draw_lines(ax: Axes, rows: pd.DataFrame, runs: Sequence[str], scale: float)
         mine, style = rows[rows["run"] == run], run_style(run)
         if mine.empty:
             raise ValueError(f"nothing of run {run!r} here; there are {sorted(rows['run'].unique())}")
-        draw_means(ax, mine, style.label, scale=scale, **_look(run))
+        draw_means(ax, mine, style.label, scale=scale, **style.line)
 
 
 def draw_paths(
@@ -72,18 +71,15 @@ def draw_paths(
         for source, dotted in ((table, False), (null, True)):
             if source is None:
                 continue
-            rows = source[(source["run"] == run) & (source["seed"] == seed) & (source["metric"] == metric)]
-            path = rows.pivot(index="step", columns="k", values="value")
-            if path.empty:
-                raise ValueError(f"no {metric} of run {run!r}, seed {seed}")
-            x, y = (path[k] / (path[1].std() if own else 1) for k in (1, 2))
+            path = path_in_plane(source, run, seed=seed, metric=metric)[:, 1:]
+            path = path / (path[:, 0].std(ddof=1) if own else 1)
             if dotted:
-                ax.plot(x, y, color=style.color, linestyle=null_dashes("random_walk"))
-                tell(ax, null_look("random_walk")[0], np.column_stack([x, y]), of=style.label, aside=True)
+                ax.plot(*path.T, color=style.color, linestyle=null_dashes("random_walk"))
+                tell(ax, null_look("random_walk")[0], path, of=style.label, aside=True)
             else:
-                ax.plot(x, y, label=style.label, **_look(run))
-                tell(ax, style.label, np.column_stack([x, y]))
-            ax.plot(x.iloc[0], y.iloc[0], "o", color=style.color, markerfacecolor="white", markersize=6)
+                ax.plot(*path.T, label=style.label, **style.line)
+                tell(ax, style.label, path)
+            ax.plot(*path[0], "o", color=style.color, markerfacecolor="white", markersize=6)
     if null is not None:
         label_once(ax, null_look("random_walk")[0], color=NULL, linestyle=":")
     if not own:
@@ -112,11 +108,6 @@ def draw_explained_variance(
         tell(ax, label, share, of=style.label, aside=True)
     ax.set(xlabel="component $k$", ylabel="share of variance")
     ax.set_xticks(sorted(shares["k"].unique()))
-
-
-def _look(run: str) -> dict[str, Any]:
-    style = run_style(run)
-    return {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
 
 
 Draw = Callable[[float], None]  # draws a share of training, from 0 to 1
@@ -148,9 +139,9 @@ def animate_paths(
     traces = {}
     for run, path in paths.items():
         style = run_style(run)
-        passed = ax.plot([], [], linestyle="none", marker=style.marker, markersize=4, color=style.color)[0]
-        trace = ax.plot([], [], label=style.label, markevery=[], **_look(run))[0]  # the legend has a marker
-        head = ax.plot([], [], linestyle="none", marker=style.marker, markersize=8, color=style.color)[0]
+        passed = ax.plot([], [], markersize=4, **style.mark)[0]
+        trace = ax.plot([], [], label=style.label, markevery=[], **style.line)[0]  # the legend has a marker
+        head = ax.plot([], [], markersize=8, **style.mark)[0]
         ax.plot(*path[0, 1:], "o", color=style.color, markerfacecolor="white", markersize=6)
         traces[run] = (passed, trace, head)
         tell(ax, style.label, path[:, 1:])

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import seaborn as sns
 from matplotlib.colors import to_hex, to_rgb
@@ -24,6 +25,16 @@ class Style:
     color: str
     linestyle: str = "-"
     marker: str = "o"
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What matplotlib draws its line with."""
+        return {"color": self.color, "linestyle": self.linestyle, "marker": self.marker}
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """What matplotlib draws its marks with, where no line joins them."""
+        return self.line | {"linestyle": "none"}
 
 
 def blend(start: str, end: str, share: float) -> str:

@@ -137,11 +137,10 @@ def draw_plane(
         path = frame[frame["run"] == run].groupby("step")[[x, y]].mean()
         if path.empty:
             raise ValueError(f"no {y} of run {run!r}; there are {sorted(frame['run'].unique())}")
-        line: dict[str, Any] = {"color": style.color, "linestyle": style.linestyle, "marker": style.marker}
-        line |= {"linewidth": width, "markevery": [-1], "markersize": 6}
-        ax.plot(path[x], path[y], label=style.label, **line)
-        end = _draw_end(ax, frame, run, x, y)
-        tell(ax, style.label, path, interval=end[["low", "high"]], seeds=end["seeds"])
+        end: dict[str, Any] = {"linewidth": width, "markevery": [-1], "markersize": 6}
+        ax.plot(path[x], path[y], label=style.label, **end, **style.line)
+        up = _draw_end(ax, frame, run, x, y)
+        tell(ax, style.label, path, interval=up[["low", "high"]], seeds=up["seeds"])
     if nulls is not None:
         for (null, of), points in nulls.groupby(["null", "run"]):
             (label, look), point = null_look(str(null)), points[[x, y]].mean()

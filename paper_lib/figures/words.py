@@ -2,8 +2,9 @@
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -64,22 +65,23 @@ class Series:
 
     name: str
     values: NDArray[np.float64] | None
-    of: str = ""
-    interval: tuple[float, float] = (math.nan, math.nan)
-    aside: bool = False
-    seeds: int = 0
+    of: str
+    interval: tuple[float, float]
+    aside: bool
+    seeds: int
 
     @property
     def empty(self) -> bool:
         """Whether it was given values, and none of them is finite."""
         return self.values is not None and len(self.values) == 0
 
-    def says(self, *, most: int, intervals: bool) -> str:
-        """Whose it is, its first and last value and the interval about the last, and n where below `most`."""
+    def says(self, *, most: int, interval: bool) -> str:
+        """Whose it is, n if it is below `most`, its first and last value and the interval about the last."""
+        low, high = self.interval
+        wide = interval and math.isfinite(high - low) and number(low) != number(high)
         few = f"(n = {self.seeds})" if 0 < self.seeds < most else ""
-        within = f"[{_span(*self.interval)}]" if intervals and _is_wide(*self.interval) else ""
         values = "" if self.values is None else _span(self.values[0], self.values[-1])
-        return " ".join(filter(None, (self.of, few, values, within)))
+        return " ".join(filter(None, (self.of, few, values, f"[{_span(low, high)}]" if wide else "")))
 
 
 def tell(
@@ -102,9 +104,10 @@ def tell(
     """
     array = None if values is None else np.atleast_1d(np.asarray(values, dtype=float))
     finite = None if array is None else array[np.isfinite(array).reshape(len(array), -1).all(1)]
-    low, high = map(float, interval)
-    series = Series(name=plain(name), values=finite, of=plain(of), interval=(low, high), aside=aside)
-    told(ax).append(replace(series, seeds=int(seeds)))
+    (low, high), name, of = map(float, interval), plain(name), plain(of)
+    told(ax).append(
+        Series(name=name, values=finite, of=of, interval=(low, high), aside=aside, seeds=int(seeds))
+    )
 
 
 def told(ax: Axes) -> list[Series]:
@@ -119,15 +122,12 @@ def _span(first: float | NDArray[np.float64], last: float | NDArray[np.float64])
     return " to ".join(dict.fromkeys(f"({end})" if np.ndim(first) else end for end in ends))
 
 
-def _is_wide(low: float, high: float) -> bool:
-    return math.isfinite(low) and math.isfinite(high) and number(low) != number(high)
-
-
 # --- The alternative text: the caption, then panel by panel what was told.
 
 LIMIT = 1200  # characters: what a listener may be asked to sit through
 _MAIN = ("this run", *(run_style(run).label for run in ("sft", "opd", "rlvr", "sft_matched")))
 _MARKS = ("chance", "paper")  # what values are read against before nulls
+_NULL = len(_MAIN) + len(_MARKS)
 
 
 def alt_text(fig: Figure, caption: str) -> str:
@@ -139,86 +139,77 @@ def alt_text(fig: Figure, caption: str) -> str:
     are; intervals are left out where even the runs compared and what they are read against do not fit with
     them. The same figure gives the same text.
     """
-    first = caption.strip().rstrip(".") + "."
-    panels = [panel for ax in fig.axes if ax.get_visible() and (panel := _panel(ax)).groups]
 
-    def text(sizes: list[int], *, intervals: bool) -> str:
-        said = (panel.says(size, intervals=intervals) for panel, size in zip(panels, sizes, strict=True))
-        return " ".join([first, *said])
+    def text(sizes: list[int]) -> str:
+        said = (panel.says(size) for panel, size in zip(panels, sizes, strict=True))
+        return " ".join([caption.strip().rstrip(".") + ".", *said])
 
-    intervals = len(text([panel.important for panel in panels], intervals=True)) <= LIMIT
+    for intervals in (True, False):
+        shown = [ax for ax in fig.axes if ax.get_visible()]
+        panels = [panel for ax in shown if (panel := _panel(ax, intervals=intervals)).series]
+        if len(text([panel.important for panel in panels])) <= LIMIT:
+            break
     sizes = [0] * len(panels)
-    for size in range(1, 1 + max((len(panel.groups) for panel in panels), default=0)):
+    for size in range(1, 1 + max((len(panel.series) for panel in panels), default=0)):
         for place, panel in enumerate(panels):
             more = [*sizes[:place], size, *sizes[place + 1 :]]
-            if sizes[place] == size - 1 and size <= len(panel.groups):
-                sizes = more if len(text(more, intervals=intervals)) <= LIMIT else sizes
-    whole = text(sizes, intervals=intervals)
-    return whole if len(whole) <= LIMIT else first
+            if sizes[place] == size - 1 < len(panel.series) and len(text(more)) <= LIMIT:
+                sizes = more
+    return text(sizes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Panel:
-    """A panel in words: its title and axes, its series by name, and how many of those are not other runs'."""
+class _Panel(NamedTuple):
+    """A panel in words: its title and axes, each of its series, and how many of those are not other runs'."""
 
     place: str
-    groups: list[list[Series]]
+    series: list[str]
     important: int
 
-    def says(self, size: int, *, intervals: bool) -> str:
-        most = max(series.seeds for group in self.groups for series in group)
-        words = [_said(group, most, intervals=intervals) for group in self.groups[:size]]
-        if len(self.groups) > size:
-            words.append(("and " if size else "") + f"{len(self.groups) - size} more series")
-        text = (f"{self.place}: " if self.place else "") + "; ".join(words) + "."
+    def says(self, size: int) -> str:
+        rest = f"{'and ' if size else ''}{len(self.series) - size} more series"
+        words = "; ".join(self.series[:size] + [rest] * (size < len(self.series)))
+        text = f"{self.place}: {words}." if self.place else f"{words}."
         return text[:1].upper() + text[1:]
 
 
-def _said(group: list[Series], most: int, *, intervals: bool) -> str:
-    name = group[0].name + (":" if group[0].of else "")
-    values = ", ".join(series.says(most=most, intervals=intervals) for series in group)
-    return f"{name} {values}".strip()
-
-
-def _panel(ax: Axes) -> _Panel:
-    """Title, axes and series of a panel; a panel of a grid has the words of its column and row that it lacks,
-    but for rows and pictures, whose y axis points down: they are no part of a grid of lines."""
-    title, x, y = ax.get_title(), ax.get_xlabel(), ax.get_ylabel()
-    if not ax.yaxis_inverted():
-        title = title or next(filter(None, (other.get_title() for other in _before(ax, "colspan"))), "")
-        beside = (other.get_ylabel() for other in _before(ax, "rowspan") if not other.yaxis_inverted())
-        y = y or next(filter(None, beside), "")
-    words = ", ".join(f"{name}: {plain(label)}" for name, label in (("x", x), ("y", y)) if label)
+def _panel(ax: Axes, *, intervals: bool) -> _Panel:
+    title = ax.get_title() or _borrowed(ax, "colspan", Axes.get_title)
+    labels = (("x", ax.get_xlabel()), ("y", ax.get_ylabel() or _borrowed(ax, "rowspan", Axes.get_ylabel)))
+    axes = ", ".join(f"{name}: {label}" for name, label in labels if label)
     named: dict[str, list[Series]] = {}
     for series in told(ax):
         if not series.empty:
             named.setdefault(series.name, []).append(series)
-    main = any(_rank(group[0]) < len(_MAIN) for group in named.values())
-    groups = sorted(named.values(), key=lambda group: _rank(group[0], nulls_last=not main))
-    place = f"{plain(title)} ({words})" if title and words else plain(title) or words
-    return _Panel(place=place, groups=groups, important=sum(_rank(group[0]) <= _NULL for group in groups))
+    ranks = {name: _rank(group[0]) for name, group in named.items()}
+    own = min(ranks.values(), default=0) >= len(_MAIN)  # where no main run is, nulls come after all others
+    most = max((series.seeds for series in told(ax)), default=0)
+    said = []
+    for name in sorted(named, key=lambda name: (own and ranks[name] == _NULL, ranks[name])):
+        values = ", ".join(series.says(most=most, interval=intervals) for series in named[name])
+        said.append(f"{name}{':' * bool(named[name][0].of)} {values}".strip())
+    place = plain(f"{title} ({axes})" if title and axes else title or axes)
+    return _Panel(place, said, sum(rank <= _NULL for rank in ranks.values()))
 
 
-def _before(ax: Axes, span: str) -> list[Axes]:
-    """The panels above ("colspan") or at the left ("rowspan") in the same grid, the nearest first."""
+def _borrowed(ax: Axes, span: str, words: Callable[[Axes], str]) -> str:
+    """The words of the nearest panel above ("colspan") or at the left ("rowspan") in its grid that has any.
+
+    Panels of rows and pictures, whose y axis points down, neither borrow nor lend.
+    """
     mine = ax.get_subplotspec()
-    grids = [(other, spec) for other in ax.figure.axes if (spec := other.get_subplotspec()) is not None]
-    return [
-        other
-        for other, spec in reversed(grids)
-        if mine is not None and spec.get_gridspec() is mine.get_gridspec() and spec.num1 < mine.num1
-        if getattr(spec, span).start == getattr(mine, span).start
-    ]
+    for other in reversed(ax.figure.axes):
+        spec = other.get_subplotspec()
+        if mine is None or spec is None or ax.yaxis_inverted() or other.yaxis_inverted():
+            continue
+        beside = spec.get_gridspec() is mine.get_gridspec() and spec.num1 < mine.num1
+        if beside and getattr(spec, span).start == getattr(mine, span).start and words(other):
+            return words(other)
+    return ""
 
 
-_NULL = len(_MAIN) + len(_MARKS)
-
-
-def _rank(series: Series, *, nulls_last: bool = False) -> int:
+def _rank(series: Series) -> int:
     """The order of importance: the runs compared, chance and the paper's values, nulls, all other runs."""
     if not series.aside:
         return _MAIN.index(series.name) if series.name in _MAIN else _NULL + 1
-    for place, words in enumerate(_MARKS):
-        if words in series.name:
-            return len(_MAIN) + place
-    return _NULL + 2 if nulls_last else _NULL
+    marks = (len(_MAIN) + place for place, words in enumerate(_MARKS) if words in series.name)
+    return next(marks, _NULL)

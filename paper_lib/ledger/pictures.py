@@ -267,7 +267,7 @@ def _draw_position(
     ax.plot(x, height, **look)
     ends = spread_values(positions)[["low", "high"]].iloc[0].clip(*limits)
     ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
-    label_once(ax, style.label, color=style.color, marker=style.marker, linestyle="none")
+    label_once(ax, style.label, **style.mark)
     if len(positions) > 1:
         ring: dict[str, Any] = {"facecolors": "none", "edgecolors": style.color, "s": 9, "linewidths": 0.6}
         ax.scatter(positions, np.full(len(positions), height), **ring)
