@@ -1,10 +1,11 @@
 """A contrast: one number a seed, its interval, and on which side of a claim's edge it lies."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from paper_lib.summaries import paired, t_interval
 
 FEWEST_SEEDS = 3
+FLOOR = 0.1  # of the paper's effect: below it ours has the order alone, not the size
 EXPLAINED = 0.9  # a null that leaves less than the rest of an effect explains it
 NEAR_ONE = 0.1  # a ratio this near to 1 is shown with a digit more, or its interval would seem to touch 1
 MARKS = {"holds": "✓", "fails": "✗", "undecided": "?"}
@@ -22,7 +24,8 @@ class Contrast:
     """values: one a seed, a paired difference or, where `ratio`, the log of a paired ratio.
 
     The claim's side is low < mean < high: (0, ∞) for an ordering, (−margin, margin) for what is to be equal.
-    unit, scale: how a value is said, such as points and 100. level, missing, idle: see `claim`.
+    unit, scale: how a value is said, such as points and 100. paper: what the paper prints of the same thing,
+    counted from the level. level, missing, idle: see `claim`.
     """
 
     text: str
@@ -35,6 +38,7 @@ class Contrast:
     scale: float = 1.0
     missing: str = ""
     idle: str = ""
+    paper: float | None = None
 
     @property
     def seeds(self) -> int:
@@ -68,6 +72,16 @@ class Contrast:
         return self.outcome == "holds"
 
     @property
+    def share(self) -> float:
+        """The mean over the paper's value, both from the level; NaN where the paper prints none."""
+        return (self.mean - (self.level or 0.0)) / self.paper if self.paper else math.nan
+
+    @property
+    def slight(self) -> bool:
+        """Whether it holds at less than a tenth of the paper's size."""
+        return self.holds and self.share < FLOOR
+
+    @property
     def lacking(self) -> bool:
         """Whether there are seeds enough, and it does not hold."""
         return self.seeds >= FEWEST_SEEDS and not self.holds
@@ -95,7 +109,8 @@ class Contrast:
         shown = self._say(self.mean)
         if self.seeds > 1:
             shown += " [{}, {}]".format(*map(self._say, self.interval))
-        return f"{MARKS[self.outcome]} {self.text}: {shown}{self.unit and f' {self.unit}'}"
+        of_paper = f", {100 * self.share:.2g} % of the paper's" if self.share == self.share else ""
+        return f"{MARKS[self.outcome]} {self.text}: {shown}{self.unit and f' {self.unit}'}{of_paper}"
 
     def _say(self, value: float) -> str:
         if self.ratio:
@@ -161,17 +176,26 @@ def absent(text: str, reason: str) -> Contrast:
 
 
 def in_turn(
-    values: Mapping[str, pd.Series], sign: str, *, ratio: bool = False, unit: str = "", scale: float = 1.0
+    values: Mapping[str, pd.Series],
+    sign: str,
+    *,
+    paper: Sequence[float] = (),
+    ratio: bool = False,
+    **said: Any,
 ) -> list[Contrast]:
-    """The order of neighbours: values fall from first to last for sign ">", rise for "<"."""
+    """The order of neighbours: values fall from first to last for sign ">", rise for "<".
+
+    paper: what the paper prints for them, in the same order; said: unit and scale.
+    """
     pairs = []
-    for first, second in pairwise(values):
+    for at, (first, second) in enumerate(pairwise(values)):
         upper, lower = (first, second) if sign == ">" else (second, first)
-        text = f"{first} {sign} {second}"
-        if ratio:
-            pairs.append(times(values[upper], values[lower], text))
-        else:
-            pairs.append(more(values[upper], values[lower], text, unit=unit, scale=scale))
+        ours, text = (values[upper], values[lower]), f"{first} {sign} {second}"
+        pair = times(*ours, text) if ratio else more(*ours, text, **said)
+        if paper:
+            one, other = (math.log(value) if ratio else value for value in paper[at : at + 2])
+            pair = replace(pair, paper=abs(one - other))
+        pairs.append(pair)
     return pairs
 
 

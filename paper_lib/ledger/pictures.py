@@ -23,6 +23,7 @@ from paper_lib.ledger.size import OBJECTIVES, PREDICTORS, fit_size, linear, meas
 from paper_lib.ledger.verdicts import (
     MATCHED,
     NOT_REPRODUCED,
+    ORDER_ONLY,
     PAPER,
     PARTLY,
     REPRODUCED,
@@ -37,6 +38,7 @@ from paper_lib.summaries import MODULE_GROUPS, Untested, paired
 # Okabe and Ito's colours, and a mark each, so that neither has to be told from colour alone.
 MARKS: dict[str, dict[str, Any]] = {
     REPRODUCED: {"color": "#0072B2", "marker": "o"},
+    ORDER_ONLY: {"color": "#0072B2", "marker": "^"},
     PARTLY: {"color": "#E69F00", "marker": "D"},
     NOT_REPRODUCED: {"color": "#D55E00", "marker": "X"},
     UNTESTED: {"color": NULL, "marker": "o", "markerfacecolor": "none"},

@@ -4,15 +4,17 @@ logarithm of their ratio, over the seeds that both have, with Student's 95 % int
 "preserved", "intact" or "equal". It *fails* (✗) where the interval lies on the other side, and is
 *undecided* (?) where it lies across, has fewer than three seeds, a run of a family is missing, or the
 comparison would have come out so whether the claim is true or not. **Reproduced**: every comparison
-holds. **Not reproduced**: none holds and at least one fails. **Not decided by this design**: a run or a
-table that the claim is about is missing, or all is undecided. **Partly**: anything between. The effect
-size is Cohen's d_z: how far inside the claim's side the mean lies, from the edge that decides, over the
-standard deviation of the values. *Beyond the null* is *yes* where a comparison with what chance gives
-holds too: where chance gives a part of the effect, more than a tenth of it must be left. It changes no
-verdict. No interval is corrected for the number of comparisons. Margins stand, with their reason, beside
-the rules that use them. They were set while the tables grew, not before the first run; what was revised
-once all seeds were there made rules stricter (C8, C11, C12, C14, C15, S4, S6, S7) or took out what no
-design of ours decides (the bound of C15a, the range of S1).
+holds, and where the paper prints values ours is at least a tenth of its difference or log ratio. **Order
+only**: every comparison holds, and one is below that tenth. **Not reproduced**: none holds and at least
+one fails. **Not decided by this design**: a run or a table that the claim is about is missing, or all is
+undecided. **Partly**: anything between. The effect size is Cohen's d_z: how far inside the claim's side
+the mean lies, from the edge that decides, over the standard deviation of the values. *Beyond the null* is
+*yes* where a comparison with what chance gives holds too: where chance gives a part of the effect, more
+than a tenth of it must be left. It changes no verdict. No interval is corrected for the number of
+comparisons. Margins stand, with their reason, beside the rules that use them. They were set while the
+tables grew, not before the first run; what was revised once all seeds were there made rules stricter (C8,
+C11, C12, C14, C15, S4, S6, S7) or took out what no design of ours decides (the bound of C15a, the range
+of S1).
 """
 
 import re
@@ -27,9 +29,9 @@ from paper_lib.ledger.evidence import Evidence, at_equal_accuracy, at_equal_norm
 from paper_lib.ledger.rules import controls, gates, pnt, projection, sibling, trajectory, weights
 from paper_lib.summaries import Untested
 
-REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not reproduced"
+REPRODUCED, ORDER_ONLY, PARTLY, NOT_REPRODUCED = "reproduced", "order only", "partly", "not reproduced"
 UNTESTED = "not decided by this design"
-VERDICTS = (REPRODUCED, PARTLY, NOT_REPRODUCED, UNTESTED)
+VERDICTS = (REPRODUCED, ORDER_ONLY, PARTLY, NOT_REPRODUCED, UNTESTED)
 
 _RULES = (weights, trajectory, projection, controls, gates, pnt, sibling)  # in the ledger's order
 CLAIMS: tuple[Claim, ...] = tuple(claim for module in _RULES for claim in module.CLAIMS)
@@ -49,7 +51,7 @@ def judge(finding: Finding) -> str:
     if not outcomes or set(outcomes) == {"undecided"}:
         return UNTESTED
     if set(outcomes) == {"holds"}:
-        return REPRODUCED
+        return ORDER_ONLY if any(contrast.slight for contrast in finding.contrasts) else REPRODUCED
     return PARTLY if "holds" in outcomes else NOT_REPRODUCED
 
 
@@ -66,6 +68,8 @@ def reason(finding: Finding) -> str:
     parts = list[str]()
     if contrasts and all(contrast.holds for contrast in contrasts):
         parts.append("every comparison holds")
+        slight = [contrast.text for contrast in contrasts if contrast.slight]
+        parts += [f"less than a tenth of the paper's size: {'; '.join(slight)}"] if slight else []
     else:
         parts += _named(contrasts, "holds") if judge(finding) == PARTLY else []
         parts += [*_named(contrasts, "fails"), *_named(contrasts, "undecided")]

@@ -20,7 +20,16 @@ from paper_lib.ledger.contrasts import (
     same_factor,
     times,
 )
-from paper_lib.ledger.verdicts import NOT_REPRODUCED, PARTLY, REPRODUCED, UNTESTED, beyond_null, judge, reason
+from paper_lib.ledger.verdicts import (
+    NOT_REPRODUCED,
+    ORDER_ONLY,
+    PARTLY,
+    REPRODUCED,
+    UNTESTED,
+    beyond_null,
+    judge,
+    reason,
+)
 
 
 def seeds(*values: float) -> pd.Series:
@@ -119,6 +128,9 @@ def test_a_contrast_says_its_mean_and_interval():
 @pytest.mark.parametrize(
     ("contrasts", "verdict"),
     [
+        ((HOLDS, replace(HOLDS, paper=9.9)), REPRODUCED),
+        ((HOLDS, replace(HOLDS, paper=10.1)), ORDER_ONLY),
+        ((FAILS, replace(HOLDS, paper=10.1)), PARTLY),
         ((HOLDS, HOLDS), REPRODUCED),
         ((FAILS, FAILS), NOT_REPRODUCED),
         ((FAILS, OPEN), NOT_REPRODUCED),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from paper_lib.geometry.metrics import METRICS
+from paper_lib.geometry.metrics import ALPHA, METRICS, REGIMES
 from paper_lib.ledger.claim import ENDS, Cast, Claim, Finding, if_there, label, null_if_there, of_cast, show
 from paper_lib.ledger.contrasts import Contrast, absent, in_turn, left_by_null, log_of, more, same
 from paper_lib.ledger.evidence import Evidence
@@ -23,7 +23,7 @@ def sparsity_order(evidence: Evidence, cast: Cast) -> Finding:
     values = of_cast(evidence, cast, "update_sparsity")
     return Finding(
         ours=show(values, "%", 100),
-        contrasts=in_turn(values, "<", **POINTS),
+        contrasts=in_turn(values, "<", paper=_printed("update_sparsity"), **POINTS),
         explained="SFT's update, shrunk to OPD's norm, is as sparse",
         **null_if_there(lambda: _rescaled(evidence, cast, "update_sparsity")),
     )
@@ -89,7 +89,7 @@ def rotation_order(evidence: Evidence, cast: Cast) -> Finding:
     values = {label(run): mean_angle(evidence, run) for run in cast.runs}
     return Finding(
         ours=show(values, "° on average", degrees(1)),
-        contrasts=in_turn(values, ">", ratio=True),
+        contrasts=in_turn(values, ">", paper=_printed(ANGLE_MEAN), ratio=True),
         explained="SFT's update, shrunk to OPD's norm, rotates as little",
         note=if_there(lambda: _largest_angle(evidence, cast)),
         **null_if_there(lambda: _rescaled(evidence, cast, ANGLE_MEAN)),
@@ -119,7 +119,7 @@ def shift_order(evidence: Evidence, cast: Cast) -> Finding:
     values = of_cast(evidence, cast, "spectral_shift")
     return Finding(
         ours=show(values, "· 1e-3", 1e3),
-        contrasts=in_turn(values, ">", ratio=True),
+        contrasts=in_turn(values, ">", paper=_printed("spectral_shift"), ratio=True),
         explained="SFT's update, shrunk to OPD's norm, shifts as little",
         **null_if_there(lambda: _rescaled(evidence, cast, "spectral_shift")),
     )
@@ -173,16 +173,24 @@ def mean_angle(evidence: Evidence, run: str, *, null: str | None = None) -> pd.S
     return evidence.end(run, ANGLE_MEAN, null=null)
 
 
+def _printed(metric: str) -> list[float]:
+    return [METRICS[metric].value(regime) for regime in REGIMES]
+
+
 def _overlap(evidence: Evidence, cast: Cast, metric: str, sign: int) -> Finding:
     """The order, and OPD and RLVR on the claim's side of chance: above it for sign 1, below it for −1."""
     alpha = evidence.diagnostics.alphas[0]
     values = of_cast(evidence, cast, metric, k=alpha)
-    contrasts = in_turn(values, "<" if sign > 0 else ">", **POINTS)
-    for run in cast.runs[1:]:
+    contrasts = in_turn(values, "<" if sign > 0 else ">", paper=_printed(metric), **POINTS)
+    side = "above" if sign > 0 else "below"
+    for run, printed in zip(cast.runs[1:], _printed(metric)[1:], strict=False):
         from_chance = sign * (values[label(run)] - alpha)
         contrasts.append(
             Contrast(
-                text=f"{label(run)} {'above' if sign > 0 else 'below'} chance", values=from_chance, **POINTS
+                text=f"{label(run)} {side} chance",
+                values=from_chance,
+                paper=sign * (printed - ALPHA),
+                **POINTS,
             )
         )
     return Finding(
