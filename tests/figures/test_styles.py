@@ -1,4 +1,4 @@
-"""Colours: told apart with the usual and with the three colour vision deficiencies, or not needed alone."""
+"""Every run has a look of its own that stays apart in every vision, and runs stand in one order."""
 
 from collections.abc import Sequence
 from itertools import combinations, pairwise
@@ -8,12 +8,22 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from paper_lib.figures.styles import NULL, OPD, ORANGE, PURPLE, RLVR, SFT, blend, run_style
+from paper_lib.figures.styles import (
+    NULL,
+    OPD,
+    ORANGE,
+    PURPLE,
+    RLVR,
+    RUN_STYLE,
+    SFT,
+    blend,
+    in_order,
+    run_style,
+)
 from paper_lib.ledger.pictures import MARKS
 from paper_lib.study.profiles import get_profile
 
-# Simulation by Machado, Oliveira and Fernandes (IEEE TVCG 15(6), 2009), distances in CAM02-UCS.
-
+pytestmark = pytest.mark.usefixtures("fresh_figures")
 APART = 10.0
 VISIONS = ("usual", "deuteranomaly", "protanomaly", "tritanomaly")  # all at severity 100
 DRAWN_TOGETHER = {
@@ -23,6 +33,49 @@ DRAWN_TOGETHER = {
     "objectives": [SFT, OPD, RLVR, ORANGE, NULL],
     "verdicts": [mark["color"] for mark in MARKS.values()],
 }
+
+
+def test_the_objectives_keep_their_colours():
+    assert [run_style(run).color for run in ("sft", "opd", "rlvr")] == [SFT, OPD, RLVR]
+    assert run_style("mix_1").color == OPD.lower()
+    assert run_style("mix_0").color == RLVR.lower()
+    assert run_style("mix_0.05").label == r"mix, $\alpha$ = 0.05"
+    assert run_style("a_new_run").label == "a new run"
+    looks = [(style.color, style.linestyle, style.marker) for style in RUN_STYLE.values()]
+    assert len(set(looks)) == len(looks)
+    assert len({style.label for style in RUN_STYLE.values()}) == len(RUN_STYLE)
+
+
+def test_every_run_of_the_study_has_a_look_of_its_own():
+    looks = {run.name: run_style(run.name) for run in get_profile("reference").everything}
+    assert [name for name, look in looks.items() if look.color == "black"] == []
+    assert len({(look.color, look.linestyle, look.marker) for look in looks.values()}) == len(looks)
+    assert len({look.label for look in looks.values()}) == len(looks)
+
+
+@pytest.mark.parametrize(
+    ("run", "label"),
+    [
+        ("rlvr_lr_5e-06", "RLVR, rate 5e-6"),
+        ("sft_matched_batch_64", "SFT, matched, batch 64"),
+        ("opd_projected_early_k12", "OPD, own early V, K = 12"),
+        ("opd_projected_early_at_40", "OPD, own early V, at 40 %"),
+        ("mix_0.25_unit", r"mix, $\alpha$ = 0.25, unit scale"),
+    ],
+)
+def test_a_probe_is_labelled_by_its_run_and_what_it_changes(run, label):
+    assert run_style(run).label == label
+    assert run_style(f"unheard_of_{run}").color == "black"
+
+
+def test_runs_are_listed_in_one_order_everywhere():
+    shuffled = ["zeta", "mix_0.25", "rlvr", "mix_0.75", "opd", "sft", "opd"]
+    assert in_order(shuffled) == ["sft", "opd", "rlvr", "mix_0.75", "mix_0.25", "zeta"]
+    probes = ["mix_0.5_unit", "opd_batch_64", "opd_lr_2e-05", "opd_lr_5e-06", "mix_0.75_unit", "opd"]
+    assert in_order(["mix_0.5", "rlvr", *probes]) == [
+        *("opd", "opd_lr_5e-06", "opd_lr_2e-05", "opd_batch_64", "rlvr"),
+        *("mix_0.75_unit", "mix_0.5", "mix_0.5_unit"),
+    ]
 
 
 def seen(color: str, vision: str) -> np.ndarray:

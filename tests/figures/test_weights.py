@@ -1,25 +1,33 @@
-"""What the figures of sparsity and rotation draw is what the tables hold, in the units on the axes."""
+"""Masks, overlaps and the planes of weights are drawn with what chance would give."""
 
-import math
-
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from numpy.testing import assert_allclose
 
-from paper_lib.figures.rotation import draw_angles, draw_explained_variance, draw_layers, draw_paths
+from paper_lib.figures.styles import OPD
 from paper_lib.figures.weights import (
+    block_density,
+    cell,
+    draw_density,
+    draw_journey,
     draw_mask,
     draw_overlap,
     draw_paper,
     draw_plane,
     draw_reach,
     draw_reach_curve,
+    draw_update_density,
+    line_spread,
+    mask_of,
+    neighbour,
 )
+from paper_lib.figures.words import alt_text
 from paper_lib.geometry.sparsity import overlap_bounds
 
-mpl.use("agg")
+pytestmark = pytest.mark.usefixtures("fresh_figures")
 
 
 @pytest.fixture
@@ -110,56 +118,78 @@ def test_a_plane_shows_the_mean_path_of_the_seeds_and_one_point_a_null(ax):
         draw_plane(ax, frame, x="x", y="y", runs=["rlvr"])
 
 
-def test_angles_are_drawn_in_degrees_by_index_and_by_layer(ax):
-    by_index = pd.concat(
-        [
-            rows("angle_u", {("opd", seed, 8): angle}, k)
-            for k, angle in ((1, 0.1), (2, 0.2))
-            for seed in (0, 1)
-        ]
-    )
-    draw_angles(ax, by_index, "u", runs=["opd"])
-    np.testing.assert_allclose(points(ax.lines[0]), [[1, math.degrees(0.1)], [2, math.degrees(0.2)]])
-    largest = rows("angle_u_max", {("opd", 0, 8): 0.1})
-    draw_layers(ax, pd.concat([largest, largest.assign(layer=1, value=0.3)]), "angle_u_max", runs=["opd"])
-    np.testing.assert_allclose(points(ax.lines[-1]), [[0, math.degrees(0.1)], [1, math.degrees(0.3)]])
-    with pytest.raises(ValueError, match=r"nothing of run 'sft' here; there are \['opd'\]"):
-        draw_angles(ax, by_index, "u", runs=["sft"])
+def test_block_density_is_the_share_of_each_block_and_keeps_the_whole():
+    mask = np.zeros((4, 6), dtype=bool)
+    mask[:2, :3] = True
+    assert_allclose(block_density(mask, 2), [[1, 0], [0, 0]])
+    assert block_density(mask, 100).tolist() == mask.astype(float).tolist()
+    odd = np.random.default_rng(0).random((7, 5)) < 0.4
+    shares = block_density(odd, 3)
+    assert shares.shape == (3, 3)
+    assert shares.min() >= 0
+    assert shares.max() <= 1
 
 
-def path(metric: str, first: list[float], second: list[float]) -> pd.DataFrame:
-    steps = range(len(first))
-    pair = [
-        rows(metric, {("opd", 0, s): v for s, v in zip(steps, c, strict=True)}, k)
-        for k, c in ((1, first), (2, second))
-    ]
-    return pd.concat(pair)
+def test_lines_that_are_fuller_than_others_spread_more_than_independent_entries():
+    rng = np.random.default_rng(0)
+    independent = rng.random((400, 300)) < 0.3
+    assert_allclose([line_spread(independent, axis) for axis in (0, 1)], 1, atol=0.25)
+    rows = rng.random((400, 300)) < np.where(np.arange(400) % 2, 0.1, 0.5)[:, None]
+    assert line_spread(rows, 0) > 20
+    assert line_spread(rows, 1) < 1.5
+    assert np.isnan(line_spread(np.ones((3, 3), dtype=bool), 0))
 
 
-def test_a_joint_path_keeps_its_units_and_an_own_path_is_in_spreads(ax):
-    draw_paths(
-        ax,
-        path("joint_pca_coordinate", [0, 2, 4], [1, 0, 1]),
-        runs=["opd"],
-        seed=0,
-        metric="joint_pca_coordinate",
-    )
-    assert points(ax.lines[0]) == [[0, 1], [2, 0], [4, 1]]
-    assert ax.get_aspect() == 1
-    own = path("pca_coordinate", [-2, 0, 2], [1, 0, 1])
-    draw_paths(ax, own, runs=["opd"], seed=0, null=own.assign(null="random_walk"))
-    np.testing.assert_allclose(points(ax.lines[2]), [[-1, 0.5], [0, 0], [1, 0.5]])
-    assert "random walk" in ax.get_legend_handles_labels()[1]
-    with pytest.raises(ValueError, match="no pca_coordinate of run 'opd', seed 3"):
-        draw_paths(ax, own, runs=["opd"], seed=3)
+def test_a_mask_comes_back_from_its_table_and_its_density_is_described():
+    rng = np.random.default_rng(1)
+    planted = rng.random((8, 8)) < 0.5
+    row, column = np.indices(planted.shape)
+    masks = pd.DataFrame({"run": "opd", "row": row.ravel(), "column": column.ravel()})
+    masks["update"] = planted.ravel()
+    assert (mask_of(masks.sample(frac=1, random_state=0), "opd", "update") == planted).all()
+    with pytest.raises(ValueError, match=r"no masks of run 'ppo'; there are \['opd'\]"):
+        draw_update_density(plt.subplots()[1], masks, "ppo")
+    fig, ax = plt.subplots()
+    half = np.zeros((8, 8), dtype=bool)
+    half[:4, :2] = True
+    draw_density(ax, half, OPD)
+    assert alt_text(fig, "A.") == "A. Density of 8 × 8 blocks 0 to 1; columns 0 to 0.5; rows 0 to 0.25."
 
 
-def test_shares_are_means_over_seeds_beside_those_of_the_walk(ax):
-    share = [rows("explained_variance_ratio", {("opd", seed, 8): v}, 1.0) for seed, v in ((0, 0.8), (1, 0.9))]
-    table = pd.concat([*share, rows("explained_variance_ratio", {("opd", 0, 8): 0.1}, 2.0)])
-    walk = table.assign(null="random_walk", value=0.6)
-    draw_explained_variance(
-        ax, table, pd.concat([walk, walk.assign(null="permuted", value=7.0)]), runs=["opd"]
-    )
-    np.testing.assert_allclose(points(ax.lines[0]), [[1, 0.85], [2, 0.1]])
-    np.testing.assert_allclose(points(ax.lines[1]), [[1, 0.6], [2, 0.6]])
+@pytest.mark.parametrize("stored", [1.0, -1.0, 0.0376, 1.9921875])
+def test_a_cell_reaches_halfway_to_both_neighbours(stored):
+    stored = np.float64(bf16(stored))
+    low, high = cell(float(stored))
+    assert low < stored < high
+    assert [bf16(low + 1e-6 * abs(low)), bf16(high - 1e-6 * abs(high))] == [stored, stored]
+    assert bf16(high + 1e-6 * abs(high)) == neighbour(float(stored), 1)
+    assert bf16(low - 1e-6 * abs(low)) == neighbour(float(stored), -1)
+    with pytest.raises(ValueError, match="is not a bf16 number"):
+        cell(float(stored) * (1 + 1e-5))
+
+
+def test_zero_lies_between_the_smallest_numbers():
+    assert cell(0.0) == (-(2.0**-134), 2.0**-134)
+    assert neighbour(neighbour(0.0, 1), -1) == neighbour(neighbour(0.0, -1), 1) == 0
+
+
+def bf16(value: float) -> float:
+    return torch.tensor([value], dtype=torch.float64).bfloat16().double().item()
+
+
+def journeys(values: list[float]) -> pd.DataFrame:
+    frame = pd.DataFrame({"run": "opd", "k": 0.5, "step": range(len(values)), "value": values})
+    return frame.assign(stored=frame["value"].map(bf16))
+
+
+def test_a_journey_says_when_bf16_first_shows_it():
+    fig, axes = plt.subplots(1, 4)
+    gap = neighbour(1.0, 1) - 1.0
+    draw_journey(axes[0], journeys([1.0, 1 + 0.4 * gap, 1 + 0.3 * gap]), "opd", 0.5)
+    draw_journey(axes[1], journeys([1.0, 1 + 0.4 * gap, 1 + 0.6 * gap]), "opd", 0.5)
+    draw_journey(axes[2], journeys([1.0, 1 + 0.6 * gap, 1 + 0.2 * gap]), "opd", 0.5)
+    draw_journey(axes[3], journeys([1.0]), "rlvr", 0.5)
+    titles = [ax.get_title() for ax in axes]
+    assert titles == ["never shows", "shows at 100 %", "shows at 50 % and back", ""]
+    assert "OPD ends 1.2 half gaps away, 1." in alt_text(fig, "A.")
+    assert axes[3].texts[0].get_text() == "no weight of RLVR was followed"

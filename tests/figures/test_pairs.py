@@ -1,0 +1,61 @@
+"""Masks of two runs stand beside those of chance, and layers that rotate are told from the others."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from paper_lib.figures.pairs import draw_jaccard, draw_rotated, draw_shared, named_pairs, pair_values
+from paper_lib.figures.styles import PURPLE
+
+
+@pytest.fixture
+def ax():
+    yield plt.subplots()[1]
+    plt.close("all")
+
+
+def places(ax) -> list[list[float]]:
+    """Of every marker that stands alone."""
+    return [line.get_xydata()[0].tolist() for line in ax.lines if len(line.get_xdata()) == 1]
+
+
+def pairs(values: dict[tuple, float], metric: str, seeds=(0,)) -> pd.DataFrame:
+    """Rows from {(run, other, layer): value}."""
+    keys = [(*key, seed, value) for key, value in values.items() for seed in seeds]
+    frame = pd.DataFrame(keys, columns=["run", "other", "layer", "seed", "value"])
+    return frame.assign(module="q", metric=metric)
+
+
+def shared(values: dict[tuple, float]) -> pd.DataFrame:
+    nulls = (("jaccard", 1.0), ("jaccard_chance", 0.5), ("jaccard_rounding", 0.8))
+    return pd.concat([pairs({k: s * v for k, v in values.items()}, metric) for metric, s in nulls])
+
+
+def test_masks_of_two_runs_stand_above_their_two_nulls(ax):
+    table = shared({("opd", "opd", 0): 0.6, ("opd", "rlvr", 0): 0.4})
+    assert named_pairs(table) == [("opd", "rlvr"), ("opd", "opd")]
+    draw_jaccard(ax, table, modules=["q"])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["OPD – RLVR", "OPD, next seed"]
+    np.testing.assert_allclose(
+        places(ax), [[0.4, 0], [0.2, 0.3], [0.32, 0.3], [0.6, 1], [0.3, 1.3], [0.48, 1.3]]
+    )
+
+
+def test_rotated_layers_are_told_from_the_others_and_their_absence_is_said(ax):
+    table = shared({("opd", "opd_rotated", 0): 0.6, ("opd", "opd_rotated", 1): 0.2})
+    draw_rotated(ax, table, (1,))
+    found = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_color() == PURPLE]
+    assert found == [[0.2, 0], [0.6, 1]]
+    empty = plt.subplots()[1]
+    draw_rotated(empty, table, ())
+    assert not empty.axison
+    assert empty.texts[0].get_text() == "no run with rotated heads"
+
+
+def test_what_seeds_share_is_marked_beside_the_end(ax):
+    table = pairs({("opd", "opd", 0): 0.2, ("opd", "rlvr", 0): 0.1}, "subspace_alignment")
+    draw_shared(ax, table, runs=["opd", "rlvr"], modules=["q"])
+    heights = [line.get_ydata()[0] for line in ax.lines if len(line.get_xdata()) == 2]
+    assert heights == [0.2, 0.1]
+    assert pair_values(table, ("opd", "rlvr"), "jaccard").empty
