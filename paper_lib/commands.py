@@ -312,14 +312,14 @@ def compare_and_report(
     from paper_lib.compare.run import compare
 
     rates = _read_rates(learning_rates) if isinstance(learning_rates, str) else learning_rates
-    compared = compare(base, finetuned, out, learning_rates=rates, **options)
+    failed = compare(base, finetuned, out, learning_rates=rates, **options)
     if report:
         from paper_lib.compare.report import write_report
 
         print(f"report in {write_report(out)}")
-    for name, reason in compared.failed.items():
+    for name, reason in failed.items():
         print(f"error: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
-    return 1 if compared.failed else 0
+    return 1 if failed else 0
 
 
 def _read_rates(path: str) -> list[float]:

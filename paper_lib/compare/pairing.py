@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from paper_lib.compare.sources import open_source, pair_up, trajectory_sources
+from paper_lib.compare.sources import open_source, trajectory_sources
 from paper_lib.errors import CompanionError
 from paper_lib.matrices import MODULES, Matrix, Source
 from paper_lib.study.config import DiagnosticsConfig, fingerprint
@@ -61,11 +61,61 @@ def sizes_for(
     return DiagnosticsConfig(**sizes)
 
 
+# --- Which matrices two checkpoints have in common.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """What two checkpoints have in common, by canonical name and shape; `matched` has the base's rows."""
+
+    matched: list[Matrix]
+    only_in_base: list[str]
+    only_in_finetuned: list[str]
+    mismatched: dict[str, str]
+    skipped: dict[str, str]
+
+
+def pair_up(base: Source, finetuned: Source) -> Pairing:
+    """Match two checkpoints matrix by matrix. Raises CompanionError where they share none.
+
+    What one of them leaves out, with its reason, counts as skipped, not as missing.
+    """
+    ours, theirs = ({m.name: m for m in source.matrices()} for source in (base, finetuned))
+    skipped = {**finetuned.skipped(), **base.skipped()}
+    shared = [matrix for matrix in ours.values() if matrix.name in theirs]
+    mismatched = {
+        matrix.name: f"{_size(matrix)} in the base, {_size(theirs[matrix.name])} in {finetuned.label}"
+        for matrix in shared
+        if matrix.shape != theirs[matrix.name].shape
+    }
+    matched = [matrix for matrix in shared if matrix.name not in mismatched]
+    if not matched:
+        unlike = [f"{name} is {sizes}" for name, sizes in mismatched.items()]
+        example = (unlike or [f"{next(iter(ours))} against {next(iter(theirs))}"])[0]
+        raise CompanionError(
+            f"{base.label} and {finetuned.label} have no matrix of the same name and shape ({example}): "
+            "name two checkpoints of one model"
+        )
+    return Pairing(
+        matched=matched,
+        only_in_base=[name for name in ours if name not in theirs and name not in skipped],
+        only_in_finetuned=[name for name in theirs if name not in ours and name not in skipped],
+        mismatched=mismatched,
+        skipped=skipped,
+    )
+
+
+def _size(matrix: Matrix) -> str:
+    return " × ".join(str(side) for side in matrix.shape)
+
+
+# --- The checkpoints to compare: their snapshots in order, and the matrices that all of these have.
+
 KNOWN_MODULES = (*MODULES, "embed", "lm_head", "router", "other")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Checkpoints:
     """snapshots: (step, source) of W_0, …, W_T. matrices: those measured; their module is unique in a layer,
     "gate.3" where a layer has several. left_out: by name, why a tensor is not measured."""
 
@@ -109,7 +159,7 @@ class Comparison:
         return fingerprint(sources, *settings)
 
 
-def open_comparison(
+def open_checkpoints(
     base: str | Path,
     finetuned: str | Path,
     *,
@@ -122,7 +172,7 @@ def open_comparison(
     exact: bool = False,
     threads: int = 1,
     hub: bool = False,
-) -> Comparison:
+) -> Checkpoints:
     """Open the checkpoints, put the snapshots in order and pair up the matrices; only headers are read.
 
     trajectory: folders with the snapshots between. last_step: the optimizer step of `finetuned`; None asks
@@ -152,7 +202,7 @@ def open_comparison(
         known = ", ".join(sorted({matrix.module for matrix in matched})) or "none at all"
         raise CompanionError(f"{end.label} and {start.label} share no {modules}; they share {known}")
     left_out["not asked for"] = {m.name: m.module for m in matched if m.module not in wanted}
-    return Comparison(
+    return Checkpoints(
         snapshots=snapshots,
         matrices=_distinct(matrices),
         left_out=left_out,

@@ -2,17 +2,14 @@
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from paper_lib.compare.adapters import CONFIG as ADAPTER_CONFIG
 from paper_lib.compare.adapters import adapted_source
 from paper_lib.compare.shards import INDEX, indexed_files, sharded_source
 from paper_lib.errors import CompanionError
-from paper_lib.matrices import Matrix, Source
+from paper_lib.matrices import Source
 from paper_lib.training.checkpoints import Trajectory, open_trajectory
-
-__all__ = ["Matrix", "Pairing", "Source", "open_source", "pair_up", "trajectory_sources"]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
@@ -21,17 +18,6 @@ _CONVERT = (
     "a pickle, which can run any code when it is loaded, so it is never read: load the model with "
     "transformers where you trust it, and save_pretrained writes safetensors"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pairing:
-    """What two checkpoints have in common, by canonical name and shape; `matched` has the base's rows."""
-
-    matched: list[Matrix]
-    only_in_base: list[str]
-    only_in_finetuned: list[str]
-    mismatched: dict[str, str]
-    skipped: dict[str, str]
 
 
 def open_source(where: str | Path, *, hub: bool = False, base: Source | None = None) -> Source:
@@ -68,40 +54,6 @@ def trajectory_sources(where: str | Path, *, base: Source | None = None) -> list
     if not steps:
         raise CompanionError(f"{path} is no trajectory: it has neither a run.json nor checkpoint-N folders")
     return [(step, _open_folder(steps[step], steps[step].name, base)) for step in sorted(steps)]
-
-
-def pair_up(base: Source, finetuned: Source) -> Pairing:
-    """Match two checkpoints matrix by matrix. Raises CompanionError where they share none.
-
-    What one of them leaves out, with its reason, counts as skipped, not as missing.
-    """
-    ours, theirs = ({m.name: m for m in source.matrices()} for source in (base, finetuned))
-    skipped = {**finetuned.skipped(), **base.skipped()}
-    shared = [matrix for matrix in ours.values() if matrix.name in theirs]
-    mismatched = {
-        matrix.name: f"{_size(matrix)} in the base, {_size(theirs[matrix.name])} in {finetuned.label}"
-        for matrix in shared
-        if matrix.shape != theirs[matrix.name].shape
-    }
-    matched = [matrix for matrix in shared if matrix.name not in mismatched]
-    if not matched:
-        unlike = [f"{name} is {sizes}" for name, sizes in mismatched.items()]
-        example = (unlike or [f"{next(iter(ours))} against {next(iter(theirs))}"])[0]
-        raise CompanionError(
-            f"{base.label} and {finetuned.label} have no matrix of the same name and shape ({example}): "
-            "name two checkpoints of one model"
-        )
-    return Pairing(
-        matched=matched,
-        only_in_base=[name for name in ours if name not in theirs and name not in skipped],
-        only_in_finetuned=[name for name in theirs if name not in ours and name not in skipped],
-        mismatched=mismatched,
-        skipped=skipped,
-    )
-
-
-def _size(matrix: Matrix) -> str:
-    return " × ".join(str(side) for side in matrix.shape)
 
 
 def _open_folder(folder: Path, label: str, base: Source | None) -> Source:

@@ -1,4 +1,4 @@
-"""Training curves of a study: from the tables where they hold a run, from its folder otherwise."""
+"""The joined tables of a study: written from its parts, forgotten in part, and its training curves."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ import pandas as pd
 from filelock import FileLock
 
 from paper_lib.errors import CompanionError
-from paper_lib.measure.parts import concatenated
+from paper_lib.measure.parts import Part, concatenated
 from paper_lib.study.config import fingerprint
 from paper_lib.study.profiles import get_profile
 from paper_lib.tables import TABLES, read_table, table_metadata, write_table
@@ -30,21 +30,16 @@ from paper_lib.training.study import selected
 
 # --- The joined tables: rows of parts that are on disk beside rows that earlier tables hold.
 
-Sources = Mapping[
-    Key, Mapping[str, Path]
-]  # of each part on disk, its file for every table that it has rows in
 
+def write_joined(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str, str]) -> None:
+    """Write every table with the rows of `parts`, in any case the same bytes.
 
-def write_joined(
-    results: Path, parts: Mapping[Key, PlannedPart], sources: Sources, models: Mapping[str, str]
-) -> list[Path]:
-    """Write every table with the rows of `parts`, in any case the same bytes; returns the tables' paths.
-
-    A part that is not among the sources keeps the rows that the tables in `results` hold of it; raises
-    CompanionError where they hold them no more. models: fingerprints of the models behind the rows.
+    The rows of a `Part` are read from its own files; one that is merely planned keeps the rows that the
+    tables in `results` hold of it. Raises CompanionError where they hold them no more. models: fingerprints
+    of the models behind the rows.
     """
     with _lock(results):
-        return _write(results, parts, sources, models)
+        _write(results, parts, models)
 
 
 def _lock(results: Path) -> FileLock:
@@ -53,32 +48,29 @@ def _lock(results: Path) -> FileLock:
     return FileLock(results.with_name(f".{results.name}.lock"))
 
 
-def _write(
-    results: Path, parts: Mapping[Key, PlannedPart], sources: Sources, models: Mapping[str, str]
-) -> list[Path]:
+def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str, str]) -> None:
     manifest = read_manifest(results)
-    if lost := [key for key, part in parts.items() if key not in sources and not manifest.holds(key, part)]:
+    kept = {key: part for key, part in parts.items() if not isinstance(part, Part)}
+    if lost := [key for key, part in kept.items() if not manifest.holds(key, part)]:
         again = f"run `python -m paper_lib extract --profile {results.name}`, which says what is missing"
         raise CompanionError(f"the tables in {results} no longer hold the rows of {spoken(lost)}: {again}")
     # A journey is of runs that are all in here: it changes no other table.
     combined = fingerprint(*(part.fingerprint for key, part in parts.items() if key[0] != JOURNEY))
     for table, columns in TABLES.items():
         path = results / f"{table}.parquet"
-        mine = [key for key, part in parts.items() if table in part.joined]
-        files = {key: sources[key][table] for key in mine if key in sources}
+        mine = {key: part for key, part in parts.items() if table in part.joined}
+        files = {key: part.path(table) for key, part in mine.items() if isinstance(part, Part)}
         frames = [_owned(table, key, file) for key, file in files.items()]
-        kept = {key for key in mine if key not in files}
-        if kept:
-            frames.append(rows_of(table, read_table(path), kept))
+        if held := mine.keys() & kept.keys():
+            frames.append(rows_of(table, read_table(path), held))
         write_table(
             concatenated(table, frames),
             path,
             columns=columns,
             fingerprint=combined,
-            libraries=_libraries([*files.values(), *([path] if kept else [])]) or None,
+            libraries=_libraries([*files.values(), *([path] if held else [])]) or None,
             parts=said_of(table, parts, models),
         )
-    return [results / f"{table}.parquet" for table in TABLES]
 
 
 def _owned(table: str, key: Key, file: Path) -> pd.DataFrame:
@@ -91,11 +83,11 @@ def _owned(table: str, key: Key, file: Path) -> pd.DataFrame:
 
 def _libraries(files: Iterable[Path]) -> dict[str, str]:
     """The versions behind rows that may have been measured at different times: all of each library's."""
-    found: dict[str, set[str]] = {}
+    in_use: dict[str, set[str]] = {}
     for file in files:
         for name, versions in table_metadata(file)["libraries"].items():
-            found.setdefault(name, set()).update(versions.split(", "))
-    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+            in_use.setdefault(name, set()).update(versions.split(", "))
+    return {name: ", ".join(sorted(versions)) for name, versions in in_use.items()}
 
 
 def forget(
@@ -124,7 +116,7 @@ def forget(
             raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")
         for key in gone:
             rmtree(part_directory(results, key), ignore_errors=True)
-        _write(results, {key: part for key, part in held.items() if key not in gone}, {}, manifest.models)
+        _write(results, {key: part for key, part in held.items() if key not in gone}, manifest.models)
     print(
         f"[forget] removed from {results}: {spoken(removed)}; train and extract bring them back", flush=True
     )

@@ -1,90 +1,63 @@
-"""A few weights all along training: the float32 value that the optimizer moves, and what bf16 shows of it."""
+"""Parts: what is measured, written and resumed as one, matrix by matrix in one queue."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from paper_lib.errors import CompanionError
-from paper_lib.geometry.certified import weight_spectrum
-from paper_lib.geometry.sparsity import half_ulp
-from paper_lib.geometry.subspaces import path_gram, path_pca, update_gram
-from paper_lib.measure.matrix import (
-    mask_picture,
-    measure_end,
-    measure_matrix,
-    measure_nulls,
-    measure_pair,
-    measure_rescaled,
-    path_rows,
-    point_rows,
-    unchanged_counts,
-    unchanged_rows,
-)
-from paper_lib.measure.probes import curvature_rows, drift_rows, named_directions
+from paper_lib.parallel import completed, one_thread, roughly
 from paper_lib.study.config import DiagnosticsConfig
-from paper_lib.study.run_config import RunConfig
-from paper_lib.study.tasks import seeded_generator
 from paper_lib.tables import TABLES, Row, table_metadata, write_table
-from paper_lib.training.checkpoints import MatrixName, Trajectory, read_matrix
-from paper_lib.training.manifest import FOLLOWED, FOLLOWED_IN, JOINT_RUNS, RESCALED_FROM, RESCALED_TO, Key
-from paper_lib.training.starts import load_snapshot, snapshot_model
+from paper_lib.training.checkpoints import MatrixName
+from paper_lib.training.manifest import PlannedPart
 
-# --- What is extracted, and resumed, as one: a part of the tables; here a run of one seed by itself.
-
-EVERYWHERE = {"layer": -1, "module": "all"}  # the place of a null's path through all projection matrices
-DRIFT = "drift"
+EVERYWHERE: dict[str, Any] = {"layer": -1, "module": "all"}  # keys of a null's path through all matrices
 
 Frames = dict[str, list[pd.DataFrame]]
-Unit = MatrixName | str  # what is measured by itself: a matrix, or by name the model as a whole
+Unit = MatrixName | None  # a matrix; None is the model as a whole
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What one unit gives: frames by table, and by name what is summed over matrices (counts, inner products
-    of paths)."""
+class Share:
+    """What one unit gives to its part: frames by table, and by name what is summed over matrices (counts,
+    inner products of paths)."""
 
     frames: Frames
     sums: dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part(ABC):
-    """A resumable unit: each of its matrices is measured by itself, and together they become its tables."""
+class Part(PlannedPart, ABC):
+    """A planned part whose weights are on disk: its matrices are measured one by one, and together they
+    become its tables."""
 
     label: str
     profile: str
     seed: int
     config: DiagnosticsConfig
     matrices: tuple[MatrixName, ...]
-    tables: tuple[str, ...]
     directory: Path
-    models: Path
-    fingerprint: str
 
     @property
     def units(self) -> tuple[Unit, ...]:
-        """The matrices, then what is measured of the model as a whole."""
-        return (*self.matrices, *self.wholes())
+        """What is measured by itself, in any order and process."""
+        return self.matrices
 
     @abstractmethod
-    def measure(self, matrix: MatrixName) -> Measured:
+    def measure(self, matrix: MatrixName) -> Share:
         """One matrix's share of the tables."""
 
-    def wholes(self) -> tuple[str, ...]:
-        """By name, what `measure_whole` can measure."""
-        return ()
-
-    def measure_whole(self, name: str) -> Measured:
-        """What needs the whole model, which is built from the config of its base in `models`."""
-        raise ValueError(f"{self.label} measures {name!r} of no whole model; it has {self.wholes()}")
+    def measure_model(self) -> Share:
+        """The share of the model as a whole."""
+        raise NotImplementedError(f"{self.label} measures matrices alone")
 
     def paths(self, sums: dict[str, Tensor]) -> Frames:
         """What only all matrices together give, from the sums over them."""
@@ -95,116 +68,44 @@ class Part(ABC):
         return self.directory / f"{table}.parquet"
 
     def up_to_date(self) -> bool:
-        """Whether its tables are there and were computed from this configuration and these trajectories."""
+        """Whether its tables are there and were computed from this configuration and these weights."""
         try:
-            found = [table_metadata(self.path(table))["fingerprint"] for table in self.tables]
+            return all(table_metadata(self.path(t))["fingerprint"] == self.fingerprint for t in self.tables)
         except CompanionError:
             return False
-        return all(fingerprint == self.fingerprint for fingerprint in found)
 
-    def write(self, measured: Sequence[Measured]) -> None:
-        """Write its tables from what all its units gave, in their order."""
-        sums = [each.sums for each in measured[: len(self.matrices)]]
+    def write(self, shares: Sequence[Share]) -> None:
+        """Write its tables from the shares of all its units, in their order.
+
+        Raises CompanionError where the disk does not take them.
+        """
+        sums = [share.sums for share in shares[: len(self.matrices)]]
         names = sorted(set.intersection(*map(set, sums)))
-        whole = self.paths({name: reduce(torch.add, [each[name] for each in sums]) for name in names})
+        whole = self.paths({name: reduce(torch.add, [of_one[name] for of_one in sums]) for name in names})
         for table in self.tables:
-            frames = [frame for each in measured for frame in each.frames.get(table, [])]
+            frames = [frame for share in shares for frame in share.frames.get(table, [])]
             rows = concatenated(table, [*frames, *whole.get(table, [])])
             path, columns = self.path(table), TABLES[table]
-            write_table(rows, path, columns=columns, fingerprint=self.fingerprint, seed=self.seed)
+            try:
+                write_table(rows, path, columns=columns, fingerprint=self.fingerprint, seed=self.seed)
+            except OSError as error:
+                reason = error.strerror or error
+                raise CompanionError(f"{path} could not be written ({reason}): make room") from error
 
-    def keyed(self, run: str, rows: Sequence[Row], **keys: Any) -> pd.DataFrame:
+    def keyed(self, run: str, rows: Sequence[Row] | pd.DataFrame, **keys: Any) -> pd.DataFrame:
         """Rows with the keys of a tidy table; a key is one value for all rows or a list of one a row."""
-        columns = zip(*rows, strict=True) if rows else ([] for _ in Row._fields)
-        values = {name: list(column) for name, column in zip(Row._fields, columns, strict=True)}
-        place = {"profile": self.profile, "run": run, "seed": self.seed, **keys}
-        return pd.DataFrame(values | place, index=range(len(rows)))
+        frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=list(Row._fields))
+        return frame.assign(profile=self.profile, run=run, seed=self.seed, **keys)
+
+    def keyed_nulls(self, run: str, rows: Mapping[str, Sequence[Row]], **keys: Any) -> pd.DataFrame:
+        """Rows by null, with the keys of the table `nulls`."""
+        names = [null for null, of_null in rows.items() for _ in of_null]
+        return self.keyed(run, [row for of_null in rows.values() for row in of_null], null=names, **keys)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunPart(Part):
-    """A run of one seed by itself: its matrices, its path, its drift, and where asked its nulls and mask
-    picture."""
-
-    run: RunConfig
-    trajectory: Trajectory
-    pictured: MatrixName
-
-    def measure(self, matrix: MatrixName) -> Measured:
-        name, steps, weights = self.run.name, self.trajectory.steps, snapshots(self.trajectory, matrix)
-        place: dict[str, Any] = {"layer": matrix.layer, "module": matrix.module}
-        rates = self.run.learning_rates()
-        rows = measure_matrix(weights, steps, self.config, rates)
-        rows += measure_end(weights[0], weights[-1], steps[-1], self.config)
-        frames = {"matrices": [self.keyed(name, rows, **place)]}
-        sums = {"path": update_gram(weights)}
-        sums["unchanged"] = unchanged_counts(weights[0], weights[-1], self.config)
-        if "nulls" in self.tables:
-            nulls, walks = measure_nulls(
-                weights,
-                steps,
-                self.config,
-                lambda null: seeded_generator(null, name, self.seed, matrix.name),
-                rates,
-            )
-            names = [null for null, rows in nulls.items() for _ in rows]
-            rows = [row for rows in nulls.values() for row in rows]
-            frames["nulls"] = [self.keyed(name, rows, null=names, **place)]
-            sums |= {null: path_gram(walk) for null, walk in walks.items()}
-        if "masks" in self.tables and matrix == self.pictured:
-            picture = mask_picture(weights[0], weights[-1], self.config)
-            frames["masks"] = [picture.assign(profile=self.profile, run=name, seed=self.seed, **place)]
-        return Measured(frames=frames, sums=sums)
-
-    def wholes(self) -> tuple[str, ...]:
-        return () if self.config.model_probes is None else (DRIFT,)
-
-    def measure_whole(self, name: str) -> Measured:
-        probes = self.config.model_probes
-        if name != DRIFT or probes is None:
-            return super().measure_whole(name)
-        run, trajectory = self.run, self.trajectory
-        steps = trajectory.steps[1:] if run.name in probes.drift_runs else trajectory.steps[-1:]
-        start, tokenizer = snapshot_model(self.models, trajectory, 0)
-        now, _ = snapshot_model(self.models, trajectory, 0)
-
-        def models() -> Iterator[tuple[int, PreTrainedModel]]:
-            for step in steps:
-                load_snapshot(now, trajectory, step)
-                yield step, now
-
-        rows = drift_rows(
-            *(start, models(), tokenizer, run.tasks[0], probes),
-            max_new_tokens=run.max_new_tokens,
-            seed=self.seed,
-        )
-        return Measured(frames={"trajectories": [self.keyed(run.name, rows)]}, sums={})
-
-    def paths(self, sums: dict[str, Tensor]) -> Frames:
-        name, steps = self.run.name, self.trajectory.steps
-        rows = path_rows(sums["path"], steps) + unchanged_rows(sums["unchanged"], steps[-1], self.config)
-        frames = {"trajectories": [self.keyed(name, rows)], "nulls": list[pd.DataFrame]()}
-        for null in ("random_walk", "adam_walk"):
-            if null in sums:
-                rows = path_rows(sums[null], steps)
-                frames["nulls"].append(self.keyed(name, rows, null=null, **EVERYWHERE))
-        return frames
-
-
-def snapshots(trajectory: Trajectory, matrix: MatrixName, steps: Sequence[int] | None = None) -> list[Tensor]:
-    """W_0, …, W_T of one matrix (at `steps` alone, where given), mapped from their files.
-
-    Returns (m, n) for each step, in the stored dtype. Raises CompanionError where one is not finite.
-    """
-    steps = trajectory.steps if steps is None else steps
-    weights = [read_matrix(trajectory.path(step), matrix) for step in steps]
-    for step, w_t in zip(steps, weights, strict=True):
-        if not torch.isfinite(w_t).all():
-            path = trajectory.path(step)
-            raise CompanionError(
-                f"{path}: {matrix.name} is not finite: the run diverged, train it at a lower rate"
-            )
-    return weights
+def matrix_keys(matrix: MatrixName) -> dict[str, Any]:
+    """The keys of one matrix's rows."""
+    return {"layer": matrix.layer, "module": matrix.module}
 
 
 def concatenated(table: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -213,150 +114,55 @@ def concatenated(table: str, frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(TABLES[table]))
 
 
-# --- Parts that compare runs: all runs of one seed that share their start, or two runs entry by entry.
-
-CURVATURE = "curvature"
+P = TypeVar("P", bound=Part)
 
 
-@dataclass(frozen=True, kw_only=True)
-class JointPart(Part):
-    """Runs of one seed, compared: one PCA of those that share W_0, SFT's update at the others' norm, and the
-    curvature at W_0 along their updates."""
-
-    trajectories: dict[str, Trajectory]
-    runs: dict[str, RunConfig]
-
-    @property
-    def joint_runs(self) -> tuple[str, ...]:
-        """The runs of the joint PCA, in its order."""
-        return tuple(name for name in JOINT_RUNS if name in self.trajectories)
-
-    @property
-    def rescaled_runs(self) -> list[tuple[str, str]]:
-        """(whose update, at whose norm) of every rescaled null."""
-        known = self.trajectories
-        return [(a, b) for a in RESCALED_FROM for b in RESCALED_TO if a in known and b in known]
-
-    def measure(self, matrix: MatrixName) -> Measured:
-        weights = {name: snapshots(trajectory, matrix) for name, trajectory in self.trajectories.items()}
-        frames = {"nulls": [self._rescaled(matrix, weights, *pair) for pair in self.rescaled_runs]}
-        starts = [weights[name][0] for name in self.joint_runs]
-        if len(starts) < 2 or not all(torch.equal(starts[0], w_0) for w_0 in starts):
-            return Measured(frames=frames, sums={})
-        updates = [w.double() - starts[0].double() for name in self.joint_runs for w in weights[name]]
-        return Measured(frames=frames, sums={"joint": path_gram(updates)})
-
-    def _rescaled(
-        self, matrix: MatrixName, weights: dict[str, list[Tensor]], source: str, target: str
-    ) -> pd.DataFrame:
-        other_delta_w = weights[source][-1].double() - weights[source][0].double()
-        w_0, w_t = weights[target][0], weights[target][-1]
-        fits = other_delta_w.shape == w_0.shape
-        step = self.trajectories[target].steps[-1]
-        rows = measure_rescaled(w_0, w_t, other_delta_w, step, self.config) if fits else []
-        return self.keyed(target, rows, null=f"rescaled_{source}", layer=matrix.layer, module=matrix.module)
-
-    def wholes(self) -> tuple[str, ...]:
-        return (CURVATURE,) if CURVATURE in self.tables else ()
-
-    def measure_whole(self, name: str) -> Measured:
-        probes = self.config.model_probes
-        if name != CURVATURE or probes is None:
-            return super().measure_whole(name)
-        known = self.trajectories
-        members = {member: known[member] for member in probes.curvature_runs if member in known}
-        first, rank = next(iter(members.values())), self.config.principal_rank
-        weights, updates = {}, {member: dict[str, Tensor]() for member in members}
-        for matrix in self.matrices:
-            w_0 = snapshots(first, matrix, (0,))[0]
-            weights[matrix.name] = weight_spectrum(w_0, rank).decomposition
-            for member, trajectory in members.items():
-                start, end = snapshots(trajectory, matrix, (0, trajectory.steps[-1]))
-                updates[member][matrix.name] = end.double() - start.double()
-        model, tokenizer = snapshot_model(self.models, first, 0)
-        run = self.runs[next(iter(members))]
-        rows = curvature_rows(
-            *(model, tokenizer, run.tasks[0]),
-            named_directions(weights, updates, rank, probes.draws, self.seed),
-            probes,
-            max_new_tokens=run.max_new_tokens,
-            seed=self.seed,
-        )
-        frames = [self.keyed(name, [row], direction=direction) for name, direction, row in rows]
-        return Measured(frames={"curvature": frames}, sums={})
-
-    def paths(self, sums: dict[str, Tensor]) -> Frames:
-        if "joint" not in sums:  # the runs start from different weights: their updates have no common origin
-            return {}
-        points = [(name, step) for name in self.joint_runs for step in self.trajectories[name].steps]
-        coordinates, ratios = path_pca(sums["joint"])
-        last = max(step for _, step in points)
-        shares = point_rows(last, ratios, "explained_variance_ratio")
-        frames = [self.keyed("joint:" + "+".join(self.joint_runs), shares)]
-        for (name, step), point in zip(points, coordinates, strict=True):
-            frames.append(self.keyed(name, point_rows(step, point, "joint_pca_coordinate")))
-        return {"trajectories": frames}
+def outdated(parts: Sequence[P], *, what: str, force: bool) -> list[P]:
+    """The parts to be measured, which are all where `force`; a line says how many are not."""
+    todo = [part for part in parts if force or not part.up_to_date()]
+    if done := len(parts) - len(todo):
+        print(f"[{what}] {done} of {len(parts)} parts are up to date", flush=True)
+    return todo
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairPart(Part):
-    """Two runs, or two seeds of one, compared at their ends matrix by matrix; their W_0 may differ."""
+def measure_parts(
+    parts: Sequence[P], *, what: str, workers: int | None, threads_each: int = 1
+) -> Iterator[tuple[P, CompanionError | None]]:
+    """Measure parts, their units in one queue, and write each part when its last unit is done.
 
-    trajectories: dict[Key, Trajectory]
-
-    def measure(self, matrix: MatrixName) -> Measured:
-        (one, other), (a, b) = self.trajectories, self.trajectories.values()
-        ends = [snapshots(each, matrix, (0, each.steps[-1])) for each in (a, b)]
-        (w_0, w_t), (w_0_other, w_t_other) = ends
-        rows = measure_pair((w_0, w_t), (w_0_other, w_t_other), a.steps[-1], self.config)
-        place = {"layer": matrix.layer, "module": matrix.module}
-        frame = self.keyed(one[0], rows, other=other[0], other_seed=other[1], **place)
-        return Measured(frames={"pairs": [frame]}, sums={})
-
-
-def followed_entries(w_0: Tensor, w_t: Tensor, quantiles: Sequence[float]) -> list[tuple[int, int]]:
-    """(row, column) of the entries at these quantiles of |ΔW_ij| / ½ ULP(W_0,ij), the lower one of two.
-
-    w_0, w_t: (m, n). A quotient above 1 shows in bf16 (Gate III, App. D). Of equal ones the first in row
-    order comes first. Raises ValueError for a quantile outside [0, 1].
+    Yields every part, in any order, with None when it is written or else with its first failure, after a line
+    of progress. what, workers, threads_each: as for `completed`. Raises CompanionError where nothing goes on,
+    since a worker died or the disk is full; what was written is kept.
     """
-    if not all(0 <= quantile <= 1 for quantile in quantiles):
-        raise ValueError(f"quantiles must lie in [0, 1], got {tuple(quantiles)}")
-    reach = ((w_t.double() - w_0.double()).abs() / half_ulp(w_0)).flatten()
-    order = reach.argsort(stable=True)
-    places = [int(order[int(quantile * (len(order) - 1))]) for quantile in quantiles]
-    return [divmod(place, w_0.shape[1]) for place in places]
+    units = [(number, unit) for number, part in enumerate(parts) for unit in part.units]
+    waiting: dict[int, dict[Unit, Share]] = {number: {} for number in range(len(parts))}
+    outcomes = completed(
+        *(_measure, [(parts[number], unit) for number, unit in units]),
+        labels=[parts[number].label for number, _ in units],
+        what=what,
+        workers=workers,
+        threads_each=threads_each,
+        report=lambda line: None,
+    )
+    began = monotonic()
+    for ready, (index, outcome) in enumerate(outcomes, start=1):
+        number, unit = units[index]
+        part, shares = parts[number], waiting.get(number)
+        if shares is None:  # another of its units failed
+            continue
+        failure = outcome if isinstance(outcome, CompanionError) else None
+        if failure is None:
+            shares[unit] = outcome
+            if len(shares) < len(part.units):
+                continue
+            with one_thread():
+                part.write([shares[unit] for unit in part.units])
+        del waiting[number]
+        done, left = len(parts) - len(waiting), (monotonic() - began) / ready * (len(units) - ready)
+        told = "measured" if failure is None else f"failed: {failure}"
+        print(f"[{what} {done}/{len(parts)}] {part.label}: {told}, {roughly(left)} left", flush=True)
+        yield part, failure
 
 
-def journey(
-    weights: Sequence[Tensor], steps: Sequence[int], entries: Mapping[float, tuple[int, int]]
-) -> pd.DataFrame:
-    """Columns step, row, column, k (the entry's quantile), value (as trained), stored (as bf16 shows it)."""
-    records = [
-        (step, *entry, k, float(w_t[entry]), float(w_t[entry].to(torch.bfloat16)))
-        for step, w_t in zip(steps, weights, strict=True)
-        for k, entry in entries.items()
-    ]
-    return pd.DataFrame(records, columns=["step", "row", "column", "k", "value", "stored"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class JourneyPart(Part):
-    """The same entries of one matrix in several runs of one seed; OPD's update chooses which."""
-
-    trajectories: dict[str, Trajectory]
-
-    def measure(self, matrix: MatrixName) -> Measured:
-        weights = {name: snapshots(trajectory, matrix) for name, trajectory in self.trajectories.items()}
-        chosen = weights[FOLLOWED_IN]
-        found = followed_entries(chosen[0], chosen[-1], FOLLOWED)
-        entries = dict(zip(FOLLOWED, found, strict=True))
-        place: dict[str, Any] = {"layer": matrix.layer, "module": matrix.module}
-        frames = [
-            journey(weights[name], trajectory.steps, entries).assign(
-                profile=self.profile, run=name, seed=self.seed, **place
-            )
-            for name, trajectory in self.trajectories.items()
-            if weights[name][0].shape == chosen[0].shape
-        ]
-        return Measured(frames={"journeys": frames}, sums={})
+def _measure(part: Part, unit: Unit) -> Share:
+    return part.measure_model() if unit is None else part.measure(unit)

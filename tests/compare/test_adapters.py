@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from test_sources import all_matrices, assert_same, phi3
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from paper_lib.compare.sources import open_source, pair_up, trajectory_sources
+from paper_lib.compare.pairing import pair_up
+from paper_lib.compare.sources import open_source, trajectory_sources
 from paper_lib.errors import CompanionError
 from paper_lib.matrices import canonical_name
 

@@ -14,12 +14,14 @@ import pandas as pd
 import pytest
 import torch
 from patience import PATIENCE
+from safetensors.torch import save_file
 from torch import Tensor
 
 from paper_lib.__main__ import main
 from paper_lib.compare import run
 from paper_lib.compare.run import compare, read_comparison
 from paper_lib.errors import CompanionError
+from paper_lib.measure import parts
 from paper_lib.tables import read_table
 from paper_lib.training.checkpoints import save_checkpoint
 
@@ -176,7 +178,7 @@ def test_what_is_measured_is_not_measured_again(pair, tmp_path, monkeypatch, cap
     )
     compare(*pair, out, sizes=SIZES)
     assert asked == [SHAPES["k"], SHAPES["q"]]
-    assert "6 of 8 matrices are measured already" in capsys.readouterr().out
+    assert "6 of 8 parts are up to date" in capsys.readouterr().out
     assert (out / "matrices.parquet").read_bytes() == whole
     compare(*pair, out, sizes=SIZES | {"K": 2})
     assert len(asked) == 10
@@ -240,6 +242,24 @@ def test_a_matrix_that_is_not_finite_leaves_the_others(pair, tmp_path, capsys):
     assert len(values(found.matrices, "stable_rank")) == 7
 
 
+def test_an_adapter_matrix_that_cannot_be_merged_leaves_the_others(pair, tmp_path):
+    factors = {}
+    for layer, dtype in ((0, torch.float64), (1, torch.float32)):
+        module = f"base_model.model.{name(layer, 'q').removesuffix('.weight')}"
+        factors[f"{module}.lora_A.weight"] = torch.full((2, 64), 0.01, dtype=dtype)
+        factors[f"{module}.lora_B.weight"] = torch.full((64, 2), 0.01)
+    (tmp_path / "adapter").mkdir()
+    save_file(factors, tmp_path / "adapter" / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    failed = compare(pair[0], tmp_path / "adapter", tmp_path / "out", sizes=SIZES)
+    assert list(failed) == [name(0, "q")]
+    assert re.match(
+        r"\S*adapter_model\.safetensors: model\.layers\.0\.self_attn\.q_proj", failed[name(0, "q")]
+    )
+    assert len(values(read_table(tmp_path / "out" / "matrices.parquet"), "update_sparsity")) == 7
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}"])
 def test_a_damaged_account_is_one_line(pair, tmp_path, text):
     (tmp_path / "pairing.json").write_text(text)
@@ -260,19 +280,18 @@ def test_identical_checkpoints_have_no_update(pair, tmp_path):
 
 def test_a_full_disk_is_one_reason_and_keeps_what_was_written(pair, tmp_path, monkeypatch):
     written = []
-    write = compare.__globals__["write_table"]
 
-    def full(rows, path, **options):
-        if len(written) == 3 and path.parent.name == "parts":
+    def full(rows, path, write=parts.write_table, **options):
+        if len(written) == 3:
             raise OSError(28, "No space left on device", str(path))
         written.append(path)
         write(rows, path, **options)
 
-    monkeypatch.setitem(compare.__globals__, "write_table", full)
-    result = compare(*pair, tmp_path, sizes=SIZES)
-    assert result.measured == 3
-    assert len(result.failed) == 5
-    assert all("No space left on device" in reason for reason in result.failed.values())
+    monkeypatch.setattr(parts, "write_table", full)
+    failed = compare(*pair, tmp_path, sizes=SIZES)
+    assert len(failed) == 5
+    assert all("could not be written (No space left on device)" in reason for reason in failed.values())
+    assert len(values(read_table(tmp_path / "matrices.parquet"), "stable_rank")) == 3
 
 
 def test_too_little_space_is_said_first(pair, tmp_path, monkeypatch):

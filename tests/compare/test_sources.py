@@ -22,7 +22,8 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from paper_lib.compare.sources import open_source, pair_up, trajectory_sources
+from paper_lib.compare.pairing import pair_up
+from paper_lib.compare.sources import open_source, trajectory_sources
 from paper_lib.errors import CompanionError
 from paper_lib.matrices import MODULES, Source, canonical_name, place
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path

@@ -12,7 +12,7 @@ from planted import DIAGNOSTICS, MATRICES, PROFILE, RUNS, extracted_study, table
 from paper_lib.errors import CompanionError
 from paper_lib.measure import extract
 from paper_lib.measure.extract import extract_study
-from paper_lib.measure.parts import RunPart
+from paper_lib.measure.run_parts import RunPart
 from paper_lib.tables import TABLES, read_table, table_metadata
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
 
@@ -85,7 +85,7 @@ def test_only_what_is_missing_or_stale_is_computed(
         in printed
     )
     assert "[extract] 7 of 9 parts are up to date" in printed
-    assert "[extract 8/9] opd seed 0: 8 matrices, " in printed
+    assert "[extract 1/2] opd seed 0: measured, about " in printed
 
     coarser = replace(PROFILE, diagnostics=replace(DIAGNOSTICS, eta=0.1))
     monkeypatch.setattr(extract, "get_profile", lambda _: coarser)

@@ -10,7 +10,7 @@ from planted import PROFILE, STEPS, extracted_study, table
 
 from paper_lib.geometry.sparsity import half_ulp
 from paper_lib.measure.join import write_joined
-from paper_lib.measure.parts import followed_entries, journey
+from paper_lib.measure.run_parts import followed_entries, journey
 from paper_lib.tables import TABLES
 from paper_lib.training.checkpoints import load_checkpoint, step_path
 from paper_lib.training.manifest import FOLLOWED, JOURNEY, read_manifest
@@ -65,6 +65,6 @@ def test_a_journey_changes_no_other_table(extracted: Path, tmp_path: Path) -> No
     manifest = read_manifest(results)
     kept = {key: part for key, part in manifest.parts().items() if key[0] != JOURNEY}
     assert len(kept) == len(manifest.parts()) - 1
-    write_joined(results, kept, {}, manifest.models)
+    write_joined(results, kept, manifest.models)
     changed = {name for name in TABLES if (results / f"{name}.parquet").read_bytes() != before[name]}
     assert changed == {"journeys"}

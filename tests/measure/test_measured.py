@@ -153,7 +153,7 @@ def test_rows_that_were_forgotten_meanwhile_are_not_said_to_be_there(data):
     forget("tiny", data_dir=data, runs=["rlvr"], seeds=[1])
     before = tables(data)
     with pytest.raises(CompanionError, match=r"no longer hold the rows of rlvr \(seed 1\), .*: run `python"):
-        write_joined(results, seen.parts(), {}, seen.models)
+        write_joined(results, seen.parts(), seen.models)
     assert tables(data) == before
     assert ("rlvr", 1) not in held(data)
 
@@ -169,7 +169,7 @@ def test_tables_are_written_by_one_process_at_a_time(data, monkeypatch):
     monkeypatch.setattr(join, "write_table", alone)
     forget("tiny", data_dir=data, runs=["rlvr"], seeds=[1])
     manifest = read_manifest(data / "results" / "tiny")
-    write_joined(data / "results" / "tiny", manifest.parts(), {}, manifest.models)
+    write_joined(data / "results" / "tiny", manifest.parts(), manifest.models)
     assert written == [*TABLES, *TABLES]
 
 
