@@ -12,7 +12,7 @@ import paper_lib
 STAGES = {
     "its profile": ("paper_lib.study.profiles", "REFERENCE"),
     "trained": ("paper_lib.training.study", "train_planned"),
-    "measured": ("paper_lib.measure.parts", "RunPart"),
+    "measured": ("paper_lib.measure.run_parts", "RunPart"),
     "kept in a table": ("paper_lib.measure.join", "write_joined"),
     "drawn": ("paper_lib.figures.panels", "draw_trajectory"),
     "saved": ("paper_lib.figures.save", "save_figure"),
