@@ -48,12 +48,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_lib.figures.styles import use_style
+from paper_lib.figures import use_style
 from paper_lib.study.profiles import get_profile
 from paper_lib.training.starts import Study
 
 study = Study(profile=get_profile(profile), data_dir=Path(data_dir))
-opd = study.profile.run("opd")
+opd, figures = study.profile.run("opd"), Path(figures_dir) / profile
 use_style()
 
 # %% [markdown]
@@ -197,8 +197,7 @@ pd.DataFrame({"token": tokens} | {name: line[:length].tolist() for name, line in
 # over right and wrong tokens.
 
 # %%
-from paper_lib.figures.panels import draw_legend
-from paper_lib.figures.save import save_figure
+from paper_lib.figures import draw_legend, save_figure
 from paper_lib.teaching.rollout import draw_credit
 from paper_lib.training.models import models_directory
 
@@ -209,7 +208,7 @@ draw_credit(ax, tokens, gap[row, :length], advantage[row])
 ax.set_xlabel(f"completion of {prompt}")
 draw_legend(fig)
 caption = "The credit that OPD and RLVR give to every token of one completion sampled by the base."
-save_figure(fig, "fig_token_credit", figures_dir, profile=profile, inputs=weights, caption=caption)
+save_figure(fig, "fig_token_credit", figures, inputs=weights, caption=caption)
 
 # %% [markdown]
 # Each bar is the teacher's verdict on one token that the student chose: near zero where they agree, far below
@@ -237,8 +236,7 @@ print(f"teacher: {best['sampled_accuracy']:.3f} ± {best['sampled_accuracy_se']:
 print(f"         {best['greedy_accuracy']:.3f} greedy, on {len(asked)} validation problems")
 
 # %%
-from paper_lib.figures.panels import draw_chance
-from paper_lib.figures.projected import draw_accuracy, scores
+from paper_lib.figures import draw_accuracy, draw_chance, scores
 
 panels = {"from the base": ["sft"], "from the anchor": ["opd", "rlvr", "sft_matched"]}
 panels["variants of OPD"] = ["opd", "opd_exact", "opd_small_teacher", "opd_teacher_rollouts"]
@@ -250,7 +248,7 @@ for ax, (title, runs) in zip(axes, panels.items(), strict=True):
 axes[0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
 caption = "Validation accuracy of the main runs and variants of OPD while they train, beside the teacher's."
-save_figure(fig, "fig_training_curves", figures_dir, profile=profile, inputs=used, caption=caption)
+save_figure(fig, "fig_training_curves", figures, inputs=used, caption=caption)
 
 # %% [markdown]
 # Accuracy (avg@8) is that of eight answers a problem, sampled at temperature 1, for the seeds that all runs

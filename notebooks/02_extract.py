@@ -70,7 +70,7 @@ pd.DataFrame({"value": {name: getattr(sizes, name) for name in meaning}, "what i
 # change, three weights:
 
 # %%
-from paper_lib.geometry.sparsity import half_ulp, visible_mask
+from paper_lib.geometry import half_ulp, visible_mask
 
 weights = torch.tensor([[0.01, 1.0, 100.0]]).bfloat16().float()
 change = torch.full_like(weights, 2.0**-7)
@@ -86,7 +86,7 @@ pd.DataFrame({"weight": weights[0], "half a step": half_ulp(weights)[0], "visibl
 # ones:
 
 # %%
-from paper_lib.geometry.sparsity import low_magnitude_mask, mask_overlap, principal_mask
+from paper_lib.geometry import low_magnitude_mask, mask_overlap, principal_mask
 
 weights = torch.randn(256, 256, generator=generator).bfloat16().float()
 noise = 1e-3 * torch.randn(256, 256, generator=generator)
@@ -110,7 +110,7 @@ print(
 # \mathrm{drift} = \frac{\mathrm{RMS}(\Delta W)}{\sqrt{\sum_t \mathrm{lr}_t^2}}.$$
 
 # %%
-from paper_lib.geometry.spectra import hill_index, stable_rank
+from paper_lib.geometry import hill_index, stable_rank
 
 basis = torch.linalg.qr(torch.randn(128, 5, generator=generator, dtype=torch.float64)).Q
 assert np.isclose(stable_rank(basis @ basis.mT).item(), 5)  # five equal directions
@@ -121,7 +121,7 @@ for k in (100, 16):
     print(f"Hill index of σ_i = i^(-1/3) over {k}: {hill_index(power, k):.2f}")
 
 # %%
-from paper_lib.geometry.spectra import drift_ratio
+from paper_lib.geometry import drift_ratio
 
 weight, rate, steps = torch.nn.Parameter(torch.zeros(64, 64)), 1e-5, 120
 adam = torch.optim.AdamW([weight], lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
@@ -145,7 +145,7 @@ print(f"drift ratio of AdamW on noise alone: {drift_ratio(weight.detach(), [rate
 # sine and large ones from their cosine, since either function is flat where the other is needed:
 
 # %%
-from paper_lib.geometry.subspaces import principal_angles
+from paper_lib.geometry import principal_angles
 
 for angle in (1e-9, 1e-3, 1.0, torch.pi / 2):
     before = torch.eye(6, 2, dtype=torch.float64)
@@ -164,8 +164,7 @@ for angle in (1e-9, 1e-3, 1.0, torch.pi / 2):
 # alignment of the *increments* between snapshots.
 
 # %%
-from paper_lib.geometry.nulls import random_walk
-from paper_lib.geometry.subspaces import chance_alignment, subspace_alignment, top_right_singular_vectors
+from paper_lib.geometry import chance_alignment, random_walk, subspace_alignment, top_right_singular_vectors
 
 walk = random_walk([1.0] * 10, (128, 128), generator)
 spans = [top_right_singular_vectors(position, sizes.K) for position in walk]
@@ -190,12 +189,13 @@ from paper_lib.measure.extract import extract_study
 paths = extract_study(profile, data_dir=data_dir, workers=workers, force=force)
 
 # %%
-from paper_lib.tables import read_table
+from paper_lib.figures import open_results
 
-tables = {path.stem: read_table(path) for path in paths}
-for name, table in tables.items():
+results = open_results(profile, data_dir=data_dir)
+for name in (path.stem for path in paths):
+    table = results.table(name)
     print(f"{name:12} {len(table):>9,} rows: {', '.join(table.columns)}")
-matrices, nulls = tables["matrices"], tables["nulls"]
+matrices = results.table("matrices")
 
 # %% [markdown]
 # One row is one value: of one metric, of one matrix, at one snapshot of one run and seed. `k` is the size of
@@ -223,7 +223,7 @@ matrices.query("run == 'opd' and layer == 0 and module == 'q' and metric == 'sta
 # violates one of these would refute the extraction.
 
 # %%
-from paper_lib.summaries import at_end
+from paper_lib.figures import at_end
 
 several = matrices["metric"].str.contains("overlap|chance|angle_[uv]$|coordinate_energy")  # several k
 place = ["run", "seed", "step", "layer", "module"]
@@ -240,7 +240,7 @@ slack = {
 }
 
 # %%
-from paper_lib.geometry.sparsity import overlap_bounds
+from paper_lib.geometry import overlap_bounds
 
 overlaps = matrices[matrices["metric"].isin(["principal_overlap", "low_magnitude_overlap"])]
 overlaps = overlaps.merge(wide["update_density"].rename("density"), on=place).dropna(subset="value")
@@ -301,7 +301,7 @@ check("02-1", answer)
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-from paper_lib.geometry.spectra import singular_values, top_energy
+from paper_lib.geometry import singular_values, top_energy
 
 delta = torch.randn(64, 48, generator=torch.Generator().manual_seed(seed))
 sigma, doubled = singular_values(delta), singular_values(2 * delta)

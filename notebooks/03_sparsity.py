@@ -40,21 +40,16 @@ modules: str = "all"  # matrices averaged over: all, attention or mlp
 window: int = 48  # rows and columns shown of the masks
 
 # %%
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_lib.figures.styles import run_style, use_style
-from paper_lib.study.profiles import get_profile
-from paper_lib.summaries import MODULE_GROUPS
-from paper_lib.tables import read_table
+from paper_lib.figures import MODULE_GROUPS, at_end, open_results, run_style, use_style
 
-study, chosen = get_profile(profile), MODULE_GROUPS[modules]
+results = open_results(profile, data_dir=data_dir, figures_dir=figures_dir)
+study, chosen = results.study, MODULE_GROUPS[modules]
 names = ("matrices", "nulls", "masks", "pairs", "trajectories", "journeys")
-tables = {name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in names}
-matrices, nulls, masks, pairs, trajectories, journeys = map(read_table, tables.values())
+matrices, nulls, masks, pairs, trajectories, journeys = map(results.table, names)
 main_runs = ["sft", "sft_matched", "opd", "rlvr"]
 use_style()
 
@@ -76,15 +71,11 @@ use_style()
 # runs.
 
 # %%
-from paper_lib.figures.panels import draw_legend, draw_points
-from paper_lib.figures.save import save_figure
-from paper_lib.figures.styles import in_order
-from paper_lib.figures.weights import draw_paper
-from paper_lib.geometry.metrics import METRICS
-from paper_lib.summaries import at_end, over_matrices
+from paper_lib.figures import draw_legend, draw_paper, draw_points, in_order
+from paper_lib.geometry import METRICS, overlap_bounds, update_sparsity
 
-sparsity = at_end(over_matrices(matrices, "update_sparsity", modules=chosen))
-null_sparsity = at_end(over_matrices(nulls, "update_sparsity", modules=chosen, sizes=matrices))
+sparsity = results.ends("update_sparsity", modules=chosen)
+null_sparsity = results.ends("update_sparsity", modules=chosen, nulls=True)
 compared = [*main_runs, "opd_exact", "opd_small_teacher", "opd_second_domain"]
 compared += [run for run in ("opd_small_student", "opd_moe_teacher") if run in set(sparsity["run"])]
 shown = {run.name for run in study.runs} - {*compared, "opd_sibling"}
@@ -99,12 +90,11 @@ draw_points(right, sparsity, runs=controls, nulls=null_sparsity)
 left.set(title="the paper's table", xlabel="update sparsity", xlim=(-0.03, 1.03))
 right.set(title="our controls", xlabel="update sparsity")
 draw_legend(fig)
-used = [tables["matrices"], tables["nulls"]]
 caption = (
     "Share of the weights that every run leaves unchanged in bf16, beside the paper's values and nulls. "
     "Only SFT, matched SFT, OPD and RLVR have nulls."
 )
-save_figure(fig, "table1_sparsity", figures_dir, profile=profile, inputs=used, caption=caption)
+results.save(fig, "table1_sparsity", inputs=("matrices", "nulls"), caption=caption)
 
 # %% [markdown]
 # Filled markers are means over seeds, rings the seeds, bars Student's 95 % interval of the mean where there
@@ -117,12 +107,8 @@ save_figure(fig, "table1_sparsity", figures_dir, profile=profile, inputs=used, c
 # what their size alone gives.
 
 # %%
-from paper_lib.summaries import over_seeds
-
 shares = {
-    group: over_seeds(at_end(over_matrices(matrices, "update_sparsity", modules=names))).set_index("run")[
-        "mean"
-    ]
+    group: results.ends("update_sparsity", modules=names).groupby("run")["value"].mean()
     for group, names in MODULE_GROUPS.items()
 }
 assert all(share.between(0, 1).all() for share in shares.values())
@@ -151,14 +137,14 @@ print(f"{len(positive):,} positive normal bf16 numbers, smallest relative gap {g
 # and cannot fail; the question is how far a weight goes unseen, and whether what shows is there to stay.
 
 # %%
-from paper_lib.figures.weights import draw_journey
+from paper_lib.figures import draw_journey
 
 one = masks.query("run == 'opd'").iloc[0]  # the journeys' matrix too
 pictured = f"{one['module']} of layer {one['layer']}, seed {one['seed']}"
-used, quantiles = [tables["journeys"]], sorted(set(journeys["k"])) or [0.5]
-size = {"figsize": (7.2, 1.6 * len(quantiles) + 0.8), "layout": "constrained"}
+quantiles = sorted(set(journeys["k"])) or [0.5]
 
 # %%
+size = {"figsize": (7.2, 1.6 * len(quantiles) + 0.8), "layout": "constrained"}
 fig, axes = plt.subplots(len(quantiles), len(main_runs), squeeze=False, sharex=True, **size)
 for row, quantile in zip(axes, quantiles, strict=True):
     for ax, run in zip(row, main_runs, strict=True):
@@ -170,7 +156,7 @@ axes[-1, 0].set_xlabel("training progress")
 fig.suptitle(f"three weights of {pictured}", fontsize=9)
 draw_legend(fig)
 caption = "Three weights of the middle layer's query matrix, one seed: the float32 value, what bf16 shows."
-save_figure(fig, "fig_bf16_journey", figures_dir, profile=profile, inputs=used, caption=caption)
+results.save(fig, "fig_bf16_journey", inputs=("journeys",), caption=caption)
 
 # %% [markdown]
 # Across is training progress, up the weight itself; grey lines are the numbers that bf16 has, where they are
@@ -184,8 +170,6 @@ save_figure(fig, "fig_bf16_journey", figures_dir, profile=profile, inputs=used, 
 # normal weights. The claim is refuted where a run leaves the curve by more than its seeds differ.
 
 # %%
-from paper_lib.geometry.sparsity import update_sparsity
-
 generator = torch.Generator().manual_seed(seed)
 weights = torch.randn(512, 512, generator=generator).bfloat16().float()
 noise = torch.randn(512, 512, generator=generator)
@@ -193,11 +177,10 @@ sizes = 10.0 ** torch.linspace(-4.5, -1, 36)
 expected = [update_sparsity(weights, weights + size * noise).item() for size in sizes]
 
 # %%
-from paper_lib.figures.panels import draw_beside, draw_chance
-from paper_lib.figures.weights import draw_plane
-from paper_lib.summaries import side_by_side
+from paper_lib.figures import draw_beside, draw_chance, draw_plane
 
-path = side_by_side(matrices, {"size": "relative_norm", "sparsity": "update_sparsity"}, modules=chosen)
+columns = {"size": "relative_norm", "sparsity": "update_sparsity"}
+path = results.side_by_side(columns, modules=chosen)
 others = at_end(path[~path["run"].isin([*main_runs, "opd_sibling"])])
 place, kinds = ["run", "seed", "step"], dict(iter(null_sparsity.groupby("null")))
 same_size = kinds["same_norm_gaussian"].set_index(place)["value"]
@@ -216,9 +199,8 @@ draw_chance(right, 0, "Gaussian of the same norm", axis="x")
 right.set(title="beyond its size", xlabel="sparsity − Gaussian's")
 right.margins(x=0.1)
 draw_legend(fig)
-used = [tables["matrices"], tables["nulls"]]
 caption = "Update sparsity against the size of the update, and what it has beyond that of a Gaussian update."
-save_figure(fig, "fig_rounding_null", figures_dir, profile=profile, inputs=used, caption=caption)
+results.save(fig, "fig_rounding_null", inputs=("matrices", "nulls"), caption=caption)
 
 # %% [markdown]
 # Left, a run travels down and to the right as its update grows, and a cross at its end is the interval over
@@ -230,10 +212,10 @@ save_figure(fig, "fig_rounding_null", figures_dir, profile=profile, inputs=used,
 # explained without asking which weights moved.
 
 # %%
-size = at_end(over_matrices(matrices, "relative_norm", modules=chosen))
+size = results.ends("relative_norm", modules=chosen)
 orders = {}
 for name, frame in {"update size, falling": size, "sparsity, rising": sparsity}.items():
-    means = over_seeds(frame[frame["run"].isin(main_runs)]).set_index("run")["mean"]
+    means = frame.groupby("run")["value"].mean()[main_runs]
     orders[name] = [run_style(r).label for r in means.sort_values(ascending=name.endswith("rising")).index]
 print(pd.DataFrame(orders).to_string(index=False))
 print("\nthe same order" if len(set(map(tuple, orders.values()))) == 1 else "\ntwo different orders")
@@ -253,8 +235,6 @@ print("\nthe same order" if len(set(map(tuple, orders.values()))) == 1 else "\nt
 # between them.
 
 # %%
-from paper_lib.geometry.sparsity import overlap_bounds
-
 reported = pd.DataFrame({"density": METRICS["update_density"].paper})
 for mask in ("principal", "low_magnitude"):
     reported[mask] = METRICS[f"{mask}_overlap"].paper
@@ -284,17 +264,13 @@ print(f"pictured: {pictured}")
 # by another order or the other side of chance, and explained by rounding where the nulls do the same.
 
 # %%
-from itertools import product
+from paper_lib.figures import draw_mask, draw_overlap
 
-from paper_lib.figures.weights import draw_mask, draw_overlap
-
-overlaps = list(product(("principal", "low_magnitude"), diagnostics.alphas[:2]))
-draw_ours = {"runs": main_runs, "modules": chosen}
-used = [tables[name] for name in ("matrices", "nulls", "masks")]
-caption = (
-    "One corner of the masks of the middle layer's query matrix, one seed. "
-    "How much of each run's visible update lies in them, over all matrices and seeds."
-)
+overlaps = [
+    (mask, alpha, reported[mask] if alpha == 0.3 else None)
+    for mask in ("principal", "low_magnitude")
+    for alpha in diagnostics.alphas[:2]
+]
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(7.2, 5.2), layout="constrained", height_ratios=(4, 3))
@@ -302,13 +278,16 @@ draw_mask(axes[0, 0], masks, "opd", window=window, of="weights")
 for ax, run in zip(axes[0, 1:], ("sft", "opd", "rlvr"), strict=True):
     draw_mask(ax, masks, run, window=window)
     ax.set_title(run_style(run).label)
-for ax, (mask, alpha) in zip(axes[1], overlaps, strict=True):
-    paper = reported[mask] if alpha == 0.3 else None
-    draw_overlap(ax, matrices, nulls, mask, alpha=alpha, paper=paper, **draw_ours)
+for ax, (mask, alpha, paper) in zip(axes[1], overlaps, strict=True):
+    draw_overlap(ax, matrices, nulls, mask, alpha=alpha, runs=main_runs, modules=chosen, paper=paper)
     ax.tick_params(labelleft=ax is axes[1, 0])
 axes[0, 0].set(title="$W_0$ of OPD", ylabel=pictured)
 draw_legend(fig)
-save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used, caption=caption)
+caption = (
+    "One corner of the masks of the middle layer's query matrix, one seed. "
+    "How much of each run's visible update lies in them, over all matrices and seeds."
+)
+results.save(fig, "fig3_mask_overlap", inputs=("matrices", "nulls", "masks"), caption=caption)
 
 # %% [markdown]
 # Top, one corner of one matrix: the weights that count as principal, as small, or as both, and the entries
@@ -326,10 +305,9 @@ save_figure(fig, "fig3_mask_overlap", figures_dir, profile=profile, inputs=used,
 # it: then whole input or output directions of the matrix take part more than others do.
 
 # %%
-from paper_lib.figures.styles import ORANGE, PURPLE
-from paper_lib.figures.weights import draw_density, draw_update_density, mask_of
+from paper_lib.figures import ORANGE, PURPLE, draw_density, draw_update_density, line_spread, mask_of
 
-weight_masks, inputs = {"principal": PURPLE, "low_magnitude": ORANGE}, [tables["masks"]]
+weight_masks = {"principal": PURPLE, "low_magnitude": ORANGE}
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained")
 for ax, run in zip(axes.flat, ("sft", "opd", "rlvr", "sft_matched"), strict=False):
     image = draw_update_density(ax, masks, run)
@@ -339,7 +317,7 @@ for ax, (mask, color) in zip(axes[1, 1:], weight_masks.items(), strict=True):
 axes[0, 0].set_ylabel(pictured)
 fig.colorbar(image, ax=axes, shrink=0.5, label="share of a block that is marked")
 caption = "Visible updates and masks of the middle layer's query matrix, one seed: by block, row, column."
-save_figure(fig, "fig_update_masks", figures_dir, profile=profile, inputs=inputs, caption=caption)
+results.save(fig, "fig_update_masks", inputs=("masks",), caption=caption)
 
 # %% [markdown]
 # Squares are blocks of the matrix, darker where more of their entries are marked; the strips hold the share
@@ -348,8 +326,6 @@ save_figure(fig, "fig_update_masks", figures_dir, profile=profile, inputs=inputs
 # weights, on which rounding shows first: what these do not have is the update's own.
 
 # %%
-from paper_lib.figures.weights import line_spread
-
 pictures = {run_style(run).label: mask_of(masks, run, "update") for run in main_runs}
 pictures |= {f"{mask.replace('_', ' ')} weights": mask_of(masks, "opd", mask) for mask in weight_masks}
 over_chance = {"rows": 0, "columns": 1}
@@ -368,12 +344,12 @@ pd.DataFrame(
 # same density with different overlaps, and rounding is not the whole story where a run is off its nulls.
 
 # %%
-from paper_lib.figures.weights import draw_reach_curve
+from paper_lib.figures import draw_reach_curve
 
 alpha, panels = diagnostics.alphas[0], ("principal", "low_magnitude")
 columns = {"density": "update_density", **{mask: (f"{mask}_overlap", alpha) for mask in panels}}
-path = side_by_side(matrices, columns, modules=chosen)
-null_path = side_by_side(nulls, columns, modules=chosen, sizes=matrices)
+path = results.side_by_side(columns, modules=chosen)
+null_path = results.side_by_side(columns, modules=chosen, nulls=True)
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.3), layout="constrained", sharey=True)
@@ -388,9 +364,8 @@ axes[0].set_ylabel(rf"overlap, $\alpha$ = {alpha:g}")
 lift = axes[1].secondary_yaxis("right", functions=(lambda y: y / alpha, lambda y: y * alpha))
 lift.set_ylabel("lift over chance")
 draw_legend(fig)
-inputs = [tables["matrices"], tables["nulls"]]
 caption = "Overlap of the visible update with the principal and the small weights, against its density."
-save_figure(fig, "fig3_matched_density", figures_dir, profile=profile, inputs=inputs, caption=caption)
+results.save(fig, "fig3_matched_density", inputs=("matrices", "nulls"), caption=caption)
 
 # %% [markdown]
 # Lines follow a run from its first snapshot to the marker at its end; the shade is what can be reached.
@@ -399,12 +374,10 @@ save_figure(fig, "fig3_matched_density", figures_dir, profile=profile, inputs=in
 # objective from the size of the update.
 
 # %%
-from paper_lib.summaries import mask_recall
-
 ends = at_end(path).groupby("run")[["density", *panels]].mean().loc[main_runs]
 for mask in panels:
-    recall = over_matrices(mask_recall(matrices, mask, alpha=alpha), f"{mask}_recall", modules=chosen)
-    ends[f"recall, {mask}"] = at_end(recall).groupby("run")["value"].mean()
+    recall = results.ends(f"{mask}_recall", k=alpha, modules=chosen)
+    ends[f"recall, {mask}"] = recall.groupby("run")["value"].mean()
     ends[f"lift, {mask}"] = ends.pop(mask) / alpha
 assert ends.filter(like="recall").stack().between(0, 1).all()
 ends.rename(index=lambda run: run_style(run).label).round(3)
@@ -430,7 +403,7 @@ assert low / share <= 1 <= high / share
 # which deal the same sizes out at random, lie on the diagonal too.
 
 # %%
-from paper_lib.figures.gates import draw_prediction, draw_tolerances
+from paper_lib.figures import draw_prediction, draw_tolerances
 
 ended = sorted(matrices["run"].unique())
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.3), layout="constrained")
@@ -440,9 +413,8 @@ for ax, run in zip(axes[1:], ("opd", "sft"), strict=True):
     draw_tolerances(ax, trajectories, run, eta=study.diagnostics.eta)
 axes[2].set(ylabel="")
 draw_legend(fig, columns=5)
-inputs = [tables["matrices"], tables["trajectories"]]
 caption = "Visible density as half a bf16 step predicts it and as observed; sparsity against the tolerance η."
-save_figure(fig, "fig_gate3_visibility", figures_dir, profile=profile, inputs=inputs, caption=caption)
+results.save(fig, "fig_gate3_visibility", inputs=("matrices", "trajectories"), caption=caption)
 
 # %% [markdown]
 # Left, a filled mark on the dashed diagonal is a run (grey: all others) whose visible weights are those that
@@ -462,7 +434,7 @@ print(
     f"{len(spans[True])} runs: η from 0 to just below 2^-8 changes bf16's sparsity by {spans[True].max():g}"
 )
 print(f"and from just above 2^-8 to {bf16['k'].max():g} by up to {spans[False].max():.2f}")
-agreement = over_matrices(matrices, "prediction_agreement", modules=chosen).groupby("run")["value"].mean()
+agreement = results.paths("prediction_agreement", modules=chosen).groupby("run")["value"].mean()
 print(f"½ ULP is right on {agreement.min():.2%} of the entries or more, run by run")
 
 # %% [markdown]
@@ -473,19 +445,16 @@ print(f"½ ULP is right on {agreement.min():.2%} of the entries or more, run by 
 # share as much as untouched ones; and explained by rounding where its mark lies on the run's.
 
 # %%
-from paper_lib.figures.pairs import draw_jaccard, draw_rotated
-from paper_lib.ledger.evidence import read_evidence
+from paper_lib.figures import draw_jaccard, draw_rotated
 
-evidence = read_evidence(profile, data_dir)
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.9), layout="constrained", width_ratios=(3, 2))
 draw_jaccard(left, pairs, modules=chosen)
-draw_rotated(right, pairs, evidence.rotated)
+draw_rotated(right, pairs, results.rotated)
 left.set_title("runs of one seed, and seeds of one run")
 right.set_title("OPD, heads rotated")
 draw_legend(fig)
 caption = "How much the visible updates of two runs, or of two seeds, meet: Jaccard indices beside two nulls."
-inputs = [tables["pairs"]]
-save_figure(fig, "fig_cross_run_masks", figures_dir, profile=profile, inputs=inputs, caption=caption)
+results.save(fig, "fig_cross_run_masks", inputs=("pairs",), caption=caption)
 
 # %% [markdown]
 # Each row is the share of the weights that either run shows which both show: a marker the mean over seeds, a
@@ -513,15 +482,11 @@ play_tolerance(trajectories, runs=main_runs, eta=study.diagnostics.eta)
 # it): with SFT at its own schedule, and with matched SFT in SFT's place.
 
 # %%
-from IPython.display import Markdown
+from paper_lib.ledger import claims_in_short, ledger
 
-from paper_lib.ledger.page import claims_in_short
-from paper_lib.ledger.verdicts import ledger
-
-claims = ("C1", "C2", "C5", "C6", "C15c", "P2", "P3")
-rows = ledger(evidence, claims)
+rows = ledger(results, ("C1", "C2", "C5", "C6", "C15c", "P2", "P3"))
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
-Markdown(claims_in_short(rows, *claims))
+claims_in_short(rows)
 
 # %% [markdown]
 # ## Exercises
@@ -571,7 +536,7 @@ verdict
 # ### Exercise 03-2 — The principal weights (20 minutes)
 #
 # Write the principal mask: the round(α m n) entries that are largest in magnitude in the rank-r
-# reconstruction of W₀. `mark_largest(values, alpha)` of `paper_lib.sparsity` marks the largest values.
+# reconstruction of W₀. `mark_largest(values, alpha)` of `paper_lib.geometry` marks the largest values.
 #
 # <details><summary>Hint</summary>
 #
@@ -594,7 +559,7 @@ check("03-2", answer)
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-from paper_lib.geometry.sparsity import mark_largest
+from paper_lib.geometry import mark_largest
 
 
 def answer(w_0, alpha, rank):
@@ -637,8 +602,8 @@ check("03-3", answer, tables={"matrices": matrices, "nulls": nulls})
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-ours = at_end(over_matrices(matrices, "update_sparsity")).groupby("run")["value"].mean()
-shrunk = at_end(over_matrices(nulls, "update_sparsity", sizes=matrices))
+ours = results.ends("update_sparsity").groupby("run")["value"].mean()
+shrunk = results.ends("update_sparsity", nulls=True)
 shrunk = shrunk[shrunk["run"] == "opd"].groupby("null")["value"].mean()
 answer = 100 * (ours["opd"] - shrunk["rescaled_sft"])
 print(f"as they are {100 * (ours['opd'] - ours['sft']):.2f} points, at equal norm {answer:.2f}")

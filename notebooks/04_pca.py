@@ -42,22 +42,17 @@ module: str = "q"  # of the one matrix shown by itself: q, k, v, o, gate, up or 
 layer: int = -1  # its layer, from 0; -1 is the middle one
 
 # %%
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_lib.figures.styles import use_style
-from paper_lib.study.profiles import get_profile
-from paper_lib.summaries import MODULE_GROUPS
-from paper_lib.tables import read_table
+from paper_lib.figures import ANGLE_MEAN, MODULE_GROUPS, at_end, open_results, t_interval, use_style
 
-study, chosen = get_profile(profile), MODULE_GROUPS[modules]
-results, main_runs = Path(data_dir) / "results" / profile, ["sft", "sft_matched", "opd", "rlvr"]
+results = open_results(profile, data_dir=data_dir, figures_dir=figures_dir)
+study, chosen = results.study, MODULE_GROUPS[modules]
 names = ("matrices", "nulls", "trajectories", "curvature")
-tables = {name: results / f"{name}.parquet" for name in names}
-matrices, nulls, trajectories, curvature = map(read_table, tables.values())
+matrices, nulls, trajectories, curvature = map(results.table, names)
+main_runs = ["sft", "sft_matched", "opd", "rlvr"]
 use_style()
 
 # %% [markdown]
@@ -91,39 +86,37 @@ print(f"the matrix shown by itself: {module} of layer {shown}")
 # fall in the same order.
 
 # %%
-from paper_lib.figures.panels import draw_beside, draw_legend, draw_points, plain_log
-from paper_lib.figures.rotation import DEGREES, draw_angles, draw_layers
-from paper_lib.figures.save import save_figure
-from paper_lib.figures.weights import draw_paper
-from paper_lib.geometry.metrics import metrics_of
-from paper_lib.summaries import ANGLE_MEAN, at_end, over_matrices
+from paper_lib.figures import draw_angles, draw_layers, draw_legend, draw_paper, draw_points, plain_log
+from paper_lib.geometry import Metric, metrics_of, random_walk_explained_variance
 
-measured = [tables["matrices"], tables["nulls"]]
-caption = (
-    "Principal angles by index and layer; mean principal angle of U and V, and spectral shift, of each run. "
-    "The paper leaves open which angle its values are: they stand on the mean."
-)
-
-# %%
-ends = at_end(matrices)
 measures = metrics_of("fig2_rotation_drift")
+ends = {each.name: results.ends(each.name, modules=chosen) for each in measures}
+null_ends = {each.name: results.ends(each.name, modules=chosen, nulls=True) for each in measures}
+
+
+def draw_ends(ax: plt.Axes, metric: Metric) -> None:
+    draw_points(ax, ends[metric.name], runs=main_runs, nulls=null_ends[metric.name], scale=metric.scale)
+    draw_paper(ax, {run: metric.scale * x for run, x in metric.paper.items()}, runs=main_runs)
+    plain_log(ax, "x", subs=(1, 3) if metric.unit else (1,))
+    ax.set_xlabel(metric.axis)
+
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained")
 for ax, side in zip(axes[0], ("u", "v"), strict=False):
     draw_angles(ax, angles_of, side, runs=main_runs)
     ax.set_title(f"{module} of layer {shown}, ${side.upper()}$")
-draw_layers(axes[0, 2], ends[ends["module"].isin(chosen)], "angle_u_max", runs=main_runs)
+draw_layers(axes[0, 2], at_end(matrices[matrices["module"].isin(chosen)]), "angle_u_max", runs=main_runs)
 axes[0, 2].set_title("largest angle, $U$")
 for ax, metric in zip(axes[1], measures, strict=True):
-    points, null = (at_end(over_matrices(table, metric.name, modules=chosen)) for table in (matrices, nulls))
-    draw_points(ax, points, runs=main_runs, nulls=null, scale=metric.scale)
-    draw_paper(ax, {run: metric.scale * x for run, x in metric.paper.items()}, runs=main_runs)
-    plain_log(ax, "x", subs=(1, 3) if metric.unit else (1,))
-    ax.set_xlabel(metric.axis)
+    draw_ends(ax, metric)
     ax.tick_params(labelleft=ax is axes[1, 0])
 draw_legend(fig)
-save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=measured, caption=caption)
+caption = (
+    "Principal angles by index and layer; mean principal angle of U and V, and spectral shift, of each run. "
+    "The paper leaves open which angle its values are: they stand on the mean."
+)
+results.save(fig, "fig2_rotation_drift", inputs=("matrices", "nulls"), caption=caption)
 
 # %% [markdown]
 # Top, one matrix angle by angle, then the largest angle of every layer; bottom, means over all matrices with
@@ -138,10 +131,8 @@ save_figure(fig, "fig2_rotation_drift", figures_dir, profile=profile, inputs=mea
 # the *mean* principal angle, that of U and that of V averaged, over all matrices. Does the choice matter?
 
 # %%
-from paper_lib.summaries import t_interval
-
 sides = [ANGLE_MEAN, *(f"angle_{side}_{which}" for which in ("mean", "max") for side in "uv")]
-per_seed = {s: at_end(over_matrices(matrices, s, modules=chosen)).set_index(["seed", "run"]) for s in sides}
+per_seed = {side: results.ends(side, modules=chosen).set_index(["seed", "run"]) for side in sides}
 turned = pd.DataFrame({side: frame["value"] for side, frame in per_seed.items()})
 turned = turned.rename(columns={ANGLE_MEAN: "judged: mean, U and V"})
 apart = np.log(turned.xs("opd", level="run") / turned.xs("rlvr", level="run")).dropna()
@@ -161,14 +152,13 @@ pd.DataFrame(order, ["log(OPD / RLVR)", "low", "high"]).T.round(3)
 # far. The claim is refuted where one line lies above another at the same norm.
 
 # %%
-from paper_lib.figures.weights import draw_plane
-from paper_lib.summaries import side_by_side
+from paper_lib.figures import DEGREES, draw_plane
 
-columns = {"norm": "relative_norm", "angle": ANGLE_MEAN, "shift": "spectral_shift"}
-path = side_by_side(matrices, columns, modules=chosen)
+rotation = {"angle": ANGLE_MEAN, "shift": "spectral_shift"}
+path = results.side_by_side({"norm": "relative_norm", **rotation}, modules=chosen)
 path["angle"] *= DEGREES
 length = at_end(path)[["run", "seed", "norm"]]
-null_path = side_by_side(nulls, {"angle": ANGLE_MEAN, "shift": "spectral_shift"}, modules=chosen)
+null_path = results.side_by_side(rotation, modules=chosen, nulls=True)
 null_path = null_path.merge(length).assign(angle=lambda rows: DEGREES * rows["angle"])
 assert (path["shift"] <= path["norm"]).all(), "Mirsky's bound"
 
@@ -181,7 +171,7 @@ for ax, name, metric in zip(axes, ("angle", "shift"), turned, strict=True):
     ax.set(xlabel=norm.axis, ylabel=metric.axis)
 draw_legend(fig)
 caption = "Rotation and spectral shift of each run against the norm of its update, all along training."
-save_figure(fig, "fig2_matched_norm", figures_dir, profile=profile, inputs=measured, caption=caption)
+results.save(fig, "fig2_matched_norm", inputs=("matrices", "nulls"), caption=caption)
 
 # %% [markdown]
 # Lines follow the runs from their first snapshot to the marker at their end; the grey marks are nulls at the
@@ -216,7 +206,7 @@ table.rename(columns={"angle": "degrees per unit norm", "shift": "NSS per unit n
 # principal weights that are not small than with their entries permuted.
 
 # %%
-from paper_lib.figures.gates import draw_curvature, draw_kl_and_norm, draw_principal_energy
+from paper_lib.figures import draw_curvature, draw_kl_and_norm, draw_principal_energy
 
 places = [["kl", "curvature"], ["kl", "energy"]]
 look = {"figsize": (7.2, 4.4), "layout": "constrained", "height_ratios": (5, 3)}
@@ -227,9 +217,9 @@ draw_principal_energy(axes["energy"], matrices, runs=main_runs, modules=chosen)
 axes["kl"].set_title("Gate I: norm and KL")
 axes["curvature"].set_title("Gate II: curvature and energy")
 draw_legend(fig)
-used = [tables["trajectories"], tables["matrices"], tables["curvature"]]
+used = ("trajectories", "matrices", "curvature")
 caption = "KL to the start against the squared norm; curvature by direction; energy in principal subspaces."
-save_figure(fig, "fig_gates_norm_curvature", figures_dir, profile=profile, inputs=used, caption=caption)
+results.save(fig, "fig_gates_norm_curvature", inputs=used, caption=caption)
 
 # %% [markdown]
 # Left, dots are snapshots (large: the end, with the interval of its KL). A run above another at the same
@@ -264,8 +254,7 @@ kl.loc[[run for run in main_runs if run in kl.index]].map("{:.2e}".format)
 # exceeds it is drift.
 
 # %%
-from paper_lib.figures.rotation import draw_explained_variance, draw_paths
-from paper_lib.geometry.nulls import random_walk_explained_variance
+from paper_lib.figures import draw_beside, draw_explained_variance, draw_paths
 
 components = range(1, 6)
 expected = [random_walk_explained_variance(k) for k in components]
@@ -275,7 +264,6 @@ joined = mine.loc[mine["metric"] == "joint_pca_coordinate", "run"].unique()
 together = [run for run in ("sft_matched", "opd", "rlvr") if run in joined]
 assert together, f"no joint path of seed {seed}; there are {sorted(trajectories['seed'].unique())}"
 walks = nulls[nulls["null"].isin(["random_walk", "adam_walk"]) & (nulls["layer"] == -1)]
-used = [tables["trajectories"], tables["nulls"]]
 share = mine[mine["run"].str.startswith("joint:")].query("k <= 2")["value"].sum()
 print(f"joint PCA of {', '.join(together)}: the first two components have {share:.0%} of the variance")
 
@@ -298,7 +286,7 @@ caption = (
     "Paths of the updates of one seed on their principal components, beside a random walk, and shares of "
     "variance over all seeds."
 )
-save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used, caption=caption)
+results.save(fig, "fig_pca_trajectory", inputs=("trajectories", "nulls"), caption=caption)
 
 # %% [markdown]
 # Left, rings mark the common start and dots the snapshots; where the paths part, the objectives lead to
@@ -315,8 +303,7 @@ save_figure(fig, "fig_pca_trajectory", figures_dir, profile=profile, inputs=used
 # second.
 
 # %%
-from paper_lib.figures.rotation import animate_paths
-from paper_lib.figures.save import save_animation
+from paper_lib.figures import animate_paths
 
 
 def draw(progress: float) -> None:
@@ -334,8 +321,7 @@ right.set_title("SFT, from the base")
 draw_legend(fig, seeds=False)
 clock = fig.suptitle("training progress 100 %", fontsize=9)
 caption = "The paths of the updates in the plane of their first two components as training goes on."
-saving = {"draw": draw, "profile": profile, "inputs": [tables["trajectories"]]}
-save_animation(fig, "fig_pca_animation", figures_dir, caption=caption, **saving)
+results.animate(fig, "fig_pca_animation", draw, inputs=("trajectories",), caption=caption)
 
 # %% [markdown]
 # The picture above is the last frame, `fig_pca_animation.gif` plays the way there, once. Dots are snapshots;
@@ -358,16 +344,11 @@ ours.rename(columns=lambda k: f"PC{k:.0f}").join(first).round(3)
 # `05_locking` draws; the paths above are why we do not test it by PCA.
 
 # %%
-from IPython.display import Markdown
+from paper_lib.ledger import claims_in_short, ledger
 
-from paper_lib.ledger.evidence import read_evidence
-from paper_lib.ledger.page import claims_in_short
-from paper_lib.ledger.verdicts import ledger
-
-claims = ("C3", "C4", "C7", "C15a", "C15b")
-rows = ledger(read_evidence(profile, data_dir), claims)
+rows = ledger(results, ("C3", "C4", "C7", "C15a", "C15b"))
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
-Markdown(claims_in_short(rows, *claims))
+claims_in_short(rows)
 
 # %% [markdown]
 # ## Exercises

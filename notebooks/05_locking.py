@@ -41,21 +41,16 @@ figures_dir: str = "figures"  # figures go to <profile>/ below it
 modules: str = "attention"  # matrices averaged over in figure 5: attention (as the paper), mlp or all
 
 # %%
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from paper_lib.figures.styles import use_style
-from paper_lib.ledger.claim import label
-from paper_lib.study.profiles import get_profile
-from paper_lib.summaries import ATTENTION, MLP, MODULE_GROUPS
-from paper_lib.tables import read_table
+from paper_lib.figures import ATTENTION, MLP, MODULE_GROUPS, open_results, use_style
+from paper_lib.ledger import claims_in_short, label, ledger
 
-study, chosen = get_profile(profile), MODULE_GROUPS[modules]
+results = open_results(profile, data_dir=data_dir, figures_dir=figures_dir)
+study, chosen = results.study, MODULE_GROUPS[modules]
 names = ("matrices", "nulls", "curves", "pairs")
-tables = {name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in names}
-matrices, nulls, curves, pairs = map(read_table, tables.values())
+matrices, nulls, curves, pairs = map(results.table, names)
 main_runs = ["sft", "sft_matched", "opd", "rlvr"]
 use_style()
 
@@ -68,10 +63,30 @@ use_style()
 # %% [markdown]
 # ## The shape of the update along training
 #
-# The stable rank ‖ΔW‖_F² / ‖ΔW‖₂² counts the directions that carry the update, weighted by how much they
-# carry. It forgets the size of ΔW, so the norm is drawn beside it, and the Hill index of the largest
-# singular values says how heavy their tail is (low is heavy).
+# The stable rank counts the directions that carry the update $\Delta W$, weighted by how much they carry.
+# The Hill index of its $k$ largest singular values $\sigma_i$ says how heavy their tail is (low is heavy):
 #
+# $$\mathrm{srank}(\Delta W) = \frac{\lVert\Delta W\rVert_F^2}{\lVert\Delta W\rVert_2^2}, \qquad
+# \mathrm{Hill}_k = \Bigl[\frac{1}{k-1} \sum_{i<k} \log\frac{\sigma_i}{\sigma_k}\Bigr]^{-1}.$$
+#
+# Both forget the size of $\Delta W$, so the norm is drawn beside them. An update of five equal directions has
+# a stable rank of 5, and singular values that fall like $i^{-1/3}$ have a tail of index near 3:
+
+# %%
+import torch
+
+from paper_lib.geometry import hill_index, metrics_of, stable_rank
+
+generator = torch.Generator().manual_seed(0)
+noise = torch.randn(64, 48, generator=generator, dtype=torch.float64)
+u, _, vh = torch.linalg.svd(noise, full_matrices=False)
+update = 0.01 * u[:, :5] @ vh[:5]
+tail = torch.arange(1, 1001, dtype=torch.float64) ** (-1 / 3)
+assert torch.isclose(stable_rank(update), torch.tensor(5.0, dtype=torch.float64))
+assert abs(hill_index(tail, 1000) - 3) < 0.05
+print(f"srank: {stable_rank(update):.2f} planted, {stable_rank(noise):.1f} of 48 of noise")
+
+# %% [markdown]
 # **Claim (§4.1, Fig. 4; C7–C9).** OPD's stable rank stays in a narrow low band, SFT's grows, RLVR's
 # contracts. This is no effect of small updates, since OPD's norm is well above RLVR's. The Hill index
 # drifts mildly for OPD, rises for SFT and falls for RLVR. By the rule of the ledger, OPD's band is narrow at
@@ -79,16 +94,11 @@ use_style()
 # size as an explanation.
 
 # %%
-from itertools import product
-
-from paper_lib.figures.panels import draw_legend, draw_trajectory, plain_log
-from paper_lib.figures.save import save_figure
-from paper_lib.geometry.metrics import metrics_of
+from paper_lib.figures import draw_chance, draw_legend, draw_shared, draw_trajectory, plain_log
 
 names = {metric.name: metric.axis for metric in metrics_of("fig4_intrinsic_geometry")}
 groups = {"attention": ATTENTION, "MLP": MLP}
 walks = nulls[nulls["null"].isin(["random_walk", "adam_walk"]) & (nulls["layer"] >= 0)]
-caption = "Stable rank, norm and Hill index of the update along training, in attention and in MLP matrices."
 
 # %%
 fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.4), layout="constrained", sharex=True)
@@ -102,8 +112,8 @@ for ax, title in zip(axes[0, [0, 2, 3, 1]], (*names.values(), "with its walks"),
 for ax in axes[:, 1:3].flat:
     plain_log(ax)
 draw_legend(fig, columns=5)
-used = [tables["matrices"], tables["nulls"]]
-save_figure(fig, "fig4_intrinsic_geometry", figures_dir, profile=profile, inputs=used, caption=caption)
+caption = "Stable rank, norm and Hill index of the update along training, in attention and in MLP matrices."
+results.save(fig, "fig4_intrinsic_geometry", inputs=("matrices", "nulls"), caption=caption)
 
 # %% [markdown]
 # In the second column are two walks, Adam's on noise alone (dash-dotted, with the run's learning rates) and
@@ -114,11 +124,10 @@ save_figure(fig, "fig4_intrinsic_geometry", figures_dir, profile=profile, inputs
 # start. The paper tracks the upper row only, while most of an update's energy may lie in the lower.
 
 # %%
-from paper_lib.summaries import at_end, over_matrices, over_seeds
-
 ends = {
-    (name, where): over_seeds(at_end(over_matrices(matrices, metric, modules=group))).set_index("run")["mean"]
-    for (where, group), (metric, name) in product(groups.items(), names.items())
+    (name, where): results.ends(metric, modules=group).groupby("run")["value"].mean()
+    for where, group in groups.items()
+    for metric, name in names.items()
 }
 assert all((values > 0).all() for values in ends.values())
 pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:.3g}".format)
@@ -126,8 +135,24 @@ pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:.3g}".format)
 # %% [markdown]
 # ## When does the update point where it will end?
 #
-# Sim_K(t, end) compares the top K right singular vectors of ΔW at t with those at the end: 1 for the same
-# span, K/n on average for random ones. There is a catch. The end *contains* the beginning, so this
+# Let $V_K(t)$ hold the top $K$ right singular vectors of $\Delta W_t$, which has $n$ columns. Then
+#
+# $$\mathrm{Sim}_K(t) = \tfrac{1}{K} \lVert V_K(t)^\top V_K(\mathrm{end})\rVert_F^2$$
+#
+# is 1 for the same span, and $K/n$ on average for random ones. Two updates that share three of five
+# directions have 3/5, whatever their size:
+
+# %%
+from paper_lib.geometry import subspace_alignment, top_right_singular_vectors
+
+other = u[:, :5] @ vh[2:7]  # the third to the seventh direction
+spans = [top_right_singular_vectors(each, 5) for each in (update, other)]
+planted = subspace_alignment(*spans)
+assert torch.isclose(planted, torch.tensor(3 / 5, dtype=torch.float64))
+print(f"Sim_5 of two updates with three directions in common: {planted:.3f}, by chance {5 / 48:.3f}")
+
+# %% [markdown]
+# There is a catch. The end *contains* the beginning, so this
 # similarity climbs to 1 for a random walk too, and sooner for a run with long early steps, such as SFT
 # under a cosine schedule. The increments W_t − W_s between neighbouring snapshots share no step: a run that
 # is locked into one subspace keeps moving in it, and a walk stays at chance. (Adam's moments tie
@@ -139,20 +164,16 @@ pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:.3g}".format)
 
 # %%
 K = study.diagnostics.K
-by_chance = over_matrices(matrices, "subspace_alignment_chance", modules=chosen)  # K/n of each matrix
+by_chance = results.paths("subspace_alignment_chance", modules=chosen)  # K/n of each matrix
 chance = by_chance["value"].mean()
 ends_at = matrices.groupby("run")["step"].transform("max")
 one_by_definition = (matrices["metric"] == "increment_alignment") & (matrices["step"] == ends_at)
 stretches = matrices.assign(value=matrices["value"].mask(one_by_definition))
-caption = "How close an update, and a stretch of training, comes to the final subspace along training."
+before_end = walks[walks["step"] < walks.groupby("run")["step"].transform("max")]
 print(f"K = {K}, chance K/n = {chance:.3f}; the paper has K = 16, and 16/4096 = {16 / 4096:.3f}")
 
 # %%
-from paper_lib.figures.pairs import draw_shared
-from paper_lib.figures.panels import draw_chance
-
 fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.4), layout="constrained", sharey=True)
-before_end = walks[walks["step"] < walks.groupby("run")["step"].transform("max")]
 draw_trajectory(left, matrices, "subspace_alignment", runs=main_runs, modules=chosen, null=walks)
 draw_trajectory(right, stretches, "increment_alignment", runs=main_runs, modules=chosen, null=before_end)
 for ax in (left, right):
@@ -161,8 +182,8 @@ draw_shared(left, pairs, runs=main_runs, modules=chosen)
 left.set(title="update so far, with the whole update", ylabel=rf"$\mathrm{{Sim}}_{{{K}}}$", ylim=(0, 1.03))
 right.set(title="stretch of training, with the last one", xlim=left.get_xlim())
 draw_legend(fig)
-used = [tables[name] for name in ("matrices", "nulls", "pairs")]
-save_figure(fig, "fig5_subspace_emergence", figures_dir, profile=profile, inputs=used, caption=caption)
+caption = "How close an update, and a stretch of training, comes to the final subspace along training."
+results.save(fig, "fig5_subspace_emergence", inputs=("matrices", "nulls", "pairs"), caption=caption)
 
 # %% [markdown]
 # Left, the distance of a line from the dotted walk in its colour is what emergence adds to the shared
@@ -174,15 +195,17 @@ save_figure(fig, "fig5_subspace_emergence", figures_dir, profile=profile, inputs
 # whose left line starts high while its right line sits at chance has made large early steps, and no more.
 
 # %%
-first = {}
-sources = {"run": (matrices, "subspace_alignment"), "stretch": (matrices, "increment_alignment")}
+starts = {
+    "run": results.firsts("subspace_alignment", modules=chosen),
+    "stretch": results.firsts("increment_alignment", modules=chosen),
+}
+of_walks = results.firsts("subspace_alignment", modules=chosen, nulls=True)
 for null in ("random_walk", "adam_walk"):
-    sources[null.replace("_", " ")] = (walks[walks["null"] == null], "subspace_alignment")
-for name, (table, metric) in sources.items():
-    path = over_seeds(over_matrices(table, metric, modules=chosen))
-    first[name] = path.sort_values("step").groupby("run").first()["mean"]
-assert all(values.between(0, 1 + 1e-9).all() for values in first.values())
-pd.DataFrame(first).loc[main_runs].rename(index=label).round(3)
+    starts[null.replace("_", " ")] = of_walks[of_walks["null"] == null]
+first = {name: rows.groupby("run")["value"].mean() for name, rows in starts.items()}
+first = pd.DataFrame(first).loc[main_runs]
+assert first.stack().between(0, 1 + 1e-9).all()
+first.rename(index=label).round(3)
 
 # %% [markdown]
 # "The first checkpoint" is not the same share of every run. The paper's first of OPD is step 63 of 299, its
@@ -191,7 +214,7 @@ pd.DataFrame(first).loc[main_runs].rename(index=label).round(3)
 # may be long or short, each run is to be held against its *own* walk:
 
 # %%
-early = pd.DataFrame(first).loc[["sft", "opd"], ["run", "random walk"]]
+early = first.loc[["sft", "opd"], ["run", "random walk"]]
 early["beyond its walk"] = early["run"] - early["random walk"]
 steps = matrices.groupby("run")["step"]
 early.insert(0, "first checkpoint, ours", steps.min() / steps.max())
@@ -217,8 +240,8 @@ from math import ceil
 branches = {run.branch for run in study.runs if run.branch is not None}
 for parent, step in sorted(branches):
     for where, group in groups.items():
-        ranks = over_seeds(over_matrices(matrices[matrices["run"] == parent], "stable_rank", modules=group))
-        rank = ranks.set_index("step").loc[step, "mean"]
+        ranks = results.paths("stable_rank", modules=group).groupby(["run", "step"])["value"].mean()
+        rank = ranks[parent, step]
         rule = max(1, ceil(rank) - 1)
         print(f"{label(parent)} at step {step}, {where}: stable rank {rank:.2f}, rule K = {rule}")
 projections = {run.name: run.projection for run in study.runs if run.projection is not None}
@@ -241,7 +264,14 @@ print("K in use:", ", ".join(sorted({str(projection.K) for projection in project
 # much did each free run learn from there on, in validation accuracy?
 
 # %%
-from paper_lib.figures.projected import draw_accuracy, scores
+from paper_lib.figures import (
+    accuracy_change,
+    draw_accuracy,
+    draw_change,
+    draw_scores,
+    draw_share_inside,
+    scores,
+)
 
 for parent, step in sorted({run.branch for run in study.everything if run.projection is not None}):
     line = scores(curves, [parent]).set_index("step")["mean"]
@@ -257,8 +287,6 @@ families = {name: [name, *(run for run in projections if run.startswith(name))] 
 trained, probes = set(curves["run"]), [run.name for run in study.probes if run.projection is not None]
 if matched := [run for run in probes if run.startswith("sft_matched") and run in trained]:
     families["sft_matched"] = ["sft_matched", *matched]
-used = [tables["curves"]]
-caption = "Validation accuracy of training inside a subspace V, and the share of its steps that lies in V."
 
 # %%
 fig, axes = plt.subplots(1, len(families) + 1, figsize=(2.4 + 1.8 * len(families), 4.0), layout="constrained")
@@ -272,7 +300,8 @@ for line in axes[-1].lines:
 axes[0].set_ylabel("validation accuracy (avg@8)")
 axes[-1].set(title="inside V", ylabel="share of the step", ylim=(0, 1))
 draw_legend(fig, columns=3)
-save_figure(fig, "fig6_projected_training", figures_dir, profile=profile, inputs=used, caption=caption)
+caption = "Validation accuracy of training inside a subspace V, and the share of its steps that lies in V."
+results.save(fig, "fig6_projected_training", inputs=("curves",), caption=caption)
 
 # %% [markdown]
 # Lines begin where V is taken; accuracy is that of eight sampled answers a problem (avg@8). The band, and the
@@ -297,8 +326,6 @@ inside.loc[list(projections)].rename(index=label).round(3)
 # that the projection costs what it leaves out; and special to the subspace only if a random V loses more.
 
 # %%
-from paper_lib.figures.projected import accuracy_change, draw_change, draw_share_inside
-
 home = study.run("opd").tasks[0]
 changes = accuracy_change(study, curves, home.name)
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.2), layout="constrained", width_ratios=(4, 3, 4))
@@ -312,7 +339,7 @@ axes[1].tick_params(labelleft=False)
 axes[2].set_title("what is projected")
 draw_legend(fig)
 caption = "Accuracy lost to projection over K and over the branch point, and the share of a step inside V."
-save_figure(fig, "fig_projection_sweep", figures_dir, profile=profile, inputs=used, caption=caption)
+results.save(fig, "fig_projection_sweep", inputs=("curves",), caption=caption)
 
 # %% [markdown]
 # Left and middle, test accuracy at the end against the free run of the same seed; bars are the interval over
@@ -333,8 +360,6 @@ by_run.rename(index=label, columns={"seed": "n"}).round(3)
 # margin the claim would be refuted by a variant on which projected OPD loses more than 2 points.
 
 # %%
-from paper_lib.figures.projected import draw_scores
-
 tasks = {task.name: task.name.replace("_", "\n") for task in (home, *study.evaluation.variants)}
 size = (7.2, 1.6 + 1.4 * len(families))
 fig, axes = plt.subplots(len(families), len(tasks), figsize=size, layout="constrained", sharey="col")
@@ -346,7 +371,7 @@ for ax, title in zip(axes[0], tasks.values(), strict=True):
     ax.set_title(title.replace(" ", "\n"))
 draw_legend(fig)
 caption = "Test accuracy of free and projected training on the task, variants of it and a second domain."
-save_figure(fig, "fig8_projected_benchmarks", figures_dir, profile=profile, inputs=used, caption=caption)
+results.save(fig, "fig8_projected_benchmarks", inputs=("curves",), caption=caption)
 
 # %% [markdown]
 # Beside OPD and matched SFT stands SFT, the anchor where both start: the distance from it to the free run
@@ -396,16 +421,9 @@ play_projection(study, curves)
 # it): with SFT at its own schedule, and with matched SFT in SFT's place.
 
 # %%
-from IPython.display import Markdown
-
-from paper_lib.ledger.evidence import read_evidence
-from paper_lib.ledger.page import claims_in_short
-from paper_lib.ledger.verdicts import ledger
-
-ours = ("C7", "C8", "C9", "C10", "C11")
-rows = ledger(read_evidence(profile, data_dir), ours)
+rows = ledger(results, ("C7", "C8", "C9", "C10", "C11"))
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
-Markdown(claims_in_short(rows, *ours))
+claims_in_short(rows)
 
 # %% [markdown]
 # ## Exercises
@@ -414,8 +432,6 @@ Markdown(claims_in_short(rows, *ours))
 # the cell. `check` says whether it is right, and otherwise which mistake it looks like.
 
 # %%
-import torch
-
 from paper_lib.teaching.exercises import check
 
 # %% [markdown]
@@ -480,12 +496,10 @@ check("05-2", answer, tables={"matrices": matrices, "nulls": nulls})
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-of_walk = nulls[(nulls["null"] == "random_walk") & (nulls["layer"] >= 0)]
-at_first = {}
-for kind, table in {"run": matrices, "walk": of_walk}.items():
-    values = over_matrices(table, "subspace_alignment", modules=ATTENTION).sort_values("step")
-    at_first[kind] = values.groupby(["run", "seed"])["value"].first().groupby("run").mean()
-excess = (at_first["run"] - at_first["walk"])[["sft", "sft_matched", "opd", "rlvr"]]
+own = results.firsts("subspace_alignment", modules=ATTENTION)
+walk = results.firsts("subspace_alignment", modules=ATTENTION, nulls=True).query("null == 'random_walk'")
+excess = own.groupby("run")["value"].mean() - walk.groupby("run")["value"].mean()
+excess = excess[["sft", "sft_matched", "opd", "rlvr"]]
 print(excess.round(3).to_string())
 answer = excess.idxmax()
 verdict = check("05-2", answer, tables={"matrices": matrices, "nulls": nulls})

@@ -42,21 +42,17 @@ modules: str = "attention"  # matrices averaged over in figures 7 and 9: attenti
 
 # %%
 from functools import partial
-from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
-from paper_lib.figures.styles import in_order, use_style
-from paper_lib.ledger.claim import label
-from paper_lib.study.profiles import get_profile
-from paper_lib.summaries import MODULE_GROUPS
-from paper_lib.tables import read_table
+from paper_lib.figures import ATTENTION, MODULE_GROUPS, in_order, open_results, plain_log, use_style
+from paper_lib.ledger import label
 
-study, chosen = get_profile(profile), MODULE_GROUPS[modules]
-names = ("matrices", "nulls", "curves")
-tables = {name: Path(data_dir) / "results" / profile / f"{name}.parquet" for name in names}
-matrices, nulls, curves = map(read_table, tables.values())
+results = open_results(profile, data_dir=data_dir, figures_dir=figures_dir)
+study, chosen = results.study, MODULE_GROUPS[modules]
+matrices, curves = results.table("matrices"), results.table("curves")
 use_style()
 
 # %%
@@ -88,38 +84,58 @@ print(f"seeds that all of them have: {shared}")
 # and that means something only where another objective, RLVR, does not stay within it. C14 is refuted by
 # mixes that do not come nearer to RLVR than to OPD as α falls, and open where RLVR is no farther from OPD
 # than OPD with other rollouts.
+#
+# Both quantities, of updates $\Delta W_t$ at the snapshots $t = 1, \dots, T$:
+#
+# $$\mathrm{srank}(\Delta W) = \frac{\lVert\Delta W\rVert_F^2}{\lVert\Delta W\rVert_2^2}, \qquad
+# d^2 = \frac{1}{T} \sum_t
+# \log^2 \frac{\mathrm{srank}(\Delta W_t)}{\mathrm{srank}(\Delta W^{\mathrm{OPD}}_t)}.$$
+#
+# An update with singular values 2, 1, 1 has a stable rank of 6 / 4, and so has one that is three times as
+# long. Without its third direction the longer one has 45 / 36. Paths that stay at the two are log 1.2 apart:
 
 # %%
-from paper_lib.figures.panels import draw_legend, draw_ratios, draw_trajectory
-from paper_lib.figures.projected import draw_accuracy
-from paper_lib.figures.save import save_figure
-from paper_lib.ledger.evidence import read_evidence
+import torch
 
-evidence, sources = read_evidence(profile, data_dir), [tables["matrices"], tables["curves"]]
+from paper_lib.figures import distance, draw_accuracy, draw_legend, draw_ratios, draw_trajectory, seed_spread
+from paper_lib.geometry import metrics_of, stable_rank
+
+spectra = {"one": (2.0, 1.0, 1.0), "longer": (6.0, 3.0, 3.0), "other": (6.0, 3.0, 0.0)}
+planted = {name: stable_rank(torch.diag(torch.tensor(sigma))).item() for name, sigma in spectra.items()}
+assert planted == {"one": 1.5, "longer": 1.5, "other": 1.25}  # its size is forgotten
+one, other = (pd.DataFrame({0: [planted[name]] * 4}) for name in ("one", "other"))
+assert abs(distance(one, other)[0] - np.log(1.2)) < 1e-12
+print(f"stable ranks {planted['one']} and {planted['other']}: distance {distance(one, other)[0]:.3f}")
+
+# %%
 paths = {
-    metric: partial(evidence.path, metric=metric, modules=chosen)
+    metric: partial(results.path, metric=metric, modules=chosen)
     for metric in ("stable_rank", "frobenius_norm", "hill_index")
 }
 mixed = {"runs": [*controls["advantages mixed"], "rlvr"], "seeds": shared}
-caption = (
-    "Stable rank and validation accuracy along training, for OPD, RLVR and the controls of OPD. "
-    "Mixes, at the right, are divided by OPD of their seed."
-)
+
+
+def draw_control(rank: plt.Axes, accuracy: plt.Axes, runs: list[str]) -> None:
+    draw_trajectory(rank, same_seeds, "stable_rank", runs=runs, modules=chosen)
+    draw_accuracy(accuracy, curves[curves["seed"].isin(shared)], runs=runs)
+
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained", sharex=True)
 for title, column in zip(("tokens kept", "rollouts"), axes.T, strict=False):
-    shown = [*references, *controls[title]]
-    draw_trajectory(column[0], same_seeds, "stable_rank", runs=shown, modules=chosen)
-    draw_accuracy(column[1], curves[curves["seed"].isin(shared)], runs=shown)
+    draw_control(*column, [*references, *controls[title]])
 draw_ratios(axes[0, 2], paths["stable_rank"], "stable rank", **mixed)
-draw_ratios(axes[1, 2], evidence.learning, "accuracy", **mixed)
+draw_ratios(axes[1, 2], results.learning, "accuracy", **mixed)
 for title, ax in zip(controls, axes[0], strict=True):
     ax.set(title=title, xlabel="", xlim=(-0.03, 1.25))
 axes[0, 0].set_ylabel("stable rank")
 axes[1, 0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
-save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inputs=sources, caption=caption)
+caption = (
+    "Stable rank and validation accuracy along training, for OPD, RLVR and the controls of OPD. "
+    "Mixes, at the right, are divided by OPD of their seed."
+)
+results.save(fig, "fig7_controls_stable_rank", inputs=("matrices", "curves"), caption=caption)
 
 # %% [markdown]
 # All lines come from the seeds that all the controls have, so that they share their anchors and problems;
@@ -135,8 +151,6 @@ save_figure(fig, "fig7_controls_stable_rank", figures_dir, profile=profile, inpu
 # has reached RLVR's where its line meets RLVR's.
 
 # %%
-from paper_lib.summaries import distance, seed_spread
-
 opd, rlvr = map(paths["stable_rank"], references)
 apart = {}
 for run in [*everything[1:], "sft", "sft_matched"]:
@@ -155,10 +169,10 @@ pd.Series(apart, name="distance to OPD").sort_values().round(3).to_frame()
 # sampled gap is no longer an estimate of the reverse KL:
 
 # %%
-common = list(evidence.learning("opd_teacher_rollouts"))
+common = list(results.learning("opd_teacher_rollouts"))
 for run in ("opd", "opd_teacher_rollouts"):
     rank = paths["stable_rank"](run)[common].mean(axis=1)
-    accuracy = evidence.learning(run)[common].mean(axis=1)
+    accuracy = results.learning(run)[common].mean(axis=1)
     print(f"{label(run)}: stable rank {rank.iloc[0]:.2f} → {rank.iloc[-1]:.2f}, ", end="")
     print(f"accuracy {accuracy.iloc[0]:.3f} → {accuracy.iloc[-1]:.3f} (n = {len(common)})")
 print(f"distance of their stable ranks: {apart[label('opd_teacher_rollouts')]:.3f}, preserved below 0.1")
@@ -173,31 +187,30 @@ print(f"distance of their stable ranks: {apart[label('opd_teacher_rollouts')]:.3
 # somewhat up for teacher rollouts, and the Hill index stays near OPD's. Refuted by a Hill index that leaves
 # OPD's band for RLVR's or beyond, or by a smaller norm under teacher rollouts.
 
-# %%
-from paper_lib.figures.panels import plain_log
-from paper_lib.geometry.metrics import metrics_of
 
+# %%
+def draw_metric(ax: plt.Axes, metric: str, runs: list[str]) -> None:
+    draw_trajectory(ax, same_seeds, metric, runs=runs, modules=chosen)
+    if metric == "frobenius_norm":
+        plain_log(ax)
+
+
+# %%
 measured = {metric.name: metric.axis for metric in metrics_of("fig9_controls_auxiliary")}
-inputs = [tables["matrices"]]
-caption = (
-    "Norm and Hill index of the update along training, for OPD, RLVR and the controls of OPD. "
-    "Mixes, at the right, are divided by OPD of their seed."
-)
-
-# %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained", sharex=True)
 for row, (metric, words) in zip(axes, measured.items(), strict=True):
     for title, ax in zip(("tokens kept", "rollouts"), row, strict=False):
-        shown = [*references, *controls[title]]
-        draw_trajectory(ax, same_seeds, metric, runs=shown, modules=chosen)
+        draw_metric(ax, metric, [*references, *controls[title]])
     draw_ratios(row[2], paths[metric], words, **mixed)
     row[0].set_ylabel(words)
 for title, ax in zip(controls, axes[0], strict=True):
     ax.set(title=title, xlabel="", xticks=(0, 0.5, 1), xlim=(-0.03, 1.25))
-for ax in axes[0, :2]:
-    plain_log(ax)
 draw_legend(fig)
-save_figure(fig, "fig9_controls_auxiliary", figures_dir, profile=profile, inputs=inputs, caption=caption)
+caption = (
+    "Norm and Hill index of the update along training, for OPD, RLVR and the controls of OPD. "
+    "Mixes, at the right, are divided by OPD of their seed."
+)
+results.save(fig, "fig9_controls_auxiliary", inputs=("matrices",), caption=caption)
 
 # %% [markdown]
 # A norm below OPD's with the same stable rank is a smaller step of the same shape; the mixes' norms follow
@@ -206,10 +219,8 @@ save_figure(fig, "fig9_controls_auxiliary", figures_dir, profile=profile, inputs
 # neighbouring snapshots agree.
 
 # %%
-from paper_lib.summaries import at_end, over_matrices, over_seeds
-
 ends = {
-    metric: over_seeds(at_end(over_matrices(same_seeds, metric, modules=chosen))).set_index("run")["mean"]
+    metric: results.ends(metric, modules=chosen).query("seed in @shared").groupby("run")["value"].mean()
     for metric in ("stable_rank", "frobenius_norm", "hill_index", "drift_ratio")
 }
 accuracy = curves[(curves["metric"] == "sampled_accuracy") & curves["seed"].isin(shared)]
@@ -218,8 +229,8 @@ ends["accuracy gained"] = (gained.last() - gained.first()).groupby("run").mean()
 pd.DataFrame(ends).loc[[*everything, "sft"]].rename(index=label).map("{:.3g}".format)
 
 # %%
-noise = nulls[(nulls["null"] == "adam_walk") & (nulls["layer"] >= 0)]
-rank = at_end(over_matrices(noise, "stable_rank", modules=chosen)).groupby("run")["value"].mean()
+walks = results.ends("stable_rank", modules=chosen, nulls=True)
+rank = walks[walks["null"] == "adam_walk"].groupby("run")["value"].mean()
 print(f"stable rank of Adam's walk on noise: {rank['opd']:.3g} at OPD's rates, {rank['sft']:.3g} at SFT's")
 
 # %% [markdown]
@@ -235,18 +246,17 @@ print(f"stable rank of Adam's walk on noise: {rank['opd']:.3g} at OPD's rates, {
 # Runs confined to a subspace or a subnetwork, of another model or under SGD are left out.
 
 # %%
-from paper_lib.ledger.pictures import draw_regression, draw_residuals
-from paper_lib.ledger.size import as_table, end_values, fit_size
+from paper_lib.ledger import as_table, draw_overview, draw_regression, draw_residuals, end_values, fit_size
 
 outcomes = ("update_sparsity", "low_magnitude_overlap", "principal_overlap", "stable_rank")
-ended = end_values(evidence, outcomes)
+ended = end_values(results, outcomes)
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.9), layout="constrained")
 draw_regression(axes[0], ended, "update_sparsity", against="frobenius_norm")
 draw_regression(axes[1], ended, "update_sparsity", against="drift_ratio")
 draw_residuals(axes[2], ended, "update_sparsity")
 draw_legend(fig)
 caption = "Update sparsity of all runs against norm and drift ratio, and what the two leave unexplained."
-save_figure(fig, "fig_size_regression", figures_dir, profile=profile, inputs=inputs, caption=caption)
+results.save(fig, "fig_size_regression", inputs=("matrices",), caption=caption)
 
 # %% [markdown]
 # Points are runs and seeds, bars the interval over seeds of an objective's mean; the grey line is the fit of
@@ -268,13 +278,11 @@ as_table({outcome: fit_size(ended, outcome) for outcome in outcomes}).T
 # throughout.
 
 # %%
-from paper_lib.ledger.pictures import draw_overview
-
 fig, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-draw_overview(ax, evidence)
+draw_overview(ax, results)
 draw_legend(fig, columns=5)
 caption = "Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric."
-save_figure(fig, "fig1_overview", figures_dir, profile=profile, inputs=tables.values(), caption=caption)
+results.save(fig, "fig1_overview", inputs=("matrices", "nulls", "curves"), caption=caption)
 
 # %% [markdown]
 # Full markers are means over seeds with their interval, rings the seeds, an arrow at the edge is a mean
@@ -304,19 +312,16 @@ play_mixing(same_seeds, curves[curves["seed"].isin(shared)], modules=chosen)
 # *not decided by this design*. Nothing here was written by hand, and other seeds can change it.
 
 # %%
-from paper_lib.ledger.page import write_ledger
-from paper_lib.ledger.pictures import claims_figure
-from paper_lib.ledger.verdicts import VERDICTS, ledger, read_all
+from paper_lib.ledger import VERDICTS, claims_figure, claims_in_short, ledger, read_all, write_ledger
 
-readings = read_all(evidence)
-rows = ledger(evidence, readings=readings)
+readings = read_all(results)
+rows = ledger(results, readings=readings)
 assert set(rows["verdict"]) | set(rows["verdict, matched"]) <= set(VERDICTS)
-page, sheet = write_ledger(rows, Path(figures_dir) / profile)
+page, sheet = write_ledger(rows, results.figures)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
 fig = claims_figure(readings)
 caption = "The ledger: each claim's comparisons by how far they clear what it allows, and its verdicts."
-used = [*tables.values(), sheet]
-save_figure(fig, "claims", figures_dir, profile=profile, inputs=used, caption=caption)
+results.save(fig, "claims", inputs=("matrices", "nulls", "curves", sheet), caption=caption)
 
 # %% [markdown]
 # A dot is a comparison, at the distance of its mean from the edge of what its claim allows, in half widths of
@@ -326,11 +331,7 @@ save_figure(fig, "claims", figures_dir, profile=profile, inputs=used, caption=ca
 # scale, by start, learning rate and steps. "no" under "> null" means that chance gives as much.
 
 # %%
-from IPython.display import Markdown
-
-from paper_lib.ledger.page import claims_in_short
-
-Markdown(claims_in_short(rows, *rows["claim"]))
+claims_in_short(rows)
 
 # %% [markdown]
 # Both differ from the paper's setting in one more way: our runs end at different norms. Where snapshots
@@ -338,10 +339,8 @@ Markdown(claims_in_short(rows, *rows["claim"]))
 # accuracy.
 
 # %%
-from paper_lib.ledger.page import as_markdown
-
 equal = rows[rows["equal norm"] != "–"]
-Markdown(as_markdown(equal, ("claim", "verdict, matched", "equal norm", "equal accuracy")))
+claims_in_short(equal, ("claim", "verdict, matched", "equal norm", "equal accuracy"))
 
 # %% [markdown]
 # ## Exercises
@@ -453,10 +452,7 @@ check("06-3", answer)
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
-import numpy as np
 from scipy.stats import t
-
-from paper_lib.summaries import ATTENTION
 
 
 def answer(differences):
@@ -465,7 +461,7 @@ def answer(differences):
     return int(next(iter(n[reach < abs(differences.mean())]), n[-1] + 1))
 
 
-rank = at_end(over_matrices(matrices, "stable_rank", modules=ATTENTION))
+rank = results.ends("stable_rank", modules=ATTENTION)
 by_seed = rank.pivot(index="seed", columns="run", values="value")[["opd", "rlvr"]].dropna()
 paired = (by_seed["opd"] - by_seed["rlvr"]).to_numpy()
 mismatched = by_seed["opd"].to_numpy() - np.roll(by_seed["rlvr"].to_numpy(), 1)

@@ -40,17 +40,15 @@ results_dir: str = ""  # a folder that `compare` filled; empty compares the prof
 from pathlib import Path
 
 from paper_lib.compare.run import compare_profile, read_comparison
-from paper_lib.figures.styles import use_style
+from paper_lib.figures import open_results, use_style
 from paper_lib.study.profiles import get_profile
-from paper_lib.tables import read_table
 
 study = get_profile(profile)
 folder = Path(results_dir) if results_dir else compare_profile(study, data_dir)
 compared = read_comparison(folder)
-reference_path = Path(data_dir) / "results" / "reference" / "matrices.parquet"
-reference = read_table(reference_path)
-inputs = [reference_path, *compared.paths]
-figures, name = (folder, "figures") if results_dir else (figures_dir, profile)
+results = open_results("reference", data_dir=data_dir)
+reference, inputs = results.table("matrices"), [results.folder / "matrices.parquet", *compared.paths]
+figures = folder / "figures" if results_dir else Path(figures_dir) / profile
 use_style()
 
 # %% [markdown]
@@ -84,8 +82,7 @@ import matplotlib.pyplot as plt
 from paper_lib.compare.answer import axes_of, draw_place
 from paper_lib.compare.pairing import PAPER_WIDTH
 from paper_lib.compare.placing import comparable
-from paper_lib.figures.panels import draw_legend
-from paper_lib.figures.save import save_figure
+from paper_lib.figures import draw_legend, save_figure
 
 caption = (
     "This run, its nulls, our reference runs and the paper's values, metric by metric. "
@@ -99,7 +96,7 @@ for ax, axis in zip(axes, shown, strict=True):
     paper = axis.spans() if comparable(axis, compared.account["width"], PAPER_WIDTH) else {}
     draw_place(ax, axis, compared.matrices, compared.nulls, reference, paper=paper)
 draw_legend(fig, columns=2)
-save_figure(fig, "fig_where_it_lies", figures, profile=name, inputs=inputs, caption=caption)
+save_figure(fig, "fig_where_it_lies", figures, inputs=inputs, caption=caption)
 
 # %% [markdown]
 # Diamonds are the paper's values for an 8B model, a line where it prints several; rings are the seeds of our
@@ -136,7 +133,7 @@ caption = "Sparsity, relative norm, mean principal angle (U and V) and stable ra
 fig, axes = plt.subplots(len(maps), 1, figsize=(4, 2 * len(maps)), layout="constrained", squeeze=False)
 for ax, axis in zip(axes.flat, maps, strict=True):
     draw_map(ax, compared.matrices, axis)
-save_figure(fig, "fig_by_layer", figures, profile=name, inputs=compared.paths, caption=caption)
+save_figure(fig, "fig_by_layer", figures, inputs=compared.paths, caption=caption)
 
 # %% [markdown]
 # Rows are layers, columns modules; every panel has its own scale. Columns that differ say that an average
@@ -151,7 +148,7 @@ save_figure(fig, "fig_by_layer", figures, profile=name, inputs=compared.paths, c
 # %%
 from paper_lib.compare.answer import path_figure
 
-path_figure(compared, figures, profile=name)
+path_figure(compared, figures)
 
 # %% [markdown]
 # Dotted is a random walk with the run's own step lengths, dashed is chance. The plane of the first two

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import floor, log10
 
 import numpy as np
@@ -17,8 +17,8 @@ from paper_lib.geometry.sparsity import overlap_bounds
 # --- One number a seed: pairing runs by seed, saying their mean, and what it is to be missing.
 
 
-class Untested(Exception):
-    """A claim cannot be tested from these tables; the message says what is missing."""
+class Untested(ValueError):
+    """The tables do not have what is asked of them; the message says what is missing."""
 
 
 def paired(*values: pd.Series) -> list[pd.Series]:
@@ -55,7 +55,7 @@ def defined(values: pd.Series, of: str) -> pd.Series:
 def distance(path: pd.DataFrame, other: pd.DataFrame) -> pd.Series:
     """RMS over the snapshots of `path` of log(path / other), seed by seed: 0.1 is about 10 % apart.
 
-    path, other: positive, as `Evidence.path` gives them; `other` is interpolated at the progress of `path`.
+    path, other: positive, as `Results.path` gives them; `other` is interpolated at the progress of `path`.
     """
     return (log_ratio(path, other) ** 2).mean() ** 0.5
 
@@ -95,12 +95,12 @@ def over_matrices(
     table: `matrices`, `nulls` or `curves`. k: which, where the metric has several. modules: these alone, such
     as ATTENTION. sizes: for WEIGHTED metrics, the table with the `parameters` rows where `table` has none.
     Returns columns run, seed, step, value, and null where `table` has it; a matrix without a value (NaN) is
-    left out of the mean. ANGLE_MEAN is computed where the table has only its two sides. Raises ValueError for
-    a metric, k or module that is not there and an ambiguous k.
+    left out of the mean. ANGLE_MEAN and the recall of a mask are computed from what the table has. Raises
+    Untested for a metric, ValueError for a k or module that is not there and for an ambiguous k.
     """
     rows = rows_of_metric(table, metric)
     if rows.empty:
-        raise ValueError(f"no metric {metric!r} in the table; it has {sorted(table['metric'].unique())}")
+        raise Untested(f"no metric {metric!r} in the table; it has {sorted(table['metric'].unique())}")
     if "k" in rows:
         rows = _choose_k(rows, metric, k)
     if modules is not None:
@@ -118,9 +118,11 @@ def over_matrices(
 
 
 def rows_of_metric(table: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The rows of one metric; those of ANGLE_MEAN are made where the table has only its two sides."""
-    rows = table[table["metric"] == metric]
-    return mean_angles(table) if metric == ANGLE_MEAN and rows.empty else rows
+    """The rows of one metric; those of ANGLE_MEAN and "<mask>_recall" are made where there are none."""
+    rows, mask = table[table["metric"] == metric], metric.removesuffix("_recall")
+    if metric == ANGLE_MEAN and rows.empty:
+        return mean_angles(table)
+    return mask_recall(table, mask) if mask != metric and rows.empty else rows
 
 
 def mean_angles(table: pd.DataFrame) -> pd.DataFrame:
@@ -134,22 +136,6 @@ def mean_angles(table: pd.DataFrame) -> pd.DataFrame:
     keys = [name for name in rows if name != "value"]
     means = rows.groupby(keys, as_index=False, sort=False)["value"].mean()
     return means.assign(metric=ANGLE_MEAN, k=np.nan)
-
-
-def energy_share(matrices: pd.DataFrame, modules: Iterable[str] = MLP) -> pd.DataFrame:
-    """Σ ‖ΔW‖_F² over these modules / over all: the share of the update's energy in the FFN (Yu et al. 2026).
-
-    matrices: the table. Returns columns run, seed, step, value, in [0, 1]; NaN where nothing moved. Read it
-    against the modules' share of the parameters, which is what equal sizes of all entries give. Raises
-    ValueError for a table without `frobenius_norm`.
-    """
-    rows = matrices[matrices["metric"] == "frobenius_norm"]
-    if rows.empty:
-        raise ValueError("no metric 'frobenius_norm' in the table")
-    energy = rows.assign(all=rows["value"] ** 2)
-    energy["part"] = energy["all"].where(energy["module"].isin(list(modules)), 0.0)
-    sums = energy.groupby(["run", "seed", "step"], as_index=False)[["part", "all"]].sum()
-    return sums.assign(value=sums["part"] / sums["all"]).drop(columns=["part", "all"])
 
 
 def squared_norm(matrices: pd.DataFrame) -> pd.DataFrame:
@@ -178,28 +164,6 @@ def over_seeds(summary: pd.DataFrame, *, level: float | None = None) -> pd.DataF
     return pd.DataFrame(records, columns=[*keys, "mean", "low", "high", "seeds"])
 
 
-def side_by_side(
-    table: pd.DataFrame,
-    columns: Mapping[str, str | tuple[str, float]],
-    *,
-    modules: Iterable[str] | None = None,
-    sizes: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """Several metrics of `over_matrices` beside each other, to be divided or drawn against one another.
-
-    columns: name of each new column, and its metric or (metric, k). Returns columns run, seed, step (and
-    null), then these, with the rows that all of them have.
-    """
-    joined = pd.DataFrame()
-    for name, wanted in columns.items():
-        metric, k = (wanted, None) if isinstance(wanted, str) else wanted
-        means = over_matrices(table, metric, k=k, modules=modules, sizes=sizes).rename(
-            columns={"value": name}
-        )
-        joined = means if joined.empty else joined.merge(means)
-    return joined
-
-
 def overlap_range(table: pd.DataFrame, *, alpha: float, modules: Iterable[str] | None = None) -> pd.DataFrame:
     """Mean over matrices of what any α-mask could reach at their densities (`sparsity.overlap_bounds`).
 
@@ -221,17 +185,18 @@ def overlap_range(table: pd.DataFrame, *, alpha: float, modules: Iterable[str] |
     )
 
 
-def mask_recall(table: pd.DataFrame, mask: str, *, alpha: float) -> pd.DataFrame:
+def mask_recall(table: pd.DataFrame, mask: str) -> pd.DataFrame:
     """|mask ∩ update| / |mask| of every matrix, overlap · density / α: the visible share of the weights in
     an α-mask, to be read against the density. mask: "principal" or "low_magnitude".
 
-    table: `matrices` or `nulls`. Returns such rows, of metric "<mask>_recall"; 0 where nothing is visible.
+    table: `matrices` or `nulls`. Returns such rows, of metric "<mask>_recall" and k = α; 0 where nothing is
+    visible.
     """
     keys = [name for name in table if name not in ("metric", "k", "value")]
-    overlap = _choose_k(table[table["metric"] == f"{mask}_overlap"], f"{mask}_overlap", alpha)
-    density = table[table["metric"] == "update_density"].set_index(keys)["value"]
-    share = (overlap.set_index(keys)["value"] * density / alpha).where(density > 0, 0.0)
-    return share.reset_index().assign(metric=f"{mask}_recall", k=alpha)
+    rows, density = (table[table["metric"] == name] for name in (f"{mask}_overlap", "update_density"))
+    both = rows.merge(density[[*keys, "value"]].rename(columns={"value": "density"}), on=keys)
+    recall = (both["value"] * both["density"] / both["k"]).where(both["density"] > 0, 0.0)
+    return both.drop(columns="density").assign(metric=f"{mask}_recall", value=recall)
 
 
 def at_end(summary: pd.DataFrame) -> pd.DataFrame:

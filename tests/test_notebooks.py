@@ -36,7 +36,7 @@ def code(source: Path) -> str:
 
 
 def saves(cell: NotebookNode) -> list[str]:
-    call = r'save_(?:figure|animation)\(\s*\w+,\s*"(\w+)"'
+    call = r'(?:save_figure|results\.(?:save|animate))\(\s*\w+,\s*"(\w+)"'
     return re.findall(call, cell.source) if cell.cell_type == "code" else []
 
 
@@ -80,7 +80,7 @@ def test_the_first_code_cell_holds_typed_literals_with_help_and_all_are_used(sou
         ast.literal_eval(statement.value)
     assert {"profile", "data_dir"} <= set(names)
     assert 'profile: str = "laptop"' in first.source
-    assert "get_profile(profile)" in setup.source
+    assert re.search(r"(get_profile|open_results)\(profile\b", setup.source)
     trees = [ast.parse(cell.source) for cell in (setup, *rest)]
     used = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert set(names) <= used, f"never used: {set(names) - used}"
@@ -119,7 +119,7 @@ def test_a_figure_is_a_claim_a_cell_that_ends_in_saving_it_and_a_reading(source)
         assert len(saves(cell)) == 1
         last = ast.parse(cell.source).body[-1]
         assert isinstance(last, ast.Expr)
-        assert ast.unparse(last).startswith(("save_figure(", "save_animation("))
+        assert ast.unparse(last).startswith(("save_figure(", "results.save(", "results.animate("))
         assert after is not None
         assert after.cell_type == "markdown", f"{saves(cell)} comes without a reading"
 

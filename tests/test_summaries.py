@@ -11,14 +11,12 @@ from paper_lib.summaries import (
     MODULE_GROUPS,
     at_end,
     distance,
-    energy_share,
-    mask_recall,
     mean_angles,
     over_matrices,
     over_seeds,
     overlap_range,
+    rows_of_metric,
     seed_spread,
-    side_by_side,
 )
 
 
@@ -56,18 +54,6 @@ def test_sparsity_is_the_unchanged_share_of_all_weights_together():
     sparsity = table("update_sparsity", {("opd", 0, 12, "q"): 0.5, ("opd", 0, 12, "up"): 0.9})
     mean = over_matrices(pd.concat([sparsity, SIZES]), "update_sparsity")
     assert mean["value"].item() == pytest.approx((50 + 270) / 400)
-
-
-def test_energy_adds_over_matrices_and_divides_by_all_of_it():
-    norms = {("opd", 0, 12, "q"): 3.0, ("opd", 0, 12, "up"): 4.0, ("opd", 0, 12, "down"): 12.0}
-    still = {("rlvr", 1, 12, "q"): 0.0, ("rlvr", 1, 12, "up"): 0.0}
-    share = energy_share(pd.concat([table("frobenius_norm", norms | still), SIZES])).set_index("run")["value"]
-    assert share["opd"] == pytest.approx(160 / 169)
-    assert np.isnan(share["rlvr"])
-    attention = energy_share(table("frobenius_norm", norms), ATTENTION)["value"].item()
-    assert attention == pytest.approx(9 / 169)
-    with pytest.raises(ValueError, match="no metric 'frobenius_norm'"):
-        energy_share(SIZES)
 
 
 def test_nulls_stay_apart_and_borrow_the_sizes():
@@ -129,19 +115,6 @@ def test_the_end_is_each_runs_own_last_step():
     assert at_end(summary)["step"].tolist() == [240, 120]
 
 
-def test_metrics_stand_side_by_side_where_all_are_known():
-    places = [("opd", 0, 12, "q"), ("opd", 0, 24, "q"), ("rlvr", 0, 24, "q")]
-    density = table("update_density", dict(zip(places, (0.2, 0.4, 0.3), strict=True)))
-    overlap = table("overlap", dict(zip(places[1:], (0.6, 0.9), strict=True)), k=0.3)
-    sizes = table("parameters", dict.fromkeys(places, 100))
-    columns = {"density": "update_density", "overlap": ("overlap", 0.3)}
-    joined = side_by_side(pd.concat([density, overlap, sizes]), columns)
-    assert joined.to_dict("records") == [
-        {"run": "opd", "seed": 0, "step": 24, "density": 0.4, "overlap": 0.6},
-        {"run": "rlvr", "seed": 0, "step": 24, "density": 0.3, "overlap": 0.9},
-    ]
-
-
 def test_the_range_of_an_overlap_is_averaged_over_matrices_as_the_overlap_is():
     densities = {("sft", 0, 12, "q"): 0.95, ("sft", 0, 12, "up"): 0.85, ("sft", 0, 12, "down"): 0.0}
     found = overlap_range(table("update_density", densities), alpha=0.3).iloc[0]
@@ -163,8 +136,9 @@ def test_recall_is_the_visible_share_of_a_masks_weights():
         ),
         table("update_density", {place: update.mean(), (*place[:3], "k"): 0.0}),
     ]
-    recall = mask_recall(pd.concat(rows), "low_magnitude", alpha=mask.mean()).set_index("module")["value"]
-    assert recall.to_dict() == pytest.approx({"q": both / mask.sum(), "k": 0.0})
+    recall = rows_of_metric(pd.concat(rows), "low_magnitude_recall").set_index("module")
+    assert recall["value"].to_dict() == pytest.approx({"q": both / mask.sum(), "k": 0.0})
+    assert set(recall["k"]) == {mask.mean()}
 
 
 def test_attention_and_mlp_make_up_all_modules():

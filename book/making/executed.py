@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 from paper_lib.errors import CompanionError
 from paper_lib.geometry.metrics import metrics_of
 
-SAVES = re.compile(r'save_(?:figure|animation)\(\s*\w+,\s*"(\w+)"')
+SAVES = re.compile(r'(?:save_figure|results\.(?:save|animate))\(\s*\w+,\s*"(\w+)"')
 _NOTEBOOK = re.compile(r"`(0\d_[a-z_]+)`")
 _FIGURE_RESULT = re.compile(r"\w*Path\('.*'\)")
 _KEPT = ("tags", "jupyter")  # of a cell's metadata
@@ -70,7 +70,9 @@ def _about(name: str, figures: Path) -> dict[str, Any]:
 
 def _player(cell: NotebookNode) -> list[NotebookNode]:
     """After an animation, whose last frame is the figure: a link to play it."""
-    moving = re.findall(r'save_animation\(\s*\w+,\s*"(\w+)"', cell.source) if cell.cell_type == "code" else []
+    moving = (
+        re.findall(r'results\.animate\(\s*\w+,\s*"(\w+)"', cell.source) if cell.cell_type == "code" else []
+    )
     link = '<p><a class="play" data-of="{}" href="../figures/{}.gif">Play the animation</a></p>'
     return [nbformat.v4.new_markdown_cell(link.format(name.replace("_", "-"), name)) for name in moving]
 

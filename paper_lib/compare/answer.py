@@ -115,15 +115,14 @@ def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Metric) -> None:
     bar.outline.set_visible(False)
 
 
-def path_figure(compared: Tables, figures_dir: str | Path, *, profile: str) -> Path | Markdown:
-    """Save the run's path along its snapshots as `fig_along_the_path`; a sentence where there are none."""
+def path_figure(compared: Tables, folder: str | Path) -> Path | Markdown:
+    """Save the path along the snapshots as folder/fig_along_the_path; a sentence where there are none."""
     if compared.trajectories is None:
         return Markdown("No snapshots between the two were given (`--trajectory DIR`).")
     fig = plt.figure(figsize=(4.2, 4.6), layout="constrained")
     draw_path(fig, compared.matrices, compared.nulls, compared.trajectories)
     caption = "Stable rank, norm, alignment with the end and the plane of the path, snapshot by snapshot."
-    name = "fig_along_the_path"
-    return save_figure(fig, name, figures_dir, profile=profile, inputs=compared.paths, caption=caption)
+    return save_figure(fig, "fig_along_the_path", folder, inputs=compared.paths, caption=caption)
 
 
 def draw_path(

@@ -74,7 +74,7 @@ def draw_ratios(
 ) -> None:
     """Each run over OPD along training, a line a run, with the interval of its mean beside the end.
 
-    path: of a run, as `Evidence.path` gives it; what: its name on the axis. Ratios are of one seed, means are
+    path: of a run, as `Results.path` gives it; what: its name on the axis. Ratios are of one seed, means are
     geometric. Grey, with its interval as a band, is OPD with other rollouts throughout, where there is such a
     run; two seeds are dots. Raises Untested for a run of `runs` that is not there.
     """

@@ -29,13 +29,12 @@ _UNDATED = {"Date": None, "Creator": None}
 def save_figure(
     fig: Figure,
     name: str,
-    figures_dir: str | Path,
+    folder: str | Path,
     *,
-    profile: str,
     inputs: Sequence[str | Path],
     caption: str,
 ) -> Path:
-    """Save figures_dir/profile/name as .svg, .png (200 dpi) and .json (words, tables, versions); returns the
+    """Save folder/name as .svg, .png (200 dpi) and .json (words, tables, versions); returns the
     SVG.
 
     inputs: the files it was drawn from; the JSON gives each its SHA-256 and, for tables, rows and metadata.
@@ -46,7 +45,6 @@ def save_figure(
     refuse_empty(fig, name)
     alt = described(fig, name, caption)
     sources = [provenance(Path(path)) for path in inputs]
-    folder = Path(figures_dir) / profile
     fig.draw_without_rendering()
     fig.set_layout_engine(
         "none"
@@ -56,8 +54,9 @@ def save_figure(
             f"{name}.svg": _titled(_rendered(fig, format="svg", metadata=_UNDATED), name, caption, alt),
             f"{name}.png": rendered_png(fig, alt),
         }
-    write_with_provenance(images, folder / f"{name}.json", sources, caption=caption, alt=alt)
-    return folder / f"{name}.svg"
+    path = Path(folder) / f"{name}.json"
+    write_with_provenance(images, path, sources, caption=caption, alt=alt)
+    return path.with_suffix(".svg")
 
 
 def write_with_provenance(
@@ -142,15 +141,14 @@ _COLORS = 64
 def save_animation(
     fig: Figure,
     name: str,
-    figures_dir: str | Path,
+    folder: str | Path,
     *,
     draw: Callable[[float], Any],
-    profile: str,
     inputs: Sequence[str | Path],
     caption: str,
     seconds: float = 4.0,
 ) -> Path:
-    """Save figures_dir/profile/name as .gif, .png (the last frame) and .json; returns the GIF.
+    """Save folder/name as .gif, .png (the last frame) and .json; returns the GIF.
 
     draw: changes the figure to a share of the animation, from 0 to 1; its layout stays that of the last
     frame. The GIF plays once. inputs, caption, errors and equal bytes as for `save_figure`; ValueError for
@@ -166,7 +164,7 @@ def save_animation(
     still = rendered_png(fig, alt)
     frames = [_frame(fig, draw, share) for share in np.linspace(0, 1, round(seconds * _PER_SECOND) + 1)]
     images = {f"{name}.gif": _gif(frames), f"{name}.png": still}
-    path = Path(figures_dir) / profile / f"{name}.json"
+    path = Path(folder) / f"{name}.json"
     write_with_provenance(images, path, sources, caption=caption, alt=alt)
     return path.with_suffix(".gif")
 

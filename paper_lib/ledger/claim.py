@@ -17,9 +17,9 @@ from typing import Any
 
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.figures.styles import run_style
 from paper_lib.ledger.contrasts import Contrast, absent
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.summaries import Untested, say
 
 # Readings with matched SFT, OPD and RLVR all at one other batch, or at one other learning rate.
@@ -88,7 +88,7 @@ class Claim:
     where: str
     paper: str
     holds_when: str
-    rule: Callable[[Evidence, Cast], Finding]
+    rule: Callable[[Results, Cast], Finding]
     matched: str = ""
     also: Sequence[str] = ()
 
@@ -98,7 +98,7 @@ def label(run: str) -> str:
     return run_style(run).label.replace(r"$\alpha$", "α").replace("$W_0$", "W₀")
 
 
-def of_cast(evidence: Evidence, cast: Cast, metric: str, **which: Any) -> dict[str, pd.Series]:
+def of_cast(evidence: Results, cast: Cast, metric: str, **which: Any) -> dict[str, pd.Series]:
     """A metric at the end of SFT, OPD and RLVR, by label."""
     return {label(run): evidence.end(run, metric, **which) for run in cast.runs}
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from IPython.display import Markdown
 
 from paper_lib.files import write_text
 from paper_lib.ledger import verdicts
@@ -47,10 +48,9 @@ def as_markdown(rows: pd.DataFrame, columns: Sequence[str] = LEDGER_COLUMNS) -> 
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def claims_in_short(rows: pd.DataFrame, *claims: str) -> str:
-    """What a notebook ends with: these claims, the paper's values and ours, both verdicts, and why."""
-    chosen = rows[rows["claim"].isin(claims)]
-    return as_markdown(chosen, (*SUMMARY, "why"))
+def claims_in_short(rows: pd.DataFrame, columns: Sequence[str] = (*SUMMARY, "why")) -> Markdown:
+    """What a notebook ends with: its claims, the paper's values and ours, both verdicts, and why."""
+    return Markdown(as_markdown(rows, columns))
 
 
 def write_ledger(rows: pd.DataFrame, folder: str | Path) -> tuple[Path, Path]:

@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paper_lib.figures.panels import draw_beside, label_once, plain_log
+from paper_lib.figures.results import Results
 from paper_lib.figures.seeds import spread_values, tell_means
 from paper_lib.figures.styles import NULL, OPD, ORANGE, RLVR, SFT, run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import METRICS, REGIMES, Metric, metrics_of
 from paper_lib.ledger.claim import label
 from paper_lib.ledger.contrasts import Contrast
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.size import OBJECTIVES, PREDICTORS, fit_size, linear, measured, predicted
 from paper_lib.ledger.verdicts import (
     MATCHED,
@@ -172,10 +172,10 @@ def _legend(fig: Figure) -> None:
 OVERVIEW = metrics_of("fig1_overview")
 
 
-def regime_ends(evidence: Evidence, metric: Metric) -> dict[str, pd.Series]:
+def regime_ends(evidence: Results, metric: Metric) -> dict[str, pd.Series]:
     """End values by run, of SFT, matched SFT, OPD and RLVR where they are there, angles in degrees: over the
     matrices that the paper has, masks at the first α of the profile."""
-    k = evidence.diagnostics.alphas[0] if metric.alpha else None
+    k = evidence.study.diagnostics.alphas[0] if metric.alpha else None
     scale, values = (metric.scale if metric.unit == "°" else 1.0), {}
     for run in (*REGIMES, "sft_matched"):
         try:
@@ -193,7 +193,7 @@ def position(value: pd.Series, rlvr: pd.Series, sft: pd.Series, *, log: bool) ->
     return (x - low) / (high - low)
 
 
-def draw_overview(ax: Axes, evidence: Evidence, *, limits: tuple[float, float] = (-0.5, 1.3)) -> None:
+def draw_overview(ax: Axes, evidence: Results, *, limits: tuple[float, float] = (-0.5, 1.3)) -> None:
     """Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric.
 
     A marker is the mean over seeds, a bar its interval from three seeds on, rings are the seeds, a hollow

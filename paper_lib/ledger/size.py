@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.ledger.claim import label
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.summaries import MODULE_GROUPS, Untested
 
 SHARES = ("update_sparsity", "update_density")  # in (0, 1), with saturation at both ends
@@ -41,14 +41,14 @@ class SizeFit:
 
 
 def end_values(
-    evidence: Evidence, outcomes: Sequence[str], *, runs: Iterable[str] | None = None
+    evidence: Results, outcomes: Sequence[str], *, runs: Iterable[str] | None = None
 ) -> pd.DataFrame:
     """One row a run and seed at the end: run, seed, objective, then the outcomes and PREDICTORS.
 
     All are means over matrices; masks at the first α. Left out are runs without one of them and those of
     APART: confined to a part of the weights, of another model, or under SGD, which has no such drift ratio.
     """
-    alpha, records = evidence.diagnostics.alphas[0], []
+    alpha, records = evidence.study.diagnostics.alphas[0], []
     for run in evidence.runs if runs is None else runs:
         if any(name in run for name in APART):
             continue
@@ -127,7 +127,7 @@ def predicted(data: pd.DataFrame, outcome: str) -> pd.Series:
     return measured(pd.Series(fitted, index=data.index), outcome)
 
 
-def explained_by_size(evidence: Evidence, outcomes: Sequence[str]) -> str:
+def explained_by_size(evidence: Results, outcomes: Sequence[str]) -> str:
     """How much of each outcome norm and drift ratio explain over all runs, in one line."""
     data, words = end_values(evidence, outcomes), []
     for outcome in outcomes:

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import ENDS, EQUALLY_SET, HALF_RATE, QUARTER_BATCH, Cast, Claim, Finding
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
-from paper_lib.ledger.evidence import Evidence, at_equal_accuracy, at_equal_norm
+from paper_lib.ledger.equal_footing import at_equal_accuracy, at_equal_norm
 from paper_lib.ledger.rules import controls, gates, pnt, projection, sibling, trajectory, weights
 from paper_lib.summaries import Untested
 
@@ -108,7 +109,7 @@ class Reading:
     finding: Finding | None = None
 
 
-def read_claim(claim: Claim, evidence: Evidence, name: str = PAPER) -> Reading:
+def read_claim(claim: Claim, evidence: Results, name: str = PAPER) -> Reading:
     """The claim in the reading of that name: PAPER, MATCHED or one of OTHERS."""
     try:
         finding = claim.rule(*_cast(evidence, name))
@@ -120,7 +121,7 @@ def read_claim(claim: Claim, evidence: Evidence, name: str = PAPER) -> Reading:
     return Reading(claim=claim, name=name, verdict=judge(finding), why=why, finding=finding)
 
 
-def read_all(evidence: Evidence, only: Sequence[str] | None = None) -> list[Reading]:
+def read_all(evidence: Results, only: Sequence[str] | None = None) -> list[Reading]:
     """Every claim, or those of `only`, in both main readings: PAPER and MATCHED of one claim are neighbours.
 
     Raises ValueError for an unknown claim.
@@ -129,7 +130,7 @@ def read_all(evidence: Evidence, only: Sequence[str] | None = None) -> list[Read
 
 
 def ledger(
-    evidence: Evidence, only: Sequence[str] | None = None, *, readings: Sequence[Reading] | None = None
+    evidence: Results, only: Sequence[str] | None = None, *, readings: Sequence[Reading] | None = None
 ) -> pd.DataFrame:
     """One row a claim, all text, columns LEDGER_COLUMNS; a reading that a claim does not have is "–".
 
@@ -153,7 +154,7 @@ def _chosen(only: Sequence[str] | None) -> list[Claim]:
     return [claim for claim in CLAIMS if only is None or claim.id in only]
 
 
-def _cast(evidence: Evidence, name: str) -> tuple[Evidence, Cast]:
+def _cast(evidence: Results, name: str) -> tuple[Results, Cast]:
     """What a reading is of: tables, perhaps of runs that are cut, and the runs in the roles."""
     matched = Cast(sft="sft_matched")
     if name == "OPD at SFT's settings":
@@ -169,7 +170,7 @@ def _cast(evidence: Evidence, name: str) -> tuple[Evidence, Cast]:
     return evidence, matched if name == MATCHED else Cast()
 
 
-def _equally_set(evidence: Evidence, name: str) -> Cast:
+def _equally_set(evidence: Results, name: str) -> Cast:
     """The three runs at the smallest batch, or at the lower or higher of two rates, that the tables have."""
     kind, at = ("batch", 0) if name == QUARTER_BATCH else ("lr", 0 if name == HALF_RATE else -1)
     roles = ("sft_matched", "opd", "rlvr")
@@ -180,7 +181,7 @@ def _equally_set(evidence: Evidence, name: str) -> Cast:
     return Cast(sft=sft, opd=opd, rlvr=rlvr)
 
 
-def _settings(evidence: Evidence, kind: str, roles: Sequence[str]) -> list[str]:
+def _settings(evidence: Results, kind: str, roles: Sequence[str]) -> list[str]:
     """The values for which every role has a run <role>_<kind>_<value>, ascending, as they are written."""
     values = [
         {match[1] for run in evidence.runs if (match := re.fullmatch(rf"{role}_{kind}_([-\d.e]+)", run))}
@@ -202,7 +203,7 @@ def _cells(reading: Reading) -> tuple[str, ...]:
     return (finding.ours, *words, reading.verdict, reading.why)
 
 
-def _short(claim: Claim, evidence: Evidence, name: str) -> str:
+def _short(claim: Claim, evidence: Results, name: str) -> str:
     reading = read_claim(claim, evidence, name)
     compared = [] if reading.finding is None else [str(each) for each in reading.finding.contrasts]
     return f"{reading.verdict}: {'; '.join(compared) or reading.why}"

@@ -27,7 +27,11 @@ def captions() -> dict[str, str]:
             match statement:
                 case ast.Assign(targets=[ast.Name(id="caption")], value=ast.Constant(value=str(words))):
                     caption = words
-                case ast.Expr(value=ast.Call(func=ast.Name(id="save_figure" | "save_animation")) as call):
+                case ast.Expr(
+                    value=ast.Call(
+                        func=ast.Name(id="save_figure") | ast.Attribute(attr="save" | "animate")
+                    ) as call
+                ):
                     name = next(a.value for a in call.args if isinstance(a, ast.Constant))
                     given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
                     assert given.get("caption") == "caption", f"{name} is saved without `caption=caption`"

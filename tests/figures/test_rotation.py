@@ -124,7 +124,7 @@ def saved(folder, **options):
     fig, ax = plt.subplots(figsize=(3, 2), layout="constrained")
     draw = animate_paths(ax, trajectories(), runs=["opd", "rlvr"], seed=0)
     words = {"caption": "Two paths.", "seconds": 0.5} | options
-    return save_animation(fig, "fig_path", folder, draw=draw, profile="smoke", inputs=[], **words)
+    return save_animation(fig, "fig_path", folder, draw=draw, inputs=[], **words)
 
 
 def test_an_animation_is_short_plays_once_and_comes_with_its_last_frame_and_words(tmp_path):
@@ -150,7 +150,7 @@ def test_an_animation_is_short_plays_once_and_comes_with_its_last_frame_and_word
 
 
 def test_an_animation_is_the_same_bytes_twice(tmp_path):
-    first, second = saved(tmp_path / "a"), saved(tmp_path / "b")
+    first, second = saved(tmp_path / "a" / "smoke"), saved(tmp_path / "b" / "smoke")
     for suffix in (".gif", ".png", ".json"):
         assert first.with_suffix(suffix).read_bytes() == second.with_suffix(suffix).read_bytes()
 

@@ -62,8 +62,7 @@ def test_a_figure_is_three_files_and_the_json_names_its_sources(tmp_path, table_
     svg = save_figure(
         trajectory_figure(),
         "fig4",
-        tmp_path / "figures",
-        profile="smoke",
+        tmp_path / "figures" / "smoke",
         inputs=[table_path],
         caption="A band.",
     )
@@ -86,8 +85,7 @@ def test_the_same_figure_twice_gives_the_same_bytes(tmp_path, table_path):
         save_figure(
             trajectory_figure(),
             "fig4",
-            tmp_path / folder,
-            profile="smoke",
+            tmp_path / folder / "smoke",
             inputs=[table_path],
             caption="A band.",
         )
@@ -137,9 +135,7 @@ def one_panel_of_two():
 )
 def test_an_empty_figure_is_refused_and_nothing_is_written(tmp_path, table_path, draw):
     with pytest.raises(CompanionError, match=r"figure fig4 is empty") as caught:
-        save_figure(
-            draw(), "fig4", tmp_path / "figures", profile="smoke", inputs=[table_path], caption="A band."
-        )
+        save_figure(draw(), "fig4", tmp_path / "figures", inputs=[table_path], caption="A band.")
     assert not (tmp_path / "figures").exists()
     assert draw is not one_panel_of_two or "panel 2 of 2 (Hill)" in str(caught.value)
 
@@ -166,9 +162,7 @@ def a_sentence(fig):
 def test_whatever_tells_something_is_saved(tmp_path, table_path, draw):
     fig = plt.figure()
     draw(fig)
-    assert save_figure(
-        fig, "any", tmp_path, profile="smoke", inputs=[table_path], caption="A band."
-    ).is_file()
+    assert save_figure(fig, "any", tmp_path, inputs=[table_path], caption="A band.").is_file()
 
 
 def test_a_figure_from_a_missing_input_is_refused(tmp_path):
@@ -178,7 +172,6 @@ def test_a_figure_from_a_missing_input_is_refused(tmp_path):
                 trajectory_figure(),
                 "fig4",
                 tmp_path,
-                profile="smoke",
                 inputs=[tmp_path / name],
                 caption="A band.",
             )

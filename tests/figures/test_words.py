@@ -202,11 +202,11 @@ def saved(tmp_path: Path) -> Path:
     fig, ax = plt.subplots()
     draw_trajectory(ax, results(["sft", "opd"]), "stable_rank")
     words = 'Ranks, "<" and Δ.'
-    return save_figure(fig, "fig", tmp_path, profile="smoke", inputs=[], caption=words)
+    return save_figure(fig, "fig", tmp_path, inputs=[], caption=words)
 
 
 def test_all_three_files_carry_it_and_bytes_stay(tmp_path):
-    svg = saved(tmp_path / "a")
+    svg = saved(tmp_path / "a" / "smoke")
     alt = json.loads(svg.with_suffix(".json").read_text())["alt"]
     assert alt.startswith('Ranks, "<" and Δ. ')
     assert "SFT 10.1 to 20.1" in alt
@@ -216,7 +216,7 @@ def test_all_three_files_carry_it_and_bytes_stay(tmp_path):
     assert root.get("aria-describedby") == description.get("id")
     assert (title.text, description.text) == ('Ranks, "<" and Δ.', alt)
     assert Image.open(svg.with_suffix(".png")).info["Description"] == alt
-    again = saved(tmp_path / "b")
+    again = saved(tmp_path / "b" / "smoke")
     for suffix in (".svg", ".png", ".json"):
         assert svg.with_suffix(suffix).read_bytes() == again.with_suffix(suffix).read_bytes()
 
@@ -226,7 +226,7 @@ def test_a_figure_without_a_caption_is_refused(tmp_path, caption):
     fig, ax = plt.subplots()
     tell(ax, "OPD", 1)
     with pytest.raises(CompanionError, match="figure fig has no caption"):
-        save_figure(fig, "fig", tmp_path, profile="smoke", inputs=[], caption=caption)
+        save_figure(fig, "fig", tmp_path, inputs=[], caption=caption)
     assert not any(tmp_path.iterdir())
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from worlds import FALSE, NEEDS, TOKENS, VARIANTS, world
 
-from paper_lib.ledger.evidence import Evidence
+from paper_lib.figures.results import Results
 from paper_lib.ledger.page import SUMMARY, as_markdown, claims_in_short, the_rule, write_ledger
 from paper_lib.ledger.verdicts import (
     CLAIMS,
@@ -32,7 +32,7 @@ IDLE_IN_PART = ("C15a", "C15c", "S1")  # an identity, arithmetic, and a range of
 COLUMNS = {PAPER: "verdict", MATCHED: "verdict, matched"}
 
 
-def read(evidence: Evidence, claim: str, column: str = "verdict") -> str:
+def read(evidence: Results, claim: str, column: str = "verdict") -> str:
     """One cell of the ledger."""
     return ledger(evidence, [claim])[column].item()
 
@@ -81,9 +81,10 @@ def test_a_family_with_a_missing_member_is_reproduced_in_part():
 
 def test_tables_of_one_run_leave_everything_but_claims_about_it_untested():
     evidence = world()
-    alone = replace(evidence, matrices=evidence.matrices[evidence.matrices["run"] == "opd"])
-    empty = dict.fromkeys(("pairs", "trajectories", "curvature"), pd.DataFrame())
-    rows = ledger(replace(alone, curves=alone.curves.head(0), **empty))
+    matrices = evidence.table("matrices")
+    alone = {name: table.head(0) for name, table in evidence.tables.items() if name != "nulls"}
+    alone |= {"nulls": evidence.table("nulls"), "matrices": matrices[matrices["run"] == "opd"]}
+    rows = ledger(replace(evidence, tables=alone))
     tested = rows.loc[rows["verdict"] != UNTESTED, "claim"].tolist()
     assert tested == ["S3", "S4"]
 
@@ -142,9 +143,11 @@ def test_equal_ranks_at_equal_norms_show_nothing():
 
 def test_half_of_the_energy_is_no_finding_where_more_than_half_of_the_weights_are():
     evidence = world()
-    sizes = evidence.matrices["metric"].eq("parameters") & evidence.matrices["module"].eq("up")
-    heavy = evidence.matrices.assign(value=evidence.matrices["value"].mask(sizes, 1000.0))
-    assert "more than half of the weights are there" in read(replace(evidence, matrices=heavy), "S4", "why")
+    matrices = evidence.table("matrices")
+    sizes = matrices["metric"].eq("parameters") & matrices["module"].eq("up")
+    heavy = {"matrices": matrices.assign(value=matrices["value"].mask(sizes, 1000.0))}
+    why = read(replace(evidence, tables=evidence.tables | heavy), "S4", "why")
+    assert "more than half of the weights are there" in why
 
 
 def test_an_optimizer_is_to_win_at_its_best_rate_and_at_the_studys():
@@ -158,16 +161,17 @@ def test_an_optimizer_is_to_win_at_its_best_rate_and_at_the_studys():
 def test_other_seeds_can_change_a_verdict():
     values = {0: 0.77, 1: 0.78, 2: 0.76, 3: 0.2, 4: 0.3, 5: 0.25}
     evidence = world(seeds=tuple(values))
-    rows = evidence.matrices
+    rows = evidence.table("matrices")
     chosen = (rows["run"] == "rlvr") & (rows["metric"] == "update_sparsity")
     moved = rows.assign(value=rows["value"].mask(chosen, rows["seed"].map(values)))
     verdicts = []
     for seeds in ((0, 1, 2), (3, 4, 5), (0, 1, 2, 3, 4, 5)):
-        tables = {"matrices": moved, "nulls": evidence.nulls}
+        tables = {"matrices": moved, "nulls": evidence.table("nulls")}
         chosen_seeds = {name: table[table["seed"].isin(seeds)] for name, table in tables.items()}
-        verdicts.append(read(replace(evidence, **chosen_seeds), "C1"))
+        verdicts.append(read(replace(evidence, tables=evidence.tables | chosen_seeds), "C1"))
     assert verdicts == [REPRODUCED, PARTLY, PARTLY]
-    assert read(replace(evidence, matrices=moved), "C1", "why").endswith("Undecided: OPD < RLVR")
+    every_seed = replace(evidence, tables=evidence.tables | {"matrices": moved})
+    assert read(every_seed, "C1", "why").endswith("Undecided: OPD < RLVR")
 
 
 @pytest.mark.parametrize(
@@ -241,7 +245,7 @@ def test_the_sheet_reads_back_as_the_ledger_and_the_page_has_claims_and_rule(tmp
 
 
 def test_a_notebook_shows_its_own_claims_alone():
-    table = claims_in_short(ledger(world()), "C1", "C14")
+    table = str(claims_in_short(ledger(world(), ("C1", "C14"))).data)
     assert [line.split(" | ")[0] for line in table.splitlines()] == ["| claim", "| ---", "| C1", "| C14"]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from paper_lib.figures.results import Results, open_results
 from paper_lib.ledger.claim import Cast
-from paper_lib.ledger.evidence import Evidence, read_evidence
 from paper_lib.ledger.rules.controls import to_opd
 from paper_lib.ledger.rules.trajectory import ALONG
 from paper_lib.ledger.rules.weights import mean_angle
@@ -21,8 +21,8 @@ TEXT = " ".join((ROOT / "README.md").read_text().split("### What we learned")[1]
 
 
 @pytest.fixture(scope="module")
-def evidence() -> Evidence:
-    return read_evidence("reference", ROOT / "data")
+def evidence() -> Results:
+    return open_results("reference", data_dir=ROOT / "data")
 
 
 def gap(a: pd.Series, b: pd.Series) -> pd.Series:
@@ -31,7 +31,7 @@ def gap(a: pd.Series, b: pd.Series) -> pd.Series:
     return 100 * (a - b)
 
 
-def lost(evidence: Evidence, run: str, free: str = "opd") -> pd.Series:
+def lost(evidence: Results, run: str, free: str = "opd") -> pd.Series:
     return gap(evidence.score(free)[0], evidence.score(run)[0])
 
 
@@ -41,7 +41,7 @@ def four(values: list[float], digits: int) -> str:
     return f"{sft} [{matched}] / {opd} / {rlvr}"
 
 
-def ends(evidence: Evidence, metric: str, scale: float, digits: int, **which: float) -> str:
+def ends(evidence: Results, metric: str, scale: float, digits: int, **which: float) -> str:
     return four([scale * evidence.end(run, metric, **which).mean() for run in MAIN], digits)
 
 
@@ -51,7 +51,7 @@ def pm(values: pd.Series) -> str:
     return f"{abs(values.mean()):.1f} ± {(high - low) / 2:.1f}"
 
 
-SAID: dict[str, Callable[[Evidence], str]] = {
+SAID: dict[str, Callable[[Results], str]] = {
     "sparsity": lambda e: f"sparsity {ends(e, 'update_sparsity', 100, 1)} %",
     "angle": lambda e: (
         "mean principal angle " + four([degrees(mean_angle(e, run).mean()) for run in MAIN], 2) + "°"

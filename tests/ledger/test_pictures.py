@@ -59,7 +59,7 @@ def test_the_ledger_is_a_picture_of_every_claim_in_two_readings(tmp_path):
     words = {text.get_text() for text in fig.axes[0].texts}
     assert {claim.id for claim in CLAIMS} | {claim.statement for claim in CLAIMS} <= words
     assert len(fig.axes) == 2
-    assert save_figure(fig, "claims", tmp_path, profile="smoke", inputs=[], caption="The ledger.").is_file()
+    assert save_figure(fig, "claims", tmp_path, inputs=[], caption="The ledger.").is_file()
 
 
 def test_dots_stand_where_their_outcome_is():
@@ -74,7 +74,7 @@ def test_a_claim_without_an_interval_says_why():
     fig = claims_figure(read_all(world(seeds=(0,), without=("opd_sgd",)), ["C1", "S7"]))
     words = {text.get_text() for text in fig.axes[0].texts}
     assert "fewer than 3 seeds" in words
-    assert any(text.startswith("No sampled_accuracy:chain_sum of opd_sgd") for text in words)
+    assert any(text.startswith("No sampled_accuracy:small_sums of opd_sgd") for text in words)
 
 
 def test_every_verdict_has_a_mark_and_no_two_share_marker_and_fill():

@@ -11,8 +11,8 @@ import jupytext
 from nbformat import NotebookNode
 
 from paper_lib.execute import notebook_sources
+from paper_lib.figures.results import Results, open_results
 from paper_lib.study.profiles import get_profile
-from paper_lib.tables import read_table
 
 ROOT = Path(__file__).parents[2]
 SOURCES = notebook_sources(ROOT / "notebooks")
@@ -48,8 +48,12 @@ def solutions(name: str) -> list[str]:
 
 
 @cache
+def results() -> Results:
+    return open_results("reference", data_dir=ROOT / "data")
+
+
 def reference(name: str) -> Any:
-    return read_table(ROOT / "data" / "results" / "reference" / f"{name}.parquet")
+    return results().table(name)
 
 
 def setting(name: str) -> dict[str, Any]:
@@ -58,6 +62,7 @@ def setting(name: str) -> dict[str, Any]:
     trees = [ast.parse(code) for code in solutions(name)]
     used = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
     names: dict[str, Any] = {"seed": 0, "sizes": get_profile("reference").diagnostics}
+    names |= {"results": results()} if "results" in used else {}
     names |= {table: reference(table) for table in ("matrices", "nulls", "curves") if table in used}
     for statement in _imports(source):
         if used & {alias.asname or alias.name for alias in statement.names}:

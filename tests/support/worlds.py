@@ -1,16 +1,33 @@
-"""Evidence made up for the ledger: a world in which every claim is true, and what to change in it."""
+"""Results made up for the ledger: a world in which every claim is true, and what to change in it."""
 
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from paper_lib.ledger.evidence import Evidence
+from paper_lib.figures.results import Results
 from paper_lib.study.config import DiagnosticsConfig
+from paper_lib.study.profiles import SMOKE
+from paper_lib.study.run_config import RunConfig
 
 STEPS = (10, 20, 30)
 ALPHA, K = 0.3, 3.0
+
+
+def _later(run: RunConfig) -> RunConfig:
+    """The run branched off at twice the step, so that a world has a snapshot before it."""
+    return run if run.branch is None else replace(run, branch=(run.branch[0], 2 * run.branch[1]))
+
+
+STUDY = replace(
+    SMOKE,
+    diagnostics=DiagnosticsConfig(alphas=(ALPHA,)),
+    runs=tuple(map(_later, SMOKE.runs)),
+    probes=tuple(map(_later, SMOKE.probes)),
+)
+HOME = STUDY.run("opd").tasks[0].name
 K_OF = {
     **dict.fromkeys(("principal_overlap", "low_magnitude_overlap"), ALPHA),
     **dict.fromkeys(("principal_not_low_overlap", "principal_not_low_chance"), ALPHA),
@@ -170,7 +187,7 @@ def world(
     seeds: tuple[int, ...] = (0, 1, 2),
     jitter: float = 1e-3,
     without: tuple[str, ...] = (),
-) -> Evidence:
+) -> Results:
     """TRUE with `changes`; every value of a seed is off by a factor of up to 1 ± jitter. without: runs, or
     `pairs`, `trajectories` and `curvature`."""
     tables: dict[str, list[tuple[Any, ...]]] = {
@@ -199,16 +216,7 @@ def world(
         if name == "pairs":
             gone |= table["other"].isin(without)
         everything[name] = table[~gone].assign(profile="smoke")
-    return Evidence(
-        profile="smoke",
-        home="chain_sum",
-        diagnostics=DiagnosticsConfig(alphas=(ALPHA,)),
-        rotated=(1,),
-        branches=dict.fromkeys(
-            ("opd_projected_early", "sft_projected_early", "sft_matched_projected_early"), 1 / 3
-        ),
-        **everything,
-    )
+    return Results(study=STUDY, tables=everything)
 
 
 _COLUMNS = {
@@ -225,11 +233,11 @@ def _place(tables: dict[str, list[Any]], name: str, run: Any, seed: int, step: i
     kind, _, metric = name.rpartition(" ")
     if name == "accuracy":
         if step == STEPS[-1]:
-            tables["curves"].append((run, seed, step, "sampled_accuracy:chain_sum", value))
-            tables["curves"].append((run, seed, step, "sampled_accuracy_se:chain_sum", 0.01))
+            tables["curves"].append((run, seed, step, f"sampled_accuracy:{HOME}", value))
+            tables["curves"].append((run, seed, step, f"sampled_accuracy_se:{HOME}", 0.01))
     elif name == "greedy":
         if step == STEPS[-1]:
-            tables["curves"].append((run, seed, step, "greedy_accuracy:chain_sum", value))
+            tables["curves"].append((run, seed, step, f"greedy_accuracy:{HOME}", value))
     elif name == "learning":
         tables["curves"].append((run, seed, step, "sampled_accuracy", value))
     elif kind.startswith("null "):

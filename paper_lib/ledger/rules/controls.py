@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import Cast, Claim, Finding, if_there, label, null_if_there, show
 from paper_lib.ledger.contrasts import Contrast, above, absent, below, more, times
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.trajectory import ALONG
 from paper_lib.summaries import Untested, distance, paired, say
 
@@ -18,7 +18,7 @@ TOKEN_RUNS = tuple(f"opd_tokens_{how}_{share}" for how in ("top_gap", "random") 
 PRESERVED = 0.10
 
 
-def kept_tokens(evidence: Evidence, cast: Cast) -> Finding:
+def kept_tokens(evidence: Results, cast: Cast) -> Finding:
     """C12. A member of the family that is missing stays undecided."""
     finding = _preserved(evidence, TOKEN_RUNS, cast)
     return replace(finding, note=if_there(lambda: _norms(evidence, TOKEN_RUNS, cast)))
@@ -35,7 +35,7 @@ C12 = Claim(
 )
 
 
-def teacher_rollouts(evidence: Evidence, cast: Cast) -> Finding:
+def teacher_rollouts(evidence: Results, cast: Cast) -> Finding:
     """C13."""
     run = "opd_teacher_rollouts"
     finding = _preserved(evidence, (run,), cast)
@@ -56,12 +56,12 @@ C13 = Claim(
 )
 
 
-def to_opd(evidence: Evidence, run: str, cast: Cast) -> pd.Series:
+def to_opd(evidence: Results, run: str, cast: Cast) -> pd.Series:
     """RMS log distance of a run's stable-rank trajectory to OPD's, one a seed."""
     return distance(*(evidence.path(name, "stable_rank", **ALONG) for name in (run, cast.opd)))
 
 
-def _preserved(evidence: Evidence, runs: Sequence[str], cast: Cast) -> Finding:
+def _preserved(evidence: Results, runs: Sequence[str], cast: Cast) -> Finding:
     """Each run's stable-rank trajectory is nearer to OPD's than the margin. Where RLVR's is too, being near
     shows nothing."""
     apart, contrasts = {}, []
@@ -82,14 +82,14 @@ def _preserved(evidence: Evidence, runs: Sequence[str], cast: Cast) -> Finding:
     )
 
 
-def _lenient(evidence: Evidence, cast: Cast) -> str:
+def _lenient(evidence: Results, cast: Cast) -> str:
     """Why the margin tells nothing, if another objective passes it; empty where it does not."""
     if cast.rlvr is None or not above(to_opd(evidence, cast.rlvr, cast), PRESERVED, "").lacking:
         return ""
     return f"RLVR, another objective, is within {PRESERVED:g} too"
 
 
-def _objective_distance(evidence: Evidence, cast: Cast, apart: dict[str, pd.Series]) -> tuple[str, Contrast]:
+def _objective_distance(evidence: Results, cast: Cast, apart: dict[str, pd.Series]) -> tuple[str, Contrast]:
     """How far a change of objective leads, and whether the farthest of the runs stays nearer than RLVR."""
     if cast.rlvr is None or not apart:
         raise Untested("no RLVR or no control to compare with")
@@ -99,7 +99,7 @@ def _objective_distance(evidence: Evidence, cast: Cast, apart: dict[str, pd.Seri
     return words, more(others[label(cast.rlvr)], farthest, "nearer to OPD than RLVR is")
 
 
-def _norms(evidence: Evidence, runs: Sequence[str], cast: Cast) -> str:
+def _norms(evidence: Results, runs: Sequence[str], cast: Cast) -> str:
     opd, shown = evidence.end(cast.opd, "frobenius_norm", **ALONG), []
     for run in runs:
         ours, theirs = paired(evidence.end(run, "frobenius_norm", **ALONG), opd)
@@ -107,12 +107,12 @@ def _norms(evidence: Evidence, runs: Sequence[str], cast: Cast) -> str:
     return f"norm over OPD's: {'; '.join(shown)}"
 
 
-def _scores(evidence: Evidence, runs: Sequence[str]) -> str:
+def _scores(evidence: Results, runs: Sequence[str]) -> str:
     scores = dict(zip(map(label, runs), paired(*(evidence.score(run)[0] for run in runs)), strict=True))
     return f"accuracy at the end: {show(scores, '%', 100)}"
 
 
-def advantage_mixes(evidence: Evidence, cast: Cast) -> Finding:
+def advantage_mixes(evidence: Results, cast: Cast) -> Finding:
     """C14. Mixes of raw advantages as in the paper; in the matched reading, of advantages at unit scale."""
     ending = "_unit" if cast.is_matched else ""
     by_alpha = {
@@ -157,7 +157,7 @@ C14 = Claim(
 )
 
 
-def _no_way_to_go(evidence: Evidence, cast: Cast) -> str:
+def _no_way_to_go(evidence: Results, cast: Cast) -> str:
     """Why a mix can be on neither side, if OPD and RLVR are as near as two streams of rollouts."""
     if "opd_restream" not in evidence.runs:
         return ""
@@ -167,7 +167,7 @@ def _no_way_to_go(evidence: Evidence, cast: Cast) -> str:
     return "RLVR is not shown to be farther from OPD than OPD with other rollouts is"
 
 
-def _other_rollouts(evidence: Evidence, cast: Cast, gap: pd.Series) -> tuple[str, Contrast]:
+def _other_rollouts(evidence: Results, cast: Cast, gap: pd.Series) -> tuple[str, Contrast]:
     noise = to_opd(evidence, "opd_restream", cast)
     return f"OPD with other rollouts: {say(noise)} from OPD", more(gap, noise, "farther than rollouts lead")
 

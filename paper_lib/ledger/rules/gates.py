@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import Cast, Claim, Finding, contrast_if_there, label, of_cast, show
 from paper_lib.ledger.contrasts import (
     EXPLAINED,
@@ -17,14 +18,13 @@ from paper_lib.ledger.contrasts import (
     same,
     times,
 )
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.weights import POINTS, mean_angle
 from paper_lib.tables import START
 
 SAME_DENSITY = 0.02  # C15c: of all entries; SFT and OPD lie 20 points of sparsity and more apart
 
 
-def anchor_gate(evidence: Evidence, cast: Cast) -> Finding:
+def anchor_gate(evidence: Results, cast: Cast) -> Finding:
     """C15a. ‖ΔW‖_F ≤ √(2δ/μ), δ the KL per token from π_0 to π_t and μ the curvature along ΔW. To second
     order this is an equality, whatever the run: on which side of it a run lies is the sign of a third-order
     term, and nothing that held the norm, so that the bound decides nothing.
@@ -53,13 +53,13 @@ C15A = Claim(
 )
 
 
-def geometry_gate(evidence: Evidence, cast: Cast) -> Finding:
+def geometry_gate(evidence: Results, cast: Cast) -> Finding:
     """C15b. What the geometry steers rotates less than SFT's update at the same norm, has less of its energy
     in the principal subspaces than a random update, and shows on principal weights less than its own entries
     in random places do; and principal directions are the steep ones. (A Gaussian of the same norm is no null
     for the rotation: at full rank it has a far smaller ‖ΔW‖₂, which is what rotates.) Less is less by a
     tenth, of the rotation or of the overlap's distance from chance."""
-    which = {"k": evidence.diagnostics.alphas[0]}
+    which = {"k": evidence.study.diagnostics.alphas[0]}
     angles = {label(run): mean_angle(evidence, run) for run in cast.runs[1:]}
     shrunk = {label(run): mean_angle(evidence, run, null=cast.rescaled) for run in cast.runs[1:]}
     contrasts = []
@@ -107,7 +107,7 @@ def _above(text: str, ask: Callable[[str], pd.Series], greater: str, smaller: st
     return contrast_if_there(text, lambda: times(ask(greater), ask(smaller), text))
 
 
-def visibility_gate(evidence: Evidence, cast: Cast) -> Finding:
+def visibility_gate(evidence: Results, cast: Cast) -> Finding:
     """C15c. ½ ULP says entry by entry what shows, and the sizes of an update alone, wherever they fall, how
     much of it. Where W_0 is stored in bf16 the first is arithmetic and cannot fail."""
     values = of_cast(evidence, cast, "update_sparsity")
@@ -138,7 +138,7 @@ C15C = Claim(
 )
 
 
-def _half_ulp(evidence: Evidence, run: str) -> Contrast:
+def _half_ulp(evidence: Results, run: str) -> Contrast:
     text, limit = f"½ ULP predicts what shows of {label(run)}", 1 - SAME_DENSITY
     shows: dict[str, Any] = {"unit": "% of entries", "scale": 100}
     contrast = contrast_if_there(

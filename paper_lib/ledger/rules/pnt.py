@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import ONE_RUN, SAME_SETTINGS, Cast, Claim, Finding, label, null_if_there, show
 from paper_lib.ledger.contrasts import Contrast, left_by_null, log_of, more, same, times
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.weights import POINTS, mean_angle
 from paper_lib.summaries import ATTENTION, Untested, say
 
@@ -16,7 +16,7 @@ PNT = "The Path Not Taken, 2511.08567"
 NEAR_CHANCE = 0.03  # P2: Jaccard; a quarter of the 13 points between the paper's runs and their chance
 
 
-def sparser_than_sft(evidence: Evidence, cast: Cast) -> Finding:
+def sparser_than_sft(evidence: Results, cast: Cast) -> Finding:
     """P1."""
     runs = (cast.verified, cast.sft)
     rlvr, sft = (evidence.end(run, "update_sparsity") for run in runs)
@@ -48,12 +48,12 @@ P1 = Claim(
 )
 
 
-def rotated_heads(evidence: Evidence, cast: Cast) -> Finding:
+def rotated_heads(evidence: Results, cast: Cast) -> Finding:
     """P2. Jaccard of OPD's update masks with and without rotated heads, over attention matrices, in the
     rotated layers and in the others. (The paper rotates under RLVR; here the same is done under OPD.)"""
     if not evidence.rotated:
         raise Untested("no run with rotated heads in this profile")
-    layers = set(evidence.matrices["layer"].unique()) - set(evidence.rotated)
+    layers = set(evidence.table("matrices")["layer"].unique()) - set(evidence.rotated)
     places: dict[str, Any] = {"rotated": evidence.rotated, "other": sorted(layers)}
     jaccard = {
         (place, metric): either_way(evidence, "opd", "opd_rotated", metric, layers=which, modules=ATTENTION)
@@ -93,7 +93,7 @@ P2 = Claim(
 )
 
 
-def masks_across_runs(evidence: Evidence, cast: Cast) -> Finding:
+def masks_across_runs(evidence: Results, cast: Cast) -> Finding:
     """P3. Two OPD runs with other rollouts, and OPD with RLVR."""
     others = ["opd_restream", *([cast.rlvr] if cast.rlvr else [])]
     values = {f"OPD and {label(run)}": either_way(evidence, "opd", run, "jaccard") for run in others}
@@ -129,7 +129,7 @@ P3 = Claim(
 )
 
 
-def milder_than_sft(evidence: Evidence, cast: Cast) -> Finding:
+def milder_than_sft(evidence: Results, cast: Cast) -> Finding:
     """P4. RLVR rotates the principal subspaces, and shifts the spectrum, less than SFT."""
     runs = (cast.verified, cast.sft)
     angles = [mean_angle(evidence, run) for run in runs]
@@ -168,9 +168,9 @@ P4 = Claim(
 )
 
 
-def off_principal(evidence: Evidence, cast: Cast) -> Finding:
+def off_principal(evidence: Results, cast: Cast) -> Finding:
     """P5. Chance is the share of weights that are principal and not low-magnitude, matrix by matrix."""
-    alpha, run = evidence.diagnostics.alphas[0], cast.verified
+    alpha, run = evidence.study.diagnostics.alphas[0], cast.verified
     own = evidence.end(run, "principal_not_low_overlap", k=alpha)
     chance = evidence.end(run, "principal_not_low_chance", k=alpha)
 
@@ -198,7 +198,7 @@ P5 = Claim(
 )
 
 
-def either_way(evidence: Evidence, run: str, other: str, metric: str, **which: Any) -> pd.Series:
+def either_way(evidence: Results, run: str, other: str, metric: str, **which: Any) -> pd.Series:
     """A symmetric metric of a pair, whichever of the two the table names first."""
     try:
         return evidence.pair(run, other, metric, **which)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import Cast, Claim, Finding, if_there, label, null_if_there, show
 from paper_lib.ledger.contrasts import Contrast, above, below, more
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.weights import POINTS
 from paper_lib.summaries import paired, say
 
@@ -15,7 +15,7 @@ from paper_lib.summaries import paired, say
 INTACT = 0.02
 
 
-def projected_training(evidence: Evidence, cast: Cast) -> Finding:
+def projected_training(evidence: Results, cast: Cast) -> Finding:
     """C11. Losses are accuracy of the free run minus that of its projection, at the end, by seed. A run that
     learns nothing more after the branch has nothing to lose, and what it loses decides nothing."""
     opd_run, sft_run = (f"{run}_projected_early" for run in ("opd", cast.sft))
@@ -53,13 +53,13 @@ C11 = Claim(
 )
 
 
-def greedy(evidence: Evidence, runs: tuple[str, ...]) -> str:
+def greedy(evidence: Results, runs: tuple[str, ...]) -> str:
     """Greedy accuracy of these runs at the end, in words: whether a change is more than one of sampling."""
     values = {label(run): evidence.greedy(run) for run in dict.fromkeys(runs)}
     return f"greedy accuracy: {show(values, '%', 100)}"
 
 
-def _random_subspace(evidence: Evidence, cast: Cast, own: pd.Series) -> tuple[str, Contrast]:
+def _random_subspace(evidence: Results, cast: Cast, own: pd.Series) -> tuple[str, Contrast]:
     losses = {"OPD": _loss(evidence, "opd", "opd_projected_random")}
     if f"{cast.sft}_projected_random" in evidence.runs:
         losses[label(cast.sft)] = _loss(evidence, cast.sft, f"{cast.sft}_projected_random")
@@ -67,12 +67,12 @@ def _random_subspace(evidence: Evidence, cast: Cast, own: pd.Series) -> tuple[st
     return words, more(losses["OPD"], own, "a random V costs more", **POINTS)
 
 
-def _loss(evidence: Evidence, free: str, projected: str) -> pd.Series:
+def _loss(evidence: Results, free: str, projected: str) -> pd.Series:
     above_it, below_it = paired(evidence.score(free)[0], evidence.score(projected)[0])
     return above_it - below_it
 
 
-def _gain(evidence: Evidence, free: str, projected: str) -> pd.Series:
+def _gain(evidence: Results, free: str, projected: str) -> pd.Series:
     """Validation accuracy that the free run gains from the branch of `projected` to its end."""
     path = evidence.learning(free)
     before = path[path.index <= evidence.branch(projected) + 1e-9]

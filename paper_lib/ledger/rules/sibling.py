@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from math import log
 
+from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import (
     ONE_RUN,
     SAME_SETTINGS,
@@ -16,7 +17,6 @@ from paper_lib.ledger.claim import (
     show,
 )
 from paper_lib.ledger.contrasts import Contrast, above, below, left_by_null, more, times
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.rules.projection import INTACT, greedy
 from paper_lib.ledger.rules.trajectory import ALONG, walk_rank
 from paper_lib.ledger.rules.weights import POINTS, permuted_overlap
@@ -27,7 +27,7 @@ SMALL = (0.00036, 0.00142)  # S1: the range that the sibling reports, of the nor
 FAR_BELOW = 10.0  # S1: an order of magnitude; the sibling has two (0.142 against 11.9 %)
 
 
-def small_update(evidence: Evidence, cast: Cast) -> Finding:
+def small_update(evidence: Results, cast: Cast) -> Finding:
     """S1. The range is the sibling's own, at its size and learning rate, which decide an absolute norm: it
     tests nothing of ours. The order needs neither."""
     values = {label(run): evidence.end(run, "relative_norm") for run in (cast.opd, cast.sft)}
@@ -53,7 +53,7 @@ S1 = Claim(
 )
 
 
-def low_rank(evidence: Evidence, cast: Cast) -> Finding:
+def low_rank(evidence: Results, cast: Cast) -> Finding:
     """S2. Offline distillation is SFT on demonstrations here."""
     values = {label(run): evidence.end(run, "stable_rank", **ALONG) for run in (cast.opd, cast.sft)}
     opd, sft = values.values()
@@ -76,9 +76,9 @@ S2 = Claim(
 )
 
 
-def masks_of_opd(evidence: Evidence, cast: Cast) -> Finding:
+def masks_of_opd(evidence: Results, cast: Cast) -> Finding:
     """S3. At the smallest α in the tables, the nearest to the sibling's 10 %."""
-    alpha = min(evidence.diagnostics.alphas)
+    alpha = min(evidence.study.diagnostics.alphas)
     principal, low = (
         evidence.end(cast.opd, f"{mask}_overlap", k=alpha) for mask in ("principal", "low_magnitude")
     )
@@ -110,7 +110,7 @@ S3 = Claim(
 )
 
 
-def energy_in_mlp(evidence: Evidence, cast: Cast) -> Finding:
+def energy_in_mlp(evidence: Results, cast: Cast) -> Finding:
     """S4. Chance is the share of the weights; where it is above a half, more than half is no finding."""
     energy, weights = evidence.energy_share(cast.opd, MLP)
     half = above(energy, 0.5, "more than half in the MLP", unit="%", scale=100)
@@ -136,7 +136,7 @@ S4 = Claim(
 )
 
 
-def shared_masks(evidence: Evidence, cast: Cast) -> Finding:
+def shared_masks(evidence: Results, cast: Cast) -> Finding:
     """S5. The share of OPD's visible entries that RLVR shows too; its chance is RLVR's density."""
     names = ("coverage", "density", "coverage_rounding")
     try:
@@ -164,7 +164,7 @@ S5 = Claim(
 )
 
 
-def subnetwork(evidence: Evidence, cast: Cast) -> Finding:
+def subnetwork(evidence: Results, cast: Cast) -> Finding:
     """S6. "Does not" is judged by the margin of "recovers", on the other side of it."""
     runs = {"all": "opd", "found": "opd_subnetwork_found", "random": "opd_subnetwork_random"}
     scores = {name: evidence.score(run)[0] for name, run in runs.items()}
@@ -194,7 +194,7 @@ S6 = Claim(
 )
 
 
-def _mask_size(evidence: Evidence, runs: tuple[str, ...]) -> str:
+def _mask_size(evidence: Results, runs: tuple[str, ...]) -> str:
     """How much either mask leaves free, beside greedy accuracy; the sibling's leaves 17.5 %."""
     density = evidence.end("opd", "update_density")
     return f"each mask leaves {say(density, 100)} % of the weights free, the sibling's 17.5 %; " + greedy(
@@ -202,7 +202,7 @@ def _mask_size(evidence: Evidence, runs: tuple[str, ...]) -> str:
     )
 
 
-def optimizer(evidence: Evidence, cast: Cast) -> Finding:
+def optimizer(evidence: Results, cast: Cast) -> Finding:
     """S7. SGD's rate is the best of eight in a search on another seed; AdamW's best is that of the few in the
     tables, by validation accuracy at the end. No grid is common to both, so that AdamW is to win at its best
     rate and also at the study's, which was not searched for."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.ledger.claim import (
     ENDS,
@@ -22,7 +23,6 @@ from paper_lib.ledger.claim import (
     show,
 )
 from paper_lib.ledger.contrasts import Contrast, log_of, more, same_factor, times
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.ledger.size import explained_by_size
 from paper_lib.summaries import ATTENTION, paired, say
 
@@ -32,7 +32,7 @@ BAND_FACTOR = 0.5  # C7: a "narrow" band is at most this times another's
 ALONG: dict[str, Any] = {"modules": ATTENTION}  # the matrices that the paper tracks along the run
 
 
-def rank_regimes(evidence: Evidence, cast: Cast) -> Finding:
+def rank_regimes(evidence: Results, cast: Cast) -> Finding:
     """C7. OPD's band is (max − min) / mean over the run."""
     names = {run: label(run) for run in cast.runs}
     paths = {run: evidence.path(run, "stable_rank", **ALONG) for run in cast.runs}
@@ -67,14 +67,14 @@ C7 = Claim(
 )
 
 
-def walk_rank(evidence: Evidence, run: str) -> tuple[str, Contrast]:
+def walk_rank(evidence: Results, run: str) -> tuple[str, Contrast]:
     """The end stable rank of a random walk with the run's step lengths, and whether the run ends below it."""
     walk = evidence.end(run, "stable_rank", null="random_walk", **ALONG)
     own = evidence.end(run, "stable_rank", **ALONG)
     return f"random walk with {label(run)}'s steps: {say(walk)}", times(walk, own, "below a random walk")
 
 
-def norm_and_rank(evidence: Evidence, cast: Cast) -> Finding:
+def norm_and_rank(evidence: Results, cast: Cast) -> Finding:
     """C8. Equal ranks are a finding only beside unequal norms. The note says how much of the stable rank the
     size of the update explains over all runs."""
     norms = of_cast(evidence, cast, "frobenius_norm", **ALONG)
@@ -106,7 +106,7 @@ C8 = Claim(
 )
 
 
-def tail_drift(evidence: Evidence, cast: Cast) -> Finding:
+def tail_drift(evidence: Results, cast: Cast) -> Finding:
     """C9. No null of the Hill index is in the tables."""
     first = {run: evidence.first(run, "hill_index", **ALONG) for run in cast.runs}
     last = {run: evidence.end(run, "hill_index", **ALONG) for run in cast.runs}
@@ -132,15 +132,15 @@ C9 = Claim(
 )
 
 
-def early_subspace(evidence: Evidence, cast: Cast) -> Finding:
+def early_subspace(evidence: Results, cast: Cast) -> Finding:
     """C10. Sim_K to the end at the first snapshot; the end shares its prefix even with a random walk's."""
-    which = ALONG | {"k": evidence.diagnostics.K}
+    which = ALONG | {"k": evidence.study.diagnostics.K}
     values = {label(run): evidence.first(run, "subspace_alignment", **which) for run in cast.runs}
     opd = values[label(cast.opd)]
     contrasts = [more(opd, each, f"OPD above {name}") for name, each in values.items() if each is not opd]
     started = evidence.path(cast.opd, "subspace_alignment", **which).index[0]
     return Finding(
-        ours=f"Sim_{evidence.diagnostics.K} at {100 * started:.0f} %: {show(values)}",
+        ours=f"Sim_{evidence.study.diagnostics.K} at {100 * started:.0f} %: {show(values)}",
         contrasts=contrasts,
         explained="a random walk's first step is as near its end",
         note=if_there(lambda: _above_own_walks(evidence, cast, values, which)),
@@ -160,7 +160,7 @@ C10 = Claim(
 
 
 def _above_own_walks(
-    evidence: Evidence, cast: Cast, values: dict[str, pd.Series], which: dict[str, Any]
+    evidence: Results, cast: Cast, values: dict[str, pd.Series], which: dict[str, Any]
 ) -> str:
     """The excess of each run over a random walk with its own steps: schedules differ, and so do the walks."""
     excess = {}
@@ -172,7 +172,7 @@ def _above_own_walks(
 
 
 def _walk_alignment(
-    evidence: Evidence, run: str, own: pd.Series, which: dict[str, Any]
+    evidence: Results, run: str, own: pd.Series, which: dict[str, Any]
 ) -> tuple[str, Contrast]:
     walk = evidence.first(run, "subspace_alignment", null="random_walk", **which)
     return f"random walk with OPD's steps: {say(walk)}", more(own, walk, "above a random walk")

@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from paper_lib.figures.results import Results
 from paper_lib.geometry.metrics import ALPHA, METRICS, REGIMES
 from paper_lib.ledger.claim import ENDS, Cast, Claim, Finding, if_there, label, null_if_there, of_cast, show
 from paper_lib.ledger.contrasts import Contrast, absent, in_turn, left_by_null, log_of, more, same
-from paper_lib.ledger.evidence import Evidence
 from paper_lib.summaries import ANGLE_MEAN, Untested, say
 
 POINTS: dict[str, Any] = {"unit": "points", "scale": 100.0}
@@ -18,7 +18,7 @@ STABLE_SPARSITY = (
 )
 
 
-def sparsity_order(evidence: Evidence, cast: Cast) -> Finding:
+def sparsity_order(evidence: Results, cast: Cast) -> Finding:
     """C1."""
     values = of_cast(evidence, cast, "update_sparsity")
     return Finding(
@@ -40,7 +40,7 @@ C1 = Claim(
 )
 
 
-def sparsity_of_variants(evidence: Evidence, cast: Cast) -> Finding:
+def sparsity_of_variants(evidence: Results, cast: Cast) -> Finding:
     """C2. Each variant is within the paper's own spread of OPD; a smaller student has its own model and is
     compared all the same, as in the paper."""
     opd = evidence.end(cast.opd, "update_sparsity")
@@ -71,7 +71,7 @@ C2 = Claim(
 )
 
 
-def _other_objective(evidence: Evidence, cast: Cast, values: dict[str, pd.Series]) -> tuple[str, Contrast]:
+def _other_objective(evidence: Results, cast: Cast, values: dict[str, pd.Series]) -> tuple[str, Contrast]:
     """Whether RLVR is farther from OPD than the farthest variant."""
     regimes = of_cast(evidence, cast, "update_sparsity")
     gaps = {
@@ -84,7 +84,7 @@ def _other_objective(evidence: Evidence, cast: Cast, values: dict[str, pd.Series
     return words, more(gaps["RLVR"], farthest, "RLVR is farther", **POINTS)
 
 
-def rotation_order(evidence: Evidence, cast: Cast) -> Finding:
+def rotation_order(evidence: Results, cast: Cast) -> Finding:
     """C3. The mean principal angle, left and right subspaces together."""
     values = {label(run): mean_angle(evidence, run) for run in cast.runs}
     return Finding(
@@ -107,14 +107,14 @@ C3 = Claim(
 )
 
 
-def _largest_angle(evidence: Evidence, cast: Cast) -> str:
+def _largest_angle(evidence: Results, cast: Cast) -> str:
     """The order by another statistic: the paper does not say which its angles are."""
     values = of_cast(evidence, cast, "angle_u_max")
     order = "; ".join(map(str, in_turn(values, ">", ratio=True)))
     return f"largest angle of the left subspaces: {show(values, '°', degrees(1))}; {order}"
 
 
-def shift_order(evidence: Evidence, cast: Cast) -> Finding:
+def shift_order(evidence: Results, cast: Cast) -> Finding:
     """C4."""
     values = of_cast(evidence, cast, "spectral_shift")
     return Finding(
@@ -136,7 +136,7 @@ C4 = Claim(
 )
 
 
-def principal_overlap(evidence: Evidence, cast: Cast) -> Finding:
+def principal_overlap(evidence: Results, cast: Cast) -> Finding:
     """C5."""
     return _overlap(evidence, cast, "principal_overlap", -1)
 
@@ -152,7 +152,7 @@ C5 = Claim(
 )
 
 
-def low_magnitude_overlap(evidence: Evidence, cast: Cast) -> Finding:
+def low_magnitude_overlap(evidence: Results, cast: Cast) -> Finding:
     """C6."""
     return _overlap(evidence, cast, "low_magnitude_overlap", 1)
 
@@ -168,7 +168,7 @@ C6 = Claim(
 )
 
 
-def mean_angle(evidence: Evidence, run: str, *, null: str | None = None) -> pd.Series:
+def mean_angle(evidence: Results, run: str, *, null: str | None = None) -> pd.Series:
     """The mean principal angle of a run at its end, in radians, left and right subspaces together."""
     return evidence.end(run, ANGLE_MEAN, null=null)
 
@@ -177,9 +177,9 @@ def _printed(metric: str) -> list[float]:
     return [METRICS[metric].value(regime) for regime in REGIMES]
 
 
-def _overlap(evidence: Evidence, cast: Cast, metric: str, sign: int) -> Finding:
+def _overlap(evidence: Results, cast: Cast, metric: str, sign: int) -> Finding:
     """The order, and OPD and RLVR on the claim's side of chance: above it for sign 1, below it for −1."""
-    alpha = evidence.diagnostics.alphas[0]
+    alpha = evidence.study.diagnostics.alphas[0]
     values = of_cast(evidence, cast, metric, k=alpha)
     contrasts = in_turn(values, "<" if sign > 0 else ">", paper=_printed(metric), **POINTS)
     side = "above" if sign > 0 else "below"
@@ -202,7 +202,7 @@ def _overlap(evidence: Evidence, cast: Cast, metric: str, sign: int) -> Finding:
 
 
 def permuted_overlap(
-    evidence: Evidence, run: str, metric: str, sign: int, alpha: float
+    evidence: Results, run: str, metric: str, sign: int, alpha: float
 ) -> tuple[str, Contrast]:
     """What the run's update scores with its entries in random places, which is what rounding alone gives."""
     own, shuffled = evidence.end(run, metric, k=alpha), evidence.end(run, metric, k=alpha, null="permuted")
@@ -211,7 +211,7 @@ def permuted_overlap(
     return words, left_by_null(effect, under_null, "farther from chance than with its entries permuted")
 
 
-def _rescaled(evidence: Evidence, cast: Cast, metric: str) -> tuple[str, Contrast]:
+def _rescaled(evidence: Results, cast: Cast, metric: str) -> tuple[str, Contrast]:
     """What SFT's update scores at OPD's norm: size alone, as the direction is still SFT's."""
     sft, opd = evidence.end(cast.sft, metric), evidence.end(cast.opd, metric)
     shrunk = evidence.end(cast.opd, metric, null=cast.rescaled)

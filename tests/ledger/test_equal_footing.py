@@ -1,5 +1,6 @@
 """Runs cut where they are equally far are compared there, whatever they do afterwards."""
 
+from dataclasses import replace
 from inspect import isfunction, signature
 
 import numpy as np
@@ -7,7 +8,8 @@ import pandas as pd
 import pytest
 from worlds import world
 
-from paper_lib.ledger.evidence import Evidence, at_equal_accuracy, at_equal_norm, crossing
+from paper_lib.figures.results import Results
+from paper_lib.ledger.equal_footing import at_equal_accuracy, at_equal_norm, crossing
 from paper_lib.ledger.verdicts import ledger
 from paper_lib.summaries import Untested
 
@@ -20,7 +22,7 @@ ONE_PATH = {
 }
 
 
-def learning(evidence: Evidence, paths: dict[str, tuple[float, ...]]) -> Evidence:
+def learning(evidence: Results, paths: dict[str, tuple[float, ...]]) -> Results:
     """The evidence with these validation accuracies alone, at steps 0, 10, 20, 30."""
     rows = [
         ("smoke", run, seed, 10 * at, "sampled_accuracy", value)
@@ -29,16 +31,10 @@ def learning(evidence: Evidence, paths: dict[str, tuple[float, ...]]) -> Evidenc
         for at, value in enumerate(path)
     ]
     names = ["profile", "run", "seed", "step", "metric", "value"]
-    others = evidence.curves[evidence.curves["metric"] != "sampled_accuracy"]
-    curves = pd.concat([others, pd.DataFrame(rows, columns=names)])
-    return Evidence(
-        profile="smoke",
-        home=evidence.home,
-        diagnostics=evidence.diagnostics,
-        matrices=evidence.matrices,
-        nulls=evidence.nulls,
-        curves=curves,
-    )
+    curves = evidence.table("curves")
+    others = curves[curves["metric"] != "sampled_accuracy"]
+    learned = pd.concat([others, pd.DataFrame(rows, columns=names)])
+    return replace(evidence, tables=evidence.tables | {"curves": learned})
 
 
 def test_a_path_crosses_its_target_between_snapshots():
@@ -92,9 +88,10 @@ def test_what_belongs_to_whole_runs_is_not_there_at_a_cut():
 
 def test_whatever_else_the_tables_are_asked_of_a_cut_run_is_not_answered_for_the_whole():
     cut = at_equal_norm(world(ONE_PATH), RUNS)
-    asked = {name for name, each in vars(Evidence).items() if isfunction(each) and not name.startswith("_")}
-    for name in asked - {"path", "end", "first"}:
-        _, *needed = signature(getattr(Evidence, name)).parameters.values()
+    asked = {name for name, each in vars(Results).items() if isfunction(each) and not name.startswith("_")}
+    cut_or_whole = {"path", "end", "first", "table", "save", "animate", "side_by_side"}
+    for name in asked - cut_or_whole:
+        _, *needed = signature(getattr(Results, name)).parameters.values()
         given = ["opd" for each in needed if each.default is each.empty]
         with pytest.raises(Untested, match="of the whole run alone"):
             getattr(cut, name)(*given)

@@ -1,0 +1,270 @@
+"""The results of a study: one way to read a number from its tables, and to save what is drawn from them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from paper_lib.figures.save import save_animation, save_figure
+from paper_lib.study.config import Profile
+from paper_lib.study.profiles import REFERENCE, get_profile
+from paper_lib.summaries import Untested, at_end, defined, over_matrices, squared_norm
+from paper_lib.tables import read_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The tables of one study, asked for one metric at a time: of every run, or of one.
+
+    study: the profile that the tables are of. folder: where they lie; tables: those that are read already.
+    figures: the folder of what is drawn from them. Values are means over matrices, as `over_matrices` takes
+    them. What is asked of one run has one column or entry a seed; a run, metric or value that is not there
+    raises Untested.
+    """
+
+    study: Profile
+    folder: Path = Path()
+    figures: Path = Path()
+    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A table, one of `tables.TABLES`; raises CompanionError where its file is missing or damaged."""
+        if name not in self.tables:
+            self.tables[name] = read_table(self._path_of(name))
+        return self.tables[name]
+
+    def save(self, fig: Figure, name: str, *, inputs: Iterable[str | Path], caption: str) -> Path:
+        """Save a figure as `save_figure` does. inputs: the tables that it is drawn from, and other files."""
+        files = [self._path_of(each) for each in inputs]
+        return save_figure(fig, name, self.figures, inputs=files, caption=caption)
+
+    def animate(
+        self,
+        fig: Figure,
+        name: str,
+        draw: Callable[[float], Any],
+        *,
+        inputs: Iterable[str | Path],
+        caption: str,
+    ) -> Path:
+        """Save an animation as `save_animation` does; inputs as for `save`."""
+        files = [self._path_of(each) for each in inputs]
+        return save_animation(fig, name, self.figures, draw=draw, inputs=files, caption=caption)
+
+    def _path_of(self, table: str | Path) -> Path:
+        return table if isinstance(table, Path) else self.folder / f"{table}.parquet"
+
+    # --- Every run: rows of run, seed, step and value, to be drawn or averaged over seeds.
+
+    def paths(
+        self,
+        metric: str,
+        *,
+        k: float | None = None,
+        modules: Iterable[str] | None = None,
+        nulls: bool = False,
+    ) -> pd.DataFrame:
+        """A metric along training: rows of run, seed, step and value; nulls: those of the nulls, by null."""
+        asked = (metric, k, None if modules is None else tuple(modules), nulls)
+        if asked not in self._means:
+            table, sizes = self.table("nulls" if nulls else "matrices"), self.table("matrices")
+            self._means[asked] = over_matrices(table, metric, k=k, modules=asked[2], sizes=sizes)
+        return self._means[asked]
+
+    def ends(self, metric: str, **which: Any) -> pd.DataFrame:
+        """The rows of `paths` at each run's last snapshot; arguments as for `paths`."""
+        return at_end(self.paths(metric, **which))
+
+    def firsts(self, metric: str, **which: Any) -> pd.DataFrame:
+        """The rows of `paths` at each run's first snapshot after W_0; arguments as for `paths`."""
+        rows = self.paths(metric, **which)
+        return rows[rows["step"] == rows.groupby(["run", "seed"])["step"].transform("min")]
+
+    def side_by_side(self, columns: Mapping[str, str | tuple[str, float]], **which: Any) -> pd.DataFrame:
+        """Several metrics of `paths` beside each other, to be divided or drawn against one another.
+
+        columns: name of each new column, and its metric or (metric, k). Returns columns run, seed, step (and
+        null), then these, with the rows that all of them have.
+        """
+        frames = []
+        for name, wanted in columns.items():
+            metric, k = (wanted, None) if isinstance(wanted, str) else wanted
+            frames.append(self.paths(metric, k=k, **which).rename(columns={"value": name}))
+        return reduce(pd.merge, frames)
+
+    # --- One run: a column or an entry a seed, to be compared seed by seed.
+
+    def path(
+        self,
+        run: str,
+        metric: str,
+        *,
+        k: float | None = None,
+        modules: Iterable[str] | None = None,
+        null: str | None = None,
+    ) -> pd.DataFrame:
+        """A metric along training: one row a snapshot, indexed by its share of the run in (0, 1], one column
+        a seed. null: that null of the run instead."""
+        missing = f"no {metric} of {run}{(null and f', null {null},') or ''} in the tables"
+        try:
+            rows = self.paths(metric, k=k, modules=modules, nulls=null is not None)
+        except Untested:
+            raise Untested(missing) from None
+        rows = _rows(rows, run=run) if null is None else _rows(rows, run=run, null=null)
+        return _along(rows, missing)
+
+    def end(self, run: str, metric: str, **which: Any) -> pd.Series:
+        """The value at the last snapshot, one entry a seed; arguments as for `path`."""
+        return defined(self.path(run, metric, **which).iloc[-1], f"{metric} of {run} at the end")
+
+    def first(self, run: str, metric: str, **which: Any) -> pd.Series:
+        """The value at the first snapshot after W_0, one entry a seed."""
+        return defined(self.path(run, metric, **which).iloc[0], f"{metric} of {run} at its first snapshot")
+
+    def learning(self, run: str) -> pd.DataFrame:
+        """Validation accuracy along training, W_0 left out, as `path` gives a metric."""
+        rows = _rows(self.table("curves"), run=run, metric="sampled_accuracy")
+        return _along(rows[rows["step"] > 0], f"no validation accuracy of {run} in the tables")
+
+    def score(self, run: str, task: str | None = None) -> tuple[pd.Series, pd.Series]:
+        """Accuracy on the test problems at the end and its standard error, one entry a seed; at home unless
+        `task` names a variant."""
+        task = task or self.home
+        return self._tested(run, f"sampled_accuracy:{task}"), self._tested(run, f"sampled_accuracy_se:{task}")
+
+    def greedy(self, run: str) -> pd.Series:
+        """Accuracy on the test problems at the end, each token the likeliest, one entry a seed."""
+        return self._tested(run, f"greedy_accuracy:{self.home}")
+
+    def _tested(self, run: str, metric: str) -> pd.Series:
+        rows = _rows(self.table("curves"), run=run, metric=metric)
+        if rows.empty:
+            raise Untested(f"no {metric} of {run} in the tables")
+        return rows.set_index("seed")["value"].sort_index()
+
+    def total_norm(self, run: str) -> pd.Series:
+        """‖ΔW‖_F over every matrix at the end, one entry a seed."""
+        return squared_norm(self._matrices_at_end(run, "frobenius_norm")).set_index("seed")["square"].pow(0.5)
+
+    def energy_share(self, run: str, modules: Iterable[str]) -> tuple[pd.Series, pd.Series]:
+        """The share of Σ ‖ΔW‖_F² at the end that lies in these modules, in [0, 1], NaN where nothing moved,
+        and their share of the weights, which is what equal sizes of all entries give (Yu et al. 2026)."""
+        norms, wanted = self._matrices_at_end(run, "frobenius_norm"), list(modules)
+        energy = norms.assign(value=norms["value"] ** 2)
+        return _share(energy, wanted), _share(self._matrices_at_end(run, "parameters"), wanted)
+
+    def _matrices_at_end(self, run: str, metric: str) -> pd.DataFrame:
+        rows = _rows(self.table("matrices"), run=run, metric=metric)
+        if rows.empty:
+            raise Untested(f"no {metric} of {run} in the tables")
+        return at_end(rows)
+
+    def pair(
+        self,
+        run: str,
+        other: str,
+        metric: str,
+        *,
+        layers: Iterable[int] | None = None,
+        modules: Iterable[str] | None = None,
+    ) -> pd.Series:
+        """A metric of the table `pairs` for two runs of one seed at their ends, the mean over matrices (of
+        these layers and modules), one entry a seed."""
+        rows = _rows(self.table("pairs"), run=run, other=other, metric=metric)
+        rows = rows[rows["seed"] == rows["other_seed"]]
+        rows = rows if layers is None else rows[rows["layer"].isin(list(layers))]
+        rows = rows if modules is None else rows[rows["module"].isin(list(modules))]
+        if rows.empty:
+            raise Untested(f"no {metric} of {run} and {other} in a table of pairs")
+        return defined(at_end(rows).groupby("seed")["value"].mean(), f"{metric} of {run} and {other}")
+
+    def drift(self, run: str, metric: str = "forward_kl") -> pd.Series:
+        """How far the policy is from its start at the end of a run, in nats a token, one entry a seed."""
+        rows = _rows(self.table("trajectories"), run=run, metric=metric)
+        if rows.empty:
+            raise Untested(f"no {metric} of {run} in a table of trajectories")
+        return defined(at_end(rows).groupby("seed")["value"].mean(), f"{metric} of {run}")
+
+    def curved(self, run: str, direction: str) -> pd.Series:
+        """The curvature of the KL at W_0 along a direction of a run ("start" for W_0's own), one a seed."""
+        rows = _rows(self.table("curvature"), run=run, metric="curvature", direction=direction)
+        if rows.empty:
+            raise Untested(f"no curvature along {direction} of {run} in a table of curvature")
+        return defined(rows.groupby("seed")["value"].mean(), f"curvature along {direction} of {run}")
+
+    # --- What the study says of its runs.
+
+    def branch(self, run: str) -> float:
+        """The share of its run after which a run goes on from another's state."""
+        branches = {each.name: each.branch[1] / each.steps for each in self.study.everything if each.branch}
+        if run not in branches:
+            raise Untested(f"{run} continues no other run")
+        return branches[run]
+
+    @property
+    def home(self) -> str:
+        """The task of the main runs."""
+        return self.study.run("opd").tasks[0].name
+
+    @property
+    def rotated(self) -> tuple[int, ...]:
+        """The layers whose heads `opd_rotated` starts with rotated; none in a study without that run."""
+        layers = [run.rotated_layers for run in self.study.everything if run.name == "opd_rotated"]
+        return (layers and layers[0]) or ()
+
+    @cached_property
+    def runs(self) -> list[str]:
+        """The runs that the tables know, by name."""
+        return sorted({*self.table("matrices")["run"].unique(), *self.table("curves")["run"].unique()})
+
+    @cached_property
+    def scale(self) -> str:
+        """The profile and how many weights its diagnostics track."""
+        rows = _rows(self.table("matrices"), metric="parameters")
+        size = rows.drop_duplicates(["layer", "module"])["value"]
+        return f"{self.study.name}: {size.sum() / 1e6:.2g} M weights in {len(size)} matrices"
+
+    @cached_property
+    def _means(self) -> dict[Any, pd.DataFrame]:
+        return {}
+
+
+def open_results(
+    profile: str, *, data_dir: str | Path = "data", figures_dir: str | Path = "figures"
+) -> Results:
+    """The tables in data_dir/results/<profile>/; where there are none, those of the reference set, and a line
+    that says so. Figures go to figures_dir/<profile>/ either way.
+
+    Raises CompanionError for an unknown profile, and when a table is asked for that is nowhere.
+    """
+    study, folder = get_profile(profile), Path(data_dir) / "results" / profile
+    reference = folder.with_name(REFERENCE.name)
+    if not (folder / "matrices.parquet").is_file() and (reference / "matrices.parquet").is_file():
+        print(f"{folder} has no tables yet: these are those of profile {REFERENCE.name}, in {reference}")
+        study, folder = REFERENCE, reference
+    return Results(study=study, folder=folder, figures=Path(figures_dir) / profile)
+
+
+def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
+    """The rows with these entries."""
+    for column, value in where.items():
+        table = table[table[column] == value]
+    return table
+
+
+def _along(rows: pd.DataFrame, missing: str) -> pd.DataFrame:
+    """One row a step, indexed by its share of the run, one column a seed; without rows, Untested says so."""
+    if rows.empty:
+        raise Untested(missing)
+    path = rows.pivot(index="step", columns="seed", values="value")
+    return path.set_index(path.index / path.index.max())
+
+
+def _share(rows: pd.DataFrame, modules: list[str]) -> pd.Series:
+    """The share of the sum of the values that lies in these modules, one entry a seed."""
+    inside = rows["value"].where(rows["module"].isin(modules), 0.0)
+    return inside.groupby(rows["seed"]).sum() / rows["value"].groupby(rows["seed"]).sum()
