@@ -1,5 +1,6 @@
-"""Training confined to entries: the subnetwork that a run visibly changed, or a random one of its size."""
+"""Training confined to a subspace of every matrix, or to a subnetwork, some of its entries."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Literal
 
@@ -7,6 +8,42 @@ import torch
 from torch import Generator, Tensor, nn
 
 from paper_lib.matrices import MODULES
+
+
+class Confinement(ABC):
+    """Keeps named parameters where their limits let them go; other parameters train on unconstrained.
+
+    Call `on_gradient` after the backward pass, `on_update` after the optimizer's step. share_inside is then
+    ‖what lies inside of Δ‖² / ‖Δ‖² of the step Δ that the optimizer proposed, NaN where it proposed none.
+    """
+
+    def __init__(self, model: nn.Module, limits: Mapping[str, Tensor]) -> None:
+        parameters = dict(model.named_parameters())
+        if unknown := sorted(set(limits) - set(parameters)):
+            raise ValueError(f"no parameter named {unknown[0]!r} in the model; use its parameter names")
+        self._pairs = [
+            (parameters[name], limit.to(parameters[name].device)) for name, limit in limits.items()
+        ]
+        self._before: list[Tensor] = []
+        self.share_inside = float("nan")
+
+    def on_gradient(self) -> None:
+        """Remember the weights."""
+        self._before = [parameter.detach().clone() for parameter, _ in self._pairs]
+
+    @torch.no_grad()
+    def on_update(self) -> None:
+        """Confine the applied update, and take its share inside."""
+        inside = total = 0.0
+        for (parameter, limit), before in zip(self._pairs, self._before, strict=True):
+            total += float((parameter - before).square().sum())
+            inside += self._confine(parameter, before, limit)
+        self.share_inside = inside / total if total else float("nan")
+
+    @abstractmethod
+    def _confine(self, parameter: Tensor, before: Tensor, limit: Tensor) -> float:
+        """Put one parameter back inside; returns the squared length of the proposed step's inside part."""
+
 
 # --- The subspace V_K, and training confined to it: the gradient, the applied update, or both (Shen et
 # --- al. 2026, §4.2).
@@ -42,50 +79,33 @@ def random_subspace(dimension: int, K: int, generator: Generator) -> Tensor:
     return torch.linalg.qr(torch.randn(dimension, K, generator=generator, dtype=torch.float64))[0]
 
 
-class SubspaceConstraint:
-    """Confines named parameters to their V_K. Other parameters train on unconstrained.
+class SubspaceConstraint(Confinement):
+    """Confines named parameters to their V_K.
 
     bases: parameter name to V_K (n, K). constrain "gradient" is the paper's g ← g V_K V_Kᵀ before the
     optimizer, whose elementwise scaling and weight decay leave the subspace again; "update" projects what
-    the optimizer applied; "both" does both. Call `on_gradient` after the backward pass, `on_update` after
-    the optimizer's step.
+    the optimizer applied; "both" does both.
     """
 
     def __init__(
         self, model: nn.Module, bases: Mapping[str, Tensor], constrain: Literal["gradient", "update", "both"]
     ) -> None:
-        parameters = dict(model.named_parameters())
-        unknown = sorted(set(bases) - set(parameters))
-        if unknown:
-            raise ValueError(
-                f"no parameter named {unknown[0]!r} in the model; bases must use its parameter names"
-            )
-        self._pairs = [
-            (parameters[n], v.to(parameters[n].device, parameters[n].dtype)) for n, v in bases.items()
-        ]
+        super().__init__(model, bases)
+        self._pairs = [(parameter, v_k.to(parameter.dtype)) for parameter, v_k in self._pairs]
         self._gradient, self._update = constrain in ("gradient", "both"), constrain in ("update", "both")
-        self._before: list[Tensor] = []
-        self.share_inside = float("nan")
 
     def on_gradient(self) -> None:
         """Project the gradients, where asked, and remember the weights."""
         for parameter, v_k in self._pairs:
             if self._gradient and parameter.grad is not None:
                 parameter.grad.copy_(project_right(parameter.grad, v_k))
-        self._before = [parameter.detach().clone() for parameter, _ in self._pairs]
+        super().on_gradient()
 
-    @torch.no_grad()
-    def on_update(self) -> None:
-        """Project the applied update, where asked; `share_inside` is ‖ΔV Vᵀ‖² / ‖Δ‖² of what the optimizer
-        proposed."""
-        inside = total = 0.0
-        for (parameter, v_k), before in zip(self._pairs, self._before, strict=True):
-            step = parameter - before
-            kept = project_right(step, v_k)
-            inside, total = inside + float(kept.square().sum()), total + float(step.square().sum())
-            if self._update:
-                parameter.copy_(before + kept)
-        self.share_inside = inside / total if total else float("nan")
+    def _confine(self, parameter: Tensor, before: Tensor, limit: Tensor) -> float:
+        kept = project_right(parameter - before, limit)  # (m, n)
+        if self._update:
+            parameter.copy_(before + kept)
+        return float(kept.square().sum())
 
 
 def random_mask(shape: torch.Size, count: int, generator: Generator) -> Tensor:
@@ -98,37 +118,23 @@ def random_mask(shape: torch.Size, count: int, generator: Generator) -> Tensor:
     return mask
 
 
-class SubnetworkConstraint:
+class SubnetworkConstraint(Confinement):
     """Confines named parameters to the entries of their mask: W ← W_before + M ∘ (W − W_before).
 
     masks: parameter name to M, bool, of its shape. What the optimizer applies outside M, its decay included,
     is undone to the bit; inside, the step is the one that free training would take from there, as AdamW and
     SGD treat each entry by itself and the gradient is clipped by its whole norm. Other parameters
-    (embeddings, norms) train on, as in projected training. Call `on_gradient` after the backward pass,
-    `on_update` after the optimizer's step.
+    (embeddings, norms) train on, as in projected training.
     """
 
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-        parameters = dict(model.named_parameters())
-        self._pairs = []
-        for name, mask in masks.items():
-            if name not in parameters or parameters[name].shape != mask.shape:
-                found = tuple(parameters[name].shape) if name in parameters else "no parameter of that name"
-                raise ValueError(f"the mask of {name} has shape {tuple(mask.shape)}, the model {found}")
-            self._pairs.append((parameters[name], mask.to(parameters[name].device)))
-        self._before: list[Tensor] = []
-        self.share_inside = float("nan")
+        super().__init__(model, masks)
+        for name, (parameter, mask) in zip(masks, self._pairs, strict=True):
+            if parameter.shape != mask.shape:
+                shapes = f"{tuple(mask.shape)}, the model {tuple(parameter.shape)}"
+                raise ValueError(f"the mask of {name} has shape {shapes}")
 
-    def on_gradient(self) -> None:
-        """Remember the weights."""
-        self._before = [parameter.detach().clone() for parameter, _ in self._pairs]
-
-    @torch.no_grad()
-    def on_update(self) -> None:
-        """Put back what lies outside; `share_inside` is ‖M ∘ Δ‖² / ‖Δ‖² of what the optimizer proposed."""
-        inside = total = 0.0
-        for (parameter, mask), before in zip(self._pairs, self._before, strict=True):
-            squares = (parameter - before).square()
-            inside, total = inside + float(squares[mask].sum()), total + float(squares.sum())
-            parameter.copy_(torch.where(mask, parameter, before))
-        self.share_inside = inside / total if total else float("nan")
+    def _confine(self, parameter: Tensor, before: Tensor, limit: Tensor) -> float:
+        inside = (parameter - before).square()[limit].sum()
+        parameter.copy_(torch.where(limit, parameter, before))
+        return float(inside)
