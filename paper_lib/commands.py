@@ -234,7 +234,7 @@ COMMANDS = (
     ),
     Command(
         name="pretrain",
-        work="paper_lib.training.pretrain.build_pair",
+        work="paper_lib.training.pretrain.build_models",
         summary="Build the student and the teacher",
         options=(PROFILE, DATA, WORKERS, FORCE),
         examples="pretrain --profile laptop",

@@ -24,46 +24,28 @@ def export_run(
     step: int | None = None,
     dtype: str = "bfloat16",
 ) -> Path:
-    """`export_snapshot` of a run by its profile, name and seed; an unknown name raises CompanionError."""
+    """Write the snapshot after `step` steps (the last where None) as a model that transformers loads.
+
+    Config and tokenizer are those of the base that the run was trained from; weights are rounded to `dtype`,
+    as the anchor is before others start from it, or with float32 left as trained. Returns the destination.
+    Raises CompanionError for an unknown name, where the run, the step or the base is missing or does not fit,
+    and where the destination is not empty.
+    """
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
     known = [run.name for run in study.profile.everything]
     if run_name not in known:
         raise CompanionError(f"no run {run_name!r} in profile {profile_name}; it has {', '.join(known)}")
-    return export_snapshot(
-        study.directory(study.profile.run(run_name), seed),
-        destination,
-        step=step,
-        dtype=dtype,
-        models_dir=models_directory(study.profile, data_dir),
-    )
-
-
-def export_snapshot(
-    run_directory: Path | str,
-    destination: Path | str,
-    *,
-    step: int | None = None,
-    dtype: str = "bfloat16",
-    models_dir: Path | str,
-) -> Path:
-    """Write the snapshot after `step` steps (the last where None) as a model that transformers loads.
-
-    Config and tokenizer are those of the base in `models_dir`, which the run was trained from; weights are
-    rounded to `dtype`, as the anchor is before others start from it, or with float32 left as trained.
-    Returns the destination. Raises CompanionError where the run, the step or the base is not there or does
-    not fit, and where the destination is not empty.
-    """
     destination = Path(os.path.abspath(destination))  # which "." has a name, too
     if dtype not in DTYPES:
         raise CompanionError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CompanionError(f"{destination} is not an empty folder: name another, nothing is overwritten")
-    trajectory = open_trajectory(run_directory)
+    trajectory = open_trajectory(study.directory(study.profile.run(run_name), seed))
     step = trajectory.steps[-1] if step is None else step
     if step not in trajectory.steps:
         steps = ", ".join(str(known) for known in trajectory.steps)
-        raise CompanionError(f"{run_directory} has no snapshot after {step} steps; it has {steps}")
-    model, tokenizer = snapshot_model(Path(models_dir), trajectory, step)
+        raise CompanionError(f"{trajectory.directory} has no snapshot after {step} steps; it has {steps}")
+    model, tokenizer = snapshot_model(models_directory(study.profile, data_dir), trajectory, step)
     recipe = {"run": trajectory.config, "fingerprint": trajectory.fingerprint, "step": step}
     save_model(
         model.to(DTYPES[dtype]),  # config.json names the dtype of the model

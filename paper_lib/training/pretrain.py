@@ -35,17 +35,11 @@ def missing_models(profile: Profile, data_dir: Path | str) -> list[str]:
     return [name for lineage in profile.lineages for name in _missing(profile, lineage, data_dir)]
 
 
-def build_pair(
+def build_models(
     profile_name: str, *, data_dir: Path | str = "data", force: bool = False, workers: int | None = None
 ) -> None:
     """Build every model of a profile that is not on disk, side by side; `force` trains them all again."""
-    build_models(get_profile(profile_name), data_dir=data_dir, force=force, workers=workers)
-
-
-def build_models(
-    profile: Profile, *, data_dir: Path | str, force: bool = False, workers: int | None = None
-) -> None:
-    """`build_pair` for a profile object."""
+    profile = get_profile(profile_name)
     todo = [line for line in profile.lineages if force or _missing(profile, line, data_dir)]
     jobs = [(profile, line, data_dir, force) for line in todo]
     labels = [", ".join(line.kept) for line in todo]

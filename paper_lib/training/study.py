@@ -160,7 +160,7 @@ def prepare_models(study: Study, *, workers: int | None = None) -> None:
     missing = missing_models(study.profile, study.data_dir)
     if missing:
         print(f"[models] building {', '.join(missing)}", flush=True)
-        build_models(study.profile, data_dir=study.data_dir, workers=workers)
+        build_models(study.profile.name, data_dir=study.data_dir, workers=workers)
 
 
 def train_planned(study: Study, run: RunConfig, seed: int, models: dict[str, str]) -> None:

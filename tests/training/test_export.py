@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from paper_lib.compare.pairing import pair_up
 from paper_lib.compare.sources import open_source
 from paper_lib.errors import CompanionError
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
-from paper_lib.training.export import export_snapshot
+from paper_lib.training.export import export_run
 from paper_lib.training.models import as_stored, load_model
 
 
@@ -39,7 +40,7 @@ def same(first, second):
 
 def test_the_export_is_the_snapshot_as_bf16_stores_it(run, tiny_data, tmp_path):
     trained = as_stored(load_checkpoint(step_path(run, 4)))
-    folder = export_snapshot(run, tmp_path / "out", models_dir=tiny_data / "models")
+    folder = export_run("tiny", "sft", destination=tmp_path / "out", data_dir=tiny_data)
     assert same(load_model(folder)[0].state_dict(), trained)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.dtype == torch.bfloat16
@@ -54,7 +55,7 @@ def test_the_export_is_the_snapshot_as_bf16_stores_it(run, tiny_data, tmp_path):
 
 
 def test_float32_keeps_every_bit_and_any_snapshot_can_be_had(run, tiny_data, tmp_path):
-    export_snapshot(run, tmp_path / "out", step=0, dtype="float32", models_dir=tiny_data / "models")
+    export_run("tiny", "sft", destination=tmp_path / "out", data_dir=tiny_data, step=0, dtype="float32")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.float32
     assert same(model.state_dict(), load_checkpoint(step_path(run, 0)))
@@ -78,14 +79,15 @@ def test_an_export_pairs_up_with_the_model_it_was_trained_from(run, tiny_data, t
 
 def test_what_cannot_be_exported_says_why_and_leaves_nothing(run, tiny_data, tmp_path):
     models, out = tiny_data / "models", tmp_path / "out"
+    export = partial(export_run, "tiny", "sft", destination=out, data_dir=tiny_data)
     with pytest.raises(CompanionError, match="no snapshot after 3 steps; it has 0, 4"):
-        export_snapshot(run, out, step=3, models_dir=models)
+        export(step=3)
     with pytest.raises(CompanionError, match="dtype is 'int8', expected one of bfloat16, float32"):
-        export_snapshot(run, out, dtype="int8", models_dir=models)
-    with pytest.raises(CompanionError, match="no model in"):
-        export_snapshot(run, out, models_dir=tmp_path)
+        export(dtype="int8")
     shutil.rmtree(models / "base")
+    with pytest.raises(CompanionError, match="no model in"):
+        export()
     shutil.copytree(models / "teacher", models / "base")
     with pytest.raises(CompanionError, match=r"step_000004\.safetensors does not fit the models here"):
-        export_snapshot(run, out, models_dir=models)
+        export()
     assert not out.exists()

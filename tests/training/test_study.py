@@ -409,7 +409,7 @@ def pretrained(tmp_path, monkeypatch) -> tuple[Profile, Path]:
 def test_models_that_are_missing_are_built_once(pretrained):
     profile, data = pretrained
     assert sorted(missing_models(profile, data)) == ["base", "teacher"]
-    build_models(profile, data_dir=data, workers=1)
+    build_models(profile.name, data_dir=data, workers=1)
     assert missing_models(profile, data) == []
     made = {name: load_model(data / "models" / name)[0].state_dict() for name in ("base", "teacher")}
     ends = {path.parent.name.split("-")[0]: path for path in data.glob("runs/pretrain/*/run.json")}
@@ -421,13 +421,13 @@ def test_models_that_are_missing_are_built_once(pretrained):
     first = load_file(step_path(ends["noisy"].parent, 0))
     assert same(first, load_file(max(ends["clean"].parent.glob("step_*.safetensors"))))
     times = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
-    build_models(profile, data_dir=data, workers=1)
+    build_models(profile.name, data_dir=data, workers=1)
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == times
 
 
 def test_a_model_without_its_weights_is_missing(pretrained):
     profile, data = pretrained
-    build_models(profile, data_dir=data, workers=1)
+    build_models(profile.name, data_dir=data, workers=1)
     (data / "models" / "base" / "model.safetensors").unlink()
     assert missing_models(profile, data) == ["base"]
 
@@ -454,17 +454,17 @@ def test_models_are_built_by_one_process_at_a_time(pretrained, monkeypatch):
 
 def test_a_stage_is_trained_again_only_when_nobody_else_trains_it(pretrained, removed):
     profile, data = pretrained
-    build_models(profile, data_dir=data, workers=1)
+    build_models(profile.name, data_dir=data, workers=1)
     removed.clear()
-    build_models(profile, data_dir=data, workers=1, force=True)
+    build_models(profile.name, data_dir=data, workers=1, force=True)
     assert {folder.name.split("-")[0] for folder in removed} == {"clean", "noisy"}
 
 
 def test_a_lost_model_is_rebuilt_to_the_same_bits(pretrained):
     profile, data = pretrained
-    build_models(profile, data_dir=data, workers=1)
+    build_models(profile.name, data_dir=data, workers=1)
     before = load_file(data / "models" / "base" / "model.safetensors")
     shutil.rmtree(data / "models" / "base")
     assert missing_models(profile, data) == ["base"]
-    build_models(profile, data_dir=data, workers=1)
+    build_models(profile.name, data_dir=data, workers=1)
     assert same(load_file(data / "models" / "base" / "model.safetensors"), before)
