@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from test_sources import all_matrices, assert_same, phi3
+from stored import all_matrices, assert_same, phi3
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from paper_lib.compare.pairing import pair_up

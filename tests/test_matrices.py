@@ -1,0 +1,32 @@
+"""A weight matrix has one name, layer and module, whatever wraps it."""
+
+import pytest
+
+from paper_lib.matrices import canonical_name, place
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "base_model.model.model.", "module._orig_mod.model."])
+@pytest.mark.parametrize("part", ["layers.3.mlp.down_proj.weight", "embed_tokens.weight"])
+def test_a_wrapped_name_is_the_name_inside(prefix: str, part: str) -> None:
+    assert canonical_name(prefix + part) == f"model.{part}"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.layers.12.self_attn.o_proj.weight", (12, "o")),
+        ("model.language_model.layers.1.self_attn.k_proj.weight", (1, "k")),
+        ("language_model.model.layers.1.mlp.gate_proj.weight", (1, "gate")),
+        ("model.layers.4.mlp.experts.11.up_proj.weight", (4, "up")),
+        ("model.layers.4.block_sparse_moe.experts.11.w2.weight", (4, "down")),
+        ("model.layers.4.block_sparse_moe.gate.weight", (4, "router")),
+        ("model.layers.4.mlp.gate.weight", (4, "router")),
+        ("model.layers.0.self_attn.kv_a_proj_with_mqa.weight", (0, "other")),
+        ("transformer.h.7.attn.c_attn.weight", (7, "other")),
+        ("model.embed_tokens.weight", (-1, "embed")),
+        ("language_model.lm_head.weight", (-1, "lm_head")),
+        ("model.vision_tower.encoder.layers.0.self_attn.q_proj.weight", (-1, "other")),
+    ],
+)
+def test_a_name_says_its_layer_and_module(name: str, expected: tuple[int, str]) -> None:
+    assert place(canonical_name(name)) == expected
