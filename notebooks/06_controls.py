@@ -287,9 +287,9 @@ results.save(fig, "fig1_overview", inputs=("matrices", "nulls", "curves"), capti
 # %% [markdown]
 # Full markers are means over seeds with their interval, rings the seeds, an arrow at the edge is a mean
 # beyond it, diamonds where the paper's OPD lies between the paper's RLVR and SFT. The numbers at the right
-# are the end values themselves. A position says nothing about the length of its scale: where our SFT and
-# RLVR nearly agree, small differences look large, and where their seeds do not even agree on the order, the
-# row is left blank.
+# are the end values themselves, of all matrices unless a row says attention. A position says nothing about
+# the length of its scale: where our SFT and RLVR nearly agree, small differences look large, and where their
+# seeds do not even agree on the order, the row is left blank.
 
 # %% [markdown]
 # ## Try it: how much OPD does a mix need?
@@ -317,7 +317,7 @@ from paper_lib.ledger import VERDICTS, claims_figure, claims_in_short, ledger, r
 readings = read_all(results)
 rows = ledger(results, readings=readings)
 assert set(rows["verdict"]) | set(rows["verdict, matched"]) <= set(VERDICTS)
-page, sheet = write_ledger(rows, results.figures)
+page, sheet = write_ledger(rows, results.figures, readings)
 print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
 fig = claims_figure(readings)
 caption = "The ledger: each claim's comparisons by how far they clear what it allows, and its verdicts."

@@ -9,7 +9,8 @@ from IPython.display import Markdown
 
 from paper_lib.files import write_text
 from paper_lib.ledger import verdicts
-from paper_lib.ledger.verdicts import LEDGER_COLUMNS, OTHERS, PAPER, VERDICTS
+from paper_lib.ledger.multiplicity import corrections
+from paper_lib.ledger.verdicts import LEDGER_COLUMNS, ORDER_ONLY, OTHERS, PAPER, REPRODUCED, VERDICTS, Reading
 
 HOW = (
     "Norms, stable ranks, Hill indices and Sim_K are means over the attention matrices, as in the paper, all "
@@ -21,6 +22,7 @@ HOW = (
     "equally far."
 )
 SUMMARY = ("claim", "statement", "paper", "ours", "verdict", "verdict, matched", "beyond the null")
+_BY_NULL = {"no": "no more than the null gives", "yes": "more than it", "–": "without a null"}
 _DETAILS = {
     "comparisons": "Comparisons",
     "effect size": "Effect size (d_z)",
@@ -53,16 +55,21 @@ def claims_in_short(rows: pd.DataFrame, columns: Sequence[str] = (*SUMMARY, "why
     return Markdown(as_markdown(rows, columns))
 
 
-def write_ledger(rows: pd.DataFrame, folder: str | Path) -> tuple[Path, Path]:
+def write_ledger(
+    rows: pd.DataFrame, folder: str | Path, readings: Sequence[Reading] = ()
+) -> tuple[Path, Path]:
     """Write claims.md and claims.csv; returns both paths.
 
-    The page has a table of all claims, a section each with comparisons and readings, and the rule; the sheet
-    every column, one row a claim.
+    The page has a table of all claims, a section each with comparisons and readings, and the rule; with
+    `readings`, of the same rows, also what a correction for the number of comparisons would change. The sheet
+    has every column, one row a claim.
     """
     page, sheet = Path(folder) / "claims.md", Path(folder) / "claims.csv"
     scale = f"Profile {rows['scale'].iloc[0]}." if len(rows) else ""
-    tallies = [f"{PAPER}: {_tally(rows['verdict'])}."]
-    tallies.append(f"With matched settings: {_tally(rows['verdict, matched'])}.")
+    tallies = [f"{PAPER}: {_tally(rows['verdict'], rows['beyond the null'])}."]
+    matched = _tally(rows["verdict, matched"], rows["beyond the null, matched"])
+    tallies.append(f"With matched settings: {matched}.")
+    table = corrections(readings) if readings else pd.DataFrame()
     parts = [
         "# Claims of the papers, and what our runs show",
         textwrap.fill(" ".join([scale, *tallies]), 110),
@@ -72,15 +79,21 @@ def write_ledger(rows: pd.DataFrame, folder: str | Path) -> tuple[Path, Path]:
         "## How a verdict comes about",
         textwrap.fill(the_rule(), 110),
         textwrap.fill(HOW, 110),
+        *(("### Many comparisons at once", as_markdown(table, [*map(str, table)])) if readings else ()),
     ]
     write_text(page, "\n\n".join(parts) + "\n")
     write_text(sheet, rows.to_csv(index=False, lineterminator="\n"))
     return page, sheet
 
 
-def _tally(column: pd.Series) -> str:
-    counts = column.value_counts()
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+def _tally(verdicts: pd.Series, beyond: pd.Series) -> str:
+    """How many of each verdict, those that hold split by what the null gives."""
+    counts, words = verdicts.value_counts(), []
+    for verdict in (verdict for verdict in VERDICTS if verdict in counts):
+        nulls = beyond[verdicts == verdict].value_counts()
+        split = ", ".join(f"{nulls[answer]} {said}" for answer, said in _BY_NULL.items() if answer in nulls)
+        words.append(f"{counts[verdict]} {verdict}" + f" ({split})" * (verdict in (REPRODUCED, ORDER_ONLY)))
+    return ", ".join(words)
 
 
 def _section(row: pd.Series) -> str:

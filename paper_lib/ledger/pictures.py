@@ -218,7 +218,8 @@ def draw_overview(ax: Axes, evidence: Results, *, limits: tuple[float, float] = 
 
 def _row_label(metric: Metric) -> str:
     unit = ", °" if metric.unit == "°" else ""
-    return metric.words.replace(", ", ",\n") + unit + (" (log)" if metric.log else "")
+    over = ",\nattention" if metric.over == "attention" else ""
+    return metric.words.replace(", ", ",\n") + over + unit + (" (log)" if metric.log else "")
 
 
 def _draw_row(

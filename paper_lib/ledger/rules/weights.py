@@ -56,6 +56,7 @@ def sparsity_of_variants(evidence: Results, cast: Cast) -> Finding:
         ours=show(values, "%", 100),
         contrasts=contrasts,
         explained="RLVR is as near to OPD as its variants are",
+        note="the smaller teacher is the student's own checkpoint before the noisy stage of its training",
         **null_if_there(lambda: _other_objective(evidence, cast, values)),
     )
 
