@@ -71,9 +71,9 @@ def open_trajectory(directory: str | Path, *, fingerprint: str | None = None) ->
     if not finished:
         raise CompanionError(f"{marker} says that the run has not finished: {again}")
     if fingerprint is not None and trajectory.fingerprint != fingerprint:
-        found = trajectory.fingerprint
+        theirs = trajectory.fingerprint
         raise CompanionError(
-            f"{directory} holds a run of another configuration ({found}, not {fingerprint}): {again}"
+            f"{directory} holds a run of another configuration ({theirs}, not {fingerprint}): {again}"
         )
     if trajectory.steps[:1] != (0,) or len(trajectory.steps) < 2:
         raise CompanionError(
@@ -93,8 +93,8 @@ def matrix_names(path: str | Path) -> list[MatrixName]:
     """
     with opened(path) as file:
         stored = file.keys()
-    found = [MatrixName(*place(canonical_name(name)), name) for name in stored if "expert" not in name]
-    names = [matrix for matrix in found if matrix.module in MODULES]
+    weights = [MatrixName(*place(canonical_name(name)), name) for name in stored if "expert" not in name]
+    names = [matrix for matrix in weights if matrix.module in MODULES]
     if not names:
         wanted = "model.layers.0.self_attn.q_proj.weight"
         raise CompanionError(f"{path} holds no projection matrix, none of its tensors is named like {wanted}")

@@ -115,13 +115,13 @@ class Manifest:
 
     def parts(self) -> dict[Key, PlannedPart]:
         """Every part that any table holds rows of; `trajectories` has rows of all, unless a write was cut."""
-        found: dict[Key, PlannedPart] = {}
+        held: dict[Key, PlannedPart] = {}
         for table in ("trajectories", *TABLES):
             for key, made_from in self.fingerprints[table].items():
                 tables = tuple(t for t in TABLES if t != "curves" and key in self.fingerprints[t])
                 part = PlannedPart(fingerprint=made_from, tables=tables, compared=compared_runs(key))
-                found.setdefault(key, part)
-        return found
+                held.setdefault(key, part)
+        return held
 
 
 def read_manifest(results: Path) -> Manifest:

@@ -25,7 +25,7 @@ def group_advantages(rewards: Tensor, group_size: int, *, epsilon: float = 1e-4)
     """
     if group_size < 2 or rewards.numel() % group_size:
         raise ValueError(f"{rewards.numel()} rewards do not divide into groups of {group_size} (at least 2)")
-    groups = rewards.view(-1, group_size)
+    groups = rewards.view(-1, group_size)  # (P, G)
     centred = groups - groups.mean(1, keepdim=True)
     return (centred / (groups.std(1, keepdim=True) + epsilon)).flatten()
 
@@ -66,9 +66,9 @@ def retained(
     score = gap if selection == "top_gap" else noise
     if score is None:
         raise ValueError("selection 'random' needs noise: uniform numbers of the mask's shape")
-    order = score.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    rank = order.argsort(1)
-    length = mask.sum(1, keepdim=True)
+    order = score.masked_fill(~mask, -torch.inf).argsort(dim=1, descending=True, stable=True)  # (rows, T)
+    rank = order.argsort(1)  # (rows, T), 0 for the highest score of a row
+    length = mask.sum(1, keepdim=True)  # (rows, 1)
     kept = torch.ceil(keep_fraction * length - 1e-9)
     chosen = (rank < kept) & mask
     return torch.where(chosen, length / kept.clamp(min=1), 0.0)
@@ -125,5 +125,5 @@ def exact_kl(logits_p: Tensor, logits_q: Tensor, *, dtype: torch.dtype = torch.f
     """
     if logits_p.shape != logits_q.shape:
         raise ValueError(f"logits need one (..., V), got {tuple(logits_p.shape)}, {tuple(logits_q.shape)}")
-    log_p, log_q = logits_p.to(dtype).log_softmax(-1), logits_q.to(dtype).log_softmax(-1)
+    log_p, log_q = logits_p.to(dtype).log_softmax(-1), logits_q.to(dtype).log_softmax(-1)  # (..., V)
     return (log_p.exp() * (log_p - log_q)).sum(-1)

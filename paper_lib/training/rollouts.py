@@ -1,4 +1,4 @@
-"""Accuracy on held-out problems: avg@k of sampled answers with its standard error, and greedy."""
+"""Batches of completions, sampled and scored; the rewards and the accuracy that they earn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,20 +18,19 @@ from paper_lib.study.tasks import Problem, seeded_generator, verify
 class Batch:
     """P prompts with G completions each; completion row p * G + g belongs to prompt p.
 
-    prompt_ids, prompt_mask: (P, L) padded on the left. completion_ids, completion_mask: (P * G, T) padded
-    on the right, the mask covering the end mark. Row-wise extras, where known: log_probs (P * G, T) of the
-    sampled tokens under the policy that sampled them, rewards (P * G,), advantages (P * G,), noise (P * G,
-    T) uniform in [0, 1).
+    Prompts are padded on the left, completions on the right, their mask covering the end mark. Row-wise
+    extras, where known: log_probs of the sampled tokens under the policy that sampled them, rewards,
+    advantages, noise uniform in [0, 1).
     """
 
-    prompt_ids: Tensor
-    prompt_mask: Tensor
-    completion_ids: Tensor
-    completion_mask: Tensor
-    log_probs: Tensor | None = None
-    rewards: Tensor | None = None
-    advantages: Tensor | None = None
-    noise: Tensor | None = None
+    prompt_ids: Tensor  # (P, L)
+    prompt_mask: Tensor  # (P, L)
+    completion_ids: Tensor  # (P * G, T)
+    completion_mask: Tensor  # (P * G, T)
+    log_probs: Tensor | None = None  # (P * G, T)
+    rewards: Tensor | None = None  # (P * G,)
+    advantages: Tensor | None = None  # (P * G,)
+    noise: Tensor | None = None  # (P * G, T)
 
     @property
     def group_size(self) -> int:
@@ -41,7 +40,7 @@ class Batch:
         """The given prompts with all their completions, cut to the longest prompt and completion among
         them. prompts: (n,), int64, places in the batch. Returns a batch of n prompts, n · G completions."""
         group = torch.arange(self.group_size, device=prompts.device)
-        rows = (prompts[:, None] * self.group_size + group).flatten()
+        rows = (prompts[:, None] * self.group_size + group).flatten()  # (n * G,)
         left = int(self.prompt_mask.shape[1] - self.prompt_mask[prompts].sum(1).max())
         length = int(self.completion_mask[rows].sum(1).max())
         chosen = {}
@@ -58,7 +57,7 @@ class Batch:
     def chunks(self, tokens: int) -> list["Batch"]:
         """Prompts sorted by the length of their completions and cut so that a chunk holds about `tokens`
         completion positions: rows of like length share a chunk, which leaves little padding to compute."""
-        lengths = self.completion_mask.sum(1).view(-1, self.group_size).amax(1)
+        lengths = self.completion_mask.sum(1).view(-1, self.group_size).amax(1)  # (P,)
         order = torch.argsort(lengths, stable=True)
         parts: list[list[int]] = []
         current: list[int] = []
@@ -107,14 +106,14 @@ def _pad(rows: list[list[int]], fill: int, *, left: bool) -> tuple[Tensor, Tenso
 
 
 def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Logits (P * G, T, vocabulary) that predict each completion token, differentiable.
+    """Logits (P * G, T, V) that predict each completion token, differentiable.
 
     Every prompt is run once and its keys and values are shared by its completions; completions of a prompt
     that came out the same are run once, too; no logit is computed at a prompt position but its last. Equal to
     a full forward pass up to float rounding.
     """
-    prompt, ids, mask, row = _distinct(batch)
-    positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
+    prompt, ids, mask, row = _distinct(batch)  # (D,), (D, T), (D, T), (P * G,), D = P * G where all differ
+    positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)  # (P, L)
     cache = DynamicCache(config=model.config)
     if batch.prompt_ids.shape[1] > 1:
         model.model(
@@ -124,23 +123,24 @@ def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
             past_key_values=cache,
             use_cache=True,
         )
-        cache.batch_select_indices(prompt)
+        cache.batch_select_indices(prompt)  # from P to D rows
     logits = model(
         input_ids=torch.cat([batch.prompt_ids[prompt, -1:], ids[:, :-1]], 1),
         attention_mask=torch.cat([batch.prompt_mask[prompt], mask[:, :-1]], 1),
         position_ids=positions[prompt, -1:] + torch.arange(ids.shape[1], device=ids.device),
         past_key_values=cache,
         use_cache=True,
-    ).logits
+    ).logits  # (D, T, V)
     return logits if row is None else logits[row]
 
 
 def _distinct(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """The distinct (prompt, completion) pairs: prompt, ids, mask, and each row's pair (None: its own)."""
+    """The D distinct (prompt, completion) pairs: their prompt (D,), ids and mask (D, T), and of every row its
+    pair (P * G,), None where all rows differ."""
     prompt = torch.arange(len(batch.prompt_ids), device=batch.prompt_ids.device)
     prompt = prompt.repeat_interleave(batch.group_size)
     length = batch.completion_mask.sum(1)
-    keys = torch.cat([prompt[:, None], length[:, None], batch.completion_ids], 1)
+    keys = torch.cat([prompt[:, None], length[:, None], batch.completion_ids], 1)  # (P * G, 2 + T)
     pairs, row = torch.unique(keys, dim=0, return_inverse=True)
     if len(pairs) == len(keys):
         return prompt, batch.completion_ids, batch.completion_mask, None
@@ -171,43 +171,44 @@ def sample(
     temperature: float = 1.0,
     part: tuple[int, int] = (0, 1),
 ) -> Batch:
-    """`samples` completions of each prompt; greedy when the generator is None.
+    """`samples` (G) completions of each of P prompts; greedy when the generator is None.
 
     One uniform number a row and position decides the token (inverse of the cumulative distribution), so a
     row's sample depends neither on the other rows nor on when they finish. Finished rows are dropped from
     the batch, the prompt is run once for all its samples. `part` (i of n) says which of n equal shares of a
     larger draw this is.
     """
-    device, count = prompt_ids.device, prompt_ids.shape[0] * samples
+    device, count = prompt_ids.device, prompt_ids.shape[0] * samples  # count = P * G rows
     uniforms = None
     if generator is not None:
         drawn = torch.rand(part[1] * count, max_new_tokens, generator=generator, dtype=torch.float64)
-        uniforms = drawn[part[0] * count : (part[0] + 1) * count].to(device)
-    tokens = torch.full((count, max_new_tokens), pad_id, device=device)
+        uniforms = drawn[part[0] * count : (part[0] + 1) * count].to(device)  # (P * G, T)
+    tokens = torch.full((count, max_new_tokens), pad_id, device=device)  # (P * G, T), as the next two
     log_probs = torch.zeros(count, max_new_tokens, device=device)
     mask = torch.zeros(count, max_new_tokens, dtype=torch.bool, device=device)
     cache = DynamicCache(config=model.config)
-    positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)
-    logits = (
-        model(
-            input_ids=prompt_ids,
-            attention_mask=prompt_mask,
+
+    def next_logits(ids: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
+        """ids, positions: (n, l), the tokens that the cache lacks; seen: (n, all so far). Returns (n, V)."""
+        return model(
+            input_ids=ids,
+            attention_mask=seen,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-        )
-        .logits[:, -1]
-        .repeat_interleave(samples, 0)
-    )
+        ).logits[:, -1]
+
+    positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)  # (P, L)
+    logits = next_logits(prompt_ids, prompt_mask, positions).repeat_interleave(samples, 0)  # (P * G, V)
     cache.batch_repeat_interleave(samples)
-    seen = prompt_mask.repeat_interleave(samples, 0)
-    position = positions[:, -1].repeat_interleave(samples, 0)
-    active = torch.arange(count, device=device)
-    running = torch.ones(count, dtype=torch.bool, device=device)
+    seen = prompt_mask.repeat_interleave(samples, 0)  # (P * G, L), a column longer with every token
+    position = positions[:, -1].repeat_interleave(samples, 0)  # (P * G,)
+    active = torch.arange(count, device=device)  # (n,), the rows still in the batch, n = P * G at first
+    running = torch.ones(count, dtype=torch.bool, device=device)  # (n,), those without an end mark
     for t in range(max_new_tokens):
-        log_p = F.log_softmax(logits.float() / temperature, -1)
-        chosen = log_p.argmax(-1) if uniforms is None else _invert(log_p, uniforms[active, t])
+        log_p = F.log_softmax(logits.float() / temperature, -1)  # (n, V)
+        chosen = log_p.argmax(-1) if uniforms is None else _invert(log_p, uniforms[active, t])  # (n,)
         tokens[active, t] = torch.where(running, chosen, pad_id)
         log_probs[active, t] = torch.where(running, log_p.gather(-1, chosen[:, None])[:, 0], 0.0)
         mask[active, t] = running
@@ -216,20 +217,14 @@ def sample(
         if left == 0 or t + 1 == max_new_tokens:
             break
         if left <= 0.9 * len(active):
-            kept = running.nonzero()[:, 0]
+            kept = running.nonzero()[:, 0]  # (left,)
             cache.batch_select_indices(kept)
             active, seen, position, chosen, running = (
                 x[kept] for x in (active, seen, position, chosen, running)
             )
         position = position + 1
         seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
-        logits = model(
-            input_ids=chosen[:, None],
-            attention_mask=seen,
-            position_ids=position[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        ).logits[:, -1]
+        logits = next_logits(chosen[:, None], seen, position[:, None])
     width = t + 1
     return Batch(
         prompt_ids=prompt_ids,
@@ -241,7 +236,8 @@ def sample(
 
 
 def _invert(log_p: Tensor, uniform: Tensor) -> Tensor:
-    cumulative = log_p.double().exp().cumsum(-1)
+    """The token at which the cumulative distribution passes `uniform`: log_p (n, V), uniform (n,) to (n,)."""
+    cumulative = log_p.double().exp().cumsum(-1)  # (n, V)
     chosen = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0]
     return chosen.clamp(max=log_p.shape[-1] - 1)
 
@@ -282,8 +278,8 @@ def accuracy(
     for first in range(0, len(problems), size):
         part = problems[first : first + size]
         ids, mask = (t.to(model.device) for t in encode_prompts(tokenizer, [p.prompt for p in part]))
-        for draws, found in ((samples, per_problem), (1, greedy)):
-            generator = seeded_generator("evaluation", seed, first) if found is per_problem else None
+        for draws, scores in ((samples, per_problem), (1, greedy)):
+            generator = seeded_generator("evaluation", seed, first) if scores is per_problem else None
             batch = sample(
                 model,
                 ids,
@@ -294,7 +290,7 @@ def accuracy(
                 pad_id=tokenizer.pad_token_id,
                 end_id=tokenizer.eos_token_id,
             )
-            found.extend(rewards(tokenizer, batch, part).view(-1, draws).mean(1).tolist())
+            scores.extend(rewards(tokenizer, batch, part).view(-1, draws).mean(1).tolist())
     mean, count = sum(per_problem) / len(per_problem), len(per_problem)
     variance = sum((p - mean) ** 2 for p in per_problem) / max(1, count - 1)
     return {

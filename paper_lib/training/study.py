@@ -51,18 +51,18 @@ def with_parents(study: Study, chosen: Sequence[Planned]) -> list[Planned]:
 def waves(study: Study, wanted: Sequence[Planned], workers: int) -> list[list[Planned]]:
     """Runs by how many generations they have behind them, the longest first within a wave.
 
-    Seeds beyond the number of workers come a wave later: the first wave has one run a seed, and whoever is
-    done with it would wait for the others.
+    Seeds beyond the number of workers come a wave later: the first wave has one run a seed, and with more
+    seeds than workers those that are done would wait for the rest.
     """
     seeds = sorted({seed for _, seed in wanted})
 
     def depth(run: RunConfig) -> int:
         return max((1 + depth(parent) for parent in study.parents(run)), default=0)
 
-    found: dict[int, list[Planned]] = {}
+    by_depth: dict[int, list[Planned]] = {}
     for run, seed in wanted:
-        found.setdefault(depth(run) + seeds.index(seed) // workers, []).append((run, seed))
-    return [sorted(found[d], key=lambda pair: -pair[0].steps) for d in sorted(found)]
+        by_depth.setdefault(depth(run) + seeds.index(seed) // workers, []).append((run, seed))
+    return [sorted(by_depth[d], key=lambda pair: -pair[0].steps) for d in sorted(by_depth)]
 
 
 def train_study(

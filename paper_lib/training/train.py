@@ -96,7 +96,7 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
         temperature=run.temperature,
         part=part,
     )
-    reward = rewards(policy.tokenizer, batch, mine)
+    reward = rewards(policy.tokenizer, batch, mine)  # (P * G,)
     extras: dict[str, Tensor] = {"rewards": reward}
     if run.objective in ("rlvr", "mix"):
         extras["advantages"] = group_advantages(reward, run.samples_per_prompt)
@@ -117,8 +117,8 @@ def informative(batch: Batch, run: RunConfig) -> Batch | None:
     if run.objective != "rlvr":
         return batch
     assert batch.rewards is not None
-    groups = batch.rewards.view(-1, batch.group_size)
-    kept = (groups != groups[:, :1]).any(1).nonzero()[:, 0]
+    groups = batch.rewards.view(-1, batch.group_size)  # (P, G)
+    kept = (groups != groups[:, :1]).any(1).nonzero()[:, 0]  # (prompts kept,)
     return batch.select(kept) if len(kept) else None
 
 
@@ -144,15 +144,15 @@ def chunk_loss(
     scales: of the whole batch, for a mix that is normalised by them. Returns (), differentiable in the
     student's weights. Raises CompanionError where the objective needs a teacher and there is none.
     """
-    logits = completion_logits(policy.student, chunk) / run.temperature
-    mask = chunk.completion_mask
+    logits = completion_logits(policy.student, chunk) / run.temperature  # (P * G, T, V)
+    mask = chunk.completion_mask  # (P * G, T)
     teacher_logits = None
     if run.objective in ("opd", "mix"):
         teacher_logits = _teacher_logits(policy, run, chunk)
     if run.estimator == "exact":
         assert teacher_logits is not None
         return reverse_kl(logits, teacher_logits).masked_fill(~mask, 0.0).sum() / tokens
-    log_p = token_log_probs(logits, chunk.completion_ids)
+    log_p = token_log_probs(logits, chunk.completion_ids)  # (P * G, T), as the credit
     credit = _credit(run, log_p, teacher_logits, chunk, scales)
     if off_policy and run.objective != "sft":
         assert chunk.log_probs is not None
@@ -203,7 +203,9 @@ def advantage_scales(policy: Policy, run: RunConfig, batch: Batch, accelerator: 
         assert chunk.log_probs is not None
         assert chunk.advantages is not None
         mask = chunk.completion_mask
-        teacher_log_p = token_log_probs(_teacher_logits(policy, run, chunk), chunk.completion_ids)
+        teacher_log_p = token_log_probs(
+            _teacher_logits(policy, run, chunk), chunk.completion_ids
+        )  # (P * G, T)
         gap = token_gap(chunk.log_probs, teacher_log_p).masked_fill(~mask, 0.0)
         by_row = chunk.advantages.double().square() * mask.sum(1)
         sums += torch.stack([gap.double().square().sum(), by_row.sum(), mask.sum().double()])
@@ -238,8 +240,8 @@ def build_optimizer(parameters: Iterable[Tensor], run: RunConfig) -> torch.optim
 def remembered(flat: dict[str, Tensor], name: str, device: torch.device) -> dict[str, Tensor]:
     """An optimizer's memory of the parameter `name` out of a flat state; torch wants Adam's count of steps
     on the CPU."""
-    found = {key: flat[f"{key}.{name}"].clone() for key in MEMORY if f"{key}.{name}" in flat}
-    return {key: value.to("cpu" if key == "step" else device) for key, value in found.items()}
+    memory = {key: flat[f"{key}.{name}"].clone() for key in MEMORY if f"{key}.{name}" in flat}
+    return {key: value.to("cpu" if key == "step" else device) for key, value in memory.items()}
 
 
 class Constraint(Protocol):
@@ -273,10 +275,11 @@ class Optimization:
     def update(
         self, batch: Batch | None, step: int, *, off_policy: bool = False, scales: Scales | None = None
     ) -> dict[str, float]:
-        """One optimizer step on a batch: loss (a sum over all processes), gradient norm before clipping.
+        """One optimizer step on a batch; returns its loss and gradient_norm, the norm before clipping.
 
-        batch None: this process has nothing to learn from, though others may. Where none has, the weights
-        stay and nothing is returned. Raises CompanionError where the loss or the norm is not finite.
+        Loss and gradient are sums over all processes. One whose groups all lack variance has nothing to learn
+        from: it passes None, and takes the step of the others. Where all pass None, the weights stay, and an
+        empty dict is returned. Raises CompanionError where the loss or the norm is not finite.
         """
         device = self.policy.student.device
         own = torch.zeros((), device=device) if batch is None else batch.completion_mask.sum().float()
