@@ -27,12 +27,13 @@ def test_a_p_value_is_students_against_the_edge_and_agrees_with_the_outcome():
 
 
 def test_what_is_barely_decided_is_lost_and_moves_its_verdict():
-    evidence, rows = world(seeds=(0, 1, 2, 3)), world(seeds=(0, 1, 2, 3)).matrices
+    evidence = world(seeds=(0, 1, 2, 3))
+    rows = evidence.table("matrices").copy()
     by_seed = {"update_sparsity": (0.7, 1.1, 0.8, 0.7), "spectral_shift": (5e-5, 2e-4, 9e-5, 1.3e-4)}
     for metric, values in by_seed.items():
         chosen = rows["run"].eq("rlvr") & rows["metric"].eq(metric)
         rows["value"] = rows["value"].mask(chosen, rows["seed"].map(dict(enumerate(values))))
-    evidence = replace(evidence, matrices=rows)
+    evidence = replace(evidence, tables=evidence.tables | {"matrices": rows})
     readings = read_all(evidence, ["C1", "C3", "C4"])
     table = corrections(readings).set_index("correction")
     assert table.loc["Holm", "which"] == "OPD < RLVR"
