@@ -87,7 +87,7 @@ def canonical_name(name: str) -> str:
     return _MIXTRAL.sub(lambda found: f".experts.{found[1]}.{_MIXTRAL_NAMES[found[2]]}.", name)
 
 
-def place(name: str) -> tuple[int, str]:
+def layer_and_module(name: str) -> tuple[int, str]:
     """Layer (−1 outside the decoder layers) and module of a canonical name."""
     if found := _LAYER.match(name):
         if projection := _PROJECTION.match(found[2]):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from paper_lib.matrices import canonical_name, place
+from paper_lib.matrices import canonical_name, layer_and_module
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "base_model.model.model.", "module._orig_mod.model."])
@@ -29,4 +29,4 @@ def test_a_wrapped_name_is_the_name_inside(prefix: str, part: str) -> None:
     ],
 )
 def test_a_name_says_its_layer_and_module(name: str, expected: tuple[int, str]) -> None:
-    assert place(canonical_name(name)) == expected
+    assert layer_and_module(canonical_name(name)) == expected

@@ -102,10 +102,10 @@ def adapted_source(folder: Path, label: str, base: Source | None) -> AdaptedSour
     path = folder / WEIGHTS
     factors: dict[str, dict[str, Stored]] = {}
     for stored in file_header(path):
-        found = _FACTOR.match(stored.name)
-        if found is None or len(stored.shape) != 2 or stored.dtype not in FLOATS:
+        match = _FACTOR.match(stored.name)
+        if match is None or len(stored.shape) != 2 or stored.dtype not in FLOATS:
             raise CompanionError(f"{path} holds {stored.name}, which is no LoRA factor: {_REMEDY}")
-        factors.setdefault(found[1], {})[found[2]] = stored
+        factors.setdefault(match[1], {})[match[2]] = stored
     if not factors:
         raise CompanionError(f"{path} holds no LoRA factors: save the adapter again")
     updates = {}

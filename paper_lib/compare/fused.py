@@ -35,8 +35,8 @@ def pieces(name: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str
     if len(shape) == 2:
         blocks = _blocks(name, shape[0], config)
         return [Piece(name=block, rows=rows) for block, rows in blocks.items()] or [Piece(name=name)]
-    if len(shape) == 3 and (found := _STACK.match(name)):
-        return _experts(found[1], found[2], shape, shapes, config)
+    if len(shape) == 3 and (match := _STACK.match(name)):
+        return _experts(match[1], match[2], shape, shapes, config)
     return []
 
 
@@ -48,20 +48,20 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _blocks(name: str, rows: int, config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Name to rows, of the blocks of a fused matrix; empty where it is not fused, or not surely so."""
-    found, family = _FUSED.match(name), str(config.get("model_type", "")).removesuffix("_text")
-    if found is None:
+    match, family = _FUSED.match(name), str(config.get("model_type", "")).removesuffix("_text")
+    if match is None:
         return {}
-    if found[2] == "qkv" and family in _QKV:
+    if match[2] == "qkv" and family in _QKV:
         heads = _head_rows(text_config(config))
         modules = {} if heads is None else {"q": heads[0], "k": heads[1], "v": heads[1]}
     else:
         half = rows // 2
-        modules = {"gate": half, "up": half} if found[2] == "gate_up" and family in _GATE_UP else {}
+        modules = {"gate": half, "up": half} if match[2] == "gate_up" and family in _GATE_UP else {}
     if sum(modules.values()) != rows:
         return {}
     blocks, start = {}, 0
     for module, size in modules.items():
-        blocks[f"{found[1]}{module}_proj.weight"] = (start, start + size)
+        blocks[f"{match[1]}{module}_proj.weight"] = (start, start + size)
         start += size
     return blocks
 

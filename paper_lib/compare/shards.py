@@ -13,7 +13,7 @@ from torch import Tensor
 from paper_lib.compare.fused import Piece, pieces, text_config
 from paper_lib.errors import CompanionError
 from paper_lib.files import read_json, sha256
-from paper_lib.matrices import Matrix, Source, canonical_name, place, reading_order
+from paper_lib.matrices import Matrix, Source, canonical_name, layer_and_module, reading_order
 from paper_lib.training.checkpoints import opened
 
 INDEX = "model.safetensors.index.json"
@@ -57,8 +57,8 @@ class ShardedSource(Source):
 
     def matrices(self) -> list[Matrix]:
         """Its matrices in layer order, then q … down."""
-        found = [matrix for matrix, _, _ in self.entries.values()]
-        return sorted(found, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
+        matrices = [matrix for matrix, _, _ in self.entries.values()]
+        return sorted(matrices, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
 
     def skipped(self) -> dict[str, str]:
         """Canonical name to reason, of every tensor that is no matrix to compare."""
@@ -181,11 +181,11 @@ def _sorted_out(
         if reason := _reason(name, stored, named, quantised, config):
             left_out[name] = reason
             continue
-        found = pieces(name, shapes, config)
-        if not found:
+        contents = pieces(name, shapes, config)
+        if not contents:
             left_out[name] = f"a stack of {len(stored.shape)} dimensions, of unknown layout"
-        for piece in found:
-            layer, module = place(piece.name)
+        for piece in contents:
+            layer, module = layer_and_module(piece.name)
             rows = piece.rows[1] - piece.rows[0] if piece.rows else stored.shape[-2]
             matrix = Matrix(
                 layer=layer,

@@ -67,16 +67,16 @@ def _open_folder(folder: Path, label: str, base: Source | None) -> Source:
     if not single.is_file() and (folder / INDEX).is_file():
         weight_map = indexed_files(folder)
         return sharded_source(sorted(set(weight_map.values())), folder, label, weight_map)
-    found = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return sharded_source(found, folder, label, {})
-    raise CompanionError(_nothing_to_open(folder, [path.name for path in found]))
+    files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return sharded_source(files, folder, label, {})
+    raise CompanionError(_nothing_to_open(folder, [path.name for path in files]))
 
 
-def _nothing_to_open(folder: Path, found: list[str]) -> str:
+def _nothing_to_open(folder: Path, files: list[str]) -> str:
     """Why a folder is no checkpoint, and what to do."""
-    if found:
-        return f"{folder} holds {', '.join(found)} and no {INDEX}: name one file, or restore the index"
+    if files:
+        return f"{folder} holds {', '.join(files)} and no {INDEX}: name one file, or restore the index"
     if steps := _checkpoints(folder):
         return f"{folder} holds checkpoints but is none: name one, such as {steps[max(steps)]}"
     names = sorted(path.name for path in folder.iterdir())
@@ -87,8 +87,8 @@ def _nothing_to_open(folder: Path, found: list[str]) -> str:
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
     """Step to folder, of the checkpoint-N folders that a trainer leaves."""
-    found = [(_CHECKPOINT.match(path.name), path) for path in folder.glob("checkpoint-*") if path.is_dir()]
-    return {int(match[1]): path for match, path in found if match}
+    matches = [(_CHECKPOINT.match(path.name), path) for path in folder.glob("checkpoint-*") if path.is_dir()]
+    return {int(match[1]): path for match, path in matches if match}
 
 
 def _snapshot(trajectory: Trajectory, step: int) -> Source:

@@ -74,7 +74,7 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
 
 
 def _owned(table: str, key: Key, file: Path) -> pd.DataFrame:
-    """The rows of one part, which must be those that will be found as its own later."""
+    """The rows of one part, which must be those that `owners` will say are its own."""
     rows = read_table(file)
     if strange := set(owners(table, rows)) - {key}:
         raise ValueError(f"{file} holds rows of {sorted(strange)}, not of {key} alone")

@@ -14,7 +14,7 @@ from torch import Tensor
 from paper_lib.errors import CompanionError
 from paper_lib.files import whole_file
 from paper_lib.matrices import MODULES as MODULES
-from paper_lib.matrices import canonical_name, place, reading_order
+from paper_lib.matrices import canonical_name, layer_and_module, reading_order
 
 
 class MatrixName(NamedTuple):
@@ -93,8 +93,9 @@ def matrix_names(path: str | Path) -> list[MatrixName]:
     """
     with opened(path) as file:
         stored = file.keys()
-    weights = [MatrixName(*place(canonical_name(name)), name) for name in stored if "expert" not in name]
-    names = [matrix for matrix in weights if matrix.module in MODULES]
+    dense = (name for name in stored if "expert" not in name)
+    matrices = [MatrixName(*layer_and_module(canonical_name(name)), name) for name in dense]
+    names = [matrix for matrix in matrices if matrix.module in MODULES]
     if not names:
         wanted = "model.layers.0.self_attn.q_proj.weight"
         raise CompanionError(f"{path} holds no projection matrix, none of its tensors is named like {wanted}")
