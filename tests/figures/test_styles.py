@@ -31,7 +31,7 @@ DRAWN_TOGETHER = {
     "masks": ["white", PURPLE, ORANGE, "black"],
     "precisions": ["black", ORANGE, PURPLE, NULL],
     "objectives": [SFT, OPD, RLVR, ORANGE, NULL],
-    "verdicts": [mark["color"] for mark in MARKS.values()],
+    "verdicts": sorted({mark["color"] for mark in MARKS.values()}),  # those of one colour differ in marker
 }
 
 

@@ -56,10 +56,14 @@ def test_where_a_claim_is_false_it_is_not_reproduced(claim):
         assert reading.verdict == NOT_REPRODUCED, (reading.name, reading.why)
 
 
+@pytest.fixture(scope="module", params=[(0,), (0, 1)], ids=str)
+def few_seeds(request) -> Results:
+    return world(seeds=request.param)
+
+
 @pytest.mark.parametrize("claim", IDS)
-@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
-def test_fewer_than_three_seeds_are_no_test(claim, seeds):
-    for reading in read_all(world(seeds=seeds), [claim]):
+def test_fewer_than_three_seeds_are_no_test(claim, few_seeds):
+    for reading in read_all(few_seeds, [claim]):
         assert reading.verdict == UNTESTED
         assert "of the 3 needed" in reading.why
 
