@@ -236,8 +236,7 @@ def _draw_row(
     for run, offset in (("sft_matched", 0.15), ("opd", -0.15)):
         if run in values:
             positions = position(values[run], rlvr, sft, log=metric.log)
-            _draw_position(ax, height + offset, run, positions, limits)
-            tell_means(ax, run_style(run).label, spread_values(positions), of=_row_label(metric))
+            _draw_position(ax, height + offset, run, _row_label(metric), positions, limits)
     paper = _paper_position(metric)
     if limits[0] <= paper <= limits[1]:
         look: dict[str, Any] = {
@@ -261,16 +260,17 @@ def _paper_position(metric: Metric) -> float:
 
 
 def _draw_position(
-    ax: Axes, height: float, run: str, positions: pd.Series, limits: tuple[float, float]
+    ax: Axes, height: float, run: str, row: str, positions: pd.Series, limits: tuple[float, float]
 ) -> None:
-    style, mean = run_style(run), positions.mean()
+    style, mean, line = run_style(run), positions.mean(), spread_values(positions)
     marker = "<" if mean < limits[0] else ">" if mean > limits[1] else style.marker
     x = min(max(mean, limits[0]), limits[1])
     look: dict[str, Any] = {"color": style.color, "marker": marker, "markersize": 6, "clip_on": False}
     ax.plot(x, height, **look)
-    ends = spread_values(positions)[["low", "high"]].iloc[0].clip(*limits)
+    ends = line[["low", "high"]].iloc[0].clip(*limits)
     ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
     label_once(ax, style.label, **style.mark)
+    tell_means(ax, style.label, line, of=row)
     if len(positions) > 1:
         ring: dict[str, Any] = {"facecolors": "none", "edgecolors": style.color, "s": 9, "linewidths": 0.6}
         ax.scatter(positions, np.full(len(positions), height), **ring)

@@ -172,7 +172,7 @@ def draw_credit(ax: Axes, tokens: Sequence[str], gap: Tensor, advantage: Tensor)
 
     tokens: T words. gap: r_t, (T,). advantage: A of the completion, ().
     """
-    ax.bar(range(len(tokens)), -gap, color=OPD, label=r"OPD: $a_t = -r_t$")
+    ax.bar(range(len(tokens)), (-gap).tolist(), color=OPD, label=r"OPD: $a_t = -r_t$")
     ax.axhline(float(advantage), color=RLVR, label="RLVR: $a_t = A$")
     ax.set_xticks(range(len(tokens)), tokens)
     ax.grid(visible=False, axis="x")

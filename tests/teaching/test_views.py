@@ -3,15 +3,17 @@
 import json
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from paper_lib.figures.words import alt_text
 from paper_lib.study.tasks import Problem, character_tokenizer
 from paper_lib.teaching.mixing import SHOWN, mixing_record, play_mixing
 from paper_lib.teaching.play import Still, as_script, view
-from paper_lib.teaching.rollout import mixed, play_rollouts, rollout_record, signed
+from paper_lib.teaching.rollout import draw_credit, mixed, play_rollouts, rollout_record, signed
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
 from paper_lib.training.rollouts import Batch
 
@@ -73,6 +75,15 @@ def test_the_mix_at_one_is_opd_and_at_zero_rlvr_exactly():
         assert mixed(each, 1.0) == each["opd"]
         assert mixed(each, 0.0) == [each["rlvr"]] * len(each["opd"])
         assert [-credit for credit in each["opd"]] == each["gap"]
+
+
+def test_the_credit_of_a_completion_is_minus_the_gap_for_opd_and_one_number_for_rlvr():
+    fig, ax = plt.subplots()
+    draw_credit(ax, ["1", "+", "$"], torch.tensor([0.5, -1.0, 2.0]), torch.tensor(-0.5))
+    assert [bar.get_height() for bar in ax.patches] == [-0.5, 1.0, -2.0]
+    said = "OPD: a_t = -r_t: 3 tokens from −2 to 1; RLVR: a_t = A −0.5."
+    assert alt_text(fig, "Credit.") == f"Credit. Y: credit a_t: {said}"
+    plt.close(fig)
 
 
 def test_a_group_without_variance_is_said_to_teach_rlvr_nothing():
