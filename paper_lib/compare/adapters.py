@@ -1,125 +1,213 @@
-"""LoRA adapters in peft's format: the matrices of their base, with s·B·A merged in."""
+"""LoRA adapters in peft's format: the matrices of their base, with s·B·A merged in, as peft merges them."""
 
 import math
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from paper_lib.compare.fused import Piece
 from paper_lib.compare.shards import FETCH, FLOATS, Stored, file_header, files_fingerprint
 from paper_lib.errors import CompanionError
 from paper_lib.files import read_json
-from paper_lib.matrices import Matrix, Source, canonical_name
+from paper_lib.matrices import Matrix, Piece, Source, canonical_name
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_FACTOR = re.compile(r"^(.+)\.lora_(A|B)(?:\.[^.]+)?\.weight$")
+CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+_FACTOR = re.compile(r"^(.+)\.lora_(embedding_)?(A|B|magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
+_TOKENS = re.compile(r"^(.+)\.token_adapter\.trainable_tokens_delta$")
 _REMEDY = "merge it with peft's merge_and_unload, save the merged model and name that folder"
 
-# Settings that say where an adapter came from or how it was trained. Any other one that is set changes what
-# the adapter computes, now or in a later peft, and is refused by name.
+# Settings that say where an adapter came from or how it was trained, and those that are read. Any other one
+# that is set changes what the adapter computes, now or in a later peft, and is refused by name.
 _HARMLESS = {
     *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
     *("inference_mode", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("r", "lora_alpha", "lora_dropout", "fan_in_fan_out", "use_rslora", "rank_pattern", "alpha_pattern"),
-    *("init_lora_weights", "bias", "megatron_core", "qalora_group_size", "eva_config", "loftq_config"),
-    *("corda_config", "lora_ga_config"),
+    *("init_lora_weights", "bias", "lora_bias", "megatron_core", "qalora_group_size", "eva_config"),
+    *("loftq_config", "corda_config", "lora_ga_config", "modules_to_save", "use_dora", "target_parameters"),
+    *("trainable_token_indices", "ensure_weight_tying"),
 }
 # Other initialisations take a part out of the base's weights, and their B·A is relative to what is left.
 _KEEPS_THE_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
+_LONGEST_PATTERN = 200  # characters; a longer one, or a repeated group, may take forever to match
+
+
+class Change(Protocol):
+    """What an adapter does to a stored weight, or to the piece of it that is one matrix."""
+
+    @property
+    def path(self) -> Path:
+        """The adapter's file."""
+
+    def shape(self, base: tuple[int, int]) -> tuple[int, int]:
+        """The shape (out, in) of the whole weight that it fits; `base` where it fits any."""
+
+    def applied(self, weight: Tensor, piece: Piece) -> Tensor:
+        """The changed matrix (m, n), in a dtype at least as wide as the weight's. weight: the base's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LowRank:
-    """s·B·A of one module: A (r, n) and B (m, r) as stored, s the scaling; transposed for weights (n, m)."""
+    """W + s·B·A of one module: A (r, n) and B (m, r) as stored, s the scaling; of an embedding (n, m) the
+    transpose. magnitude: DoRA's, which each row of the sum gets as its norm. expert: (e, E, rows) where the
+    factors A (E r, n) and B (m, r E) are of E experts, and the matrix is some rows of the e-th product."""
 
     a: Stored
     b: Stored
     scaling: float
-    transposed: bool
-
-    def delta_w(self) -> Tensor:
-        """s·B·A (m, n), computed as peft's merge does: 16-bit factors in float32."""
-        a, b = (_at_least_float32(factor.read(Piece(name=factor.name))) for factor in (self.a, self.b))
-        product = b @ a
-        return (product.T if self.transposed else product) * self.scaling
+    magnitude: Stored | None = None
+    embedding: bool = False
+    expert: tuple[int, int, slice] | None = None
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the weight that it is added to."""
+    def path(self) -> Path:
+        """The adapter's file."""
+        return self.a.path
+
+    def shape(self, base: tuple[int, int]) -> tuple[int, int]:
+        """(out, in) as the factors have it."""
         m, n = self.b.shape[0], self.a.shape[1]
-        return (n, m) if self.transposed else (m, n)
+        return (n, m) if self.embedding else (m, n)
+
+    def applied(self, weight: Tensor, piece: Piece) -> Tensor:
+        """W + s·B·A; with a magnitude m, m (W + s·B·A) / ‖W + s·B·A‖ row by row (Liu et al. 2024)."""
+        a, b = (_wide(factor) for factor in (self.a, self.b))
+        if self.expert is not None:
+            number, experts, rows = self.expert
+            a = a.unflatten(0, (experts, -1))[number]  # (r, n)
+            b = b[rows].unflatten(1, (-1, experts))[..., number]  # (rows, r)
+        dtype = torch.promote_types(a.dtype, b.dtype)
+        delta = (b.to(dtype) @ a.to(dtype)) * self.scaling
+        whole = delta.T if self.embedding else delta
+        changed = weight + (whole if self.expert is not None else piece.cut(whole))
+        if self.magnitude is None:
+            return changed
+        norms = torch.linalg.vector_norm(changed, dim=1, keepdim=True)
+        return piece.cut(_wide(self.magnitude)[:, None]) / norms * changed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replaced:
+    """A module that was trained and saved whole (modules_to_save)."""
+
+    stored: Stored
+
+    @property
+    def path(self) -> Path:
+        """The adapter's file."""
+        return self.stored.path
+
+    def shape(self, base: tuple[int, int]) -> tuple[int, int]:
+        """As it is stored."""
+        return self.stored.shape[0], self.stored.shape[1]
+
+    def applied(self, weight: Tensor, piece: Piece) -> Tensor:
+        """The saved weight in the base's place."""
+        return piece.cut(self.stored.read(Piece(name=self.stored.name)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """Rows of an embedding that were trained by themselves (trainable_token_indices)."""
+
+    rows: Stored
+    indices: tuple[int, ...]
+
+    @property
+    def path(self) -> Path:
+        """The adapter's file."""
+        return self.rows.path
+
+    def shape(self, base: tuple[int, int]) -> tuple[int, int]:
+        """Any with these rows."""
+        fits = max(self.indices, default=0) < base[0] and self.rows.shape == (len(self.indices), base[1])
+        return base if fits else (max(self.indices, default=0) + 1, self.rows.shape[1])
+
+    def applied(self, weight: Tensor, piece: Piece) -> Tensor:
+        """The embedding with these rows in place of its own."""
+        rows = _wide(self.rows)
+        wide = weight.to(torch.promote_types(weight.dtype, rows.dtype), copy=True)
+        return wide.index_copy_(0, torch.tensor(self.indices), rows.to(wide.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedSource(Source):
-    """A base with a LoRA adapter merged in, matrix by matrix as each is read."""
+    """A base with a LoRA adapter merged in, matrix by matrix as each is read. changes: by the name of a
+    stored weight, or of one expert's matrix."""
 
     label: str
     fingerprint: str
     base: Source
-    updates: dict[str, LowRank]
+    changes: dict[str, tuple[Change, ...]]
 
     def matrices(self) -> list[Matrix]:
-        """The base's matrices: the adapter changes values alone."""
-        return self.base.matrices()
+        """The base's matrices, and its tied output head where the adapter has one of its own."""
+        own = [matrix for name, matrix in self.base.tied().items() if name in self.changes]
+        return [*self.base.matrices(), *own]
 
     def skipped(self) -> dict[str, str]:
         """What the base leaves out."""
-        return self.base.skipped()
+        return {name: why for name, why in self.base.skipped().items() if name not in self.changes}
+
+    def tied(self) -> dict[str, Matrix]:
+        """The base's output head, where it stays the embedding."""
+        return {name: matrix for name, matrix in self.base.tied().items() if name not in self.changes}
 
     def read(self, name: str) -> Tensor:
-        """W + s·B·A rounded once to the base's dtype, as peft's merge does; W where no adapter is."""
-        weight = self.base.read(name)
-        whole, rows = self.base.fused(name)
-        if whole not in self.updates:
-            return weight
-        return (weight + self.updates[whole].delta_w()[rows]).to(weight.dtype)
+        """The base's matrix with each change, rounded once to the base's dtype, as peft's merge does."""
+        weight = changed = self.base.read(name)
+        piece = self.base.fused(name)[1]
+        for change in self._changes(name):
+            changed = change.applied(changed, piece)
+        return changed.to(weight.dtype)
 
     def file(self, name: str) -> Path:
         """The base's file; the adapter's own where it changes the matrix."""
-        factors = self.updates.get(self.base.fused(name)[0])
-        return self.base.file(name) if factors is None else factors.a.path
+        changes = self._changes(name)
+        return changes[0].path if changes else self.base.file(name)
 
-    def fused(self, name: str) -> tuple[str, slice]:
+    def fused(self, name: str) -> tuple[str, Piece]:
         """As in the base."""
         return self.base.fused(name)
+
+    def _changes(self, name: str) -> tuple[Change, ...]:
+        if name in self.tied():
+            name = self.base.fused(name)[0]
+        return self.changes.get(name) or self.changes.get(self.base.fused(name)[0], ())
 
 
 def adapted_source(folder: Path, label: str, base: Source | None) -> AdaptedSource:
     """The adapter in `folder` on top of `base`.
 
-    Raises CompanionError where there is no base, where base and adapter do not fit each other, and for what
-    is more than plain LoRA on whole modules (DoRA, trained biases, modules_to_save, …), naming it.
+    Raises CompanionError where there is no base, where base and adapter do not fit each other, and for a
+    setting that changes more than this module can read, naming it.
     """
+    path = folder / WEIGHTS
+    if not path.is_file() and (folder / PICKLE).is_file():
+        raise CompanionError(
+            f"{folder / PICKLE} is a pickle, which can run any code when it is loaded, so it is never read: "
+            "load the adapter with peft where you trust it, and save_pretrained writes safetensors"
+        )
     if base is None:
         named = read_json(folder / CONFIG, FETCH).get("base_model_name_or_path")
         raise CompanionError(f"{folder} is a LoRA adapter: name the base it was trained on too ({named})")
     config = _checked_config(folder / CONFIG)
-    path = folder / WEIGHTS
-    factors: dict[str, dict[str, Stored]] = {}
-    for stored in file_header(path):
-        match = _FACTOR.match(stored.name)
-        if match is None or len(stored.shape) != 2 or stored.dtype not in FLOATS:
-            raise CompanionError(f"{path} holds {stored.name}, which is no LoRA factor: {_REMEDY}")
-        factors.setdefault(match[1], {})[match[2]] = stored
-    if not factors:
+    changes: dict[str, tuple[Change, ...]] = {}
+    for name, change in _read_changes(path, config, base):
+        changes[name] = (*changes.get(name, ()), change)
+    if not changes:
         raise CompanionError(f"{path} holds no LoRA factors: save the adapter again")
-    updates = {}
-    for module, pair in factors.items():
-        if len(pair) < 2:
-            raise CompanionError(f"{path} holds half an adapter of {module}: A and B are needed")
-        low_rank = _low_rank(module, pair["A"], pair["B"], config, folder / CONFIG)
-        updates[canonical_name(f"{module}.weight")] = low_rank
-    _require_fit(path, updates, base)
+    _require_complete(path, config, changes)
+    _require_fit(path, changes, base)
     return AdaptedSource(
         label=label,
         fingerprint=files_fingerprint([path], config, base.fingerprint),
         base=base,
-        updates=updates,
+        changes=changes,
     )
 
 
@@ -129,8 +217,6 @@ def _checked_config(path: Path) -> dict[str, Any]:
     if kind != "LORA":
         raise CompanionError(f"{path} says peft_type {kind!r}, only LORA can be read: {_REMEDY}")
     unknown = [f"{name} {config[name]!r}" for name in sorted(set(config) - _HARMLESS) if config[name]]
-    if config.get("bias", "none") != "none":
-        unknown.append(f"bias {config['bias']!r}")
     start = config.get("init_lora_weights", True)
     if start not in _KEEPS_THE_BASE:
         unknown.append(f"init_lora_weights {start!r}")
@@ -139,50 +225,142 @@ def _checked_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _low_rank(module: str, a: Stored, b: Stored, config: dict[str, Any], path: Path) -> LowRank:
-    """s = α/r, or α/√r with rank-stabilised LoRA; r and α may differ from module to module."""
+def _read_changes(path: Path, config: dict[str, Any], base: Source) -> Iterator[tuple[str, Change]]:
+    """Every change in an adapter's file, with the canonical name of the weight that it changes."""
+    factors: dict[str, dict[str, Stored]] = defaultdict(dict)
+    names: dict[str, str] = {}  # of the modules, as the adapter has them
+    for stored in file_header(path):
+        if match := _TOKENS.match(stored.name):
+            indices = _indices(config.get("trainable_token_indices"), match[1], path)
+            yield canonical_name(f"{match[1]}.weight"), Tokens(rows=stored, indices=indices)
+        elif (match := _FACTOR.match(stored.name)) and stored.dtype in FLOATS:
+            module = canonical_name(f"{match[1]}.weight")
+            kind = f"{match[2] or ''}{match[3]}"
+            if kind in factors[module]:
+                raise CompanionError(
+                    f"{path} holds two adapters of {module}: save the one that you mean alone"
+                )
+            factors[module][kind] = stored
+            names[module] = match[1].removeprefix("base_model.model.")
+        elif len(stored.shape) == 2 and stored.dtype in FLOATS and ".lora_" not in stored.name:
+            yield canonical_name(stored.name), Replaced(stored=stored)
+        elif len(stored.shape) != 1 or stored.dtype not in FLOATS:
+            raise CompanionError(f"{path} holds {stored.name}, which is no LoRA factor: {_REMEDY}")
+    for module, kinds in factors.items():
+        embedding = "embedding_A" in kinds or "embedding_B" in kinds
+        prefix = "embedding_" if embedding else ""
+        a, b = kinds.get(f"{prefix}A"), kinds.get(f"{prefix}B")
+        magnitude = kinds.get("magnitude_vector")
+        if a is None or b is None or len(a.shape) != 2 or len(b.shape) != 2:
+            raise CompanionError(f"{path} holds half an adapter of {module}: A and B are needed")
+        if embedding and magnitude is not None:
+            raise CompanionError(
+                f"{path} holds DoRA of the embedding {module}, which cannot be read: {_REMEDY}"
+            )
+        rank, scaling = _scaling(names[module], config, path.parent / CONFIG)
+        low_rank = LowRank(a=a, b=b, scaling=scaling, magnitude=magnitude, embedding=embedding)
+        if a.shape[0] == b.shape[1] == rank:
+            yield module, low_rank
+        elif config.get("target_parameters") and a.shape[0] == b.shape[1] and a.shape[0] % rank == 0:
+            yield from _of_experts(module, low_rank, a.shape[0] // rank, base, path)
+        else:
+            raise CompanionError(
+                f"{path}: {module} has A {a.shape} and B {b.shape}, but {CONFIG} says r = {rank}"
+            )
+
+
+def _scaling(module: str, config: dict[str, Any], path: Path) -> tuple[int, float]:
+    """r and s of a module: s = α/r, or α/√r with rank-stabilised LoRA; r and α may differ from module to
+    module."""
     try:
-        name = module.removeprefix("base_model.model.")
-        rank = _of_module(config.get("rank_pattern"), name, config["r"])
-        alpha = _of_module(config.get("alpha_pattern"), name, config["lora_alpha"])
-        scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError, re.error) as error:
+        rank = _of_module(config.get("rank_pattern"), module, config["r"])
+        alpha = _of_module(config.get("alpha_pattern"), module, config["lora_alpha"])
+        return rank, float(alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
         raise CompanionError(f"{path} has no usable r and lora_alpha ({error!r}): save it again") from error
-    if not a.shape[0] == b.shape[1] == rank:
-        raise CompanionError(
-            f"{a.path}: {module} has A {a.shape} and B {b.shape}, but {path.name} says r = {rank}"
-        )
-    return LowRank(a=a, b=b, scaling=scaling, transposed=bool(config.get("fan_in_fan_out")))
+    except re.error as error:
+        raise CompanionError(f"{path} has a pattern that is no regular expression: {error}") from error
+
+
+def _indices(setting: Any, module: str, path: Path) -> tuple[int, ...]:
+    """The rows of an embedding that were trained: one list, or a list a module."""
+    of_modules = setting if isinstance(setting, dict) else {"": setting}
+    rows = next((rows for key, rows in of_modules.items() if module.endswith(key)), None)
+    if not isinstance(rows, list) or not all(isinstance(row, int) and row >= 0 for row in rows):
+        raise CompanionError(f"{path} has tokens of {module}, and {CONFIG} does not say which: {_REMEDY}")
+    return tuple(rows)
+
+
+def _of_experts(
+    module: str, low_rank: LowRank, experts: int, base: Source, path: Path
+) -> Iterator[tuple[str, LowRank]]:
+    """The factors of a stack of experts (target_parameters), by the matrices of each expert that they change:
+    gate over up where B has twice gate's rows, else down."""
+    prefix = module.removesuffix(".weight").removesuffix(".base_layer")
+    shapes = {matrix.name: matrix.shape for matrix in base.matrices()}
+    for expert in range(experts):
+        gate, up, down = (f"{prefix}.{expert}.{part}_proj.weight" for part in ("gate", "up", "down"))
+        if gate not in shapes or down not in shapes:
+            raise CompanionError(f"{path} changes {prefix}, and {base.label} has no such experts: {_REMEDY}")
+        half, n = shapes[gate]
+        if low_rank.shape(shapes[down]) == (2 * half, n):
+            parts = {gate: slice(0, half), up: slice(half, 2 * half)}
+        else:
+            parts = {down: slice(None)}
+        for name, rows in parts.items():
+            yield name, replace(low_rank, expert=(expert, experts, rows))
 
 
 def _of_module(pattern: dict[str, Any] | None, name: str, default: Any) -> Any:
     """The value of the first pattern that a module's name ends in, as peft matches them."""
     for key, value in (pattern or {}).items():
+        if len(key) > _LONGEST_PATTERN or re.search(r"\)[*+{]", key) or len(re.findall(r"[*+{]", key)) > 4:
+            raise ValueError(f"the pattern {key[:40]!r} may take forever to match")
         if re.match(rf"(.*\.)?({key})$", name):
             return value
     return default
 
 
-def _require_fit(path: Path, updates: dict[str, LowRank], base: Source) -> None:
-    """Every adapted weight is in the base, with the same shape."""
-    rows: dict[str, int] = {}
+def _require_complete(path: Path, config: dict[str, Any], changes: Mapping[str, tuple[Change, ...]]) -> None:
+    """What the configuration says was trained beside A and B is in the file."""
+    for name, of_weight in changes.items():
+        plain = any(isinstance(change, LowRank) and change.magnitude is None for change in of_weight)
+        if plain and config.get("use_dora"):
+            raise CompanionError(
+                f"{path} lacks the magnitudes of {name}, which use_dora asks for: save it again"
+            )
+    names = [stored.name for stored in file_header(path)]
+    for module in config.get("modules_to_save") or ():
+        if not any(f".{module}." in name for name in names):
+            raise CompanionError(f"{path} lacks {module}, which modules_to_save names: save it again")
+
+
+def _require_fit(path: Path, changes: Mapping[str, tuple[Change, ...]], base: Source) -> None:
+    """Every changed weight is in the base, with the same shape."""
+    rows: dict[str, int] = defaultdict(int)
     columns: dict[str, int] = {}
-    for matrix in base.matrices():
-        whole, _ = base.fused(matrix.name)
-        rows[whole] = rows.get(whole, 0) + matrix.shape[0]
+    for matrix in (*base.matrices(), *base.tied().values()):
+        tied = matrix.name in base.tied()
+        whole = matrix.name if tied else base.fused(matrix.name)[0]
+        rows[whole] += matrix.shape[0]
         columns[whole] = matrix.shape[1]
-    for name, low_rank in updates.items():
-        if name not in rows:
+        columns[matrix.name] = matrix.shape[1]
+    for name, of_weight in changes.items():
+        if name not in columns:
             reason = base.skipped().get(name)
             lacks = f"where it is {reason}" if reason else "which lacks it"
             raise CompanionError(f"{path} changes {name} of {base.label}, {lacks}: name its own base")
-        if low_rank.shape != (rows[name], columns[name]):
-            m, n = low_rank.shape
-            raise CompanionError(
-                f"{path} changes {name} of {m} × {n}, but the base {base.label} has "
-                f"{rows[name]} × {columns[name]}: name the base it was trained on"
-            )
+        whole_shape = (rows[name], columns[name])
+        for change in of_weight:
+            m, n = change.shape(whole_shape)
+            if getattr(change, "expert", None) is None and (m, n) != whole_shape:
+                raise CompanionError(
+                    f"{path} changes {name} of {m} × {n}, but the base {base.label} has "
+                    f"{rows[name]} × {columns[name]}: name the base it was trained on"
+                )
 
 
-def _at_least_float32(factor: Tensor) -> Tensor:
-    return factor.float() if factor.dtype in (torch.bfloat16, torch.float16) else factor
+def _wide(factor: Stored) -> Tensor:
+    """A factor in float32 at least, in which peft multiplies those of 16 bits."""
+    tensor = factor.read(Piece(name=factor.name))
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

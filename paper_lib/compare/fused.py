@@ -2,26 +2,25 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
+
+from paper_lib.matrices import Piece
 
 # Families whose attention stores q, k, v and whose MLP stores gate, up as row blocks in this order. Others
 # use the same names for other orders (CodeGen, ESM), so only a family whose modelling code is known is split.
-_QKV = ("phi3", "phi4_multimodal")
-_GATE_UP = (*_QKV, "glm", "glm4", "glm4v")
+_QKV = ("phi3", "phi4_multimodal", "gpt2", "mpt", "falcon", "gpt_bigcode")
+_QKV_A_HEAD = ("gpt_neox", "bloom", "falcon", "gpt_bigcode")  # q, k and v of one head under each other
+_GATE_UP = ("phi3", "phi4_multimodal", "glm", "glm4", "glm4v")
 _INTERLEAVED = ("gpt_oss",)  # gate and up take turns, row by row
+_CONV1D = ("gpt2", "openai-gpt", "imagegpt")  # a weight is stored as (in, out)
+_CONV1D_NAMES = re.compile(r"\.(?:attn|crossattention|mlp)\.(?:c_attn|q_attn|c_proj|c_fc)\.weight$")
 
-_FUSED = re.compile(r"^(model\.layers\.\d+\.(?:self_attn|mlp)\.)(qkv|gate_up)_proj\.weight$")
+_FUSED = re.compile(
+    r"^(.+\.\d+\.(?:self_attn|self_attention|attention|attn|mlp)\.)"
+    r"(qkv_proj|gate_up_proj|query_key_value|Wqkv|c_attn)\.weight$"
+)
 _STACK = re.compile(r"^(.+\.experts\.)(gate_up|gate|up|down)_proj(?:\.weight)?$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A matrix within a stored tensor: of one expert where the tensor is a stack, some rows or all."""
-
-    name: str
-    expert: int | None = None
-    rows: tuple[int, int] | None = None
 
 
 def pieces(name: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> list[Piece]:
@@ -31,12 +30,13 @@ def pieces(name: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str
     none. A stack of unknown layout comes expert by expert, and is not cut further. Returns nothing where the
     tensor is no matrix and no known stack.
     """
-    shape = shapes[name]
+    shape, family = shapes[name], _family(config)
     if len(shape) == 2:
-        blocks = _blocks(name, shape[0], config)
-        return [Piece(name=block, rows=rows) for block, rows in blocks.items()] or [Piece(name=name)]
-    if len(shape) == 3 and (match := _STACK.match(name)):
-        return _experts(match[1], match[2], shape, shapes, config)
+        transposed = family in _CONV1D and bool(_CONV1D_NAMES.search(name))
+        cut = _blocks(name, shape[1] if transposed else shape[0], family, text_config(config))
+        return [replace(piece, transposed=transposed) for piece in cut or [Piece(name=name)]]
+    if len(shape) == 3 and (stack := _STACK.match(name)):
+        return _experts(stack[1], stack[2], shape, shapes, config)
     return []
 
 
@@ -46,35 +46,65 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return inner if isinstance(inner, dict) else config
 
 
-def _blocks(name: str, rows: int, config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
-    """Name to rows, of the blocks of a fused matrix; empty where it is not fused, or not surely so."""
-    match, family = _FUSED.match(name), str(config.get("model_type", "")).removesuffix("_text")
-    if match is None:
-        return {}
-    if match[2] == "qkv" and family in _QKV:
-        heads = _head_rows(text_config(config))
-        modules = {} if heads is None else {"q": heads[0], "k": heads[1], "v": heads[1]}
-    else:
+def _family(config: Mapping[str, Any]) -> str:
+    return str(config.get("model_type", "")).removesuffix("_text")
+
+
+def _blocks(name: str, rows: int, family: str, config: Mapping[str, Any]) -> list[Piece]:
+    """The blocks of a fused matrix of so many rows; none where it is not fused, or not surely so."""
+    if not (fused := _FUSED.match(name)):
+        return []
+    if fused[2] == "gate_up_proj":
         half = rows // 2
-        modules = {"gate": half, "up": half} if match[2] == "gate_up" and family in _GATE_UP else {}
-    if sum(modules.values()) != rows:
-        return {}
-    blocks, start = {}, 0
+        return _under_each_other(fused[1], {"gate": half, "up": half} if family in _GATE_UP else {}, rows)
+    if not (heads := _head_rows(config)) or family not in (*_QKV, *_QKV_A_HEAD):
+        return []
+    queries, keys, width = heads
+    groups = keys // width if width else 0
+    if family in _QKV_A_HEAD and groups and rows == queries + 2 * keys and not _one_block(family, config):
+        a_head = {"q": queries // groups, "k": width, "v": width}
+        cut = _under_each_other(fused[1], a_head, rows // groups)
+        return [replace(piece, heads=groups) for piece in cut]
+    return _under_each_other(fused[1], {"q": queries, "k": keys, "v": keys}, rows) if family in _QKV else []
+
+
+def _one_block(family: str, config: Mapping[str, Any]) -> bool:
+    """Whether all heads of q come first: where they share one k and one v."""
+    if family == "falcon":
+        return bool(config.get("multi_query", True)) and not config.get("new_decoder_architecture")
+    return family == "gpt_bigcode" and bool(config.get("multi_query", True))
+
+
+def _under_each_other(prefix: str, modules: Mapping[str, int], rows: int) -> list[Piece]:
+    """A piece a module, by its number of rows; none unless they are all of the rows."""
+    if sum(modules.values()) != rows or min(modules.values(), default=0) <= 0:
+        return []
+    cut, start = [], 0
     for module, size in modules.items():
-        blocks[f"{match[1]}{module}_proj.weight"] = (start, start + size)
+        cut.append(Piece(name=f"{prefix}{module}_proj.weight", rows=(start, start + size)))
         start += size
-    return blocks
+    return cut
 
 
-def _head_rows(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Rows of q, and of k or v alike; None where the configuration does not say."""
-    heads = config.get("num_attention_heads")
-    kv_heads = config.get("num_key_value_heads") or heads
-    width, hidden = config.get("head_dim"), config.get("hidden_size")
-    if width is None and isinstance(heads, int) and isinstance(hidden, int) and heads > 0:
+def _head_rows(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Rows of q, of k or v alike, and of one head; None where the configuration does not say."""
+    heads = next((config[key] for key in ("num_attention_heads", "n_head", "n_heads") if key in config), None)
+    hidden = next((config[key] for key in ("hidden_size", "n_embd", "d_model") if key in config), None)
+    width = config.get("head_dim")
+    if not isinstance(heads, int) or heads <= 0:
+        return None
+    if width is None and isinstance(hidden, int):
         width = hidden // heads
-    if isinstance(heads, int) and isinstance(kv_heads, int) and isinstance(width, int):
-        return heads * width, kv_heads * width
+    kv_heads = config.get("num_key_value_heads") or heads
+    if config.get("model_type") == "falcon":
+        shared = 1 if config.get("multi_query", True) else heads
+        kv_heads = config.get("num_kv_heads") or heads if config.get("new_decoder_architecture") else shared
+    elif config.get("model_type") == "gpt_bigcode":
+        kv_heads = 1 if config.get("multi_query", True) else heads
+    elif config.get("model_type") == "mpt":
+        kv_heads = (config.get("attn_config") or {}).get("kv_n_heads") or heads
+    if isinstance(kv_heads, int) and isinstance(width, int):
+        return heads * width, kv_heads * width, width
     return None
 
 

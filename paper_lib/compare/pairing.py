@@ -9,9 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from paper_lib.compare.shards import DEQUANTISE, QUANTISED
 from paper_lib.compare.sources import open_source, trajectory_sources
 from paper_lib.errors import CompanionError
-from paper_lib.matrices import MODULES, Matrix, Source
+from paper_lib.matrices import OUTSIDE, Matrix, Source
 from paper_lib.study.config import DiagnosticsConfig, fingerprint
 from paper_lib.summaries import MODULE_GROUPS
 
@@ -43,11 +44,10 @@ def sizes_for(
     side. chosen: fields of `DiagnosticsConfig` that replace these. Raises CompanionError for a chosen size
     that does not fit.
     """
-    width, shortest = model_width(shapes), min(min(shape) for shape in shapes)
-    sizes: dict[str, Any] = {}
-    for name, most in PAPER.items():
-        scaled = most if width >= LARGE else min(most, round(width / PER_WIDTH[name]))
-        sizes[name] = max(LEAST[name], scaled if name == "angle_k" else min(scaled, shortest))
+    shortest = min(min(shape) for shape in shapes)
+    scaled = _scaled(model_width(shapes))
+    sizes: dict[str, Any] = {name: max(LEAST[name], min(most, shortest)) for name, most in scaled.items()}
+    sizes["angle_k"] = scaled["angle_k"]
     for name, value in (chosen or {}).items():
         fits = name == "angle_k" or value <= shortest  # of the angles, `measure_matrix` takes what there is
         if name in PAPER and not (fits and value >= LEAST[name]):
@@ -59,6 +59,14 @@ def sizes_for(
     if sizes["hill_k"] > shortest:
         raise CompanionError(f"a matrix has a side of {shortest}, too small: leave it out with --modules")
     return DiagnosticsConfig(**sizes)
+
+
+def _scaled(width: int) -> dict[str, int]:
+    """The sizes for a model of that width, whatever the sides of its matrices."""
+    return {
+        name: max(LEAST[name], most if width >= LARGE else min(most, round(width / PER_WIDTH[name])))
+        for name, most in PAPER.items()
+    }
 
 
 # --- Which matrices two checkpoints have in common.
@@ -81,6 +89,9 @@ def pair_up(base: Source, finetuned: Source) -> Pairing:
     What one of them leaves out, with its reason, counts as skipped, not as missing.
     """
     ours, theirs = ({m.name: m for m in source.matrices()} for source in (base, finetuned))
+    # An output head that is tied in one of the two is compared with the other's own.
+    ours |= {name: matrix for name, matrix in base.tied().items() if name in theirs}
+    theirs |= {name: matrix for name, matrix in finetuned.tied().items() if name in ours}
     skipped = {**finetuned.skipped(), **base.skipped()}
     shared = [matrix for matrix in ours.values() if matrix.name in theirs]
     mismatched = {
@@ -110,8 +121,6 @@ def _size(matrix: Matrix) -> str:
 
 
 # --- The checkpoints to compare: their snapshots in order, and the matrices that all of these have.
-
-KNOWN_MODULES = (*MODULES, "embed", "lm_head", "router", "other")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,15 +189,12 @@ def open_checkpoints(
     learning_rates: one per step, or one for all. modules: a name of `MODULE_GROUPS` or names of modules.
     Raises CompanionError for checkpoints that cannot be read, that share no matrix, or steps out of order.
     """
-    wanted = _modules(modules)
     if learning_rates is not None:
         require_rates(learning_rates if isinstance(learning_rates, Sequence) else [learning_rates])
     start = open_source(base, hub=hub)
     end = open_source(finetuned, hub=hub, base=start)
-    between = sorted(
-        (pair for where in trajectory for pair in trajectory_sources(where, base=start)),
-        key=lambda pair: pair[0],
-    )
+    read = [trajectory_sources(where, base=start) for where in trajectory]
+    between = sorted((pair for pairs, _ in read for pair in pairs), key=lambda pair: pair[0])
     last = _last_step(between, end, last_step, learning_rates)
     inner = [(step, source) for step, source in between if 0 < step < last]
     if late := [step for step, _ in between if step > last]:
@@ -197,11 +203,13 @@ def open_checkpoints(
         raise CompanionError(f"two snapshots of the trajectory are of step {min(twice)}")
     snapshots = ((0, start), *inner, (last, end))
     matched, left_out = _pair(snapshots)
-    matrices = [matrix for matrix in matched if matrix.module in wanted]
+    left_out["unfinished"] = {name: why for _, unfinished in read for name, why in unfinished.items()}
+    matrices, small = _asked_for(matched, modules)
     if not matrices:
-        known = ", ".join(sorted({matrix.module for matrix in matched})) or "none at all"
-        raise CompanionError(f"{end.label} and {start.label} share no {modules}; they share {known}")
-    left_out["not asked for"] = {m.name: m.module for m in matched if m.module not in wanted}
+        raise CompanionError(_nothing_asked_for(matched, modules, start, end))
+    left_out["too small"] = small
+    measured = {matrix.name for matrix in matrices} | set(small)
+    left_out["not asked for"] = {m.name: m.module for m in matched if m.name not in measured}
     return Checkpoints(
         snapshots=snapshots,
         matrices=_distinct(matrices),
@@ -214,14 +222,35 @@ def open_checkpoints(
     )
 
 
-def _modules(names: str) -> tuple[str, ...]:
-    if names in MODULE_GROUPS:
-        return MODULE_GROUPS[names]
-    wanted = tuple(name for name in names.replace(",", " ").split() if name)
-    if unknown := [name for name in wanted or (names,) if name not in KNOWN_MODULES]:
-        groups = ", ".join((*MODULE_GROUPS, *KNOWN_MODULES))
-        raise CompanionError(f"no module {unknown[0]!r}; there are {groups}")
-    return wanted
+def _asked_for(matched: Sequence[Matrix], names: str) -> tuple[list[Matrix], dict[str, str]]:
+    """The matrices of the modules asked for, and of "all" those that are too small for the sizes of the rest.
+
+    "all" is every matrix but embeddings and output heads, whose rows are tokens that may never have occurred.
+    """
+    if names == "all":
+        inner = [matrix for matrix in matched if matrix.module not in OUTSIDE]
+        scaled = _scaled(model_width([m.shape for m in inner])) if inner else {}
+        least = max((size for name, size in scaled.items() if name != "angle_k"), default=0)
+        small = {m.name: f"{_size(m)}: a side below {least}" for m in inner if min(m.shape) < least}
+        kept = [matrix for matrix in inner if matrix.name not in small]
+        return (kept, small) if kept else (inner, {})
+    groups = MODULE_GROUPS.get(names) or tuple(names.replace(",", " ").split())
+    return [matrix for matrix in matched if matrix.module in groups], {}
+
+
+def _nothing_asked_for(matched: Sequence[Matrix], names: str, *sources: Source) -> str:
+    """Why two checkpoints share nothing of what is asked for, and what to do."""
+    base, end = sources
+    packed = {
+        f"{name} of {source.label} is {reason}": DEQUANTISE
+        for source in sources
+        for name, reason in source.skipped().items()
+        if QUANTISED in reason
+    }
+    for what, remedy in packed.items():
+        return f"{end.label} and {base.label} share no {names}: {what}; {remedy}"
+    known = ", ".join((*MODULE_GROUPS, *sorted({matrix.module for matrix in matched})))
+    return f"{end.label} and {base.label} share no module {names!r}; there are {known}"
 
 
 def _last_step(

@@ -4,22 +4,33 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from paper_lib.compare.fused import Piece, pieces, text_config
+from paper_lib.compare.fused import pieces, text_config
 from paper_lib.errors import CompanionError
 from paper_lib.files import read_json, sha256
-from paper_lib.matrices import Matrix, Source, canonical_name, layer_and_module, reading_order
+from paper_lib.matrices import Matrix, Piece, Source, canonical_name, layer_and_module, reading_order
 from paper_lib.training.checkpoints import opened
 
 INDEX = "model.safetensors.index.json"
 FETCH = "download it again or save it again"
 FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+_SCALES = ("weight_scale_inv", "weight_scale")  # of a float8 weight
+DEQUANTISE = "load it with transformers, call its dequantize() and save_pretrained, and name that folder"
+_HEADS = ("lm_head.weight", "embed_out.weight")
+_EMBEDDINGS = tuple(
+    f"{name}.weight"
+    for name in ("model.embed_tokens", "wte", "embed_in", "word_embeddings", "embeddings", "shared")
+)
 _WORDS = {"I": "int", "U": "uint", "F": "float"}
+QUANTISED = "quantised"
+_PACKED = ("qweight", "absmax", "quant_map", "SCB", "weight_scale", "scales")  # beside packed weights
 _SAMPLES, _PAGE = 64, 4096
 _WHOLE = 256 * 2**20  # bytes of a file that are read whole to tell it from others
 
@@ -33,17 +44,37 @@ class Stored:
     shape: tuple[int, ...]
     dtype: str
 
+    scale: "Stored | None" = None  # of a float8 weight, by which what is stored is multiplied
+
     def read(self, piece: Piece) -> Tensor:
-        """One matrix of the tensor (m, n); pages outside of it are not read."""
+        """One matrix of the tensor (m, n); other experts' pages are not read. A float8 weight comes times
+        its scale, in float32."""
         with opened(self.path, FETCH) as file:
             names = file.keys()
             if self.name not in names:
                 raise CompanionError(f"{self.path} holds no tensor {self.name!r} any more: open it again")
-            if piece.expert is None and piece.rows is None:
-                return file.get_tensor(self.name)
-            rows = slice(*piece.rows) if piece.rows is not None else slice(None)
-            stored = file.get_slice(self.name)
-            return stored[rows] if piece.expert is None else stored[piece.expert, rows]
+            part = piece.expert is not None or piece.rows is not None
+            if part and self.scale is None and not piece.transposed and piece.heads is None:
+                stored = file.get_slice(self.name)
+                rows = slice(*piece.rows) if piece.rows else slice(None)
+                return stored[rows] if piece.expert is None else stored[piece.expert, rows]
+            tensor = file.get_tensor(self.name)
+        if self.scale is not None:
+            tensor = _scaled(tensor, self.scale.read(Piece(name=self.scale.name)))
+        return piece.of(tensor).contiguous()
+
+
+def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
+    """A float8 weight (…, m, n) in float32: a scale for all of it, for each row (m, 1), or for each block of
+    equal sides, the last of which may be cut off."""
+    scale = scale.float()
+    if scale.ndim < 2 or scale.shape[-1] == 1 == scale.shape[-2] or scale.shape[-2:] == (weight.shape[-2], 1):
+        return weight.float() * (scale.reshape(-1, 1) if scale.numel() == weight.shape[-2] else scale)
+    sides = [-(-side // blocks) for side, blocks in zip(weight.shape[-2:], scale.shape[-2:], strict=True)]
+    # Blocks are of 128 or another power of two: the smallest one that gives as many of them.
+    sides = [1 << (side - 1).bit_length() for side in sides]
+    spread = scale.repeat_interleave(sides[0], -2).repeat_interleave(sides[1], -1)
+    return weight.float() * spread[..., : weight.shape[-2], : weight.shape[-1]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +85,12 @@ class ShardedSource(Source):
     fingerprint: str
     entries: dict[str, tuple[Matrix, Stored, Piece]]
     left_out: dict[str, str]
+    same: dict[str, str]  # an output head by name, and the embedding that it is
 
     def matrices(self) -> list[Matrix]:
         """Its matrices in layer order, then q … down."""
-        matrices = [matrix for matrix, _, _ in self.entries.values()]
-        return sorted(matrices, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
+        found = [matrix for matrix, _, _ in self.entries.values()]
+        return sorted(found, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
 
     def skipped(self) -> dict[str, str]:
         """Canonical name to reason, of every tensor that is no matrix to compare."""
@@ -73,19 +105,25 @@ class ShardedSource(Source):
         """The file that holds it."""
         return self._entry(name)[1].path
 
-    def fused(self, name: str) -> tuple[str, slice]:
-        """The stored weight that a matrix is cut from, and its rows there."""
+    def fused(self, name: str) -> tuple[str, Piece]:
+        """The stored weight that a matrix is cut from, and how."""
         _, stored, piece = self._entry(name)
-        whole = piece.expert is not None or piece.rows is None
-        return (name, slice(None)) if whole else (canonical_name(stored.name), slice(*(piece.rows or ())))
+        return canonical_name(stored.name), piece
+
+    def tied(self) -> dict[str, Matrix]:
+        """The output head, where it is the embedding."""
+        return {
+            name: replace(self.entries[of][0], module="lm_head", name=name) for name, of in self.same.items()
+        }
 
     def _entry(self, name: str) -> tuple[Matrix, Stored, Piece]:
-        if name not in self.entries:
+        entry = self.entries.get(self.same.get(name, name))
+        if entry is None:
             reason = self.left_out.get(name)
             raise CompanionError(
                 f"{self.label} has no matrix {name!r}" + (f": it is {reason}" if reason else "")
             )
-        return self.entries[name]
+        return entry
 
 
 def sharded_source(files: list[Path], folder: Path, label: str, weight_map: dict[str, Path]) -> ShardedSource:
@@ -109,11 +147,14 @@ def sharded_source(files: list[Path], folder: Path, label: str, weight_map: dict
     entries, left_out = _sorted_out(tensors, config, where)
     if not entries:
         first = next((f"{name} is {reason}" for name, reason in left_out.items()), "it is empty")
-        raise CompanionError(
-            f"{where} holds no floating-point matrix to compare ({first}): name an unquantised checkpoint"
-        )
+        remedy = DEQUANTISE if QUANTISED in first else "name a checkpoint of a model"
+        raise CompanionError(f"{where} holds no floating-point matrix to compare ({first}): {remedy}")
     return ShardedSource(
-        label=label, fingerprint=files_fingerprint(files, config), entries=entries, left_out=left_out
+        label=label,
+        fingerprint=files_fingerprint(files, config),
+        entries=entries,
+        left_out=left_out,
+        same=_tied(entries, left_out, config),
     )
 
 
@@ -174,25 +215,28 @@ def _sorted_out(
     uses = Counter(canonical_name(name) for name in tensors)
     named = {canonical_name(n) if uses[canonical_name(n)] == 1 else n: s for n, s in tensors.items()}
     shapes = {name: stored.shape for name, stored in named.items()}
-    quantised = {name.rpartition(".")[0] for name, stored in named.items() if stored.dtype not in FLOATS}
+    method = (config.get("quantization_config") or {}).get("quant_method")
     entries: dict[str, tuple[Matrix, Stored, Piece]] = {}
     left_out: dict[str, str] = {}
     for name, stored in named.items():
-        if reason := _reason(name, stored, named, quantised, config):
+        if reason := _reason(name, stored, named, method):
             left_out[name] = reason
             continue
-        contents = pieces(name, shapes, config)
-        if not contents:
+        if stored.dtype in FLOAT8:
+            beside = [named.get(f"{name.removesuffix('weight')}{scale}") for scale in _SCALES]
+            stored = replace(stored, scale=next((scale for scale in beside if scale), None))
+        cut = pieces(name, shapes, config)
+        if not cut:
             left_out[name] = f"a stack of {len(stored.shape)} dimensions, of unknown layout"
-        for piece in contents:
+        for piece in cut:
             layer, module = layer_and_module(piece.name)
-            rows = piece.rows[1] - piece.rows[0] if piece.rows else stored.shape[-2]
+            m, n = stored.shape[:-3:-1] if piece.transposed else stored.shape[-2:]
             matrix = Matrix(
                 layer=layer,
                 module=module,
                 name=piece.name,
-                shape=(rows, stored.shape[-1]),
-                dtype=FLOATS[stored.dtype],
+                shape=((piece.rows[1] - piece.rows[0]) * (piece.heads or 1) if piece.rows else m, n),
+                dtype=(FLOATS | FLOAT8)[stored.dtype],
             )
             if piece.name in entries:
                 raise CompanionError(f"{where} holds {piece.name} twice, by itself and in {name}: keep one")
@@ -200,23 +244,50 @@ def _sorted_out(
     return entries, left_out
 
 
-def _reason(
-    name: str, stored: Stored, named: dict[str, Stored], quantised: set[str], config: dict[str, Any]
-) -> str | None:
-    """Why a tensor is no matrix to compare; None where it may be one."""
-    if stored.dtype not in FLOATS:
+def _reason(name: str, stored: Stored, named: dict[str, Stored], method: str | None) -> str | None:
+    """Why a tensor is no matrix to compare; None where it may be one. method: of quantisation."""
+    stem, _, last = name.rpartition(".")
+    if stored.dtype not in FLOATS | FLOAT8:
         word = stored.dtype.lower()
         if stored.dtype[0] in _WORDS:
             word = _WORDS[stored.dtype[0]] + word[1:]
-        return f"{word}: quantised, or no weight"
+        packed = last in ("weight", "qweight", "weight_packed") or any(
+            f"{stem}.{each}" in named for each in _PACKED
+        )
+        return f"{word}, {QUANTISED}{f' by {method}' if method else ''}" if packed else f"{word}, no weight"
     if len(stored.shape) < 2:
         return "a vector" if stored.shape else "a scalar"
     if 0 in stored.shape:
         return "empty"
-    if name.rpartition(".")[0] in quantised and not name.endswith(".weight"):
+    weight = named.get(f"{stem}.weight")
+    if last != "weight" and (f"{stem}.qweight" in named or (weight and weight.dtype not in FLOATS)):
         return "the scale of a quantised weight"
-    embedding = "model.embed_tokens.weight"
-    tied = config.get("tie_word_embeddings") or text_config(config).get("tie_word_embeddings")
-    if tied is True and name == "lm_head.weight" and embedding in named:
-        return f"tied to {embedding}"
     return None
+
+
+def _tied(
+    entries: dict[str, tuple[Matrix, Stored, Piece]], left_out: dict[str, str], config: dict[str, Any]
+) -> dict[str, str]:
+    """The output head and the embedding that it is: stored with the same values, or not stored though the
+    configuration does not untie them. A stored head with values of its own counts, whatever that says."""
+    head = next((name for name in _HEADS if name in entries), _HEADS[0])
+    embedding = next((name for name in _EMBEDDINGS if name in entries), None)
+    if embedding is None or (head in entries and not _equal(entries[embedding], entries[head])):
+        return {}
+    if head in entries:
+        del entries[head]
+        left_out[head] = f"tied to {embedding}"
+    elif text_config(config).get("tie_word_embeddings", config.get("tie_word_embeddings", True)) is False:
+        return {}
+    return {head: embedding}
+
+
+def _equal(*tensors: tuple[Matrix, Stored, Piece]) -> bool:
+    """Whether two matrices hold the same values, some rows at a time."""
+    (one, stored, _), (other, elsewhere, _) = tensors
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    step = max(1, _WHOLE // (8 * one.shape[1]))
+    blocks = [(start, min(start + step, one.shape[0])) for start in range(0, one.shape[0], step)]
+    cuts = (Piece(name="", rows=rows) for rows in blocks)
+    return all(torch.equal(stored.read(cut), elsewhere.read(cut)) for cut in cuts)

@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+import torch
+
 from paper_lib.compare.adapters import CONFIG as ADAPTER_CONFIG
 from paper_lib.compare.adapters import adapted_source
 from paper_lib.compare.shards import INDEX, indexed_files, sharded_source
@@ -14,6 +16,18 @@ from paper_lib.training.checkpoints import Trajectory, open_trajectory
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
+# What trainers leave instead of safetensors, by a file of it, and the tool that converts it.
+_OTHER_FORMATS = {
+    "**/*zero_pp_rank_*": ("DeepSpeed ZeRO", "run the folder's zero_to_fp32.py with --safe_serialization"),
+    "**/*.distcp": (
+        "a distributed checkpoint (FSDP)",
+        "run accelerate merge-weights on its folder, which writes safetensors",
+    ),
+    "**/mp_rank_*/model_optim_rng.pt": (
+        "Megatron",
+        "convert it with Megatron Bridge, or with the trainer's own converter to Hugging Face",
+    ),
+}
 _CONVERT = (
     "a pickle, which can run any code when it is loaded, so it is never read: load the model with "
     "transformers where you trust it, and save_pretrained writes safetensors"
@@ -38,22 +52,35 @@ def open_source(where: str | Path, *, hub: bool = False, base: Source | None = N
         return _open_folder(path, path.name, base)
     if path.suffix in _PICKLES:
         raise CompanionError(f"{path} is {_CONVERT}")
+    if not path.is_file():
+        raise CompanionError(f"{path} is neither a file nor a folder: name a checkpoint")
     return sharded_source([path], path.parent, path.name, {})
 
 
-def trajectory_sources(where: str | Path, *, base: Source | None = None) -> list[tuple[int, Source]]:
-    """(optimizer step, source) in step order: the snapshots of a run of ours, or checkpoint-N folders.
+def trajectory_sources(
+    where: str | Path, *, base: Source | None = None
+) -> tuple[list[tuple[int, Source]], dict[str, str]]:
+    """(optimizer step, source) in step order: the snapshots of a run of ours, or checkpoint-N folders; and by
+    name, why a checkpoint-N folder is passed over: it holds no weights, or not all.
 
-    base: for adapters. Raises CompanionError where the folder holds neither, or one of them is broken.
+    base: for adapters. Raises CompanionError where the folder holds neither, or nothing that can be read.
     """
     path = Path(os.path.abspath(where))
     if (path / "run.json").is_file():
         trajectory = open_trajectory(path)
-        return [(step, _snapshot(trajectory, step)) for step in trajectory.steps]
+        return [(step, _snapshot(trajectory, step)) for step in trajectory.steps], {}
     steps = _checkpoints(path)
     if not steps:
         raise CompanionError(f"{path} is no trajectory: it has neither a run.json nor checkpoint-N folders")
-    return [(step, _open_folder(steps[step], steps[step].name, base)) for step in sorted(steps)]
+    sources, unfinished = [], {}
+    for step in sorted(steps):
+        try:
+            sources.append((step, _open_folder(steps[step], steps[step].name, base)))
+        except CompanionError as error:
+            unfinished[steps[step].name] = str(error)
+    if not sources:
+        raise CompanionError(f"{path} holds no finished checkpoint: {next(iter(unfinished.values()))}")
+    return sources, unfinished
 
 
 def _open_folder(folder: Path, label: str, base: Source | None) -> Source:
@@ -64,21 +91,41 @@ def _open_folder(folder: Path, label: str, base: Source | None) -> Source:
     if (folder / ADAPTER_CONFIG).is_file():
         return adapted_source(folder, label, base)
     single = folder / "model.safetensors"
-    if not single.is_file() and (folder / INDEX).is_file():
+    if (folder / INDEX).is_file():
         weight_map = indexed_files(folder)
-        return sharded_source(sorted(set(weight_map.values())), folder, label, weight_map)
-    files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+        shards = sharded_source(sorted(set(weight_map.values())), folder, label, weight_map)
+        if single.is_file() and single not in weight_map.values():
+            _require_same(shards, sharded_source([single], folder, label, {}), folder)
+        return shards
+    files = [single] if single.is_file() else sorted(p for p in folder.glob("*.safetensors") if p.is_file())
     if len(files) == 1:
         return sharded_source(files, folder, label, {})
     raise CompanionError(_nothing_to_open(folder, [path.name for path in files]))
 
 
-def _nothing_to_open(folder: Path, files: list[str]) -> str:
+def _require_same(shards: Source, single: Source, folder: Path) -> None:
+    """A folder with two sets of weights is read only where both hold the same: loaders take either."""
+    ours, theirs = ({matrix.name: matrix for matrix in source.matrices()} for source in (shards, single))
+    names = (
+        sorted(set(ours) ^ set(theirs))
+        or [name for name in ours if not torch.equal(shards.read(name), single.read(name))][:1]
+    )
+    if names:
+        raise CompanionError(
+            f"{folder} holds two sets of weights, model.safetensors and the shards of {INDEX}, which differ "
+            f"({names[0]}): remove the one that is stale, or name {folder / 'model.safetensors'} itself"
+        )
+
+
+def _nothing_to_open(folder: Path, found: list[str]) -> str:
     """Why a folder is no checkpoint, and what to do."""
-    if files:
-        return f"{folder} holds {', '.join(files)} and no {INDEX}: name one file, or restore the index"
+    if found:
+        return f"{folder} holds {', '.join(found)} and no {INDEX}: name one file, or restore the index"
     if steps := _checkpoints(folder):
         return f"{folder} holds checkpoints but is none: name one, such as {steps[max(steps)]}"
+    for pattern, (what, remedy) in _OTHER_FORMATS.items():
+        if shard := next(folder.glob(pattern), None):
+            return f"{shard} is a shard of {what}, which is not read: {remedy}"
     names = sorted(path.name for path in folder.iterdir())
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
         return f"{folder / pickles[0]} is {_CONVERT}"
@@ -87,8 +134,8 @@ def _nothing_to_open(folder: Path, files: list[str]) -> str:
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
     """Step to folder, of the checkpoint-N folders that a trainer leaves."""
-    matches = [(_CHECKPOINT.match(path.name), path) for path in folder.glob("checkpoint-*") if path.is_dir()]
-    return {int(match[1]): path for match, path in matches if match}
+    found = [(_CHECKPOINT.match(path.name), path) for path in folder.glob("checkpoint-*") if path.is_dir()]
+    return {int(match[1]): path for match, path in found if match}
 
 
 def _snapshot(trajectory: Trajectory, step: int) -> Source:

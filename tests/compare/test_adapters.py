@@ -10,12 +10,17 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from stored import all_matrices, assert_same, phi3
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from paper_lib.compare.pairing import pair_up
 from paper_lib.compare.sources import open_source, trajectory_sources
 from paper_lib.errors import CompanionError
-from paper_lib.matrices import canonical_name
 
 TARGETS = ["q_proj", "down_proj", "lm_head"]
 
@@ -96,21 +101,92 @@ def test_an_adapter_of_a_fused_projection_reaches_its_parts(tmp_path: Path) -> N
         assert torch.equal(gate_up, merged[f"{layer}.mlp.gate_up_proj.weight"])
 
 
-def test_weights_stored_the_other_way_round_get_the_transposed_update(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"lora_bias": True}], ids=str)
+def test_weights_stored_the_other_way_round_get_the_transposed_update(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=30, n_positions=8))
-    merged = adapted(model, tmp_path, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True)
-    expected = {
-        canonical_name(name): w for name, w in merged.items() if w.ndim == 2 and name != "lm_head.weight"
-    }
-    assert_same(all_matrices(open_adapted(tmp_path)), expected)
+    merged = adapted(model, tmp_path, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, **options)
+    source = open_adapted(tmp_path)
+    q, k, v = (source.read(f"h.0.attn.{module}_proj.weight") for module in "qkv")
+    assert torch.equal(torch.cat([q, k, v]), merged["transformer.h.0.attn.c_attn.weight"].T)
+    assert torch.equal(source.read("h.0.mlp.c_proj.weight"), merged["transformer.h.0.mlp.c_proj.weight"].T)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"use_dora": True},
+        {"use_dora": True, "use_rslora": True, "target_modules": "all-linear"},
+        {"bias": "lora_only"},
+        {"trainable_token_indices": [1, 7]},
+        {"trainable_token_indices": {"embed_tokens": [3]}},
+    ],
+    ids=str,
+)
+def test_what_is_trained_beside_the_factors_is_merged_as_peft_does(
+    student, tmp_path: Path, options: dict[str, object]
+) -> None:
+    merged = adapted(student.double(), tmp_path, **options)
+    source = open_adapted(tmp_path)
+    for matrix in source.matrices():
+        torch.testing.assert_close(source.read(matrix.name), merged[matrix.name], rtol=1e-12, atol=1e-13)
+    changed = [
+        m.name for m in source.matrices() if not torch.equal(source.read(m.name), source.base.read(m.name))
+    ]
+    assert len(changed) >= 2
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["expert by expert", "stacked"])
+def test_an_adapter_of_experts_is_merged_as_peft_does(tmp_path: Path, apart: bool) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "moe_intermediate_size": 24, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 20}
+    torch.manual_seed(0)
+    model = Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(**sizes, **heads, num_experts=3, num_experts_per_tok=2)
+    ).double()
+    stacked = {name: w.clone() for name, w in model.state_dict().items()}
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    merged = adapted(model, tmp_path, target_modules=[], target_parameters=parameters)
+    if not apart:
+        save_file(stacked, tmp_path / "base" / "model.safetensors")
+    source = open_adapted(tmp_path)
+    experts = "model.layers.0.mlp.experts"
+    for expert in range(3):
+        gate, up, down = (source.read(f"{experts}.{expert}.{m}_proj.weight") for m in ("gate", "up", "down"))
+        torch.testing.assert_close(torch.cat([gate, up]), merged[f"{experts}.gate_up_proj"][expert])
+        torch.testing.assert_close(down, merged[f"{experts}.down_proj"][expert])
+    assert not torch.equal(merged[f"{experts}.down_proj"], stacked[f"{experts}.down_proj"])
+
+
+def test_an_output_head_that_was_saved_whole_is_no_longer_the_embedding(student, tmp_path: Path) -> None:
+    student.config.tie_word_embeddings = True
+    student.tie_weights()
+    adapted(student, tmp_path, target_modules=["q_proj"])
+    path = tmp_path / "adapter" / "adapter_model.safetensors"
+    head = torch.randn_like(student.lm_head.weight)
+    save_file(load_file(path) | {"base_model.model.lm_head.weight": head}, path)
+    source = open_adapted(tmp_path)
+    assert "lm_head.weight" in [m.name for m in pair_up(source.base, source).matched]
+    assert torch.equal(source.read("lm_head.weight"), head)
+    assert torch.equal(source.base.read("lm_head.weight"), source.base.read("model.embed_tokens.weight"))
+
+
+def test_an_adapter_in_a_pickle_is_not_opened(student, tmp_path: Path) -> None:
+    adapted(student, tmp_path)
+    folder = tmp_path / "adapter"
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    assert re.search(r"adapter_model\.bin is a pickle.*save_pretrained", refusal(tmp_path))
 
 
 def test_a_trajectory_of_adapters_is_read_on_one_base(student, tmp_path: Path) -> None:
     merged = adapted(student, tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "adapter").rename(tmp_path / "run" / "checkpoint-7")
-    [(step, source)] = trajectory_sources(tmp_path / "run", base=open_source(tmp_path / "base"))
+    [(step, source)], _ = trajectory_sources(tmp_path / "run", base=open_source(tmp_path / "base"))
     assert step == 7
     assert_same(
         all_matrices(pickle.loads(pickle.dumps(source))), {n: w for n, w in merged.items() if w.ndim == 2}
@@ -133,17 +209,19 @@ def test_the_fingerprint_is_the_bases_and_the_adapters(student, tmp_path: Path) 
     ("changes", "message"),
     [
         ({"peft_type": "IA3"}, "peft_type 'IA3', only LORA"),
-        ({"use_dora": True}, "sets use_dora True, which is more than plain LoRA: merge it"),
-        ({"bias": "all"}, "sets bias 'all'"),
-        ({"modules_to_save": ["score"]}, r"sets modules_to_save \['score'\]"),
+        ({"use_dora": True}, "lacks the magnitudes of .*q_proj"),
+        ({"use_qalora": True}, "sets use_qalora True, which is more than plain LoRA: merge it"),
+        ({"modules_to_save": ["score"]}, "lacks score, which modules_to_save names"),
+        ({"rank_pattern": {"([a-z._0-9]*)*!": 4}}, "may take forever"),
+        ({"lora_alpha": 10**400}, "no usable r and lora_alpha"),
         ({"init_lora_weights": "pissa"}, "sets init_lora_weights 'pissa'"),
         ({"a_later_invention": 3}, "sets a_later_invention 3"),
         (
             {"r": 5},
-            r"q_proj has A \(4, 32\) and B \(32, 4\), but adapter_config\.json says r = 5",
+            r"q_proj.weight has A \(4, 32\) and B \(32, 4\), but adapter_config\.json says r = 5",
         ),
         ({"lora_alpha": None}, "no usable r and lora_alpha"),
-        ({"rank_pattern": {"(": 2}}, "no usable r and lora_alpha"),
+        ({"rank_pattern": {"(": 2}}, "no regular expression"),
     ],
 )
 def test_what_is_more_than_plain_lora_is_named(
@@ -171,9 +249,11 @@ def test_factors_that_are_none(student, tmp_path: Path) -> None:
     factors = load_file(path)
     first = next(name for name in factors if "lora_A" in name)
     save_file({n: w for n, w in factors.items() if n != first}, path)
-    assert "holds half an adapter of base_model.model.model.layers" in refusal(tmp_path)
-    save_file(factors | {"base_model.model.lm_head.weight": torch.ones(2, 2)}, path)
-    assert "holds base_model.model.lm_head.weight, which is no LoRA factor: merge it" in refusal(tmp_path)
+    assert "holds half an adapter of model.layers" in refusal(tmp_path)
+    save_file(factors | {first.replace("lora_A", "lora_A.other"): factors[first].clone()}, path)
+    assert "holds two adapters of model.layers" in refusal(tmp_path)
+    save_file(factors | {"base_model.model.lm_head.lora_C": torch.ones(2, 2)}, path)
+    assert "holds base_model.model.lm_head.lora_C, which is no LoRA factor: merge it" in refusal(tmp_path)
     save_file({}, path)
     assert "holds no LoRA factors" in refusal(tmp_path)
     path.unlink()

@@ -7,14 +7,24 @@ import pytest
 import torch
 from stored import HEADS, IDS, SIZES, all_matrices, assert_same, phi3, seeded
 from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
 
 from paper_lib.compare.sources import open_source
-from paper_lib.matrices import MODULES
+from paper_lib.matrices import MODULES, canonical_name
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint
 
 
@@ -40,8 +50,8 @@ def test_a_fused_projection_of_an_unknown_family_stays_whole(tmp_path: Path) -> 
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "esm"}))
     modules = [(m.name.split(".")[-2], m.module) for m in open_source(tmp_path).matrices() if m.layer == 0]
-    assert ("qkv_proj", "other") in modules
-    assert ("gate_up_proj", "other") in modules
+    assert ("qkv_proj", "qkv") in modules
+    assert ("gate_up_proj", "gate_up") in modules
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,56 @@ def test_a_stack_the_other_way_round_is_cut_by_expert_alone(tmp_path: Path) -> N
     stacks = {f"{prefix}gate_up_proj": torch.randn(2, 4, 12), f"{prefix}down_proj": torch.randn(2, 6, 4)}
     save_checkpoint(stacks | {"conv.weight": torch.ones(4, 1, 3)}, tmp_path / "w.safetensors")
     source = open_source(tmp_path / "w.safetensors")
-    assert {m.module for m in source.matrices()} == {"other"}
+    assert {m.name for m in source.matrices()} >= {f"{prefix}0.gate_up_stack", f"{prefix}1.down_stack"}
     assert torch.equal(source.read(f"{prefix}1.gate_up_stack"), stacks[f"{prefix}gate_up_proj"][1])
     assert "3 dimensions" in source.skipped()["conv.weight"]
+
+
+FOUR_HEADS = {"num_attention_heads": 4, "num_hidden_layers": 1}
+FUSED = {
+    "gpt_neox": (
+        GPTNeoXForCausalLM,
+        GPTNeoXConfig(**SIZES | FOUR_HEADS),
+    ),
+    "bloom": (BloomForCausalLM, BloomConfig(hidden_size=16, n_layer=1, n_head=4)),
+    "falcon-7b": (
+        FalconForCausalLM,
+        FalconConfig(**SIZES | FOUR_HEADS),
+    ),
+    "falcon-40b": (
+        FalconForCausalLM,
+        FalconConfig(**SIZES | FOUR_HEADS, num_kv_heads=2, new_decoder_architecture=True),
+    ),
+    "mpt": (MptForCausalLM, MptConfig(d_model=16, n_layers=1, n_heads=4)),
+    "gpt2": (GPT2LMHeadModel, GPT2Config(n_embd=16, n_layer=1, n_head=4)),
+}
+
+
+@pytest.mark.parametrize("family", FUSED)
+@pytest.mark.parametrize("module", ["q", "k", "v"])
+def test_the_rows_of_a_fused_projection_are_those_that_attend(
+    tmp_path: Path, family: str, module: str
+) -> None:
+    """With q or k at zero attention does not depend on the tokens; with v at zero its outcome does not."""
+    model, config = FUSED[family]
+    config.update({"vocab_size": 20, "tie_word_embeddings": False})
+    config._attn_implementation = "eager"
+    whole = seeded(model, config)
+    whole.save_pretrained(tmp_path)
+    source = open_source(tmp_path)
+    (name,) = (m.name for m in source.matrices() if (m.layer, m.module) == (0, module))
+    stored, piece = source.fused(name)
+    weight = next(w for n, w in whole.state_dict().items() if canonical_name(n) == stored)
+    assert torch.equal(piece.of(weight), source.read(name))
+    positions = piece.of(torch.arange(weight.numel()).view_as(weight))
+    weight.view(-1)[positions.flatten()] = 0
+    logits, attended = [], []
+    for tokens in (torch.arange(5)[None], torch.arange(5)[None] + 9):
+        out = whole(tokens, output_attentions=True)
+        logits.append(out.logits)
+        attended.append(out.attentions[0])
+    assert torch.allclose(*attended) == (module != "v")
+    assert not torch.allclose(*logits)
+    if module == "v":  # nothing is passed on: what the last position says does not depend on the first
+        changed = whole(torch.cat([tokens[:, :1] + 1, tokens[:, 1:]], 1)).logits
+        torch.testing.assert_close(out.logits[:, -1], changed[:, -1])

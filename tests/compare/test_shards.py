@@ -113,13 +113,9 @@ def test_tied_embeddings_appear_once(tmp_path: Path) -> None:
     save_checkpoint(
         {"model.embed_tokens.weight": weight, "lm_head.weight": weight}, tmp_path / "model.safetensors"
     )
-    assert [m.module for m in open_source(tmp_path).matrices()] == ["embed", "lm_head"]
-    (tmp_path / "config.json").write_text('{"tie_word_embeddings": true}')
     source = open_source(tmp_path)
     assert [m.module for m in source.matrices()] == ["embed"]
     assert source.skipped() == {"lm_head.weight": "tied to model.embed_tokens.weight"}
-    with pytest.raises(CompanionError, match=r"no matrix 'lm_head\.weight': it is tied to"):
-        source.read("lm_head.weight")
     save_checkpoint(
         {"model.embed_tokens.weight": weight, "lm_head.weight": weight}, tmp_path / "b" / "w.safetensors"
     )
@@ -141,17 +137,14 @@ def test_quantised_tensors_are_left_out_with_their_reason(tmp_path: Path) -> Non
     }
     save_file(quantised | {"lm_head.weight": torch.ones(2, 2)}, path)
     source = open_source(path)
-    assert [m.name for m in source.matrices()] == ["lm_head.weight"]
+    assert [m.name for m in source.matrices()] == ["lm_head.weight", "model.layers.0.mlp.up_proj.weight"]
     reasons = source.skipped()
-    assert reasons[f"{layer}.qweight"].startswith("int32: quantised")
-    assert reasons["model.layers.0.mlp.up_proj.weight"].startswith("float8_e4m3: quantised")
+    assert reasons[f"{layer}.qweight"].startswith("int32, quantised")
     assert reasons[f"{layer}.scales"] == "the scale of a quantised weight"
     assert reasons["model.layers.0.mlp.up_proj.weight_scale_inv"] == "the scale of a quantised weight"
     assert (reasons["temperature"], reasons["nothing"]) == ("a scalar", "empty")
-    save_file(quantised, path)
-    with pytest.raises(
-        CompanionError, match=r"gptq\.safetensors holds no floating-point matrix.*unquantised"
-    ):
+    save_file({name: w for name, w in quantised.items() if "up_proj" not in name}, path)
+    with pytest.raises(CompanionError, match=r"qweight is int32, quantised\): .*dequantize\(\)"):
         open_source(path)
 
 
@@ -194,3 +187,42 @@ def test_truncated_files_are_named(tmp_path: Path) -> None:
     (folder / "config.json").unlink()
     cut(folder / "shard-1.safetensors", -8)
     assert re.search(r"shard-1\.safetensors is truncated.*download it again", refusal(folder))
+
+
+@pytest.mark.parametrize("says", ["true", "false"])
+def test_an_output_head_with_values_of_its_own_is_no_embedding_whatever_the_configuration_says(
+    tmp_path: Path, says: str
+) -> None:
+    weight = torch.randn(6, 4)
+    for folder, head in (("base", {}), ("tuned", {"lm_head.weight": weight + 1})):
+        save_checkpoint({"model.embed_tokens.weight": weight} | head, tmp_path / folder / "model.safetensors")
+        (tmp_path / folder / "config.json").write_text(f'{{"tie_word_embeddings": {says}}}')
+    base, tuned = open_source(tmp_path / "base"), open_source(tmp_path / "tuned")
+    assert [m.module for m in tuned.matrices()] == ["embed", "lm_head"]
+    matched = [m.name for m in pair_up(base, tuned).matched]
+    assert ("lm_head.weight" in matched) == (says == "true")
+    if says == "true":
+        torch.testing.assert_close(tuned.read("lm_head.weight"), base.read("lm_head.weight") + 1)
+
+
+@pytest.mark.parametrize(
+    ("scale", "name"),
+    [
+        (torch.tensor(0.5), "weight_scale"),
+        (torch.rand(160, 1), "weight_scale"),
+        (torch.rand(2, 3), "weight_scale_inv"),
+    ],
+    ids=["one", "a row", "blocks of 128"],
+)
+def test_a_float8_weight_is_read_times_its_scale(tmp_path: Path, scale: torch.Tensor, name: str) -> None:
+    weight = torch.randn(160, 300).to(torch.float8_e4m3fn)
+    save_file({Q: weight, Q.replace("weight", name): scale}, tmp_path / "w.safetensors")
+    expected = weight.float()
+    for i, row in enumerate(expected):
+        for j in range(0, 300, 128):
+            row[j : j + 128] *= (
+                scale[i // 128, j // 128] if scale.shape == (2, 3) else scale.expand(160, 1)[i]
+            )
+    source = open_source(tmp_path / "w.safetensors")
+    assert torch.equal(source.read(Q), expected)
+    assert source.matrices()[0].dtype == "float8_e4m3fn"

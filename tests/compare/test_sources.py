@@ -7,6 +7,7 @@ import pytest
 import torch
 from stored import Q, refusal, sharded
 from trajectories import tiny_weights, write_run
+from transformers import PreTrainedModel
 
 from paper_lib.compare.sources import open_source, trajectory_sources
 from paper_lib.errors import CompanionError
@@ -16,7 +17,8 @@ from paper_lib.training.checkpoints import save_checkpoint, step_path
 def test_a_run_is_its_last_step_and_a_trajectory_all_of_them(tmp_path: Path) -> None:
     run = write_run(tmp_path / "opd" / "seed_0")
     save_checkpoint({n: w + 1 for n, w in tiny_weights().items()}, step_path(run, 12))
-    steps = trajectory_sources(run)
+    steps, unfinished = trajectory_sources(run)
+    assert not unfinished
     assert [(step, source.label) for step, source in steps] == [
         (0, "opd/seed_0 step 0"),
         (12, "opd/seed_0 step 12"),
@@ -29,7 +31,7 @@ def test_a_trainers_checkpoints_come_in_step_order(tmp_path: Path) -> None:
     for step in (100, 20, 3):
         save_checkpoint(tiny_weights(), tmp_path / f"checkpoint-{step}" / "model.safetensors")
     (tmp_path / "checkpoint-best").mkdir()
-    sources = trajectory_sources(tmp_path)
+    sources, _ = trajectory_sources(tmp_path)
     assert [(step, source.label) for step, source in sources] == [
         (step, f"checkpoint-{step}") for step in (3, 20, 100)
     ]
@@ -77,3 +79,36 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatc
         r"cannot fetch org/model from the Hub \(ConnectionError: Name or service not known\)",
         refusal("org/model", hub=True),
     )
+
+
+def test_a_stale_file_beside_the_shards_is_asked_about(tmp_path: Path, student: PreTrainedModel) -> None:
+    student.save_pretrained(tmp_path, max_shard_size="20KB")
+    weights = student.state_dict()
+    single = tmp_path / "model.safetensors"
+    save_checkpoint(weights, single)
+    assert open_source(tmp_path).matrices()
+    save_checkpoint(weights | {Q: weights[Q] + 1}, single)
+    assert re.search(r"two sets of weights.*differ.*q_proj", refusal(tmp_path))
+    assert torch.equal(open_source(single).read(Q), weights[Q] + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "tool"),
+    [
+        ("global_step1/bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "zero_to_fp32"),
+        ("pytorch_model_fsdp_0/__0_0.distcp", "merge-weights"),
+        ("iter_0000010/mp_rank_00/model_optim_rng.pt", "Megatron"),
+    ],
+)
+def test_a_folder_of_another_format_names_what_converts_it(tmp_path: Path, name: str, tool: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).touch()
+    assert tool in refusal(tmp_path)
+
+
+def test_a_checkpoint_that_is_not_finished_is_passed_over_and_named(tmp_path: Path) -> None:
+    save_checkpoint(tiny_weights(), tmp_path / "checkpoint-3" / "model.safetensors")
+    (tmp_path / "checkpoint-6").mkdir()
+    sources, unfinished = trajectory_sources(tmp_path)
+    assert [step for step, _ in sources] == [3]
+    assert "is empty" in unfinished["checkpoint-6"]
