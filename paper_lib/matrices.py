@@ -45,6 +45,7 @@ _PROJECTIONS = tuple(
         (r"layer\.\d+\.DenseReluDense\.(wi_[01])", {"wi_0": "gate", "wi_1": "up"}),
     )
 )
+_PLAIN = re.compile(r"^\w[\w.-]{0,60}$")  # what may become a file's name
 _SHORT = re.compile(r"^(?:self_attn\.|mlp\.)|(?:_proj(?:_with_mqa)?)?(?:\.weight)?$")
 
 
@@ -161,7 +162,8 @@ def layer_and_module(name: str) -> tuple[int, str]:
     for pattern, modules in _PROJECTIONS:
         if match := pattern.match(rest):
             return number, modules if isinstance(modules, str) else modules.get(match[1], match[1])
-    return number, _SHORT.sub("", rest) or rest
+    short = _SHORT.sub("", rest)
+    return number, short if _PLAIN.match(short) else "other"
 
 
 def reading_order(layer: int, module: str, name: str) -> tuple[int, int, list[tuple[int, str]]]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from paper_lib.geometry.subspaces import path_gram, update_gram
 from paper_lib.matrices import Matrix, Source
 from paper_lib.measure.matrix import measure_matrix, measure_nulls, path_rows
 from paper_lib.measure.parts import EVERYWHERE, Part, Share, matrix_keys, measure_parts, outdated
-from paper_lib.parallel import cores
+from paper_lib.parallel import cores, roughly
 from paper_lib.study.config import Profile, fingerprint
 from paper_lib.study.tasks import seeded_generator
 from paper_lib.tables import TABLES, Row, read_table, write_table
@@ -200,6 +201,7 @@ def compare(
     todo = outdated(parts, what="compare", force=force)
     if workers is None and backend == "loky":
         workers = _workers(checkpoints, [part.matrix.shape for part in todo])
+    print(_announced(checkpoints, len(todo), workers), flush=True)
     failed, waiting = dict[str, str](), dict.fromkeys(part.matrix.name for part in todo)
     with run_on(backend, address=address, workers=workers, timeout=timeout) as count:
         try:
@@ -218,6 +220,25 @@ def compare(
         raise CompanionError(f"no matrix could be measured: {next(iter(failed.values()))}")
     join_tables(measured, out)
     return failed
+
+
+def _announced(checkpoints: Checkpoints, todo: int, workers: int | None) -> str:
+    """What will be measured, what is left out and why, and how long it may take."""
+    kinds = Counter(matrix.module.partition(".")[0] for matrix in checkpoints.matrices)
+    left = Counter(
+        why if kind in ("not asked for", "skipped") else kind
+        for kind, names in checkpoints.left_out.items()
+        for why in names.values()
+    )
+    share = todo / len(checkpoints.matrices)
+    seconds = share * _operations(checkpoints) / (WORTH_A_WORKER / 60) / (workers or 1)
+    measured, skipped = (", ".join(f"{kind} ({n})" for kind, n in each.items()) for each in (kinds, left))
+    names = f"{checkpoints.finetuned.label} against {checkpoints.base.label}"
+    number = len(checkpoints.matrices)
+    return (
+        f"{names}: {number} matrices, {todo} to be measured, {roughly(seconds)}: {measured}\n"
+        f"left out: {skipped or 'nothing'}"
+    )
 
 
 def _write_account(
@@ -246,10 +267,14 @@ def _require_space(checkpoints: Checkpoints, out: Path) -> None:
         raise CompanionError(f"{out} has {free / 1e6:.0f} MB free and needs about {needed / 1e6:.0f} MB")
 
 
+def _operations(checkpoints: Checkpoints) -> float:
+    shapes = [matrix.shape for matrix in checkpoints.matrices]
+    return sum(20.0 * m * n * min(m, n) for m, n in shapes) * len(checkpoints.steps)
+
+
 def _workers(checkpoints: Checkpoints, shapes: Sequence[tuple[int, int]]) -> int:
     """Processes that pay off and fit the memory of this machine."""
-    operations = sum(20 * m * n * min(m, n) for m, n in shapes) * len(checkpoints.steps)
-    if operations < WORTH_A_WORKER:
+    if _operations(checkpoints) < WORTH_A_WORKER:
         return 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     fitting = int(memory / (WORKER_BYTES + WIDE_COPIES * 8 * max(m * n for m, n in shapes)))
