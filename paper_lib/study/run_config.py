@@ -15,18 +15,21 @@ class Projection:
     """Which subspace confines training, and what it confines (Shen et al. 2026, §4.2).
 
     basis: V_K of the parent run's update at the branch ("early"), of a run with other rollouts
-    ("other_seed"), a random one ("random"), or the top-K right singular vectors of W_0 ("principal").
-    source: the run whose update gives V_K, where it is not the parent.
+    ("other_seed"), a random one ("random"), the top-K right singular vectors of W_0 ("principal"), or no
+    direction at all ("none", K = 0). source: the run whose update gives V_K, where it is not the parent.
     """
 
-    basis: Literal["early", "other_seed", "random", "principal"]
+    basis: Literal["early", "other_seed", "random", "principal", "none"]
     K: int
     constrain: Literal["gradient", "update", "both"] = "gradient"
     source: str | None = None
 
     def __post_init__(self) -> None:
         require_choices(self)
-        require_counts(self, "K")
+        if self.basis == "none":
+            require("K", self.K, self.K == 0, "0 where there is no direction")
+        else:
+            require_counts(self, "K")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,9 @@ class RunConfig:
     What follows is None where a run does without it. mix_scale "unit": each advantage over its RMS before
     they are mixed. sgd_momentum: SGD in place of AdamW. subnetwork: the only entries that are trained.
     rotated_layers: layers of W_0 whose heads are rotated and permuted, the function unchanged. base, anchor:
-    the pretrained model and the SFT run that this run starts from, where not `base` and `sft`.
+    the pretrained model and the SFT run that this run starts from, where not `base` and `sft`. frozen:
+    "others" than the projection matrices stay as they are. chance: what is left to it, OPD's credits a_t,
+    dealt out anew over a batch's tokens, or RLVR's rewards, drawn at the rate of the batch's right answers.
     """
 
     name: str
@@ -101,6 +106,8 @@ class RunConfig:
     rotated_layers: tuple[int, ...] | None = None
     base: str | None = None
     anchor: str | None = None
+    frozen: Literal["others"] | None = None
+    chance: Literal["credit", "reward"] | None = None
 
     def __post_init__(self) -> None:
         require_choices(self)
@@ -168,6 +175,13 @@ class RunConfig:
             alone = self.projection is None and self.branch is None and self.rotated_layers is None
             fits = "None in a run that is projected, continued from another or rotated"
             require("subnetwork", self.subnetwork, alone, fits)
+        if self.frozen is not None:
+            require("frozen", self.frozen, self.subnetwork is None, "None in a run of a subnetwork")
+        if self.chance is not None:
+            of = {"credit": "opd", "reward": "rlvr"}[self.chance]
+            plain = self.estimator == "sampled" and self.token_selection == "all"
+            own = self.objective == of and plain and self.rollout_policy == "student"
+            require("chance", self.chance, own, f"None but in {of} on all tokens of the student's rollouts")
 
     def learning_rates(self) -> tuple[float, ...]:
         """Learning rate of each optimizer step: linear warm-up, then constant or a cosine to final_fraction

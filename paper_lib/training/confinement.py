@@ -1,7 +1,7 @@
 """Training confined to a subspace of every matrix, or to a subnetwork, some of its entries."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import torch
@@ -11,25 +11,28 @@ from paper_lib.matrices import MODULES
 
 
 class Confinement(ABC):
-    """Keeps named parameters where their limits let them go; other parameters train on unconstrained.
+    """Keeps named parameters where their limits let them go, and frozen ones to the bit; others train on.
 
     Call `on_gradient` after the backward pass, `on_update` after the optimizer's step. share_inside is then
     ‖what lies inside of Δ‖² / ‖Δ‖² of the step Δ that the optimizer proposed, NaN where it proposed none.
     """
 
-    def __init__(self, model: nn.Module, limits: Mapping[str, Tensor]) -> None:
+    def __init__(self, model: nn.Module, limits: Mapping[str, Tensor], frozen: Collection[str] = ()) -> None:
         parameters = dict(model.named_parameters())
-        if unknown := sorted(set(limits) - set(parameters)):
+        if unknown := sorted({*limits, *frozen} - set(parameters)):
             raise ValueError(f"no parameter named {unknown[0]!r} in the model; use its parameter names")
         self._pairs = [
             (parameters[name], limit.to(parameters[name].device)) for name, limit in limits.items()
         ]
+        self._frozen = [parameters[name] for name in frozen]
         self._before: list[Tensor] = []
+        self._kept: list[Tensor] = []
         self.share_inside = float("nan")
 
     def on_gradient(self) -> None:
         """Remember the weights."""
         self._before = [parameter.detach().clone() for parameter, _ in self._pairs]
+        self._kept = [parameter.detach().clone() for parameter in self._frozen]
 
     @torch.no_grad()
     def on_update(self) -> None:
@@ -38,6 +41,8 @@ class Confinement(ABC):
         for (parameter, limit), before in zip(self._pairs, self._before, strict=True):
             total += float((parameter - before).square().sum())
             inside += self._confine(parameter, before, limit)
+        for parameter, kept in zip(self._frozen, self._kept, strict=True):
+            parameter.copy_(kept)
         self.share_inside = inside / total if total else float("nan")
 
     @abstractmethod
@@ -80,7 +85,7 @@ def random_subspace(dimension: int, K: int, generator: Generator) -> Tensor:
 
 
 class SubspaceConstraint(Confinement):
-    """Confines named parameters to their V_K.
+    """Confines named parameters to their V_K and keeps `frozen` ones to the bit; all others train on.
 
     bases: parameter name to V_K (n, K). constrain "gradient" is the paper's g ← g V_K V_Kᵀ before the
     optimizer, whose elementwise scaling and weight decay leave the subspace again; "update" projects what
@@ -88,9 +93,13 @@ class SubspaceConstraint(Confinement):
     """
 
     def __init__(
-        self, model: nn.Module, bases: Mapping[str, Tensor], constrain: Literal["gradient", "update", "both"]
+        self,
+        model: nn.Module,
+        bases: Mapping[str, Tensor],
+        constrain: Literal["gradient", "update", "both"],
+        frozen: Collection[str] = (),
     ) -> None:
-        super().__init__(model, bases)
+        super().__init__(model, bases, frozen)
         self._pairs = [(parameter, v_k.to(parameter.dtype)) for parameter, v_k in self._pairs]
         self._gradient, self._update = constrain in ("gradient", "both"), constrain in ("update", "both")
 

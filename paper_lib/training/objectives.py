@@ -8,7 +8,7 @@ padding.
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 
 def token_gap(log_p: Tensor, teacher_log_p: Tensor) -> Tensor:
@@ -48,6 +48,16 @@ def mixed_credit(
             v / s if s else torch.zeros_like(v) for v, s in zip((gap, advantages), scales, strict=True)
         )
     return alpha * -gap + (1 - alpha) * advantages[:, None].expand_as(gap)
+
+
+def shuffled(credit: Tensor, mask: Tensor, generator: Generator) -> Tensor:
+    """The same credits dealt out anew over the completion tokens, every order equally likely; 0 on padding.
+
+    credit, mask: (rows, T). Returns (rows, T).
+    """
+    dealt = credit[mask]
+    order = torch.randperm(len(dealt), generator=generator).to(credit.device)
+    return torch.zeros_like(credit).masked_scatter(mask, dealt[order])
 
 
 def retained(

@@ -20,7 +20,7 @@ class Batch:
 
     Prompts are padded on the left, completions on the right, their mask covering the end mark. Row-wise
     extras, where known: log_probs of the sampled tokens under the policy that sampled them, rewards,
-    advantages, noise uniform in [0, 1).
+    advantages, noise uniform in [0, 1), credit where it is not the objective's own.
     """
 
     prompt_ids: Tensor  # (P, L)
@@ -31,6 +31,7 @@ class Batch:
     rewards: Tensor | None = None  # (P * G,)
     advantages: Tensor | None = None  # (P * G,)
     noise: Tensor | None = None  # (P * G, T)
+    credit: Tensor | None = None  # (P * G, T)
 
     @property
     def group_size(self) -> int:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from math import isnan
 from pathlib import Path
 from time import monotonic
 
@@ -230,8 +231,9 @@ def _train(
     run, began, main = optimization.run, monotonic(), optimization.accelerator.is_main_process
 
     def record(step: int, values: dict[str, float]) -> None:
-        if optimization.constraint is not None and "loss" in values:
-            values = {**values, "share_inside": optimization.constraint.share_inside}
+        confined = optimization.constraint
+        if confined is not None and "loss" in values and not isnan(confined.share_inside):
+            values = {**values, "share_inside": confined.share_inside}
         keys = {"profile": folder.profile, "run": run.name, "seed": folder.seed, "step": step}
         rows.extend({**keys, "metric": metric, "value": value} for metric, value in values.items())
 

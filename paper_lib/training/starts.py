@@ -169,13 +169,19 @@ def rotated_weights(student: PreTrainedModel, layers: tuple[int, ...], seed: int
 
 
 def constraint_of(study: Study, run: RunConfig, seed: int, student: PreTrainedModel) -> Constraint | None:
-    """What confines the run: a subspace, a subnetwork or nothing."""
-    if run.projection is not None:
+    """What confines the run: a subspace, what is frozen, a subnetwork or nothing."""
+    if run.projection is not None or run.frozen is not None:
         bases = projection_bases(study, run, seed, student)
-        return SubspaceConstraint(student, bases or {}, run.projection.constrain)
+        constrain = "gradient" if run.projection is None else run.projection.constrain
+        return SubspaceConstraint(student, bases or {}, constrain, frozen_names(run, student))
     if run.subnetwork is not None:
         return SubnetworkConstraint(student, subnetwork_masks(study, run, seed))
     return None
+
+
+def frozen_names(run: RunConfig, student: PreTrainedModel) -> list[str]:
+    """The parameters that the run leaves as they are: none, or all but the projection matrices."""
+    return [n for n, _ in student.named_parameters() if run.frozen and not is_projected(n)]
 
 
 def projection_bases(
@@ -183,9 +189,9 @@ def projection_bases(
 ) -> dict[str, Tensor] | None:
     """V_K (n, K) of every projection matrix (m, n) for a projected run, None for a free one (§4.2).
 
-    Returns, by parameter name, float64 with orthonormal columns. Raises CompanionError where K exceeds the
-    smaller side of a matrix and where a snapshot is missing or truncated, ValueError where an update has no
-    K directions.
+    Returns, by parameter name, orthonormal columns, in float64 where there are any. Raises CompanionError
+    where K exceeds the smaller side of a matrix and where a snapshot is missing or truncated, ValueError
+    where an update has no K directions.
     """
     projection = run.projection
     if projection is None or run.branch is None:
@@ -200,6 +206,9 @@ def projection_bases(
             raise CompanionError(
                 f"run {run.name}: K = {projection.K} exceeds the smaller side of {name} {tuple(weight.shape)}"
             )
+        if projection.basis == "none":
+            bases[name] = weight.new_zeros(weight.shape[1], 0)
+            continue
         if projection.basis == "random":
             generator = seeded_generator("subspace", seed, name)
             bases[name] = random_subspace(weight.shape[1], projection.K, generator)

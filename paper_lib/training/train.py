@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Generator, Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.errors import CompanionError
@@ -20,6 +20,7 @@ from paper_lib.training.objectives import (
     mixed_credit,
     retained,
     reverse_kl,
+    shuffled,
     token_gap,
 )
 from paper_lib.training.rollouts import (
@@ -97,6 +98,8 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
         part=part,
     )
     reward = rewards(policy.tokenizer, batch, mine)  # (P * G,)
+    if run.chance == "reward":
+        reward = drawn_rewards(reward, seeded_generator("reward", name, part[0]))
     extras: dict[str, Tensor] = {"rewards": reward}
     if run.objective in ("rlvr", "mix"):
         extras["advantages"] = group_advantages(reward, run.samples_per_prompt)
@@ -105,6 +108,15 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
         noise = torch.rand(part[1] * rows, run.max_new_tokens, generator=seeded_generator("retention", name))
         extras["noise"] = noise[part[0] * rows : (part[0] + 1) * rows, :width].to(device)
     return replace(batch, **extras)
+
+
+def drawn_rewards(reward: Tensor, generator: Generator) -> Tensor:
+    """Rewards that know nothing of the answers: each 1 with the probability of the batch's mean, else 0.
+
+    reward: (rows,), each 0 or 1. Returns (rows,).
+    """
+    drawn = torch.rand(len(reward), generator=generator).to(reward.device)
+    return (drawn < reward.mean()).to(reward.dtype)
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
@@ -172,6 +184,8 @@ def _credit(
 ) -> Tensor:
     if run.objective == "sft":
         return torch.ones_like(log_p)
+    if chunk.credit is not None:
+        return chunk.credit
     gap = torch.zeros_like(log_p)
     if teacher_logits is not None:
         gap = token_gap(log_p, token_log_probs(teacher_logits, chunk.completion_ids))
@@ -188,6 +202,16 @@ def _credit(
         selection=run.token_selection,
         noise=chunk.noise,
     )
+
+
+def shuffled_credit(policy: Policy, run: RunConfig, batch: Batch, generator: Generator) -> Tensor:
+    """OPD's credits −r_t of a batch, dealt out anew over its completion tokens: (rows, T).
+
+    The student's log-probabilities are those that its rollouts were sampled with.
+    """
+    assert batch.log_probs is not None
+    teacher_log_p = token_log_probs(_teacher_logits(policy, run, batch), batch.completion_ids)
+    return shuffled(-token_gap(batch.log_probs, teacher_log_p), batch.completion_mask, generator)
 
 
 def advantage_scales(policy: Policy, run: RunConfig, batch: Batch, accelerator: Accelerator) -> Scales:
@@ -360,6 +384,9 @@ def train_steps(
         values = {}
         if batch.rewards is not None:
             values["reward"] = float(accelerator.reduce(batch.rewards.mean(), reduction="mean"))
+        if run.chance == "credit":
+            generator = seeded_generator("credit", run.name, run.stream, seed, start, part[0])
+            batch = replace(batch, credit=shuffled_credit(policy, run, batch, generator))
         useful = informative(batch, run)
         scales = None if run.mix_scale is None else advantage_scales(policy, run, batch, accelerator)
         for step in range(start, start + run.updates_per_batch):

@@ -98,6 +98,9 @@ def test_snapshots_start_at_zero_and_end_at_the_last_step():
         ("rotated_layers", (-1,)),
         ("base", ""),
         ("anchor", ""),
+        ("chance", "reward"),
+        ("chance", "tokens"),
+        ("frozen", "heads"),
     ],
 )
 def test_a_run_names_what_is_wrong_with_it(field, wrong):
@@ -173,6 +176,9 @@ def test_settings_that_exclude_each_other_are_refused():
         ("subnetwork", EARLY, {"subnetwork": subnetwork}),
         ("subnetwork", OPD, {"subnetwork": subnetwork, "rotated_layers": (1,)}),
         ("mix_scale", MIX, {"mix_scale": "unit", "rollout_policy": "teacher"}),
+        ("frozen", OPD, {"frozen": "others", "subnetwork": subnetwork}),
+        ("chance", OPD, {"chance": "credit", "rollout_policy": "teacher"}),
+        ("chance", OPD, {"chance": "credit", "estimator": "exact"}),
     ):
         with pytest.raises(ValueError, match=rf"^{field} is .+, expected .+$"):
             replace(run, **others)
@@ -185,7 +191,13 @@ def test_a_subnetwork_names_what_is_wrong_with_it(wrong):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"basis": "late"}, {"basis": "early", "K": 0}, {"basis": "early", "constrain": "weights"}]
+    "wrong",
+    [
+        {"basis": "late"},
+        {"basis": "none"},
+        {"basis": "early", "K": 0},
+        {"basis": "early", "constrain": "weights"},
+    ],
 )
 def test_a_projection_names_what_is_wrong_with_it(wrong):
     with pytest.raises(ValueError, match="expected"):
@@ -226,6 +238,8 @@ def test_every_field_of_a_run_is_in_its_fingerprint():
         "rotated_layers": (1,),
         "base": "other",
         "anchor": "other",
+        "frozen": "others",
+        "chance": "credit",
         "snapshot_every": 1,
         "stream": "other",
     }
@@ -243,6 +257,7 @@ def test_every_field_of_a_run_is_in_its_fingerprint():
 
 def test_a_setting_that_is_absent_leaves_a_fingerprint_as_it_was():
     later = ("mix_scale", "sgd_momentum", "subnetwork", "rotated_layers", "base", "anchor")
+    later += ("frozen", "chance")
     assert all(getattr(OPD, name) is None for name in later)
     before = {name: value for name, value in asdict(OPD).items() if name not in later}
     assert fingerprint(before) == fingerprint(OPD)
