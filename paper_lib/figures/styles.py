@@ -115,12 +115,22 @@ class _Probe:
         return 0.5 - min(1.0, max(0.0, (math.log(float(value)) - low) / (high - low)))
 
 
-_DASHES = {"rlvr": "-.", "sft_matched": "--"}  # of their probes, whose lighter colours come near OPD's
+# Of their probes, whose lighter colours come near OPD's, or near another random V's.
+_DASHES = {"rlvr": "-.", "sft_matched": "--", "sft_matched_projected_random": "--"}
 _PROBES = (
     _Probe(r"_lr_(.+)", lambda rate: f"rate {float(rate):.0e}".replace("e-0", "e-"), "<", (1e-6, 1e-4)),
     _Probe(r"_batch_(\d+)", lambda size: f"batch {size}", ">", (16, 1024)),
     _Probe(r"_k(\d+)", lambda k: f"K = {k}", "d", (1, 16)),
     _Probe(r"_at_(\d+)", lambda percent: f"at {percent} %", "p", (5, 100)),
+    _Probe(r"_projected_(none)", lambda none: "K = 0", "x"),
+    _Probe(r"_projected_(none)_gradient", lambda none: "gradient at K = 0", "+"),
+    _Probe(r"_projected_(free)_alone", lambda free: "matrices alone", "1"),
+    _Probe(r"_(alone)", lambda alone: "alone", "2"),
+    _Probe(r"_(shuffled_credit|random_reward)", lambda chance: chance.replace("_", " "), "3"),
+    _Probe(r"_(restream)", lambda other: "other rollouts throughout", "H"),
+    _Probe(r"_(\d+)x\d+", lambda prompts: f"{prompts} prompts", "4"),
+    _Probe(r"_clip_(\d+)", lambda norm: f"clipped at {norm}", "|"),
+    _Probe(r"_(no_decay)", lambda none: "no decay", "_"),
     _Probe(r"_(unit)", lambda unit: f"{unit} scale", ""),  # the mix's own marker: their colours are close
 )
 

@@ -193,6 +193,8 @@ class Profile:
     """All that a study needs. runs: the paper's and their controls; probes: what goes beyond them, matched
     controls and causal probes. seeds: for every run; main_seeds: for the runs named in main_runs.
 
+    probe_pairs: runs of one seed whose updates are compared beside `diagnostics.pairs`, apart from these
+    because every measured row depends on all settings of its diagnostics.
     models: where base and teachers live, relative to the data folder. lineages: how to make them.
     committed: its tables are part of the repository, so figures are redrawn from what they hold, and runs
     that they lack are trained only when asked for.
@@ -208,6 +210,7 @@ class Profile:
     main_seeds: tuple[int, ...] = (0,)
     diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    probe_pairs: tuple[tuple[str, str], ...] = ()
     committed: bool = False
 
     def __post_init__(self) -> None:

@@ -125,11 +125,12 @@ def control_runs(
     by_name = {run.name: run for run in runs}
     sft, opd, rlvr, matched = (by_name[name] for name in ("sft", "opd", "rlvr", "sft_matched"))
     mix = by_name["mix_0.5"]
+    confined = projections(by_name, ks=ks, wide_ks=wide_ks, branches=branches)
     return (
         opd_as_sft(sft, opd),
         *(replace(mix, name=f"mix_{a:g}_unit", alpha=a, mix_scale="unit") for a in UNIT_ALPHAS),
         *(swept for run in (opd, rlvr, matched) for swept in rate_and_batch(run)),
-        *projections(by_name, ks=ks, wide_ks=wide_ks, branches=branches),
+        *confined,
         replace(opd, name="opd_subnetwork_found", subnetwork=Subnetwork(source="opd")),
         replace(opd, name="opd_subnetwork_random", subnetwork=Subnetwork(source="opd", entries="random")),
         sgd(opd, sgd_rate),
@@ -138,6 +139,12 @@ def control_runs(
         replace(sft, name="sft_small", base="base_small"),
         replace(opd, name="opd_small_student", base="base_small", anchor="sft_small"),
         replace(opd, name="opd_moe_teacher", teacher="teacher_moe"),
+        *frozen_runs(by_name | {run.name: run for run in confined}),
+        *chance_runs(opd, rlvr),
+        *(replace(run, name=f"{run.name}_restream", stream="restream") for run in (rlvr, matched)),
+        *prompt_runs(opd, matched),
+        *(replace(run, name=f"{run.name}_clip_100", max_gradient_norm=100.0) for run in (opd, rlvr)),
+        *(replace(run, name=f"{run.name}_no_decay", weight_decay=0.0) for run in (sft, opd)),
     )
 
 
@@ -203,6 +210,48 @@ def projections(
         *(sized(sft_early.name, K) for K in wide_ks),
         replace(sft_early, name=f"{sft_early.name}_update", projection=update),
         *matched,
+    )
+
+
+def frozen_runs(runs: dict[str, RunConfig]) -> tuple[RunConfig, ...]:
+    """The ends of the scale on which a confined run is read.
+
+    `…_none`: K = 0, no matrix trains on; what remains are embeddings, norms and head. `…_none_gradient`: only
+    the gradient is confined, so that decay and the optimizer's memory of the parent go on as well. `…_alone`:
+    the matrices train on without the others, in all directions, in early ones or in random ones; their K = 0
+    is the parent at the branch.
+    """
+
+    def varied(parent: str, label: str, **changes: Any) -> RunConfig:
+        run = runs[f"{parent}_projected_early"]
+        return replace(run, name=f"{parent}_projected_{label}", **changes)
+
+    gradient = Projection(basis="none", K=0)
+    update = replace(gradient, constrain="update")
+    found = [varied(parent, "none", projection=update) for parent in ("opd", "sft", "sft_matched")]
+    for parent in ("opd", "sft_matched"):
+        found.append(varied(parent, "none_gradient", projection=gradient))
+        bases = {label: runs[f"{parent}_projected_{label}"].projection for label in ("early", "random")}
+        for label, basis in ({"free": None} | bases).items():
+            found.append(varied(parent, f"{label}_alone", projection=basis, frozen="others"))
+    return tuple(found)
+
+
+def chance_runs(opd: RunConfig, rlvr: RunConfig) -> tuple[RunConfig, ...]:
+    """Nulls of training: updates whose credit says nothing of the tokens or answers that it is given to."""
+    return (
+        replace(opd, name="opd_shuffled_credit", chance="credit"),
+        replace(rlvr, name="rlvr_random_reward", chance="reward"),
+    )
+
+
+def prompt_runs(opd: RunConfig, matched: RunConfig) -> tuple[RunConfig, ...]:
+    """OPD on as many prompts a step as matched SFT, one rollout each, and matched SFT on as few as OPD. Eight
+    copies of each demonstration have the loss of one, a mean over tokens, so one is what it is given."""
+    few, samples, many = opd.prompts_per_step, opd.samples_per_prompt, matched.prompts_per_step
+    return (
+        replace(opd, name=f"opd_{many}x1", prompts_per_step=many, samples_per_prompt=1),
+        replace(matched, name=f"sft_matched_{few}x{samples}", prompts_per_step=few),
     )
 
 

@@ -19,6 +19,15 @@ from paper_lib.study.plan import SGD_RATE, control_runs, study_runs
 from paper_lib.study.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, UNSEEN_OPERATORS
 
 MAIN_RUNS = ("sft", "opd", "rlvr")
+# What other rollouts, prompts, or credits change in an update.
+PROBE_PAIRS = (
+    ("rlvr", "rlvr_restream"),
+    ("sft_matched", "sft_matched_restream"),
+    ("opd", "opd_shuffled_credit"),
+    ("rlvr", "rlvr_random_reward"),
+    ("opd", "opd_256x1"),
+    ("opd", "sft_matched_32x8"),
+)
 
 _SFT: dict[str, Any] = {
     "samples_per_prompt": 1,
@@ -67,6 +76,7 @@ REFERENCE = replace(
     main_runs=(*MAIN_RUNS, "sft_matched"),
     main_seeds=tuple(range(8)),
     diagnostics=DiagnosticsConfig(),
+    probe_pairs=PROBE_PAIRS,
     committed=True,
 )
 
@@ -139,6 +149,12 @@ _SMOKE_PROBES = (
     "sft_small",
     "opd_small_student",
     "opd_moe_teacher",
+    "opd_projected_none",
+    "opd_projected_free_alone",
+    "sft_matched_projected_early_alone",
+    "opd_shuffled_credit",
+    "rlvr_random_reward",
+    "opd_64x1",
 )
 
 SMOKE = Profile(

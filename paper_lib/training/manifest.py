@@ -78,7 +78,7 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
             tables = ("trajectories", "nulls", *(("curvature",) if curved else ()))
             compared = tuple((name, seed) for name in behind)
             parts[JOINT, seed] = PlannedPart(fingerprint=made_from, tables=tables, compared=compared)
-    for one, other in (*config.pairs, *((run, run) for run in config.seed_runs)):
+    for one, other in (*config.pairs, *profile.probe_pairs, *((run, run) for run in config.seed_runs)):
         for key in [(one + AND + other, seed) for name, seed in trajectories if name == one]:
             if not trajectories.keys() >= set(compared := compared_runs(key)):
                 continue
