@@ -321,7 +321,7 @@ right.set_title("SFT, from the base")
 draw_legend(fig, seeds=False)
 clock = fig.suptitle("training progress 100 %", fontsize=9)
 caption = "The paths of the updates in the plane of their first two components as training goes on."
-results.animate(fig, "fig_pca_animation", draw, inputs=("trajectories",), caption=caption)
+results.animate(fig, "fig_pca_animation", inputs=("trajectories",), draw=draw, caption=caption)
 
 # %% [markdown]
 # The picture above is the last frame, `fig_pca_animation.gif` plays the way there, once. Dots are snapshots;

@@ -176,13 +176,9 @@ def overlap_range(table: pd.DataFrame, *, alpha: float, modules: Iterable[str] |
         rows = rows[rows["module"].isin(list(modules))]
     if rows.empty:
         raise ValueError("no update_density of these modules in the table")
-    bounds = [overlap_bounds(alpha, density) for density in rows["value"]]
+    low, high = zip(*(overlap_bounds(alpha, density) for density in rows["value"]), strict=True)
     keys = [name for name in ("null", "run", "seed", "step") if name in rows]
-    return (
-        rows.assign(low=[low for low, _ in bounds], high=[high for _, high in bounds])
-        .groupby(keys, as_index=False)[["low", "high"]]
-        .mean()
-    )
+    return rows.assign(low=low, high=high).groupby(keys, as_index=False)[["low", "high"]].mean()
 
 
 def mask_recall(table: pd.DataFrame, mask: str) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The results of a study: one way to read a number from its tables, and to save what is drawn from them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from pathlib import Path
@@ -42,18 +42,10 @@ class Results:
         files = [self._path_of(each) for each in inputs]
         return save_figure(fig, name, self.figures, inputs=files, caption=caption)
 
-    def animate(
-        self,
-        fig: Figure,
-        name: str,
-        draw: Callable[[float], Any],
-        *,
-        inputs: Iterable[str | Path],
-        caption: str,
-    ) -> Path:
+    def animate(self, fig: Figure, name: str, *, inputs: Iterable[str | Path], **moving: Any) -> Path:
         """Save an animation as `save_animation` does; inputs as for `save`."""
         files = [self._path_of(each) for each in inputs]
-        return save_animation(fig, name, self.figures, draw=draw, inputs=files, caption=caption)
+        return save_animation(fig, name, self.figures, inputs=files, **moving)
 
     def _path_of(self, table: str | Path) -> Path:
         return table if isinstance(table, Path) else self.folder / f"{table}.parquet"
@@ -98,24 +90,15 @@ class Results:
 
     # --- One run: a column or an entry a seed, to be compared seed by seed.
 
-    def path(
-        self,
-        run: str,
-        metric: str,
-        *,
-        k: float | None = None,
-        modules: Iterable[str] | None = None,
-        null: str | None = None,
-    ) -> pd.DataFrame:
+    def path(self, run: str, metric: str, *, null: str | None = None, **which: Any) -> pd.DataFrame:
         """A metric along training: one row a snapshot, indexed by its share of the run in (0, 1], one column
-        a seed. null: that null of the run instead."""
+        a seed; k and modules as for `paths`. null: that null of the run instead."""
         missing = f"no {metric} of {run}{(null and f', null {null},') or ''} in the tables"
         try:
-            rows = self.paths(metric, k=k, modules=modules, nulls=null is not None)
+            rows = self.paths(metric, nulls=null is not None, **which)
         except Untested:
             raise Untested(missing) from None
-        rows = _rows(rows, run=run) if null is None else _rows(rows, run=run, null=null)
-        return _along(rows, missing)
+        return _along(_rows(rows, run=run, **({"null": null} if null else {})), missing)
 
     def end(self, run: str, metric: str, **which: Any) -> pd.Series:
         """The value at the last snapshot, one entry a seed; arguments as for `path`."""
@@ -141,27 +124,19 @@ class Results:
         return self._tested(run, f"greedy_accuracy:{self.home}")
 
     def _tested(self, run: str, metric: str) -> pd.Series:
-        rows = _rows(self.table("curves"), run=run, metric=metric)
-        if rows.empty:
-            raise Untested(f"no {metric} of {run} in the tables")
-        return rows.set_index("seed")["value"].sort_index()
+        return self._known("curves", run=run, metric=metric).set_index("seed")["value"].sort_index()
 
     def total_norm(self, run: str) -> pd.Series:
         """‖ΔW‖_F over every matrix at the end, one entry a seed."""
-        return squared_norm(self._matrices_at_end(run, "frobenius_norm")).set_index("seed")["square"].pow(0.5)
+        norms = at_end(self._known("matrices", run=run, metric="frobenius_norm"))
+        return squared_norm(norms).set_index("seed")["square"].pow(0.5)
 
     def energy_share(self, run: str, modules: Iterable[str]) -> tuple[pd.Series, pd.Series]:
         """The share of Σ ‖ΔW‖_F² at the end that lies in these modules, in [0, 1], NaN where nothing moved,
         and their share of the weights, which is what equal sizes of all entries give (Yu et al. 2026)."""
-        norms, wanted = self._matrices_at_end(run, "frobenius_norm"), list(modules)
-        energy = norms.assign(value=norms["value"] ** 2)
-        return _share(energy, wanted), _share(self._matrices_at_end(run, "parameters"), wanted)
-
-    def _matrices_at_end(self, run: str, metric: str) -> pd.DataFrame:
-        rows = _rows(self.table("matrices"), run=run, metric=metric)
-        if rows.empty:
-            raise Untested(f"no {metric} of {run} in the tables")
-        return at_end(rows)
+        names, wanted = ("frobenius_norm", "parameters"), list(modules)
+        norms, weights = (at_end(self._known("matrices", run=run, metric=name)) for name in names)
+        return _share(norms.assign(value=norms["value"] ** 2), wanted), _share(weights, wanted)
 
     def pair(
         self,
@@ -184,17 +159,21 @@ class Results:
 
     def drift(self, run: str, metric: str = "forward_kl") -> pd.Series:
         """How far the policy is from its start at the end of a run, in nats a token, one entry a seed."""
-        rows = _rows(self.table("trajectories"), run=run, metric=metric)
-        if rows.empty:
-            raise Untested(f"no {metric} of {run} in a table of trajectories")
+        rows = self._known("trajectories", run=run, metric=metric)
         return defined(at_end(rows).groupby("seed")["value"].mean(), f"{metric} of {run}")
 
     def curved(self, run: str, direction: str) -> pd.Series:
         """The curvature of the KL at W_0 along a direction of a run ("start" for W_0's own), one a seed."""
-        rows = _rows(self.table("curvature"), run=run, metric="curvature", direction=direction)
-        if rows.empty:
-            raise Untested(f"no curvature along {direction} of {run} in a table of curvature")
+        rows = self._known("curvature", run=run, metric="curvature", direction=direction)
         return defined(rows.groupby("seed")["value"].mean(), f"curvature along {direction} of {run}")
+
+    def _known(self, table: str, *, run: str, metric: str, **where: str) -> pd.DataFrame:
+        """The rows of a table with these entries; raises Untested where there are none."""
+        rows = _rows(self.table(table), run=run, metric=metric, **where)
+        if rows.empty:
+            place = "the tables" if table in ("matrices", "curves") else f"a table of {table}"
+            raise Untested(f"no {' along '.join((metric, *where.values()))} of {run} in {place}")
+        return rows
 
     # --- What the study says of its runs.
 

@@ -3,7 +3,7 @@
 At their ends runs differ in both, and either may be all that a claim sees.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
@@ -27,21 +27,13 @@ class CutResults(Results):
     whole: Results
     stops: dict[str, pd.Series]
 
-    def path(
-        self,
-        run: str,
-        metric: str,
-        *,
-        k: float | None = None,
-        modules: Iterable[str] | None = None,
-        null: str | None = None,
-    ) -> pd.DataFrame:
+    def path(self, run: str, metric: str, *, null: str | None = None, **which: Any) -> pd.DataFrame:
         """As `Results.path`, up to the cut; nulls are those of whole runs and raise Untested."""
         if null is not None:
             raise Untested(f"the null {null} is of the whole run")
         if run not in self.stops:
             raise Untested(f"{run} is not among the runs compared at an equal point")
-        path, shares = self.whole.path(run, metric, k=k, modules=modules), np.arange(1, POINTS + 1) / POINTS
+        path, shares = self.whole.path(run, metric, **which), np.arange(1, POINTS + 1) / POINTS
         stops = [(seed, stop) for seed, stop in self.stops[run].items() if seed in path]
         cut = {seed: np.interp(shares * stop, path.index, path[seed]) for seed, stop in stops}
         return pd.DataFrame(cut, index=pd.Index(shares, name="step"))
