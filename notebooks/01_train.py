@@ -105,7 +105,7 @@ print(f"{examples[-1].prompt}{noisy}$   the last one with 30 % of its digits cor
 # (`opd_teacher_rollouts`), change teacher or task, or continue a run with its gradient or update projected on
 # a subspace (`…_projected_…`). `sft_matched` is SFT at OPD's start, learning rate, batch and steps, the run
 # that the paper lacks. Further probes, which `reference` has in full and `smoke` one of each kind, change one
-# thing more: `paper_lib.controls` says which and why.
+# thing more: `paper_lib.study.plan` says which and why.
 
 # %%
 from collections import Counter

@@ -269,7 +269,7 @@ check("07-3", answer)
 # W_v becomes R W_v and W_o becomes W_o Rᵀ. Each matrix has new principal weights and new small weights, and
 # no logit has changed; masks that follow the weights move with them. Singular values stay, and so do norm,
 # stable rank and Hill index of an update that is turned in the same way; masks and sparsity do not.
-# `paper_lib.rotations` does this for whole models, where query heads share a value head too.
+# `paper_lib.training.rotations` does this for whole models, where query heads share a value head too.
 #
 # </details>
 

@@ -27,28 +27,16 @@ _UNDATED = {"Date": None, "Creator": None}
 
 
 def save_figure(
-    fig: Figure,
-    name: str,
-    folder: str | Path,
-    *,
-    inputs: Sequence[str | Path],
-    caption: str,
+    fig: Figure, name: str, folder: str | Path, *, inputs: Sequence[str | Path], caption: str
 ) -> Path:
-    """Save folder/name as .svg, .png (200 dpi) and .json (words, tables, versions); returns the
-    SVG.
+    """Save folder/name as .svg, .png (200 dpi) and .json (words, tables, versions); returns the SVG.
 
     inputs: the files it was drawn from; the JSON gives each its SHA-256 and, for tables, rows and metadata.
     caption: what is shown; with the numbers drawn it becomes the alt text, which all three files carry. The
     same figure from the same tables gives the same bytes. Raises CompanionError, and writes nothing, for a
     missing input or caption and where nothing finite was told of a panel (`words.tell`).
     """
-    refuse_empty(fig, name)
-    alt = described(fig, name, caption)
-    sources = [provenance(Path(path)) for path in inputs]
-    fig.draw_without_rendering()
-    fig.set_layout_engine(
-        "none"
-    )  # solved once; each format, and the notebook's own picture, would do it again
+    alt, sources = _ready(fig, name, inputs, caption)
     with mpl.rc_context({"svg.hashsalt": "paper_lib", "svg.fonttype": "path"}):
         images = {
             f"{name}.svg": _titled(_rendered(fig, format="svg", metadata=_UNDATED), name, caption, alt),
@@ -77,11 +65,18 @@ def write_with_provenance(
     write_json(path, about | {"files": digests, "tables": list(sources), "versions": versions})
 
 
-def described(fig: Figure, name: str, caption: str) -> str:
-    """The alt text; CompanionError without a caption."""
+def _ready(
+    fig: Figure, name: str, inputs: Sequence[str | Path], caption: str
+) -> tuple[str, list[dict[str, Any]]]:
+    """The alt text and the sources of a figure; CompanionError where it is empty or has no caption. Its
+    layout is solved once: each format, and the notebook's own picture, would do it again."""
+    refuse_empty(fig, name)
     if not caption.strip():
         raise CompanionError(f"figure {name} has no caption: say in a sentence or two what it shows")
-    return alt_text(fig, caption)
+    alt, sources = alt_text(fig, caption), [provenance(Path(path)) for path in inputs]
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    return alt, sources
 
 
 def rendered_png(fig: Figure, alt: str) -> bytes:
@@ -156,11 +151,7 @@ def save_animation(
     """
     require("seconds", seconds, 0 < seconds <= LONGEST - _LAST, f"in (0, {LONGEST - _LAST:g}]")
     draw(1.0)
-    refuse_empty(fig, name)
-    alt = described(fig, name, caption)
-    sources = [provenance(Path(path)) for path in inputs]
-    fig.draw_without_rendering()
-    fig.set_layout_engine("none")
+    alt, sources = _ready(fig, name, inputs, caption)
     still = rendered_png(fig, alt)
     frames = [_frame(fig, draw, share) for share in np.linspace(0, 1, round(seconds * _PER_SECOND) + 1)]
     images = {f"{name}.gif": _gif(frames), f"{name}.png": still}
