@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from paper_lib.geometry import sparsity, spectra, subspaces
@@ -19,7 +19,7 @@ Values = Mapping[str, float | tuple[float, float]]
 SCALES = {"": 1.0, "%": 100.0, "°": 1 / DEGREE}  # from the tables' unit to the one that is shown
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Metric:
     """A metric, named as in the tables.
 
@@ -35,6 +35,7 @@ class Metric:
     symbol: str
     where: str
     function: Callable[..., Any]
+    _: KW_ONLY
     words: str = ""
     said: str = ""
     axis: str = ""
@@ -88,201 +89,73 @@ def _regimes(sft: float, opd: float, rlvr: float, **variants: float | tuple[floa
     return {"sft": sft, "opd": opd, "rlvr": rlvr, **variants}
 
 
+# fmt: off
 _SHARE: dict[str, Any] = {"share": True, "unit": "%"}
-_OVERLAP: dict[str, Any] = {
-    "function": sparsity.mask_overlap,
-    "where": "§3.2, Fig. 3",
-    "alpha": ALPHA,
-    **_SHARE,
+_OVERLAP: dict[str, Any] = {"alpha": ALPHA, **_SHARE}
+_ANGLE: dict[str, Any] = {"unit": "°", "log": True}
+_SPARSITY: dict[str, Any] = {
+    "paper": _regimes(
+        0.081, 0.516, 0.772, opd_small_teacher=(0.503, 0.517), opd_second_domain=0.571,
+        opd_small_student=0.517, opd_moe_teacher=0.486,
+    ),
+    "printed": {"sft": (0.006, 0.188), "opd": (0.486, 0.571), "rlvr": (0.699, 0.799)},
 }
-_ANGLE: dict[str, Any] = {
-    "function": subspaces.principal_angles,
-    "where": "§3.2, Fig. 2",
-    "unit": "°",
-    "log": True,
+_ROTATION: dict[str, Any] = {
+    "paper": _regimes(10 * DEGREE, DEGREE, 0.5 * DEGREE),
+    "printed": {"sft": (10 * DEGREE, math.inf), "rlvr": (0.0, 0.5 * DEGREE)},
 }
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            name="update_sparsity",
-            symbol=r"$|\{W_t = W_0\}| / mn$",
-            where="§3.2, Table 1",
-            function=sparsity.update_sparsity,
-            mean="weights",
-            paper=_regimes(
-                *(0.081, 0.516, 0.772),
-                opd_small_teacher=(0.503, 0.517),
-                opd_second_domain=0.571,
-                opd_small_student=0.517,
-                opd_moe_teacher=0.486,
-            ),
-            printed={"sft": (0.006, 0.188), "opd": (0.486, 0.571), "rlvr": (0.699, 0.799)},
-            **_SHARE,
-        ),
-        Metric(
-            name="update_density",
-            symbol=r"$|\{W_t \neq W_0\}| / mn$",
-            where="§3.2, Fig. 3",
-            function=sparsity.visible_mask,
-            mean="weights",
-            paper=_regimes(0.9273, 0.4628, 0.2776),
-            **_SHARE,
-        ),
-        Metric(
-            name="absolute_sparsity",
-            symbol=r"$|\{|\Delta W| \le 10^{-5}\}| / mn$",
-            where="Yu et al. 2026",
-            function=sparsity.absolute_sparsity,
-            mean="weights",
-            **_SHARE,
-        ),
-        Metric(
-            name="principal_overlap",
-            symbol=r"$|M_\mathrm{principal} \cap M| / |M|$",
-            said="overlap with principal weights",
-            paper=_regimes(0.2966, 0.2731, 0.2665),
-            **_OVERLAP,
-        ),
-        Metric(
-            name="low_magnitude_overlap",
-            symbol=r"$|M_\mathrm{low} \cap M| / |M|$",
-            words="low-magnitude overlap",
-            said="overlap with small weights",
-            paper=_regimes(0.3188, 0.5359, 0.7348),
-            **_OVERLAP,
-        ),
-        Metric(
-            name="principal",
-            symbol=r"$M_\mathrm{principal}$",
-            words="principal weights",
-            where="§3.2",
-            function=sparsity.principal_mask,
-        ),
-        Metric(
-            name="low_magnitude",
-            symbol=r"$M_\mathrm{low}$",
-            words="low-magnitude weights",
-            where="§3.2",
-            function=sparsity.low_magnitude_mask,
-        ),
-        Metric(
-            name="predicted_density",
-            symbol=r"$|\{|\Delta W| > \frac{1}{2}\mathrm{ULP}(W_0)\}| / mn$",
-            where="§3.3, App. D",
-            function=sparsity.predicted_mask,
-            **_SHARE,
-        ),
-        Metric(
-            name="independent_density",
-            symbol=r"$P(|\Delta W_J| > \frac{1}{2}\mathrm{ULP}(W_0))$",
-            where="of this companion",
-            function=sparsity.showing_probability,
-            **_SHARE,
-        ),
-        Metric(
-            name="jaccard",
-            symbol=r"$|A \cap B| / |A \cup B|$",
-            words="Jaccard of update masks",
-            where="Zhu et al. 2025",
-            function=sparsity.jaccard,
-        ),
-        Metric(
-            name="angle_mean",
-            symbol=r"$\bar\theta$",
-            words="mean principal angle, U and V",
-            said="rotation",
-            axis="mean principal angle,\n$U$ and $V$ (°)",
-            paper=_regimes(10 * DEGREE, DEGREE, 0.5 * DEGREE),
-            printed={"sft": (10 * DEGREE, math.inf), "rlvr": (0.0, 0.5 * DEGREE)},
-            **_ANGLE,
-        ),
-        Metric(
-            name="angle_u_max",
-            symbol=r"$\max_i\theta_i$",
-            words="largest angle, U",
-            axis="largest angle, $U$ (°)",
-            **_ANGLE,
-        ),
-        Metric(
-            name="spectral_shift",
-            symbol=r"$\mathrm{NSS}$",
-            axis="NSS",
-            where="§3.2, Fig. 2",
-            function=spectra.spectral_shift,
-            paper=_regimes(1e-3, 1e-4, 1e-5),
-            log=True,
-        ),
-        Metric(
-            name="frobenius_norm",
-            symbol=r"$\Vert\Delta W\Vert_F$",
-            words="norm of the update",
-            axis=r"$\Vert\Delta W\Vert_F$",
-            where="§4.1, Fig. 4b",
-            function=spectra.frobenius_norm,
-            paper=_regimes(4.701, 0.452, 0.168),  # of its withdrawn first draft
-            log=True,
-            over="attention",
-        ),
-        Metric(
-            name="relative_norm",
-            symbol=r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$",
-            axis=r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$",
-            where="Yu et al. 2026",
-            function=spectra.relative_norm,
-            paper={"sft": 0.119, "opd": (3.6e-4, 1.42e-3)},  # of the sibling paper, SFT offline
-            log=True,
-            unit="%",
-        ),
-        Metric(
-            name="stable_rank",
-            symbol=r"$\mathrm{srank}(\Delta W)$",
-            where="§4.1, Fig. 4a",
-            function=spectra.stable_rank,
-            paper={"opd": (20, 30)},
-            over="attention",
-        ),
-        Metric(
-            name="hill_index",
-            symbol=r"$\hat\alpha_k$",
-            words="Hill index",
-            where="§4.1, Fig. 4c",
-            function=spectra.hill_index,
-            over="attention",
-        ),
-        Metric(
-            name="drift_ratio",
-            symbol=r"$\mathrm{RMS}(\Delta W)\,/\,\sqrt{\sum_t \mathrm{lr}_t^2}$",
-            where="of this companion",
-            function=spectra.drift_ratio,
-            paper=_regimes(3.3, 8.5, 1.7),  # from the norms of its withdrawn first draft
-            log=True,
-            over="attention",
-        ),
-        Metric(
-            name="subspace_alignment",
-            symbol=r"$\mathrm{Sim}_K$",
-            where="§4.2, Fig. 5",
-            function=subspaces.subspace_alignment,
-            over="attention",
-        ),
-        Metric(
-            name="principal_energy",
-            symbol=r"$\Vert U^\top \Delta W V\Vert_F^2\,/\,\Vert\Delta W\Vert_F^2$",
-            words="energy in principal subspaces",
-            where="§3.3, App. D",
-            function=subspaces.principal_energy,
-        ),
-        Metric(
-            name="pca_coordinate",
-            symbol=r"$U\Lambda^{1/2}$",
-            words="coordinates of the path",
-            where="of this companion",
-            function=subspaces.path_pca,
-        ),
-    )
-}
+_CATALOGUE = (
+    Metric("update_sparsity", r"$|\{W_t = W_0\}| / mn$", "§3.2, Table 1", sparsity.update_sparsity,
+           mean="weights", **_SPARSITY, **_SHARE),
+    Metric("update_density", r"$|\{W_t \neq W_0\}| / mn$", "§3.2, Fig. 3", sparsity.visible_mask,
+           mean="weights", paper=_regimes(0.9273, 0.4628, 0.2776), **_SHARE),
+    Metric("absolute_sparsity", r"$|\{|\Delta W| \le 10^{-5}\}| / mn$", "Yu et al. 2026",
+           sparsity.absolute_sparsity, mean="weights", **_SHARE),
+    Metric("principal_overlap", r"$|M_\mathrm{principal} \cap M| / |M|$", "§3.2, Fig. 3",
+           sparsity.mask_overlap, said="overlap with principal weights",
+           paper=_regimes(0.2966, 0.2731, 0.2665), **_OVERLAP),
+    Metric("low_magnitude_overlap", r"$|M_\mathrm{low} \cap M| / |M|$", "§3.2, Fig. 3",
+           sparsity.mask_overlap, words="low-magnitude overlap", said="overlap with small weights",
+           paper=_regimes(0.3188, 0.5359, 0.7348), **_OVERLAP),
+    Metric("principal", r"$M_\mathrm{principal}$", "§3.2", sparsity.principal_mask,
+           words="principal weights"),
+    Metric("low_magnitude", r"$M_\mathrm{low}$", "§3.2", sparsity.low_magnitude_mask,
+           words="low-magnitude weights"),
+    Metric("predicted_density", r"$|\{|\Delta W| > \frac{1}{2}\mathrm{ULP}(W_0)\}| / mn$", "§3.3, App. D",
+           sparsity.predicted_mask, **_SHARE),
+    Metric("independent_density", r"$P(|\Delta W_J| > \frac{1}{2}\mathrm{ULP}(W_0))$", "of this companion",
+           sparsity.showing_probability, **_SHARE),
+    Metric("jaccard", r"$|A \cap B| / |A \cup B|$", "Zhu et al. 2025", sparsity.jaccard,
+           words="Jaccard of update masks"),
+    Metric("angle_mean", r"$\bar\theta$", "§3.2, Fig. 2", subspaces.principal_angles,
+           words="mean principal angle, U and V", said="rotation",
+           axis="mean principal angle,\n$U$ and $V$ (°)", **_ROTATION, **_ANGLE),
+    Metric("angle_u_max", r"$\max_i\theta_i$", "§3.2, Fig. 2", subspaces.principal_angles,
+           words="largest angle, U", axis="largest angle, $U$ (°)", **_ANGLE),
+    Metric("spectral_shift", r"$\mathrm{NSS}$", "§3.2, Fig. 2", spectra.spectral_shift,
+           axis="NSS", paper=_regimes(1e-3, 1e-4, 1e-5), log=True),
+    Metric("frobenius_norm", r"$\Vert\Delta W\Vert_F$", "§4.1, Fig. 4b", spectra.frobenius_norm,
+           words="norm of the update", axis=r"$\Vert\Delta W\Vert_F$", log=True, over="attention",
+           paper=_regimes(4.701, 0.452, 0.168)),  # of its withdrawn first draft
+    Metric("relative_norm", r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$", "Yu et al. 2026",
+           spectra.relative_norm, axis=r"$\Vert\Delta W\Vert_F\,/\,\Vert W_0\Vert_F$", log=True, unit="%",
+           paper={"sft": 0.119, "opd": (3.6e-4, 1.42e-3)}),  # of the sibling paper, SFT offline
+    Metric("stable_rank", r"$\mathrm{srank}(\Delta W)$", "§4.1, Fig. 4a", spectra.stable_rank,
+           paper={"opd": (20, 30)}, over="attention"),
+    Metric("hill_index", r"$\hat\alpha_k$", "§4.1, Fig. 4c", spectra.hill_index,
+           words="Hill index", over="attention"),
+    Metric("drift_ratio", r"$\mathrm{RMS}(\Delta W)\,/\,\sqrt{\sum_t \mathrm{lr}_t^2}$", "of this companion",
+           spectra.drift_ratio, log=True, over="attention",
+           paper=_regimes(3.3, 8.5, 1.7)),  # from the norms of its withdrawn first draft
+    Metric("subspace_alignment", r"$\mathrm{Sim}_K$", "§4.2, Fig. 5", subspaces.subspace_alignment,
+           over="attention"),
+    Metric("principal_energy", r"$\Vert U^\top \Delta W V\Vert_F^2\,/\,\Vert\Delta W\Vert_F^2$",
+           "§3.3, App. D", subspaces.principal_energy, words="energy in principal subspaces"),
+    Metric("pca_coordinate", r"$U\Lambda^{1/2}$", "of this companion", subspaces.path_pca,
+           words="coordinates of the path"),
+)
+# fmt: on
+METRICS = {metric.name: metric for metric in _CATALOGUE}
 
 # --- Which metrics a figure draws, in the order of its panels.
 
