@@ -4,15 +4,14 @@ A judge compares an answer with what the package computes, and with what well-kn
 place. What it says names the mistake and where to look, and never the value that was asked for.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
-Frames = Mapping[str, pd.DataFrame]
 _NO_NUMBERS = (TypeError, ValueError, RuntimeError, OverflowError)
 
 
@@ -22,18 +21,27 @@ class Wrong(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
-    """One exercise. judge: takes the answer and the tables, returns what a right answer shows, raises Wrong
-    otherwise. tables: names of those it is judged by, such as "matrices"."""
+    """One exercise. judge: takes the answer and, by name, the tables that it is judged by, as `matrices` is;
+    returns what a right answer shows, raises Wrong otherwise."""
 
     name: str
     title: str
     minutes: int
-    judge: Callable[[Any, Frames], str]
-    tables: tuple[str, ...] = ()
+    judge: Callable[..., str]
 
     def __post_init__(self) -> None:
         if self.minutes < 1:
             raise ValueError(f"minutes is {self.minutes}, expected at least 1 for exercise {self.name}")
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of the tables that it is judged by."""
+        return tuple(signature(self.judge).parameters)[1:]
+
+
+def exercise(name: str, title: str, *, minutes: int) -> Callable[[Callable[..., str]], Exercise]:
+    """Makes a judge the Exercise of that name."""
+    return lambda judge: Exercise(name=name, title=title, minutes=minutes, judge=judge)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +57,13 @@ def judge_numbers(
     right: float | Sequence[float],
     *,
     unit: str,
-    mistakes: Iterable[tuple[float | Sequence[float], str]],
+    mistakes: Mapping[str, float | Sequence[float]],
     relative: float = 0.01,
     absolute: float = 0.0,
 ) -> None:
     """Raise Wrong unless the answer is `right`, one number or several in order, within the tolerances.
 
-    unit: what is asked for, as in "a share between 0 and 1". mistakes: what each gives, and what to say.
+    unit: what is asked for, as in "a share between 0 and 1". mistakes: what to say, and what gives it away.
     """
     target = np.asarray(right, dtype=float)
     value = _numbers(answer, target.shape, unit)
@@ -65,7 +73,7 @@ def judge_numbers(
 
     if close(value, target):
         return
-    for wrong, message in mistakes:
+    for message, wrong in mistakes.items():
         if close(value, wrong):
             raise Wrong(message)
     if close(value, 100 * target) or close(100 * value, target):
@@ -85,19 +93,19 @@ def judge_function(
     *,
     returns: str,
     cases: Sequence[Case],
-    mistakes: Iterable[tuple[Callable[..., Any], str]],
+    mistakes: Mapping[str, Callable[..., Any]],
     relative: float = 1e-6,
 ) -> None:
     """Raise Wrong unless the function agrees with `right` on all cases.
 
-    returns: what it should return. mistakes: functions that make one each, and what to say where the answer
-    agrees with it on all cases. What the answer raises is told in one line.
+    returns: what it should return. mistakes: what to say, and the function that makes the mistake: it is said
+    where the answer agrees with that on all cases. What the answer raises is told in one line.
     """
     wanted = [_array(right(*case.arguments)) for case in cases]
     found = [called(answer, case, returns) for case in cases]
     if _agree(found, wanted, relative):
         return
-    for mistake, message in mistakes:
+    for message, mistake in mistakes.items():
         if _agree(found, [_array(mistake(*_copied(case))) for case in cases], relative):
             raise Wrong(message)
     fits = [_agree([f], [w], relative) for f, w in zip(found, wanted, strict=True)]

@@ -139,15 +139,15 @@ def test_a_function_cannot_spoil_what_it_is_tried_on():
 
 def test_numbers_may_come_as_tensors_arrays_or_scalars_and_must_be_finite():
     for value in (2.0, np.float32(2), torch.tensor(2.0), np.array(2)):
-        judge_numbers(value, 2.0, unit="two", mistakes=())
+        judge_numbers(value, 2.0, unit="two", mistakes={})
     for value in (math.nan, math.inf, True, "2", [2.0]):
         with pytest.raises(Wrong, match="expected two"):
-            judge_numbers(value, 2.0, unit="two", mistakes=())
+            judge_numbers(value, 2.0, unit="two", mistakes={})
 
 
 def test_an_unnamed_mistake_is_told_where_it_shows():
     cases = [Case(name="a small one", arguments=(1.0,)), Case(name="a large one", arguments=(9.0,))]
-    options = {"returns": "a number", "cases": cases, "mistakes": ()}
+    options = {"returns": "a number", "cases": cases, "mistakes": {}}
     with pytest.raises(Wrong, match="too small on a large one, though right on a small one"):
         judge_function(lambda x: 2 if x < 2 else 3, lambda x: 2 * x, **options)
     with pytest.raises(Wrong, match=r"returns shape \(2,\), expected a number"):
@@ -185,7 +185,7 @@ def test_what_interrupts_a_function_is_not_swallowed():
 
 def test_an_exercise_takes_time():
     with pytest.raises(ValueError, match="minutes is 0"):
-        Exercise(name="09-1", title="nothing", minutes=0, judge=lambda answer, tables: "")
+        Exercise(name="09-1", title="nothing", minutes=0, judge=lambda answer: "")
 
 
 def test_a_simulated_walk_has_the_cosine_of_exercise_02_4():

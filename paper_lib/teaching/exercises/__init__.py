@@ -20,16 +20,13 @@ from paper_lib.teaching.exercises import (
 )
 from paper_lib.teaching.judging import Exercise, Wrong
 
-_BY_NOTEBOOK = (
-    training,
-    diagnostics,
-    sparsity,
-    rotation,
-    locking,
-    controls,
-    checkpoints,
-)
-EXERCISES: dict[str, Exercise] = {each.name: each for module in _BY_NOTEBOOK for each in module.EXERCISES}
+_BY_NOTEBOOK = (training, diagnostics, sparsity, rotation, locking, controls, checkpoints)
+EXERCISES = {
+    known.name: known
+    for notebook in _BY_NOTEBOOK
+    for known in vars(notebook).values()
+    if isinstance(known, Exercise)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +68,7 @@ def check(exercise: str, answer: Any, *, tables: Mapping[str, Any] | None = None
         return Verdict(exercise=exercise, right=False, message=place, answered=False)
     frames = {name: _table(exercise, name, tables or {}) for name in known.tables}
     try:
-        return Verdict(exercise=exercise, right=True, message=known.judge(answer, frames))
+        return Verdict(exercise=exercise, right=True, message=known.judge(answer, **frames))
     except Wrong as wrong:
         return Verdict(exercise=exercise, right=False, message=str(wrong))
 

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.geometry.spectra import relative_norm
-from paper_lib.teaching.judging import Case, Exercise, Frames, Wrong, as_matrix, judge_numbers, result_of
+from paper_lib.teaching.judging import Case, Wrong, as_matrix, exercise, judge_numbers, result_of
 from paper_lib.training.rotations import random_orthogonal
 
 DRAFT_STEPS = {"opd": 300, "rlvr": 1024}
 DRAFT_RATE, ROOT_SIZE = 1e-6, 3072  # constant; the mean √(m n) of q, k, v and o of the 8B model
 
 
-def _drift(answer: Any, tables: Frames) -> str:
+@exercise("07-1", "Is it more than noise?", minutes=5)
+def _drift(answer: Any) -> str:
     rms = {run: METRICS["frobenius_norm"].value(run) / ROOT_SIZE for run in DRAFT_STEPS}
     right = {run: rms[run] / (DRAFT_RATE * math.sqrt(DRAFT_STEPS[run])) for run in rms}
     judge_numbers(
@@ -23,22 +24,19 @@ def _drift(answer: Any, tables: Frames) -> str:
         (right["opd"], right["rlvr"]),
         unit="two numbers, the drift ratios of OPD and of RLVR",
         relative=0.02,
-        mistakes=(
-            (
-                [rms[run] / (DRAFT_RATE * DRAFT_STEPS[run]) for run in rms],
-                "divided by lr · steps: the squares add up, so noise grows with √steps",
-            ),
-            (
-                [right[run] * ROOT_SIZE for run in rms],
-                "the norm of the whole matrix: RMS is one entry's, the norm over √(m n)",
-            ),
-            (
-                [right[run] * math.sqrt(ROOT_SIZE) for run in rms],
-                "divided by √3072: that 3,072 is √(m n) already, the mean over the four matrices",
-            ),
-            ([rms[run] / DRAFT_RATE for run in rms], "not divided by √steps: every step adds its noise"),
-            ((right["rlvr"], right["opd"]), "the other way round: OPD's comes first"),
-        ),
+        mistakes={
+            "divided by lr · steps: the squares add up, so noise grows with √steps": [
+                rms[run] / (DRAFT_RATE * DRAFT_STEPS[run]) for run in rms
+            ],
+            "the norm of the whole matrix: RMS is one entry's, the norm over √(m n)": [
+                right[run] * ROOT_SIZE for run in rms
+            ],
+            "divided by √3072: that 3,072 is √(m n) already, the mean over the four matrices": [
+                right[run] * math.sqrt(ROOT_SIZE) for run in rms
+            ],
+            "not divided by √steps: every step adds its noise": [rms[run] / DRAFT_RATE for run in rms],
+            "the other way round: OPD's comes first": (right["rlvr"], right["opd"]),
+        },
     )
     return (
         "RLVR's norm is within a factor of two of what Adam makes of noise: the norm alone does not tell it "
@@ -46,7 +44,8 @@ def _drift(answer: Any, tables: Frames) -> str:
     )
 
 
-def _rounding(answer: Any, tables: Frames) -> str:
+@exercise("07-2", "The size of rounding", minutes=10)
+def _rounding(answer: Any) -> str:
     w = torch.randn(512, 512, generator=torch.Generator().manual_seed(71))
     by_format = {p: relative_norm(w.to(p).float() - w, w).item() for p in (torch.bfloat16, torch.float16)}
     right = by_format[torch.bfloat16]
@@ -55,18 +54,19 @@ def _rounding(answer: Any, tables: Frames) -> str:
         right,
         unit="one share, ‖rounding error‖ over ‖W‖",
         relative=0.03,
-        mistakes=(
-            (2**-9, "the smallest relative half step: errors are spread between none and half a step"),
-            (2**-8, "the largest error that rounding can make: most entries have less"),
-            (2**-7, "the gap between neighbours: an error is at most half of it, and mostly less"),
-            (by_format[torch.float16], "that is float16, which has three bits more"),
-            (100 * right, "a percentage: give the share"),
-        ),
+        mistakes={
+            "the smallest relative half step: errors are spread between none and half a step": 2**-9,
+            "the largest error that rounding can make: most entries have less": 2**-8,
+            "the gap between neighbours: an error is at most half of it, and mostly less": 2**-7,
+            "that is float16, which has three bits more": by_format[torch.float16],
+            "a percentage: give the share": 100 * right,
+        },
     )
     return "The sibling paper's OPD moves less (0.036 to 0.142 %): compare checkpoints of one precision."
 
 
-def _head(answer: Any, tables: Frames) -> str:
+@exercise("07-3", "Other weights, the same function", minutes=20)
+def _head(answer: Any) -> str:
     generator = torch.Generator().manual_seed(73)
     returns = "W_v and W_o, changed"
     for size, width in ((4, 10), (3, 6)):
@@ -98,10 +98,3 @@ def _judge_head(new_v: Any, new_o: Any, w_v: Tensor, w_o: Tensor, rotation: Tens
 
 def _same(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0.0, atol=1e-5)  # float32 will do
-
-
-EXERCISES = (
-    Exercise(name="07-1", title="Is it more than noise?", minutes=5, judge=_drift),
-    Exercise(name="07-2", title="The size of rounding", minutes=10, judge=_rounding),
-    Exercise(name="07-3", title="Other weights, the same function", minutes=20, judge=_head),
-)

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.teaching.judging import Case, Exercise, Frames, judge_function, judge_numbers
+from paper_lib.teaching.judging import Case, exercise, judge_function, judge_numbers
 from paper_lib.training.objectives import retained
 
 MOST_SEEDS = 10_000
 
 
-def _retention(answer: Any, tables: Frames) -> str:
+@exercise("06-1", "The tokens that are kept", minutes=15)
+def _retention(answer: Any) -> str:
     gaps = (
         [0.1, -2.0, 1.5, 0.4, -0.3, 0.9, -1.1],
         [2.0, -3.0, 0.5, 0.2, 1.0],
@@ -29,25 +31,17 @@ def _retention(answer: Any, tables: Frames) -> str:
         _top_gap,
         returns="a tensor of (T,) weights",
         cases=cases,
-        mistakes=(
-            (lambda r, keep: _top_gap(-r, keep), "the smallest gaps: keep where the student is most above"),
-            (
-                lambda r, keep: _top_gap(r.abs(), keep),
-                "the largest |r_t|: the paper keeps the largest r_t",
+        mistakes={
+            "the smallest gaps: keep where the student is most above": lambda r, keep: _top_gap(-r, keep),
+            "the largest |r_t|: the paper keeps the largest r_t": lambda r, keep: _top_gap(r.abs(), keep),
+            "rounded down: ⌈ρT⌉ tokens are kept, so that a short response keeps one": lambda r, keep: (
+                _top_gap(r, math.floor(keep * len(r)) / len(r))
             ),
-            (
-                lambda r, keep: _top_gap(r, math.floor(keep * len(r)) / len(r)),
-                "rounded down: ⌈ρT⌉ tokens are kept, so that a short response keeps one",
+            "not rescaled: those kept stand for all T": lambda r, keep: (_top_gap(r, keep) > 0).double(),
+            "rescaled by 1/ρ: the factor is T over the number that is kept, ⌈ρT⌉": lambda r, keep: (
+                (_top_gap(r, keep) > 0).double() / keep
             ),
-            (
-                lambda r, keep: (_top_gap(r, keep) > 0).double(),
-                "not rescaled: those kept stand for all T",
-            ),
-            (
-                lambda r, keep: (_top_gap(r, keep) > 0).double() / keep,
-                "rescaled by 1/ρ: the factor is T over the number that is kept, ⌈ρT⌉",
-            ),
-        ),
+        },
     )
     return "The weights of a response add up to T, so that a control changes the tokens and not the scale."
 
@@ -57,32 +51,33 @@ def _top_gap(gap: Tensor, keep: float) -> Tensor:
     return retained(gap[None], mask, keep_fraction=keep, selection="top_gap", noise=None)[0].double()
 
 
-def _balance(answer: Any, tables: Frames) -> str:
-    curves = tables["curves"]
+@exercise("06-2", "The α that balances", minutes=15)
+def _balance(answer: Any, curves: pd.DataFrame) -> str:
     rows = curves[curves["metric"] == "gradient_norm"].sort_values("step")
     norms = rows.groupby("run")["value"].mean()
     first = rows.groupby(["run", "seed"])["value"].first().groupby("run").mean()
     opd, rlvr = norms["opd"], norms["rlvr"]
+    first_step = first["rlvr"] / (first["opd"] + first["rlvr"])
     judge_numbers(
         answer,
         rlvr / (opd + rlvr),
         unit="one α in (0, 1)",
         relative=0.02,
-        mistakes=(
-            (opd / (opd + rlvr), "that weighs the larger gradient more: set α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖"),
-            (0.5, "equal weights give equal parts only where the two gradients have one norm"),
-            (rlvr / opd, "a quotient of the norms: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ for α"),
-            (opd / rlvr, "a quotient of the norms: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ for α"),
-            (
-                first["rlvr"] / (first["opd"] + first["rlvr"]),
-                "from the first step alone, one noisy batch: take the mean over the run",
-            ),
-        ),
+        mistakes={
+            "that weighs the larger gradient more: set α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": opd / (opd + rlvr),
+            "equal weights give equal parts only where the two gradients have one norm": 0.5,
+            "a quotient of the norms, RLVR's over OPD's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ for α": rlvr
+            / opd,
+            "a quotient of the norms, OPD's over RLVR's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ for α": opd
+            / rlvr,
+            "from the first step alone, one noisy batch: take the mean over the run": first_step,
+        },
     )
     return "Below this α most of the mixed gradient is RLVR's: a raw α is no share."
 
 
-def _seeds(answer: Any, tables: Frames) -> str:
+@exercise("06-3", "How many seeds?", minutes=20)
+def _seeds(answer: Any) -> str:
     samples = (
         [0.9, 1.4, 0.2, 1.6, 0.7],
         [0.31, -0.42, 0.55, 0.12],
@@ -94,22 +89,19 @@ def _seeds(answer: Any, tables: Frames) -> str:
         seeds_needed,
         returns="a whole number of seeds",
         cases=[Case(name=f"differences {s}", arguments=(np.array(s),)) for s in samples],
-        mistakes=(
-            (
-                lambda d: _needed(d, quantile=lambda n: 1.96),
-                "1.96 is for a known deviation: with N seeds take Student's t with N − 1 degrees of freedom",
+        mistakes={
+            "1.96 is for a known deviation: take Student's t with N − 1 degrees of freedom": lambda d: (
+                _needed(d, quantile=lambda n: 1.96)
             ),
-            (
-                lambda d: _needed(d, quantile=lambda n: _student(len(d))),
-                "t for the seeds you have: its degrees of freedom change with the N you ask for",
+            "t for the seeds you have: its degrees of freedom change with the N you ask for": lambda d: (
+                _needed(d, quantile=lambda n: _student(len(d)))
             ),
-            (
-                lambda d: _needed(d, quantile=lambda n: _student(n, level=0.9)),
-                "a one-sided 95 %: the interval has 2.5 % on either side",
+            "a one-sided 95 %: the interval has 2.5 % on either side": lambda d: _needed(
+                d, quantile=lambda n: _student(n, level=0.9)
             ),
-            (lambda d: _needed(d, correction=0), "the deviation divides by N, not by N − 1"),
-            (lambda d: _needed(d, power=1.0), "the half width is t s / √N, not t s / N"),
-        ),
+            "the deviation divides by N, not by N − 1": lambda d: _needed(d, correction=0),
+            "the half width is t s / √N, not t s / N": lambda d: _needed(d, power=1.0),
+        },
     )
     return "Pairing is what makes few seeds enough: the anchors' differences cancel in the difference."
 
@@ -135,10 +127,3 @@ def _student(count: int, level: float = 0.95) -> float:
     from scipy import stats
 
     return float(stats.t.ppf((1 + level) / 2, count - 1))
-
-
-EXERCISES = (
-    Exercise(name="06-1", title="The tokens that are kept", minutes=15, judge=_retention),
-    Exercise(name="06-2", title="The α that balances", minutes=15, judge=_balance, tables=("curves",)),
-    Exercise(name="06-3", title="How many seeds?", minutes=20, judge=_seeds),
-)

@@ -18,7 +18,7 @@ from paper_lib.geometry.spectra import (
     stable_rank,
     top_energy,
 )
-from paper_lib.teaching.judging import Case, Exercise, Frames, Wrong, judge_function, shaped_cases
+from paper_lib.teaching.judging import Case, Wrong, exercise, judge_function, shaped_cases
 
 METRICS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "update_sparsity": (
@@ -34,14 +34,12 @@ METRICS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "stable_rank": (lambda w_0, d: stable_rank(d), ""),
     "hill_index": (lambda w_0, d: hill_index(singular_values(d), 4), ""),
     "top_energy": (lambda w_0, d: top_energy(singular_values(d), 2), ""),
-    "drift_ratio": (
-        lambda w_0, d: drift_ratio(d, [1e-3] * 10),
-        "its denominator, the learning rates, stays",
-    ),
+    "drift_ratio": (lambda w_0, d: drift_ratio(d, [1e-3] * 10), "its denominator, the learning rates, stays"),
 }
 
 
-def _scale_free(answer: Any, tables: Frames) -> str:
+@exercise("02-1", "What forgets the size of the update?", minutes=5)
+def _scale_free(answer: Any) -> str:
     if isinstance(answer, str) or not isinstance(answer, set | frozenset | list | tuple):
         raise Wrong(f"answer is a {type(answer).__name__}, expected a set of metric names")
     chosen = set(map(str, answer))
@@ -60,7 +58,8 @@ def _scale_free(answer: Any, tables: Frames) -> str:
     return "These three compare runs of unequal norm as they are; all others mix in the size of the update."
 
 
-def _sparsity(answer: Any, tables: Frames) -> str:
+@exercise("02-2", "Sparsity by hand", minutes=10)
+def _sparsity(answer: Any) -> str:
     generator = torch.Generator().manual_seed(5)
     cases = []
     for kind, shape, size in (("tall", (40, 12), 3e-3), ("wide", (10, 36), 1e-3), ("square", (20, 20), 2e-2)):
@@ -74,62 +73,51 @@ def _sparsity(answer: Any, tables: Frames) -> str:
         update_sparsity,
         returns="one number, a share in [0, 1]",
         cases=cases,
-        mistakes=(
-            (
-                lambda a, b: update_sparsity(a, b, eta=0, precision=torch.float32),
-                "counted in float32, where every change shows: round both to bf16 before comparing",
+        mistakes={
+            "counted in float32, where every change shows: round both to bf16 and compare": lambda a, b: (
+                update_sparsity(a, b, eta=0, precision=torch.float32)
             ),
-            (
-                lambda a, b: update_sparsity(a, b, precision=torch.float32),
-                "η is applied to float32 values; it is meant for the two values as bf16 stores them",
+            "η is applied to float32 values; it is meant for the values as bf16 stores them": lambda a, b: (
+                update_sparsity(a, b, precision=torch.float32)
             ),
-            (
-                lambda a, b: update_sparsity(a, b, precision=torch.float16),
-                "float16 has three bits more in its fraction than bf16, and shows more",
+            "float16 has three bits more in its fraction than bf16, and shows more": lambda a, b: (
+                update_sparsity(a, b, precision=torch.float16)
             ),
-            (
-                lambda a, b: 1 - update_sparsity(a, b),
-                "that is the density, the share that changed; sparsity is what did not",
+            "that is the density, the share that changed; sparsity is what did not": lambda a, b: (
+                1 - update_sparsity(a, b)
             ),
-            (
-                lambda a, b: ((a.bfloat16().float() - b.bfloat16().float()).abs() <= 1e-3).double().mean(),
-                "η is relative: compare with η times the larger of the two magnitudes",
+            "η is relative: compare with η times the larger of the two magnitudes": lambda a, b: (
+                ((a.bfloat16().float() - b.bfloat16().float()).abs() <= 1e-3).double().mean()
             ),
-            (lambda a, b: 100 * update_sparsity(a, b), "a percentage: give the share, in [0, 1]"),
-        ),
+            "a percentage: give the share, in [0, 1]": lambda a, b: 100 * update_sparsity(a, b),
+        },
     )
     return "Unchanged is not untouched: an entry may move by up to half a step of bf16 and not be seen."
 
 
-def _stable_rank(answer: Any, tables: Frames) -> str:
+@exercise("02-3", "Stable rank by hand", minutes=10)
+def _stable_rank(answer: Any) -> str:
     judge_function(
         answer,
         stable_rank,
         returns="one number",
         cases=shaped_cases(11),
-        mistakes=(
-            (
-                lambda d: singular_values(d).sum() / singular_values(d)[0],
-                "the singular values are not squared: energy is σ²",
+        mistakes={
+            "the singular values are not squared: energy is σ²": lambda d: (
+                singular_values(d).sum() / singular_values(d)[0]
             ),
-            (
-                lambda d: (stable_rank(d)) ** 0.5,
-                "a quotient of norms, not of their squares",
+            "a quotient of norms, not of their squares": lambda d: stable_rank(d) ** 0.5,
+            "divided by the smallest singular value: the operator norm is the largest": lambda d: (
+                singular_values(d).square().sum() / singular_values(d)[-1] ** 2
             ),
-            (
-                lambda d: singular_values(d).square().sum() / singular_values(d)[-1] ** 2,
-                "divided by the smallest singular value: the operator norm is the largest",
+            "that is the rank, which counts every direction alike, however little it carries": lambda d: (
+                torch.linalg.matrix_rank(d).double()
             ),
-            (
-                lambda d: torch.linalg.matrix_rank(d).double(),
-                "that is the rank, which counts every direction alike, however little it carries",
+            "the nuclear norm over Frobenius's: take the Frobenius norm over the operator norm": lambda d: (
+                singular_values(d).sum() ** 2 / singular_values(d).square().sum()
             ),
-            (
-                lambda d: singular_values(d).sum() ** 2 / singular_values(d).square().sum(),
-                "the nuclear norm over the Frobenius norm: take the Frobenius norm over the operator norm",
-            ),
-            (_effective_rank, "the exponential of an entropy is the effective rank, another measure"),
-        ),
+            "the exponential of an entropy is the effective rank, another measure": _effective_rank,
+        },
     )
     return "It is at least 1, and the number of equal singular values where all of them are equal."
 
@@ -139,28 +127,21 @@ def _effective_rank(delta: Tensor) -> Tensor:
     return (-(share * share.log()).sum()).exp()
 
 
-def _shared_prefix(answer: Any, tables: Frames) -> str:
+@exercise("02-4", "The end contains the beginning", minutes=15)
+def _shared_prefix(answer: Any) -> str:
     judge_function(
         answer,
         math.sqrt,
         returns="one number, a cosine in [0, 1]",
         cases=[Case(name=f"f = {f}", arguments=(f,)) for f in (0.1, 0.25, 0.5, 0.9)],
         relative=0.02,  # a simulated walk will do
-        mistakes=(
-            (lambda f: f, "⟨ΔW_f, ΔW_end⟩ grows like f, but it is to be divided by both norms, √f and 1"),
-            (lambda f: f**2, "squared once too often: divide the inner product by the norms"),
-            (lambda f: math.sqrt(1 - f), "that is what the rest of the walk shares with the end"),
-            (lambda f: math.degrees(math.acos(math.sqrt(f))), "an angle in degrees: give its cosine"),
-            (lambda f: math.acos(math.sqrt(f)), "an angle in radians: give its cosine"),
-            (lambda f: 0.0, "the end contains the beginning, so they are not independent"),
-        ),
+        mistakes={
+            "⟨ΔW_f, ΔW_end⟩ grows like f, but it is to be divided by both norms, √f and 1": lambda f: f,
+            "squared once too often: divide the inner product by the norms": lambda f: f**2,
+            "that is what the rest of the walk shares with the end": lambda f: math.sqrt(1 - f),
+            "an angle in degrees: give its cosine": lambda f: math.degrees(math.acos(math.sqrt(f))),
+            "an angle in radians: give its cosine": lambda f: math.acos(math.sqrt(f)),
+            "the end contains the beginning, so they are not independent": lambda f: 0.0,
+        },
     )
     return "A tenth of a walk shares nearly a third of its end, with no training at all."
-
-
-EXERCISES = (
-    Exercise(name="02-1", title="What forgets the size of the update?", minutes=5, judge=_scale_free),
-    Exercise(name="02-2", title="Sparsity by hand", minutes=10, judge=_sparsity),
-    Exercise(name="02-3", title="Stable rank by hand", minutes=10, judge=_stable_rank),
-    Exercise(name="02-4", title="The end contains the beginning", minutes=15, judge=_shared_prefix),
-)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,10 +14,9 @@ from paper_lib.geometry.subspaces import principal_angles, top_right_singular_ve
 from paper_lib.summaries import at_end
 from paper_lib.teaching.judging import (
     Case,
-    Exercise,
-    Frames,
     Wrong,
     as_matrix,
+    exercise,
     judge_function,
     judge_numbers,
     result_of,
@@ -27,22 +27,21 @@ SHARE = 0.9
 TURNED = 89.9  # degrees
 
 
-def _components(answer: Any, tables: Frames) -> str:
+@exercise("04-1", "A walk looks low-dimensional", minutes=5)
+def _components(answer: Any) -> str:
     right = _fewest(random_walk_explained_variance)
+    harmonic = _fewest(lambda k: random_walk_explained_variance(1) / k)
     judge_numbers(
         answer,
         right,
         unit="a whole number of components",
         relative=0.0,
         absolute=1e-9,
-        mistakes=(
-            (right - 1, "one short of 90 %: add the shares up once more"),
-            (right + 1, "fewer do: add the shares up once more"),
-            (
-                _fewest(lambda k: random_walk_explained_variance(1) / k),
-                "those two have 76 %: shares fall with k², not with k",
-            ),
-        ),
+        mistakes={
+            "one short of 90 %: add the shares up once more": right - 1,
+            "fewer do: add the shares up once more": right + 1,
+            "those two have 76 %: shares fall with k², not with k": harmonic,
+        },
     )
     return "However many thousand dimensions it has: few components are no sign of a small space."
 
@@ -55,7 +54,8 @@ def _fewest(share: Callable[[int], float]) -> int:
     return k
 
 
-def _largest_angle(answer: Any, tables: Frames) -> str:
+@exercise("04-2", "The largest angle", minutes=15)
+def _largest_angle(answer: Any) -> str:
     cases = []
     for case, other in zip(shaped_cases(31), shaped_cases(32), strict=True):
         (w_0,), (noise,) = case.arguments, other.arguments
@@ -66,24 +66,17 @@ def _largest_angle(answer: Any, tables: Frames) -> str:
         returns="one number, in degrees",
         cases=cases,
         relative=1e-5,
-        mistakes=(
-            (lambda a, b, k: math.radians(_degrees(a, b, k)), "radians: asked is the angle in degrees"),
-            (lambda a, b, k: _degrees(a.mT, b.mT, k), "the left singular vectors: asked are the right ones"),
-            (
-                lambda a, b, k: _angles(a, b, k).min(),
-                "the smallest of the angles, not the largest",
+        mistakes={
+            "radians: asked is the angle in degrees": lambda a, b, k: math.radians(_degrees(a, b, k)),
+            "the left singular vectors: asked are the right ones": lambda a, b, k: _degrees(a.mT, b.mT, k),
+            "the smallest of the angles, not the largest": lambda a, b, k: _angles(a, b, k).min(),
+            "the mean of the angles, not the largest": lambda a, b, k: _angles(a, b, k).mean(),
+            "that is the cosine of the angle": lambda a, b, k: math.cos(math.radians(_degrees(a, b, k))),
+            "vector by vector: two bases of one span would have an angle": _vector_by_vector,
+            "the first direction alone: the angle is between two spans of k directions": lambda a, b, k: (
+                _degrees(a, b, 1)
             ),
-            (lambda a, b, k: _angles(a, b, k).mean(), "the mean of the angles, not the largest"),
-            (
-                lambda a, b, k: math.cos(math.radians(_degrees(a, b, k))),
-                "that is the cosine of the angle",
-            ),
-            (_vector_by_vector, "vector by vector: two bases of one span would have an angle"),
-            (
-                lambda a, b, k: _degrees(a, b, 1),
-                "the first direction alone: the angle is between two spans of k directions",
-            ),
-        ),
+        },
     )
     return "An angle belongs to a span: within it, singular vectors may turn freely and nothing changes."
 
@@ -102,34 +95,34 @@ def _vector_by_vector(w_0: Tensor, w_t: Tensor, k: int) -> Tensor:
     return torch.rad2deg((a * b).sum(0).abs().clamp(max=1).acos()).max()
 
 
-def _per_norm(answer: Any, tables: Frames) -> str:
+@exercise("04-3", "Rotation per unit of norm", minutes=15)
+def _per_norm(answer: Any, matrices: pd.DataFrame) -> str:
     place = ["run", "layer", "module", "seed"]
-    rows = at_end(tables["matrices"])
+    rows = at_end(matrices)
     angle, norm = (
         rows[rows["metric"] == metric].set_index(place)["value"]
         for metric in ("angle_u_mean", "relative_norm")
     )
     each = (angle / norm).groupby("run").mean()
     turned, moved = angle.groupby("run").mean(), norm.groupby("run").mean()
-    right = each["sft"] / each["opd"]
+    right, of_angles, of_norms = (means["sft"] / means["opd"] for means in (each, turned, moved))
+    late = of_angles / of_norms
     judge_numbers(
         answer,
         right,
         unit="one number, SFT's angle per unit of norm over OPD's",
-        mistakes=(
-            (turned["sft"] / turned["opd"], "angles as they are: divide each by its matrix's relative norm"),
-            (moved["sft"] / moved["opd"], "that is how much farther SFT moved"),
-            (1 / right, "the wrong way up: SFT over OPD"),
-            (
-                turned["sft"] / turned["opd"] * moved["opd"] / moved["sft"],
-                "averaged before dividing, as the table does: divide matrix by matrix, then take the mean",
-            ),
-        ),
+        mistakes={
+            "angles as they are: divide each by its matrix's relative norm": of_angles,
+            "that is how much farther SFT moved": of_norms,
+            "the wrong way up: SFT over OPD": 1 / right,
+            "averaged before dividing, as the table does: divide matrix by matrix, then take the mean": late,
+        },
     )
     return "Read it beside the quotient of the angles as they are: that one is a statement about norms."
 
 
-def _unseen(answer: Any, tables: Frames) -> str:
+@exercise("04-4", "What NSS does not see", minutes=20)
+def _unseen(answer: Any) -> str:
     returns = "a matrix of W_0's shape"
     for case in shaped_cases(41):
         (w_0,) = case.arguments
@@ -150,13 +143,3 @@ def _unseen(answer: Any, tables: Frames) -> str:
                 "leading directions are still among the new ones?"
             )
     return "NSS and angles are blind to each other: C3 and C4 are two claims, though both follow the norm."
-
-
-EXERCISES = (
-    Exercise(name="04-1", title="A walk looks low-dimensional", minutes=5, judge=_components),
-    Exercise(name="04-2", title="The largest angle", minutes=15, judge=_largest_angle),
-    Exercise(
-        name="04-3", title="Rotation per unit of norm", minutes=15, judge=_per_norm, tables=("matrices",)
-    ),
-    Exercise(name="04-4", title="What NSS does not see", minutes=20, judge=_unseen),
-)

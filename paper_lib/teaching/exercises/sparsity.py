@@ -2,84 +2,72 @@
 
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.geometry.sparsity import mark_largest, principal_mask
 from paper_lib.summaries import at_end, over_matrices
-from paper_lib.teaching.judging import Exercise, Frames, judge_function, judge_numbers, shaped_cases
+from paper_lib.teaching.judging import exercise, judge_function, judge_numbers, shaped_cases
 
 SFT_DENSITY, SFT_PRINCIPAL, SFT_LOW = (
     METRICS[name].value("sft") for name in ("update_density", "principal_overlap", "low_magnitude_overlap")
 )
 
 
-def _alpha_range(answer: Any, tables: Frames) -> str:
+@exercise("03-1", "Which α was it?", minutes=10)
+def _alpha_range(answer: Any) -> str:
     spared = 1 - SFT_DENSITY
-    least = {overlap: overlap * SFT_DENSITY for overlap in (SFT_PRINCIPAL, SFT_LOW)}
-    most = {overlap: overlap * SFT_DENSITY + spared for overlap in (SFT_PRINCIPAL, SFT_LOW)}
-    right = (max(least.values()), min(most.values()))
+    principal, low = (
+        (overlap * SFT_DENSITY, overlap * SFT_DENSITY + spared) for overlap in (SFT_PRINCIPAL, SFT_LOW)
+    )
+    least, most = zip(principal, low, strict=True)
+    right, either = (max(least), min(most)), (min(least), max(most))
+    forgetful = (right[0], right[1] - spared)
     judge_numbers(
         answer,
         right,
         unit="two numbers, the least and the largest α, as shares",
         relative=0.005,
-        mistakes=(
-            (
-                (least[SFT_PRINCIPAL], most[SFT_PRINCIPAL]),
-                "that is what the principal overlap allows; the low-magnitude mask has the same α",
-            ),
-            (
-                (least[SFT_LOW], most[SFT_LOW]),
-                "that is what the low-magnitude overlap allows; the principal mask has the same α",
-            ),
-            (
-                (min(least.values()), max(most.values())),
-                "the α of either mask: one α has to allow both, so intersect the two ranges",
-            ),
-            (
-                (right[0], min(most.values()) - spared),
-                "the largest α forgets the weights that stayed: a mask may hold all of them as well",
-            ),
-            ((SFT_PRINCIPAL, SFT_LOW), "those are the overlaps; solve both bounds for α"),
-        ),
+        mistakes={
+            "that is what the principal overlap allows; the low-magnitude mask has the same α": principal,
+            "that is what the low-magnitude overlap allows; the principal mask has the same α": low,
+            "the α of either mask: one α has to allow both, so intersect the two ranges": either,
+            "the largest α forgets the weights that stayed: a mask may hold all of them as well": forgetful,
+            "those are the overlaps; solve both bounds for α": (SFT_PRINCIPAL, SFT_LOW),
+        },
     )
     return "The appendix's 0.5 lies outside, the 0.3 of the text inside: printed numbers alone decide it."
 
 
-def _principal(answer: Any, tables: Frames) -> str:
+@exercise("03-2", "The principal weights", minutes=20)
+def _principal(answer: Any) -> str:
     judge_function(
         answer,
-        lambda w, alpha, rank: principal_mask(w, alpha=alpha, rank=rank),
+        lambda w, a, r: principal_mask(w, alpha=a, rank=r),
         returns="a mask of W_0's shape",
         cases=shaped_cases(21, 0.3, 2),
-        mistakes=(
-            (
-                lambda w, alpha, rank: mark_largest(w.abs(), alpha),
-                "the largest weights themselves: rank those of the rank-r reconstruction",
+        mistakes={
+            "the largest weights themselves: rank those of the rank-r reconstruction": lambda w, a, r: (
+                mark_largest(w.abs(), a)
             ),
-            (
-                lambda w, alpha, rank: mark_largest(_leading(w, rank), alpha),
-                "the largest signed values: large negative entries are principal too",
+            "the largest signed values: large negative entries are principal too": lambda w, a, r: (
+                mark_largest(_leading(w, r), a)
             ),
-            (
-                lambda w, alpha, rank: mark_largest(-_leading(w, rank).abs(), alpha),
-                "the smallest entries of the reconstruction: take the other end",
+            "the smallest entries of the reconstruction: take the other end": lambda w, a, r: mark_largest(
+                -_leading(w, r).abs(), a
             ),
-            (
-                lambda w, alpha, rank: mark_largest((w - _leading(w, rank)).abs(), alpha),
-                "ranked by what the reconstruction leaves out, the smallest singular values",
+            "ranked by what the reconstruction leaves out, the smallest singular values": lambda w, a, r: (
+                mark_largest((w - _leading(w, r)).abs(), a)
             ),
-            (
-                lambda w, alpha, rank: mark_largest(_leading(w, rank, scaled=False).abs(), alpha),
-                "U Vᵀ without the singular values between them",
+            "U Vᵀ without the singular values between them": lambda w, a, r: mark_largest(
+                _leading(w, r, scaled=False).abs(), a
             ),
-            (
-                lambda w, alpha, rank: ~principal_mask(w, alpha=alpha, rank=rank),
-                "the complement: mark the α that are principal",
+            "the complement: mark the α that are principal": lambda w, a, r: (
+                ~principal_mask(w, alpha=a, rank=r)
             ),
-        ),
+        },
     )
     return "A small weight can be principal: it is, where the leading directions cross and the rest cancels."
 
@@ -89,56 +77,33 @@ def _leading(w: Tensor, rank: int, *, scaled: bool = True) -> Tensor:
     return (u[:, :rank] * (s[:rank] if scaled else 1)) @ vh[:rank]
 
 
-def _at_equal_size(answer: Any, tables: Frames) -> str:
-    matrices, nulls = tables["matrices"], tables["nulls"]
+@exercise("03-3", "Sparsity at equal size", minutes=15)
+def _at_equal_size(answer: Any, matrices: pd.DataFrame, nulls: pd.DataFrame) -> str:
     ends = at_end(over_matrices(matrices, "update_sparsity")).groupby("run")["value"].mean()
     chance = at_end(over_matrices(nulls, "update_sparsity", sizes=matrices))
     null = chance[chance["run"] == "opd"].groupby("null")["value"].mean()
-    plain = {
-        name: at_end(rows[rows["metric"] == "update_sparsity"])["value"].mean()
-        for name, rows in {
-            "opd": matrices[matrices["run"] == "opd"],
-            "null": nulls[(nulls["run"] == "opd") & (nulls["null"] == "rescaled_sft")],
-        }.items()
-    }
-    right = 100 * (ends["opd"] - null["rescaled_sft"])
+    plain, plain_null = (
+        at_end(rows[(rows["run"] == "opd") & (rows["metric"] == "update_sparsity")])["value"].mean()
+        for rows in (matrices, nulls[nulls["null"] == "rescaled_sft"])
+    )
+
+    def points(other: float) -> float:
+        return 100 * (ends["opd"] - other)
+
+    right, matched = points(null["rescaled_sft"]), points(null["rescaled_sft_matched"])
+    own, alike = points(ends["sft"]), 100 * (plain - plain_null)
     judge_numbers(
         answer,
         right,
         unit="points of sparsity, OPD less SFT's update at OPD's norm",
         relative=0.0,
         absolute=0.02,
-        mistakes=(
-            (
-                100 * (ends["opd"] - ends["sft"]),
-                "SFT's own sparsity, at SFT's own norm: take its update shrunk to OPD's (`rescaled_sft`)",
-            ),
-            (
-                100 * (ends["opd"] - null["rescaled_sft_matched"]),
-                "that is matched SFT's update; the question is about SFT as the paper sets it up",
-            ),
-            (
-                100 * (ends["opd"] - null["same_norm_gaussian"]),
-                "that null is Gaussian noise of OPD's norm, not SFT's update",
-            ),
-            (-right, "the sign: OPD's sparsity less the null's"),
-            (
-                100 * (plain["opd"] - plain["null"]),
-                "a mean over matrices: sparsity counts weights, so large matrices count more",
-            ),
-        ),
+        mistakes={
+            "SFT's own sparsity, at SFT's own norm: take its update shrunk to OPD's (`rescaled_sft`)": own,
+            "that is matched SFT's update; the question is about SFT as the paper sets it up": matched,
+            "that null is Gaussian noise of OPD's norm, not SFT's update": points(null["same_norm_gaussian"]),
+            "the sign: OPD's sparsity less the null's": -right,
+            "a mean over matrices: sparsity counts weights, so large matrices count more": alike,
+        },
     )
     return "Set it beside the gap between OPD and SFT as they are: the rest of that gap is size."
-
-
-EXERCISES = (
-    Exercise(name="03-1", title="Which α was it?", minutes=10, judge=_alpha_range),
-    Exercise(name="03-2", title="The principal weights", minutes=20, judge=_principal),
-    Exercise(
-        name="03-3",
-        title="Sparsity at equal size",
-        minutes=15,
-        judge=_at_equal_size,
-        tables=("matrices", "nulls"),
-    ),
-)

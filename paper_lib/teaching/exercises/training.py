@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paper_lib.teaching.judging import Case, Exercise, Frames, judge_function, judge_numbers
+from paper_lib.teaching.judging import Case, exercise, judge_function, judge_numbers
 from paper_lib.training.objectives import group_advantages, reverse_kl
 
 PAPER_STEPS = {"sft": 5375, "opd": 300, "rlvr": 1024}  # Shen et al. 2026, the tables of settings
@@ -13,7 +13,8 @@ PAPER_BATCH = {"sft": 256, "opd": 64, "rlvr": 512}  # sequences: for OPD and RLV
 SAMPLES = 8
 
 
-def _sequences(answer: Any, tables: Frames) -> str:
+@exercise("01-1", "How much more does SFT see?", minutes=5)
+def _sequences(answer: Any) -> str:
     seen = {run: PAPER_STEPS[run] * PAPER_BATCH[run] for run in PAPER_STEPS}
     steps = PAPER_STEPS["sft"] / PAPER_STEPS["opd"]
     right = seen["sft"] / seen["opd"]
@@ -22,21 +23,19 @@ def _sequences(answer: Any, tables: Frames) -> str:
         right,
         unit="one number, SFT's sequences over OPD's",
         relative=0.02,
-        mistakes=(
-            (
-                steps,
-                "the ratio of the steps: a step of SFT also holds more sequences than one of OPD",
-            ),
-            (1 / right, "the wrong way up: SFT's sequences belong above the line"),
-            (right / SAMPLES, "the 8 samples of a prompt are in OPD's batch already: do not multiply again"),
-            (right * SAMPLES, "you counted OPD's prompts; every one of its 8 samples is a sequence"),
-            (seen["sft"] / seen["rlvr"], "that is SFT against RLVR"),
-        ),
+        mistakes={
+            "the ratio of the steps: a step of SFT also holds more sequences than one of OPD": steps,
+            "the wrong way up: SFT's sequences belong above the line": 1 / right,
+            "the 8 samples of a prompt are in OPD's batch already: do not multiply again": right / SAMPLES,
+            "you counted OPD's prompts; every one of its 8 samples is a sequence": right * SAMPLES,
+            "that is SFT against RLVR": seen["sft"] / seen["rlvr"],
+        },
     )
     return "With ten times the learning rate as well, SFT and OPD differ in much more than their objective."
 
 
-def _advantages(answer: Any, tables: Frames) -> str:
+@exercise("01-2", "The advantage of a group", minutes=10)
+def _advantages(answer: Any) -> str:
     groups = {
         "a group of 8 with 3 right answers": [1, 0, 0, 1, 0, 0, 1, 0],
         "a group of 4 with one right answer": [0, 0, 1, 0],
@@ -48,16 +47,15 @@ def _advantages(answer: Any, tables: Frames) -> str:
         returns="a tensor of the group's (G,) advantages",
         cases=[Case(name=name, arguments=(torch.tensor(r).double(),)) for name, r in groups.items()],
         relative=2e-3,  # whatever small number stands beside the deviation
-        mistakes=(
-            (lambda r: r - r.mean(), "centred, but not divided by the group's standard deviation"),
-            (lambda r: _over(r - r.mean(), r.std(correction=0)), "that deviation divides by G, not by G − 1"),
-            (lambda r: _over(r - r.mean(), r.var()), "divided by the variance, not by its root"),
-            (lambda r: _over(r, r.std()), "not centred: a group's advantages have mean 0"),
-            (
-                lambda r: (r - r.mean()) / r.std(),
-                "nan where all rewards are equal and the deviation is 0: what can such a group teach?",
+        mistakes={
+            "centred, but not divided by the group's standard deviation": lambda r: r - r.mean(),
+            "that deviation divides by G, not by G − 1": lambda r: _over(r - r.mean(), r.std(correction=0)),
+            "divided by the variance, not by its root": lambda r: _over(r - r.mean(), r.var()),
+            "not centred: a group's advantages have mean 0": lambda r: _over(r, r.std()),
+            "nan where rewards are equal and the deviation is 0: what can such a group teach?": lambda r: (
+                (r - r.mean()) / r.std()
             ),
-        ),
+        },
     )
     return "A group that is all right or all wrong teaches RLVR nothing; OPD still learns from it."
 
@@ -66,7 +64,8 @@ def _over(values: Tensor, scale: Tensor) -> Tensor:
     return values / scale if scale > 0 else torch.zeros_like(values)
 
 
-def _gradient(answer: Any, tables: Frames) -> str:
+@exercise("01-3", "Why −r_t is the right credit", minutes=25)
+def _gradient(answer: Any) -> str:
     generator = torch.Generator().manual_seed(7)
     pairs = [torch.randn(2, size, generator=generator, dtype=torch.float64) for size in (4, 9)]
     judge_function(
@@ -75,28 +74,23 @@ def _gradient(answer: Any, tables: Frames) -> str:
         returns="a tensor of (V,) derivatives",
         cases=[Case(name=f"a vocabulary of {len(a)}", arguments=(a, b)) for a, b in pairs],
         relative=1e-4,  # the exact divergence is float32
-        mistakes=(
-            (
-                lambda z, t: -_by_autograd(z, t),
-                "the sign: the credit −r_t climbs, and what falls is the divergence",
+        mistakes={
+            "the sign: the credit −r_t climbs, and what falls is the divergence": lambda z, t: (
+                -_by_autograd(z, t)
             ),
-            (
-                lambda z, t: z.softmax(0) * _gap(z, t),
-                "∇ log p_v is not e_v alone: the softmax takes p away from it",
+            "∇ log p_v is not e_v alone: the softmax takes p away from it": lambda z, t: (
+                z.softmax(0) * _gap(z, t)
             ),
-            (
-                lambda z, t: t.softmax(0) * _gap(z, t) - (t.softmax(0) * _gap(z, t)).sum() * z.softmax(0),
-                "averaged over the teacher's distribution; on-policy samples come from the student's",
+            "averaged over the teacher's distribution; on-policy samples are the student's": lambda z, t: (
+                t.softmax(0) * _gap(z, t) - (t.softmax(0) * _gap(z, t)).sum() * z.softmax(0)
             ),
-            (
-                lambda z, t: z.softmax(0) - t.softmax(0),
-                "that is the gradient of the forward KL, what SFT on the teacher's samples follows",
+            "that is the gradient of the forward KL, as SFT on the teacher's samples has it": lambda z, t: (
+                z.softmax(0) - t.softmax(0)
             ),
-            (
-                lambda z, t: _gap(z, t) - (z.softmax(0) * _gap(z, t)).sum(),
-                "every token counts the same here: weight it by how often the student samples it",
+            "every token counts the same here: weight it by how often the student samples it": lambda z, t: (
+                _gap(z, t) - (z.softmax(0) * _gap(z, t)).sum()
             ),
-        ),
+        },
     )
     return "−r_t is an unbiased credit although r_t depends on θ: the mean of ∇ log p is 0."
 
@@ -110,10 +104,3 @@ def _by_autograd(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(reverse_kl(leaf, teacher_logits), leaf)
     return gradient
-
-
-EXERCISES = (
-    Exercise(name="01-1", title="How much more does SFT see?", minutes=5, judge=_sequences),
-    Exercise(name="01-2", title="The advantage of a group", minutes=10, judge=_advantages),
-    Exercise(name="01-3", title="Why −r_t is the right credit", minutes=25, judge=_gradient),
-)
