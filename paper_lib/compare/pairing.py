@@ -292,9 +292,7 @@ def _rates(learning_rates: Sequence[float] | float | None, steps: Sequence[int])
     return tuple(float(rate) for rate in learning_rates)
 
 
-def _pair(
-    snapshots: Sequence[tuple[int, Source]],
-) -> tuple[list[Matrix], dict[str, dict[str, str]]]:
+def _pair(snapshots: Sequence[tuple[int, Source]]) -> tuple[list[Matrix], dict[str, dict[str, str]]]:
     """The matrices that every snapshot shares with W_0, and why each other tensor is left out."""
     base, (_, end) = snapshots[0][1], snapshots[-1]
     pairing = pair_up(base, end)

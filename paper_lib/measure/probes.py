@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -13,10 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from paper_lib.geometry.decompositions import Decomposition
 from paper_lib.geometry.nulls import permuted
 from paper_lib.study.config import ModelProbes
-from paper_lib.study.tasks import Task, problems, seeded_generator
+from paper_lib.study.run_config import RunConfig
+from paper_lib.study.tasks import problems, seeded_generator
 from paper_lib.tables import START, Row
 from paper_lib.training.objectives import exact_kl
-from paper_lib.training.rollouts import Batch, completion_logits, encode_prompts, sample
+from paper_lib.training.rollouts import Batch, completion_logits, sample
 
 # --- Gate II: how strongly the policy resists a direction in weight space, by the curvature of its KL at
 # --- W_0.
@@ -172,30 +174,26 @@ def mean_kl(kl: Tensor, tokens: Tensor) -> tuple[Measured, Measured]:
 def policy_drift(
     start: PreTrainedModel,
     now: PreTrainedModel,
-    prompts: tuple[Tensor, Tensor],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
     *,
     samples: int,
     max_new_tokens: int,
-    pad_id: int,
-    end_id: int,
     seed: object,
 ) -> dict[str, float]:
     """KL(π_0 ‖ π_t) on completions of π_0, "forward", and KL(π_t ‖ π_0) on completions of π_t, "reverse".
 
-    prompts: ids and mask, (P, L), of held-out problems; samples: completions of each, at temperature 1, both
-    policies with the same uniform numbers. Returns forward_kl, reverse_kl (nats a token, exact over the
+    prompts: of held-out problems; samples: completions of each, at temperature 1, both policies with the same
+    uniform numbers. Returns forward_kl, reverse_kl (nats a token, exact over the
     vocabulary), forward_kl_sequence, reverse_kl_sequence (nats a completion), and each with _se.
     """
     found: dict[str, float] = {}
     for name, (p, q) in {"forward": (start, now), "reverse": (now, start)}.items():
-        generator = seeded_generator("drift", seed)
         batch = sample(
-            *(p, *prompts),
+            *(p, tokenizer, prompts),
             samples=samples,
             max_new_tokens=max_new_tokens,
-            pad_id=pad_id,
-            end_id=end_id,
-            generator=generator,
+            generator=seeded_generator("drift", seed),
         )
         means, errors = mean_kl(*sequence_kl(p, q, batch))
         for unit, suffix in (("token", ""), ("sequence", "_sequence")):
@@ -217,30 +215,20 @@ def drift_rows(
     start: PreTrainedModel,
     snapshots: Iterator[tuple[int, PreTrainedModel]],
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    run: RunConfig,
     config: ModelProbes,
-    *,
-    max_new_tokens: int,
     seed: object,
 ) -> list[Row]:
-    """KL between the start and each snapshot, `forward_kl` and `reverse_kl` as `drift.policy_drift` has them.
+    """KL between the start and each snapshot, `forward_kl` and `reverse_kl` as `policy_drift` has them.
 
     snapshots: step and model, one at a time. The prompts are the first held-out validation problems of the
-    task, the same at every step, and so are the uniform numbers that sample their completions.
+    run's task, the same at every step, and so are the uniform numbers that sample their completions.
     """
-    prompts = _prompts(start, tokenizer, task, config.drift_prompts)
+    prompts = _prompts(run, config.drift_prompts)
+    options: dict[str, Any] = {"samples": config.samples, "max_new_tokens": run.max_new_tokens, "seed": seed}
     rows = []
     for step, now in snapshots:
-        found = policy_drift(
-            start,
-            now,
-            prompts,
-            samples=config.samples,
-            max_new_tokens=max_new_tokens,
-            pad_id=tokenizer.pad_token_id,
-            end_id=tokenizer.eos_token_id,
-            seed=seed,
-        )
+        found = policy_drift(start, now, tokenizer, prompts, **options)
         rows += [Row(step, metric, value) for metric, value in found.items()]
     return rows
 
@@ -248,11 +236,9 @@ def drift_rows(
 def curvature_rows(
     start: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    run: RunConfig,
     directions: Iterator[Named],
     config: ModelProbes,
-    *,
-    max_new_tokens: int,
     seed: object,
 ) -> list[tuple[str, str, Row]]:
     """Mean `curvature` μ of each (run, direction) over its draws, and `curvature_se` where there are several.
@@ -261,23 +247,21 @@ def curvature_rows(
     than each by itself. Step 0, as this is a matter of W_0 alone.
     """
     batch = sample(
-        *(start, *_prompts(start, tokenizer, task, config.curvature_prompts)),
+        *(start, tokenizer, _prompts(run, config.curvature_prompts)),
         samples=config.samples,
-        max_new_tokens=max_new_tokens,
-        pad_id=tokenizer.pad_token_id,
-        end_id=tokenizer.eos_token_id,
+        max_new_tokens=run.max_new_tokens,
         generator=seeded_generator("curvature", seed),
     )
     found: dict[tuple[str, str], list[float]] = {}
-    for run, name, direction in directions:
-        found.setdefault((run, name), []).extend(fisher_curvature(start, batch, [direction]))
+    for owner, name, direction in directions:
+        found.setdefault((owner, name), []).extend(fisher_curvature(start, batch, [direction]))
     rows = []
-    for (run, name), values in found.items():
+    for (owner, name), values in found.items():
         draws = torch.tensor(values, dtype=torch.float64)
-        rows.append((run, name, Row(0, "curvature", draws.mean().item())))
+        rows.append((owner, name, Row(0, "curvature", draws.mean().item())))
         if len(values) > 1:
             error = draws.std().item() / math.sqrt(len(values))
-            rows.append((run, name, Row(0, "curvature_se", error)))
+            rows.append((owner, name, Row(0, "curvature_se", error)))
     return rows
 
 
@@ -305,9 +289,6 @@ def named_directions(
             yield run, "permuted_update", {n: permuted(w, draws_of[n]) for n, w in update.items()}
 
 
-def _prompts(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, number: int
-) -> tuple[Tensor, Tensor]:
-    chosen = problems(task, split="validation", number=number, seed="evaluation")
-    ids, mask = encode_prompts(tokenizer, [problem.prompt for problem in chosen])
-    return ids.to(model.device), mask.to(model.device)
+def _prompts(run: RunConfig, number: int) -> list[str]:
+    chosen = problems(run.tasks[0], split="validation", number=number, seed="evaluation")
+    return [problem.prompt for problem in chosen]

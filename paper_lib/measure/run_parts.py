@@ -87,11 +87,7 @@ class RunPart(Part):
                 load_snapshot(now, trajectory, step)
                 yield step, now
 
-        rows = drift_rows(
-            *(start, models(), tokenizer, run.tasks[0], probes),
-            max_new_tokens=run.max_new_tokens,
-            seed=self.seed,
-        )
+        rows = drift_rows(start, models(), tokenizer, run, probes, self.seed)
         return Share(frames={"trajectories": [self.keyed(run.name, rows)]}, sums={})
 
     def paths(self, sums: dict[str, Tensor]) -> Frames:
@@ -179,13 +175,8 @@ class JointPart(Part):
                 updates[member][matrix.name] = end.double() - start.double()
         model, tokenizer = snapshot_model(self.models, first, 0)
         run = self.runs[next(iter(members))]
-        rows = curvature_rows(
-            *(model, tokenizer, run.tasks[0]),
-            named_directions(weights, updates, rank, probes.draws, self.seed),
-            probes,
-            max_new_tokens=run.max_new_tokens,
-            seed=self.seed,
-        )
+        directions = named_directions(weights, updates, rank, probes.draws, self.seed)
+        rows = curvature_rows(model, tokenizer, run, directions, probes, self.seed)
         frames = [self.keyed(name, [row], direction=direction) for name, direction, row in rows]
         return Share(frames={"curvature": frames}, sums={})
 

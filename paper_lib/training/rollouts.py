@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.study.tasks import Problem, seeded_generator, verify
@@ -93,17 +95,11 @@ def encode_demonstrations(
 
 
 def _pad(rows: list[list[int]], fill: int, *, left: bool) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor(
-        [[fill] * (width - len(r)) + r if left else r + [fill] * (width - len(r)) for r in rows]
-    )
-    mask = torch.tensor(
-        [
-            [0] * (width - len(r)) + [1] * len(r) if left else [1] * len(r) + [0] * (width - len(r))
-            for r in rows
-        ]
-    )
-    return ids, mask.bool()
+    """Ids and mask, each (rows, the longest of them)."""
+    options: dict[str, Any] = {"batch_first": True, "padding_side": "left" if left else "right"}
+    ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], padding_value=fill, **options)
+    mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], **options)
+    return ids, mask
 
 
 def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -161,13 +157,11 @@ def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,
-    prompt_ids: Tensor,
-    prompt_mask: Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
     *,
     samples: int,
     max_new_tokens: int,
-    pad_id: int,
-    end_id: int,
     generator: Generator | None,
     temperature: float = 1.0,
     part: tuple[int, int] = (0, 1),
@@ -179,7 +173,9 @@ def sample(
     the batch, the prompt is run once for all its samples. `part` (i of n) says which of n equal shares of a
     larger draw this is.
     """
-    device, count = prompt_ids.device, prompt_ids.shape[0] * samples  # count = P * G rows
+    device, count = model.device, len(prompts) * samples  # count = P * G rows
+    prompt_ids, prompt_mask = (t.to(device) for t in encode_prompts(tokenizer, prompts))  # (P, L) each
+    pad_id, end_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     uniforms = None
     if generator is not None:
         drawn = torch.rand(part[1] * count, max_new_tokens, generator=generator, dtype=torch.float64)
@@ -278,18 +274,13 @@ def accuracy(
     size = max(1, ROWS_AT_ONCE // samples)
     for first in range(0, len(problems), size):
         part = problems[first : first + size]
-        ids, mask = (t.to(model.device) for t in encode_prompts(tokenizer, [p.prompt for p in part]))
         for draws, scores in ((samples, per_problem), (1, greedy)):
             generator = seeded_generator("evaluation", seed, first) if scores is per_problem else None
             batch = sample(
-                model,
-                ids,
-                mask,
+                *(model, tokenizer, [problem.prompt for problem in part]),
                 samples=draws,
                 max_new_tokens=max_new_tokens,
                 generator=generator,
-                pad_id=tokenizer.pad_token_id,
-                end_id=tokenizer.eos_token_id,
             )
             scores.extend(rewards(tokenizer, batch, part).view(-1, draws).mean(1).tolist())
     mean, count = sum(per_problem) / len(per_problem), len(per_problem)

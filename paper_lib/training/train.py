@@ -27,7 +27,6 @@ from paper_lib.training.rollouts import (
     Batch,
     completion_logits,
     encode_demonstrations,
-    encode_prompts,
     rewards,
     sample,
     token_log_probs,
@@ -84,15 +83,10 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
     actor = policy.teacher if run.rollout_policy == "teacher" else policy.student
     if actor is None:
         raise CompanionError(f"run {run.name}: teacher rollouts need a teacher, and none was given")
-    ids, mask = (t.to(device) for t in encode_prompts(policy.tokenizer, [p.prompt for p in mine]))
     batch = sample(
-        actor,
-        ids,
-        mask,
+        *(actor, policy.tokenizer, [p.prompt for p in mine]),
         samples=run.samples_per_prompt,
         max_new_tokens=run.max_new_tokens,
-        pad_id=policy.tokenizer.pad_token_id,
-        end_id=policy.tokenizer.eos_token_id,
         generator=seeded_generator("rollout", name),
         temperature=run.temperature,
         part=part,
@@ -253,11 +247,7 @@ def build_optimizer(parameters: Iterable[Tensor], run: RunConfig) -> torch.optim
             parameters, lr=run.learning_rate, momentum=run.sgd_momentum, weight_decay=run.weight_decay
         )
     return torch.optim.AdamW(
-        parameters,
-        lr=run.learning_rate,
-        betas=run.betas,
-        eps=run.epsilon,
-        weight_decay=run.weight_decay,
+        parameters, lr=run.learning_rate, betas=run.betas, eps=run.epsilon, weight_decay=run.weight_decay
     )
 
 
@@ -285,11 +275,7 @@ class Optimization:
     """The run's optimizer at its schedule over the chunks of a batch, across an `Accelerator`'s processes."""
 
     def __init__(
-        self,
-        policy: Policy,
-        run: RunConfig,
-        accelerator: Accelerator,
-        constraint: Constraint | None = None,
+        self, policy: Policy, run: RunConfig, accelerator: Accelerator, constraint: Constraint | None = None
     ) -> None:
         self.policy, self.run, self.accelerator, self.constraint = policy, run, accelerator, constraint
         self.parameters = dict(policy.student.named_parameters())

@@ -21,7 +21,6 @@ from paper_lib.tables import START, TABLES, read_table, table_metadata
 from paper_lib.training import study
 from paper_lib.training.checkpoints import open_trajectory
 from paper_lib.training.manifest import JOINT, JOURNEY, read_manifest
-from paper_lib.training.rollouts import encode_prompts
 from paper_lib.training.starts import Study, snapshot_model
 from paper_lib.training.study import train_planned, train_study
 
@@ -282,11 +281,9 @@ def test_the_drift_in_the_tables_is_that_of_the_policies(reference):
     now, _ = snapshot_model(reference / TINY.models, trajectory, 4)
     chosen = problems(RLVR.tasks[0], split="validation", number=2, seed="evaluation")
     found = policy_drift(
-        *(start, now, encode_prompts(tokenizer, [problem.prompt for problem in chosen])),
+        *(start, now, tokenizer, [problem.prompt for problem in chosen]),
         samples=2,
         max_new_tokens=RLVR.max_new_tokens,
-        pad_id=tokenizer.pad_token_id,
-        end_id=tokenizer.eos_token_id,
         seed=1,
     )
     told = rows.query("run == 'rlvr' and seed == 1 and step == 4").set_index("metric")["value"]

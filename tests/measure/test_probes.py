@@ -27,7 +27,7 @@ from paper_lib.measure.probes import (
 from paper_lib.tables import START
 from paper_lib.training.models import build_model
 from paper_lib.training.objectives import exact_kl
-from paper_lib.training.rollouts import completion_logits, encode_prompts, sample
+from paper_lib.training.rollouts import completion_logits, sample
 
 
 def generator(seed: int) -> torch.Generator:
@@ -42,11 +42,9 @@ def model(tokenizer):
 @pytest.fixture
 def batch(tokenizer, student):
     return sample(
-        *(student, *encode_prompts(tokenizer, PROMPTS)),
+        *(student, tokenizer, PROMPTS),
         samples=2,
         max_new_tokens=5,
-        pad_id=tokenizer.pad_token_id,
-        end_id=tokenizer.eos_token_id,
         generator=generator(0),
     )
 
@@ -173,19 +171,16 @@ def test_every_direction_has_its_name_and_draws():
 
 def drawn(model, tokenizer, *, samples=3, seed=0, max_new_tokens=5):
     return sample(
-        *(model, *encode_prompts(tokenizer, PROMPTS)),
+        *(model, tokenizer, PROMPTS),
         samples=samples,
         max_new_tokens=max_new_tokens,
-        pad_id=tokenizer.pad_token_id,
-        end_id=tokenizer.eos_token_id,
         generator=torch.Generator().manual_seed(seed),
     )
 
 
 def drift_of(start, now, tokenizer, **changes):
     settings = {"samples": 4, "max_new_tokens": 5, "seed": 0} | changes
-    ends = {"pad_id": tokenizer.pad_token_id, "end_id": tokenizer.eos_token_id}
-    return policy_drift(start, now, encode_prompts(tokenizer, PROMPTS), **ends, **settings)
+    return policy_drift(start, now, tokenizer, PROMPTS, **settings)
 
 
 @pytest.fixture

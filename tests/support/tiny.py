@@ -15,7 +15,7 @@ from paper_lib.study.profiles import PROFILES
 from paper_lib.study.run_config import Projection, RunConfig
 from paper_lib.study.tasks import Task, character_tokenizer, seeded_generator
 from paper_lib.training.models import build_model, save_model
-from paper_lib.training.rollouts import Batch, encode_prompts, sample
+from paper_lib.training.rollouts import Batch, sample
 from paper_lib.training.train import Optimization, Policy, train_steps
 
 SUMS = Task(name="tiny_sums", terms=(2, 2), digits=(1, 1))
@@ -126,16 +126,11 @@ def draw(
     **options: Any,
 ) -> Batch:
     """Completions of the prompts, greedy where the seed is None."""
-    ids, mask = encode_prompts(tokenizer, prompts)
     generator = None if seed is None else seeded_generator("draw", seed)
     return sample(
-        model,
-        ids,
-        mask,
+        *(model, tokenizer, prompts),
         samples=samples,
         max_new_tokens=length,
-        pad_id=tokenizer.pad_token_id,
-        end_id=tokenizer.eos_token_id,
         generator=generator,
         **options,
     )

@@ -264,6 +264,7 @@ def test_a_selection_is_cut_to_its_longest_row(tokenizer):
     assert chosen.prompt_mask.any(0).all()
     plain = replace(batch, log_probs=None, rewards=None, advantages=None, noise=None)
     assert {f.name for f in fields(Batch) if getattr(plain.select(torch.tensor([0])), f.name) is None} == {
+        "credit",
         "log_probs",
         "rewards",
         "advantages",
