@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from paper_lib import __version__
 from paper_lib.errors import require, require_choices, require_counts
-from paper_lib.study.run_config import Objective, Projection, RunConfig, Subnetwork
+from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Task
 
 # --- Which diagnostics are measured, and at which sizes: a frozen dataclass that validates.
@@ -42,8 +42,7 @@ class ModelProbes:
     samples: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("drift_prompts", "curvature_prompts", "draws", "samples"):
-            require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require_counts(self, "drift_prompts", "curvature_prompts", "draws", "samples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +86,6 @@ class DiagnosticsConfig:
         require("coordinate_fractions", shares, all(0 < share <= 1 for share in shares), "values in (0, 1]")
         apart = all(one != other for one, other in self.pairs)
         require("pairs", self.pairs, apart and len(set(self.pairs)) == len(self.pairs), "different runs")
-
-
-__all__ = [
-    "DiagnosticsConfig",
-    "EvaluationConfig",
-    "Lineage",
-    "ModelConfig",
-    "ModelProbes",
-    "Objective",
-    "Profile",
-    "Projection",
-    "RunConfig",
-    "Subnetwork",
-    "fingerprint",
-]
 
 
 def fingerprint(*parts: Any) -> str:

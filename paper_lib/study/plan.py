@@ -35,12 +35,7 @@ def pretraining_stage(name: str, **changes: Any) -> RunConfig:
 
 
 def study_runs(
-    *,
-    task: Task,
-    second_task: Task,
-    sft: dict[str, Any],
-    policy: dict[str, Any],
-    K: int,
+    *, task: Task, second_task: Task, sft: dict[str, Any], policy: dict[str, Any], K: int
 ) -> tuple[RunConfig, ...]:
     """Every run of the paper and its controls. sft: settings of the first stage; policy: of all runs from
     the anchor.
@@ -113,7 +108,6 @@ def control_runs(
     runs: tuple[RunConfig, ...],
     *,
     rotated_layers: tuple[int, ...],
-    sgd_rate: float,
     ks: tuple[int, ...],
     wide_ks: tuple[int, ...],
     branches: tuple[float, ...],
@@ -133,7 +127,7 @@ def control_runs(
         *confined,
         replace(opd, name="opd_subnetwork_found", subnetwork=Subnetwork(source="opd")),
         replace(opd, name="opd_subnetwork_random", subnetwork=Subnetwork(source="opd", entries="random")),
-        sgd(opd, sgd_rate),
+        sgd(opd, SGD_RATE),
         replace(opd, name="opd_rotated", rotated_layers=rotated_layers),
         replace(opd, name="opd_restream", stream="restream"),
         replace(sft, name="sft_small", base="base_small"),
@@ -192,9 +186,7 @@ def projections(
     assert early.branch is not None
     later = [
         replace(
-            early,
-            name=f"{early.name}_at_{round(100 * share)}",
-            branch=("opd", round(share * early.steps)),
+            early, name=f"{early.name}_at_{round(100 * share)}", branch=("opd", round(share * early.steps))
         )
         for share in branches
     ]

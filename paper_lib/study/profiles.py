@@ -5,19 +5,19 @@ from typing import Any
 
 from paper_lib.errors import CompanionError
 from paper_lib.study.config import DiagnosticsConfig, EvaluationConfig, ModelProbes, Profile
-from paper_lib.study.lineages import (
-    MOE_TEACHER_LINEAGE,
+from paper_lib.study.lineages import LAPTOP_LINEAGES, REFERENCE_LINEAGES, SMOKE_LINEAGES, SMOLLM2_LINEAGES
+from paper_lib.study.plan import control_runs, study_runs
+from paper_lib.study.tasks import (
+    CHAIN_SUM,
+    LARGER_NUMBERS,
+    MORE_TERMS,
+    NUMBER_SORTING,
     SMALL_SORTING,
-    SMALL_STUDENT_LINEAGE,
     SMALL_SUMS,
-    SMOKE_LINEAGES,
-    SMOLLM2_LINEAGE,
-    STUDENT_LINEAGE,
-    TEACHER_LINEAGE,
+    UNSEEN_OPERATORS,
 )
-from paper_lib.study.plan import SGD_RATE, control_runs, study_runs
-from paper_lib.study.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, UNSEEN_OPERATORS
 
+VARIANTS = (MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)
 MAIN_RUNS = ("sft", "opd", "rlvr")
 # What other rollouts, prompts, or credits change in an update.
 PROBE_PAIRS = (
@@ -30,47 +30,33 @@ PROBE_PAIRS = (
 )
 
 _SFT: dict[str, Any] = {
-    "samples_per_prompt": 1,
-    "schedule": "cosine",
-    "warmup_fraction": 0.1,
-    "betas": (0.9, 0.95),
-    "demonstration_noise": 0.04,
+    **{"schedule": "cosine", "warmup_fraction": 0.1, "betas": (0.9, 0.95)},
+    **{"samples_per_prompt": 1, "demonstration_noise": 0.04},
 }
 
 LAPTOP = Profile(
     name="laptop",
     models="models",
-    lineages=(STUDENT_LINEAGE, TEACHER_LINEAGE),
+    lineages=LAPTOP_LINEAGES,
     runs=study_runs(
         task=CHAIN_SUM,
         second_task=NUMBER_SORTING,
-        sft={
-            **_SFT,
-            "steps": 160,
-            "prompts_per_step": 256,
-            "learning_rate": 1e-4,
-            "snapshot_every": 16,
-        },
+        sft={**_SFT, "steps": 160, "prompts_per_step": 256, "learning_rate": 1e-4, "snapshot_every": 16},
         policy={"steps": 100, "learning_rate": 1e-5, "snapshot_every": 10},
         K=3,
     ),
     main_runs=MAIN_RUNS,
     main_seeds=(0, 1, 2),
     diagnostics=DiagnosticsConfig(model_probes=ModelProbes(drift_prompts=32, draws=2)),
-    evaluation=EvaluationConfig(variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)),
+    evaluation=EvaluationConfig(variants=VARIANTS),
 )
 
 REFERENCE = replace(
     LAPTOP,
     name="reference",
-    lineages=(STUDENT_LINEAGE, TEACHER_LINEAGE, SMALL_STUDENT_LINEAGE, MOE_TEACHER_LINEAGE),
+    lineages=REFERENCE_LINEAGES,
     probes=control_runs(
-        LAPTOP.runs,
-        rotated_layers=(1, 3),
-        sgd_rate=SGD_RATE,
-        ks=(1, 6, 12),
-        wide_ks=(6, 12),
-        branches=(0.1, 0.4),
+        LAPTOP.runs, rotated_layers=(1, 3), ks=(1, 6, 12), wide_ks=(6, 12), branches=(0.1, 0.4)
     ),
     seeds=tuple(range(5)),
     main_runs=(*MAIN_RUNS, "sft_matched"),
@@ -83,17 +69,11 @@ REFERENCE = replace(
 SMOLLM2 = Profile(
     name="smollm2",
     models="runs/smollm2/models",
-    lineages=(SMOLLM2_LINEAGE,),
+    lineages=SMOLLM2_LINEAGES,
     runs=study_runs(
         task=CHAIN_SUM,
         second_task=NUMBER_SORTING,
-        sft={
-            **_SFT,
-            "steps": 100,
-            "prompts_per_step": 128,
-            "learning_rate": 2e-5,
-            "snapshot_every": 10,
-        },
+        sft={**_SFT, "steps": 100, "prompts_per_step": 128, "learning_rate": 2e-5, "snapshot_every": 10},
         policy={"steps": 100, "prompts_per_step": 16, "learning_rate": 2e-6, "snapshot_every": 10},
         K=8,
     ),
@@ -105,56 +85,26 @@ SMOLLM2 = Profile(
         energy_k=16,
         model_probes=ModelProbes(drift_prompts=8, drift_runs=(), curvature_prompts=4, draws=1, samples=2),
     ),
-    evaluation=EvaluationConfig(
-        final_problems=128, variants=(MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)
-    ),
+    evaluation=EvaluationConfig(final_problems=128, variants=VARIANTS),
 )
 
+_SHORT: dict[str, Any] = {"max_new_tokens": 12}
 _SMOKE_RUNS = study_runs(
     task=SMALL_SUMS,
     second_task=SMALL_SORTING,
-    sft={
-        **_SFT,
-        "steps": 20,
-        "prompts_per_step": 64,
-        "learning_rate": 1e-4,
-        "max_new_tokens": 12,
-        "snapshot_every": 4,
-    },
-    policy={
-        "steps": 10,
-        "prompts_per_step": 8,
-        "learning_rate": 1e-5,
-        "max_new_tokens": 12,
-        "snapshot_every": 2,
-    },
+    sft=_SFT | _SHORT | {"steps": 20, "prompts_per_step": 64, "learning_rate": 1e-4, "snapshot_every": 4},
+    policy=_SHORT | {"steps": 10, "prompts_per_step": 8, "learning_rate": 1e-5, "snapshot_every": 2},
     K=2,
 )
 # One probe of each kind.
 _SMOKE_PROBES = (
-    "opd_as_sft",
-    "mix_0.25_unit",
-    "opd_lr_2e-05",
-    "opd_batch_16",
-    "opd_projected_early_k1",
-    "opd_projected_early_at_40",
-    "sft_projected_early_update",
-    "sft_matched_projected_early",
-    "sft_matched_projected_random",
-    "opd_subnetwork_found",
-    "opd_subnetwork_random",
-    "opd_sgd",
-    "opd_rotated",
-    "opd_restream",
-    "sft_small",
-    "opd_small_student",
-    "opd_moe_teacher",
-    "opd_projected_none",
-    "opd_projected_free_alone",
-    "sft_matched_projected_early_alone",
-    "opd_shuffled_credit",
-    "rlvr_random_reward",
-    "opd_64x1",
+    *("opd_as_sft", "mix_0.25_unit", "opd_lr_2e-05", "opd_batch_16"),
+    *("opd_projected_early_k1", "opd_projected_early_at_40", "sft_projected_early_update"),
+    *("sft_matched_projected_early", "sft_matched_projected_random"),
+    *("opd_subnetwork_found", "opd_subnetwork_random", "opd_sgd", "opd_rotated"),
+    *("opd_restream", "sft_small", "opd_small_student", "opd_moe_teacher"),
+    *("opd_projected_none", "opd_projected_free_alone", "sft_matched_projected_early_alone"),
+    *("opd_shuffled_credit", "rlvr_random_reward", "opd_64x1"),
 )
 
 SMOKE = Profile(
@@ -164,9 +114,7 @@ SMOKE = Profile(
     runs=_SMOKE_RUNS,
     probes=tuple(
         run
-        for run in control_runs(
-            _SMOKE_RUNS, rotated_layers=(1,), sgd_rate=SGD_RATE, ks=(1,), wide_ks=(4,), branches=(0.4,)
-        )
+        for run in control_runs(_SMOKE_RUNS, rotated_layers=(1,), ks=(1,), wide_ks=(4,), branches=(0.4,))
         if run.name in _SMOKE_PROBES
     ),
     main_runs=MAIN_RUNS,

@@ -58,6 +58,8 @@ NUMBER_SORTING = Task(name="number_sorting", domain="number_sorting", terms=(3, 
 MORE_TERMS = Task(name="more_terms", terms=(4, 4))
 LARGER_NUMBERS = Task(name="larger_numbers", digits=(3, 3))
 UNSEEN_OPERATORS = Task(name="unseen_operators", terms=(3, 3), order="unseen")
+SMALL_SUMS = Task(name="small_sums", digits=(1, 1))
+SMALL_SORTING = Task(name="small_sorting", domain="number_sorting", terms=(3, 4), digits=(1, 1))
 
 
 def stable_seed(*parts: object) -> int:
@@ -114,21 +116,14 @@ def _stream(task: Task, split: Split, seed: object) -> Iterator[Problem]:
 def _dataset(task: Task, seed: int) -> Any:
     from reasoning_gym import create_dataset  # takes seconds to import, and reading tables needs none of it
 
+    (few, many), (short, long) = task.terms, task.digits
     if task.domain == "number_sorting":
-        low, high = 10 ** (task.digits[0] - 1) * (task.digits[0] > 1), 10 ** task.digits[1] - 1
-        ranges = {"min_value": low, "max_value": high, "min_decimals": 0, "max_decimals": 0}
-        return create_dataset(
-            task.domain, min_numbers=task.terms[0], max_numbers=task.terms[1], size=10**9, seed=seed, **ranges
-        )
-    return create_dataset(
-        task.domain,
-        min_terms=task.terms[0],
-        max_terms=task.terms[1],
-        min_digits=task.digits[0],
-        max_digits=task.digits[1],
-        size=10**9,
-        seed=seed,
-    )
+        low, high = 10 ** (short - 1) * (short > 1), 10**long - 1
+        ranges = {"min_numbers": few, "max_numbers": many, "min_value": low, "max_value": high}
+        ranges |= {"min_decimals": 0, "max_decimals": 0}
+    else:
+        ranges = {"min_terms": few, "max_terms": many, "min_digits": short, "max_digits": long}
+    return create_dataset(task.domain, size=10**9, seed=seed, **ranges)
 
 
 def _chain_problem(tokens: list[str]) -> Problem:

@@ -107,11 +107,7 @@ def _between(names: Iterable[str]) -> dict[str, float]:
 
 
 def _paths(
-    matrices: pd.DataFrame,
-    curves: pd.DataFrame,
-    metric: str,
-    runs: Iterable[str],
-    modules: tuple[str, ...],
+    matrices: pd.DataFrame, curves: pd.DataFrame, metric: str, runs: Iterable[str], modules: tuple[str, ...]
 ) -> pd.DataFrame:
     """run, step, mean, low, high, seeds and what low and high are: from three seeds on an interval, of two
     their range, of one nothing; for accuracies below three the standard error over the problems."""

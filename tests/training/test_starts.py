@@ -194,7 +194,7 @@ def test_the_probes_of_the_reference_are_those_of_no_other_profile_but_smokes():
     kinds = {name.rsplit("_", 1)[0] for name in probes["reference"]}
     assert {name.rsplit("_", 1)[0] for name in probes["smoke"]} <= kinds
     reference = PROFILES["reference"]
-    settings = {"rotated_layers": (1,), "sgd_rate": 1.0, "ks": (1,), "wide_ks": (4,), "branches": (0.4,)}
+    settings = {"rotated_layers": (1,), "ks": (1,), "wide_ks": (4,), "branches": (0.4,)}
     assert {run.teacher for run in control_runs(reference.runs, **settings)} == {"teacher", "teacher_moe"}
 
 
