@@ -39,10 +39,6 @@ _LONGEST_PATTERN = 200  # characters; a longer one, or a repeated group, may tak
 class Change(Protocol):
     """What an adapter does to a stored weight, or to the piece of it that is one matrix."""
 
-    @property
-    def path(self) -> Path:
-        """The adapter's file."""
-
     def shape(self, base: tuple[int, int]) -> tuple[int, int]:
         """The shape (out, in) of the whole weight that it fits; `base` where it fits any."""
 
@@ -63,13 +59,9 @@ class LowRank:
     embedding: bool = False
     expert: tuple[int, int, slice] | None = None
 
-    @property
-    def path(self) -> Path:
-        """The adapter's file."""
-        return self.a.path
-
     def shape(self, base: tuple[int, int]) -> tuple[int, int]:
-        """(out, in) as the factors have it."""
+        if self.expert is not None:  # which is cut to fit
+            return base
         m, n = self.b.shape[0], self.a.shape[1]
         return (n, m) if self.embedding else (m, n)
 
@@ -96,17 +88,10 @@ class Replaced:
 
     stored: Stored
 
-    @property
-    def path(self) -> Path:
-        """The adapter's file."""
-        return self.stored.path
-
     def shape(self, base: tuple[int, int]) -> tuple[int, int]:
-        """As it is stored."""
         return self.stored.shape[0], self.stored.shape[1]
 
     def applied(self, weight: Tensor, piece: Piece) -> Tensor:
-        """The saved weight in the base's place."""
         return piece.cut(self.stored.read(Piece(name=self.stored.name)))
 
 
@@ -117,18 +102,13 @@ class Tokens:
     rows: Stored
     indices: tuple[int, ...]
 
-    @property
-    def path(self) -> Path:
-        """The adapter's file."""
-        return self.rows.path
-
     def shape(self, base: tuple[int, int]) -> tuple[int, int]:
         """Any with these rows."""
-        fits = max(self.indices, default=0) < base[0] and self.rows.shape == (len(self.indices), base[1])
-        return base if fits else (max(self.indices, default=0) + 1, self.rows.shape[1])
+        last = max(self.indices, default=0)
+        fits = last < base[0] and self.rows.shape == (len(self.indices), base[1])
+        return base if fits else (last + 1, self.rows.shape[1])
 
     def applied(self, weight: Tensor, piece: Piece) -> Tensor:
-        """The embedding with these rows in place of its own."""
         rows = _wide(self.rows)
         wide = weight.to(torch.promote_types(weight.dtype, rows.dtype), copy=True)
         return wide.index_copy_(0, torch.tensor(self.indices), rows.to(wide.dtype))
@@ -136,11 +116,12 @@ class Tokens:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedSource(Source):
-    """A base with a LoRA adapter merged in, matrix by matrix as each is read. changes: by the name of a
-    stored weight, or of one expert's matrix."""
+    """A base with a LoRA adapter merged in, matrix by matrix as each is read. path: the adapter's file.
+    changes: by the name of a stored weight, or of one expert's matrix."""
 
     label: str
     fingerprint: str
+    path: Path
     base: Source
     changes: dict[str, tuple[Change, ...]]
 
@@ -150,11 +131,9 @@ class AdaptedSource(Source):
         return [*self.base.matrices(), *own]
 
     def skipped(self) -> dict[str, str]:
-        """What the base leaves out."""
         return {name: why for name, why in self.base.skipped().items() if name not in self.changes}
 
     def tied(self) -> dict[str, Matrix]:
-        """The base's output head, where it stays the embedding."""
         return {name: matrix for name, matrix in self.base.tied().items() if name not in self.changes}
 
     def read(self, name: str) -> Tensor:
@@ -167,11 +146,9 @@ class AdaptedSource(Source):
 
     def file(self, name: str) -> Path:
         """The base's file; the adapter's own where it changes the matrix."""
-        changes = self._changes(name)
-        return changes[0].path if changes else self.base.file(name)
+        return self.path if self._changes(name) else self.base.file(name)
 
     def fused(self, name: str) -> tuple[str, Piece]:
-        """As in the base."""
         return self.base.fused(name)
 
     def _changes(self, name: str) -> tuple[Change, ...]:
@@ -206,6 +183,7 @@ def adapted_source(folder: Path, label: str, base: Source | None) -> AdaptedSour
     return AdaptedSource(
         label=label,
         fingerprint=files_fingerprint([path], config, base.fingerprint),
+        path=path,
         base=base,
         changes=changes,
     )
@@ -337,26 +315,23 @@ def _require_complete(path: Path, config: dict[str, Any], changes: Mapping[str, 
 
 def _require_fit(path: Path, changes: Mapping[str, tuple[Change, ...]], base: Source) -> None:
     """Every changed weight is in the base, with the same shape."""
-    rows: dict[str, int] = defaultdict(int)
-    columns: dict[str, int] = {}
+    shapes = dict[str, tuple[int, int]]()
     for matrix in (*base.matrices(), *base.tied().values()):
-        tied = matrix.name in base.tied()
-        whole = matrix.name if tied else base.fused(matrix.name)[0]
-        rows[whole] += matrix.shape[0]
-        columns[whole] = matrix.shape[1]
-        columns[matrix.name] = matrix.shape[1]
+        m, n = matrix.shape
+        whole = matrix.name if matrix.name in base.tied() else base.fused(matrix.name)[0]
+        shapes[whole] = (shapes.get(whole, (0, n))[0] + m, n)
+        shapes.setdefault(matrix.name, (0, n))  # a piece is no weight of its own, unless it is an expert's
     for name, of_weight in changes.items():
-        if name not in columns:
+        if name not in shapes:
             reason = base.skipped().get(name)
             lacks = f"where it is {reason}" if reason else "which lacks it"
             raise CompanionError(f"{path} changes {name} of {base.label}, {lacks}: name its own base")
-        whole_shape = (rows[name], columns[name])
-        for change in of_weight:
-            m, n = change.shape(whole_shape)
-            if getattr(change, "expert", None) is None and (m, n) != whole_shape:
+        rows, columns = shapes[name]
+        for m, n in (change.shape((rows, columns)) for change in of_weight):
+            if (m, n) != (rows, columns):
                 raise CompanionError(
                     f"{path} changes {name} of {m} × {n}, but the base {base.label} has "
-                    f"{rows[name]} × {columns[name]}: name the base it was trained on"
+                    f"{rows} × {columns}: name the base it was trained on"
                 )
 
 

@@ -37,12 +37,10 @@ def sizes_for(
 ) -> DiagnosticsConfig:
     """The sizes for matrices of these shapes, one set for all, so that means are means of one quantity.
 
-    From width 2048 on they are the paper's: r = 64 of the principal mask, k = 512 of the angles (at most
-    half of a matrix's short side, see `measure_matrix`), K = 16, the energy of 16; the k of Hill, which it
-    leaves open, is 32. Below, they
-    are the width divided by 32, 8, 40, 8 and 32, rounded, and at most the paper's; none exceeds the shortest
-    side. chosen: fields of `DiagnosticsConfig` that replace these. Raises CompanionError for a chosen size
-    that does not fit.
+    From width 2048 on they are the paper's (`PAPER`; the k of Hill, which it leaves open, is 32; that of the
+    angles is at most half of a matrix's short side, see `measure_matrix`). Below, they are the width divided
+    by `PER_WIDTH`, rounded, and at most the paper's; none exceeds the shortest side. chosen: fields of
+    `DiagnosticsConfig` that replace these. Raises CompanionError for a chosen size that does not fit.
     """
     shortest = min(min(shape) for shape in shapes)
     scaled = _scaled(model_width(shapes))
@@ -72,21 +70,14 @@ def _scaled(width: int) -> dict[str, int]:
 # --- Which matrices two checkpoints have in common.
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pairing:
-    """What two checkpoints have in common, by canonical name and shape; `matched` has the base's rows."""
-
-    matched: list[Matrix]
-    only_in_base: list[str]
-    only_in_finetuned: list[str]
-    mismatched: dict[str, str]
-    skipped: dict[str, str]
+LeftOut = dict[str, dict[str, str]]  # by kind, the names of tensors that are not measured, and why
 
 
-def pair_up(base: Source, finetuned: Source) -> Pairing:
-    """Match two checkpoints matrix by matrix. Raises CompanionError where they share none.
+def pair_up(base: Source, finetuned: Source) -> tuple[list[Matrix], LeftOut]:
+    """The base's matrices that the other has too, by canonical name and shape, and what is left out.
 
-    What one of them leaves out, with its reason, counts as skipped, not as missing.
+    What one of them leaves out, with its reason, counts as skipped, not as missing. Raises CompanionError
+    where they share none.
     """
     ours, theirs = ({m.name: m for m in source.matrices()} for source in (base, finetuned))
     # An output head that is tied in one of the two is compared with the other's own.
@@ -107,13 +98,12 @@ def pair_up(base: Source, finetuned: Source) -> Pairing:
             f"{base.label} and {finetuned.label} have no matrix of the same name and shape ({example}): "
             "name two checkpoints of one model"
         )
-    return Pairing(
-        matched=matched,
-        only_in_base=[name for name in ours if name not in theirs and name not in skipped],
-        only_in_finetuned=[name for name in theirs if name not in ours and name not in skipped],
-        mismatched=mismatched,
-        skipped=skipped,
-    )
+    return matched, {
+        "only in the base": {name: "" for name in ours if name not in theirs | skipped},
+        "only in the fine-tuned": {name: "" for name in theirs if name not in ours | skipped},
+        "mismatched": mismatched,
+        "skipped": skipped,
+    }
 
 
 def _size(matrix: Matrix) -> str:
@@ -292,19 +282,12 @@ def _rates(learning_rates: Sequence[float] | float | None, steps: Sequence[int])
     return tuple(float(rate) for rate in learning_rates)
 
 
-def _pair(snapshots: Sequence[tuple[int, Source]]) -> tuple[list[Matrix], dict[str, dict[str, str]]]:
+def _pair(snapshots: Sequence[tuple[int, Source]]) -> tuple[list[Matrix], LeftOut]:
     """The matrices that every snapshot shares with W_0, and why each other tensor is left out."""
     base, (_, end) = snapshots[0][1], snapshots[-1]
-    pairing = pair_up(base, end)
-    left_out = {
-        "only in the base": dict.fromkeys(pairing.only_in_base, ""),
-        "only in the fine-tuned": dict.fromkeys(pairing.only_in_finetuned, ""),
-        "mismatched": dict(pairing.mismatched),
-        "skipped": dict(pairing.skipped),
-    }
-    matched = pairing.matched
+    matched, left_out = pair_up(base, end)
     for step, source in snapshots[1:-1]:
-        shared = {matrix.name for matrix in pair_up(base, source).matched}
+        shared = {matrix.name for matrix in pair_up(base, source)[0]}
         for matrix in matched:
             if matrix.name not in shared:
                 left_out["mismatched"][matrix.name] = f"no partner in the snapshot of step {step}"

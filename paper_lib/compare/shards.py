@@ -88,30 +88,24 @@ class ShardedSource(Source):
     same: dict[str, str]  # an output head by name, and the embedding that it is
 
     def matrices(self) -> list[Matrix]:
-        """Its matrices in layer order, then q … down."""
         found = [matrix for matrix, _, _ in self.entries.values()]
         return sorted(found, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
 
     def skipped(self) -> dict[str, str]:
-        """Canonical name to reason, of every tensor that is no matrix to compare."""
         return dict(self.left_out)
 
     def read(self, name: str) -> Tensor:
-        """One matrix (m, n), dtype as stored; only its own file is opened."""
         _, stored, piece = self._entry(name)
         return stored.read(piece)
 
     def file(self, name: str) -> Path:
-        """The file that holds it."""
         return self._entry(name)[1].path
 
     def fused(self, name: str) -> tuple[str, Piece]:
-        """The stored weight that a matrix is cut from, and how."""
         _, stored, piece = self._entry(name)
         return canonical_name(stored.name), piece
 
     def tied(self) -> dict[str, Matrix]:
-        """The output head, where it is the embedding."""
         return {
             name: replace(self.entries[of][0], module="lm_head", name=name) for name, of in self.same.items()
         }
@@ -200,12 +194,11 @@ def files_fingerprint(files: list[Path], *parts: Any) -> str:
 def file_header(path: Path) -> list[Stored]:
     """Every tensor of a safetensors file. Raises CompanionError where the file is missing or truncated."""
     with opened(path, FETCH) as file:
-        names = file.keys()
-        slices = {name: file.get_slice(name) for name in names}
-        return [
-            Stored(path=path, name=name, shape=tuple(part.get_shape()), dtype=part.get_dtype())
-            for name, part in slices.items()
-        ]
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    return [
+        Stored(path=path, name=name, shape=tuple(part.get_shape()), dtype=part.get_dtype())
+        for name, part in slices.items()
+    ]
 
 
 def _sorted_out(
@@ -248,9 +241,7 @@ def _reason(name: str, stored: Stored, named: dict[str, Stored], method: str | N
     """Why a tensor is no matrix to compare; None where it may be one. method: of quantisation."""
     stem, _, last = name.rpartition(".")
     if stored.dtype not in FLOATS | FLOAT8:
-        word = stored.dtype.lower()
-        if stored.dtype[0] in _WORDS:
-            word = _WORDS[stored.dtype[0]] + word[1:]
+        word = _WORDS.get(stored.dtype[0], stored.dtype[0].lower()) + stored.dtype[1:].lower()
         packed = last in ("weight", "qweight", "weight_packed") or any(
             f"{stem}.{each}" in named for each in _PACKED
         )

@@ -25,10 +25,10 @@ def test_checkpoints_of_one_model_pair_up_whatever_wraps_their_names(tmp_path: P
     save_checkpoint(bare, tmp_path / "c.safetensors")
     first = open_source(tmp_path / "a.safetensors")
     for other in ("b.safetensors", "c.safetensors"):
-        pairing = pair_up(first, open_source(tmp_path / other))
-        assert pairing.matched == first.matrices()
-        assert [pairing.only_in_base, pairing.only_in_finetuned, pairing.mismatched] == [[], [], {}]
-        assert pairing.skipped == {f"model.layers.{i}.self_attn.q_norm.weight": "a vector" for i in (0, 1)}
+        matched, left_out = pair_up(first, open_source(tmp_path / other))
+        assert matched == first.matrices()
+        skipped = {f"model.layers.{i}.self_attn.q_norm.weight": "a vector" for i in (0, 1)}
+        assert {kind: names for kind, names in left_out.items() if names} == {"skipped": skipped}
         assert_same(all_matrices(first), all_matrices(open_source(tmp_path / other)))
 
 
@@ -38,11 +38,11 @@ def test_what_does_not_pair_is_told_apart(tmp_path: Path) -> None:
     changed = weights | {Q: torch.ones(8, 4), "score.weight": torch.ones(1, 8)}
     save_checkpoint(changed, tmp_path / "b.safetensors")
     base, tuned = (open_source(tmp_path / name) for name in ("a.safetensors", "b.safetensors"))
-    pairing = pair_up(base, tuned)
-    assert pairing.only_in_base == ["model.only.weight"]
-    assert pairing.only_in_finetuned == ["score.weight"]
-    assert pairing.mismatched == {Q: "8 × 8 in the base, 8 × 4 in b.safetensors"}
-    assert len(pairing.matched) == len(MODULES)
+    matched, left_out = pair_up(base, tuned)
+    assert list(left_out["only in the base"]) == ["model.only.weight"]
+    assert list(left_out["only in the fine-tuned"]) == ["score.weight"]
+    assert left_out["mismatched"] == {Q: "8 × 8 in the base, 8 × 4 in b.safetensors"}
+    assert len(matched) == len(MODULES)
     save_checkpoint({"other.weight": torch.ones(3, 3)}, tmp_path / "c.safetensors")
     with pytest.raises(CompanionError, match=r"a\.safetensors and c\.safetensors have no matrix of the same"):
         pair_up(base, open_source(tmp_path / "c.safetensors"))

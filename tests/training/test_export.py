@@ -67,7 +67,7 @@ def test_an_export_pairs_up_with_the_model_it_was_trained_from(run, tiny_data, t
     assert main(arguments) == 0
     assert capsys.readouterr().out == f"model in {out}\n"
     base, tuned = open_source(tiny_data / "models" / "base"), open_source(out)
-    assert pair_up(base, tuned).matched == base.matrices() == tuned.matrices()
+    assert pair_up(base, tuned)[0] == base.matrices() == tuned.matrices()
     assert main(arguments) == 2
     assert "is not an empty folder: name another" in capsys.readouterr().err
     assert main([*arguments[:-1], str(tmp_path / "new"), "--seed", "3"]) == 2
