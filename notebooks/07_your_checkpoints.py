@@ -66,8 +66,8 @@ Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
 # to the next regime, *between* two in the rest of the gap, and *beyond* the outermost past that quarter.
 # Gaps are measured in log-odds for shares and in logarithms for all else. Nothing is averaged over metrics:
 # where they disagree, the run resembles no single one of the three. A null *explains* a value when the two
-# differ, on average over the matrices, by at most two standard errors, or by less than a point (a tenth of
-# the value for what is no share).
+# differ by no more than a point, or a tenth for what is no share. Sparsity counts every weight alike, all
+# else every matrix, in these sentences as in the figure and the tables.
 
 # %% [markdown]
 # ## On one scale
@@ -90,9 +90,9 @@ caption = (
 )
 
 # %%
-shown = axes_of(compared.matrices)
-fig, axes = plt.subplots(len(shown), 1, figsize=(4, 1.02 * len(shown) + 0.7), layout="constrained")
-for ax, axis in zip(axes, shown, strict=True):
+drawn = axes_of(compared.matrices)
+fig, axes = plt.subplots(len(drawn), 1, figsize=(4, 1.02 * len(drawn) + 0.7), layout="constrained")
+for ax, axis in zip(axes, drawn, strict=True):
     paper = axis.spans() if comparable(axis, compared.account["width"], PAPER_WIDTH) else {}
     draw_place(ax, axis, compared.matrices, compared.nulls, reference, paper=paper)
 draw_legend(fig, columns=2)
@@ -107,17 +107,28 @@ save_figure(fig, "fig_where_it_lies", figures, inputs=inputs, caption=caption)
 # with models of at most four times the width or a quarter of it.
 
 # %%
-from paper_lib.compare.answer import null_table, place_table
+from paper_lib.compare.answer import null_table, place_table, shown
 
-place_table(compared.matrices, reference, compared.account["width"]).style.hide().format(escape="html")
+shown(place_table(compared.matrices, reference, compared.account["width"]))
 
 # %%
 sparsity = compared.matrices.query("metric == 'update_sparsity'")["value"]
 assert sparsity.between(0, 1).all()
-none = Markdown("There are no nulls: compare with `--nulls` to see what rounding alone gives.")
-none if compared.nulls is None else null_table(compared.matrices, compared.nulls).style.hide().format(
-    escape="html"
-)
+no_nulls = "There are no nulls: compare with `--nulls` to see what rounding alone gives."
+shown(null_table(compared.matrices, compared.nulls), otherwise=no_nulls)
+
+# %% [markdown]
+# ## Embeddings and output heads
+#
+# They are told apart from the rest, since most of their rows may belong to tokens that never occurred. Such
+# a row stays, or weight decay shrinks it; an update without structure has none, so that rows and not size
+# make a sparse embedding.
+
+# %%
+from paper_lib.compare.answer import outside_table
+
+none = "None was measured: `--modules embed` or `--modules lm_head` measures them."
+shown(outside_table(compared.outside, compared.account), otherwise=none)
 
 # %% [markdown]
 # ## Layer by layer
@@ -160,7 +171,7 @@ path_figure(compared, figures)
 # %%
 from paper_lib.compare.answer import left_out_table
 
-left_out_table(compared.account).style.hide().format(escape="html")
+shown(left_out_table(compared.account), otherwise="Nothing.")
 
 # %% [markdown] tags=["notebook"]
 # ## What we found

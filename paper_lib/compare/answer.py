@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,21 @@ import pandas as pd
 from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from paper_lib.compare.pairing import PAPER_WIDTH
 from paper_lib.compare.placing import (
     AXES,
-    BY_SIZE,
+    NULLS,
     REGIMES,
     Columns,
     comparable,
     end_rows,
+    end_value,
     end_values,
+    explained,
     our_columns,
     placed,
-    reproduced,
 )
 from paper_lib.compare.run import Tables
 from paper_lib.figures.panels import (
@@ -154,7 +157,6 @@ def draw_path(
 
 
 OUR_WIDTH = 128  # of the reference runs
-NULLS = {"same_norm_gaussian": "Gaussian of the same norm", "permuted": "entries permuted"}
 
 
 def answer(
@@ -168,23 +170,24 @@ def answer(
     matrices, nulls: tables of a comparison; reference: `matrices` of the reference runs; account: its
     `pairing.json`.
     """
-    count, failed = len(account["measured"]), len(account["failed"])
-    weights = sum(m["shape"][0] * m["shape"][1] for m in account["measured"])
+    failed = len(account["failed"])
+    norms = end_rows(matrices, METRICS["frobenius_norm"]).set_index(["layer", "module"])["value"].to_dict()
+    measured = [m for m in account["measured"] if (m["layer"], m["module"]) in norms]
+    still = [m["name"] for m in measured if norms[m["layer"], m["module"]] == 0]
+    weights = sum(m["shape"][0] * m["shape"][1] for m in measured)
     head = (
-        f"**{_code(account['finetuned'])} against {_code(account['base'])}**: {count} matrices with "
+        f"**{_code(account['finetuned'])} against {_code(account['base'])}**: {len(measured)} matrices with "
         f"{_count(weights)} weights"
     )
     head += f"; {failed} more could not be measured (listed below)." if failed else "."
-    if identical(matrices):
+    if len(still) == len(measured):
         return f"{head}\n\n**The two are identical** in every matrix compared: there is no update."
+    if still:
+        more = f" and {len(still) - 3} more" if len(still) > 3 else ""
+        head += f" {len(still)} of these never moved: {', '.join(map(_code, still[:3]))}{more}."
     places = place_table(matrices, reference, account["width"])
     lines = [head, *_sentences(places, account["width"]), *_size(matrices, nulls)]
     return "\n\n".join(lines)
-
-
-def identical(matrices: pd.DataFrame) -> bool:
-    """Whether ΔW = 0 in every matrix."""
-    return bool((matrices.loc[matrices["metric"] == "frobenius_norm", "value"] == 0).all())
 
 
 def place_table(matrices: pd.DataFrame, reference: pd.DataFrame, width: int) -> pd.DataFrame:
@@ -192,7 +195,7 @@ def place_table(matrices: pd.DataFrame, reference: pd.DataFrame, width: int) -> 
     two cannot be compared."""
     rows = []
     for axis in axes_of(matrices):
-        value = end_values(matrices, axis)["value"].mean()
+        value = end_value(matrices, axis)
         paper = axis.spans() if comparable(axis, width, PAPER_WIDTH) else {}
         ours = our_columns(reference, axis) if comparable(axis, width, OUR_WIDTH) else {}
         places = [placed(value, columns, share=axis.share) for columns in (paper, ours)]
@@ -200,17 +203,41 @@ def place_table(matrices: pd.DataFrame, reference: pd.DataFrame, width: int) -> 
     return pd.DataFrame(rows, columns=["metric", "value", "paper", "ours"])
 
 
-def null_table(matrices: pd.DataFrame, nulls: pd.DataFrame) -> pd.DataFrame:
+def null_table(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> pd.DataFrame:
     """The run beside its nulls, a row a metric that both have, with chance."""
-    rows = []
+    rows: list[dict[str, str]] = []
+    if nulls is None:
+        return pd.DataFrame(rows)
     for axis in axes_of(matrices):
-        theirs = end_values(nulls[nulls["null"].isin(NULLS)], axis, sizes=matrices)
-        if theirs.empty:
-            continue
-        means = theirs.groupby("null")["value"].mean()
-        row = {"metric": axis.said, "this run": axis.show(end_values(matrices, axis)["value"].mean())}
-        row |= {label: axis.show(means[null]) for null, label in NULLS.items()}
-        rows.append(row | {"chance": axis.show(axis.alpha) if axis.alpha else ""})
+        theirs = {NULLS[null]: end_value(nulls, axis, null=null, sizes=matrices) for null in NULLS}
+        if not all(map(isnan, theirs.values())):
+            values = {"this run": end_value(matrices, axis)} | theirs
+            row = {"metric": axis.said} | {name: axis.show(value) for name, value in values.items()}
+            rows.append(row | {"chance": axis.show(axis.alpha) if axis.alpha else ""})
+    return pd.DataFrame(rows)
+
+
+def outside_table(outside: pd.DataFrame, account: Mapping[str, Any]) -> pd.DataFrame:
+    """Embeddings and output heads, each by itself: how many of its rows nothing but decay moved
+    (`untouched_rows`), and the share of unchanged weights without these rows."""
+    end = outside[outside["step"] == outside["step"].max()]
+    values = end[end["k"].isna()].pivot(index="module", columns="metric", values="value")
+    rows = []
+    for matrix in account["measured"]:
+        if (module := matrix["module"]) in values.index:
+            one = values.loc[module]
+            number, width = matrix["shape"]
+            rows.append(
+                {
+                    "matrix": matrix["name"],
+                    "size": f"{number:,} × {width:,}",
+                    "rows untouched": f"{one['untouched_rows']:,.0f}",
+                    "weights unchanged": METRICS["update_sparsity"].show(one["update_sparsity"]),
+                    "in the other rows": METRICS["update_sparsity"].show(one["touched_sparsity"]),
+                    "relative norm": METRICS["relative_norm"].show(one["relative_norm"]),
+                    "stable rank": METRICS["stable_rank"].show(one["stable_rank"]),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -227,11 +254,14 @@ def left_out_table(account: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["why", "tensors", "such as", "reason"])
 
 
+def shown(table: pd.DataFrame, otherwise: str = "") -> Styler | Markdown:
+    """A table for the page, with its names as text and not as mark-up; these words where it has no rows."""
+    return Markdown(otherwise) if table.empty else table.style.hide().format(escape="html")
+
+
 def axes_of(matrices: pd.DataFrame) -> list[Metric]:
     """The axes on which the run has a value."""
-    return [
-        axis for axis in AXES if end_values(matrices, axis).get("value", pd.Series(dtype=float)).notna().any()
-    ]
+    return [axis for axis in AXES if not isnan(end_value(matrices, axis))]
 
 
 def maps_of(matrices: pd.DataFrame) -> list[Metric]:
@@ -262,43 +292,24 @@ def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
             "Whether these are more than the size of the update cannot be said: "
             "compare with `--nulls` to see what rounding alone gives."
         ]
-    found: dict[str, list[str]] = {"norm": [], "magnitudes": [], "neither": []}
-    for axis in (METRICS[name] for name in BY_SIZE):
-        kind = _explained(matrices, nulls, axis)
-        if kind:
-            found[kind].append(axis.said)
-    lines = []
-    if found["norm"]:
-        lines.append(
-            f"**The norm of the update alone explains its {_list(found['norm'])}**: a Gaussian update of the "
-            "same norm, rounded alike, has the same. From these one cannot tell how the model was trained."
-        )
-    if found["magnitudes"]:
-        lines.append(
-            f"The magnitudes of its entries, in whatever places, explain its {_list(found['magnitudes'])}."
-        )
-    if found["neither"]:
-        lines.append(
-            f"Neither its norm nor the magnitudes of its entries explain its {_list(found['neither'])}: "
-            "which weights it changes together matters there."
-        )
+    words: dict[str, list[str]] = {}
+    for metric, null in explained(matrices, nulls).items():
+        words.setdefault(null, []).append(METRICS[metric].said)
+    sentences = {
+        "same_norm_gaussian": "**The norm of the update alone explains its {}**: a Gaussian update of the "
+        "same norm, rounded alike, has the same. From these one cannot tell how the model was trained.",
+        "permuted": "The magnitudes of its entries, in whatever places, explain its {}.",
+        "": "Neither its norm nor the magnitudes of its entries explain its {}: which weights it changes "
+        "together matters there.",
+    }
+    lines = [said.format(_list(words[null])) for null, said in sentences.items() if null in words]
     rank = METRICS["stable_rank"]
-    ours = end_values(matrices, rank)["value"].mean()
-    theirs = end_values(nulls[nulls["null"] == "same_norm_gaussian"], rank)["value"].mean()
-    lines.append(
+    ours, theirs = end_value(matrices, rank), end_value(nulls, rank, null="same_norm_gaussian")
+    return [
+        *lines,
         f"Its stable rank is {ours:.3g}, where an update without structure has {theirs:.3g}: the part of the "
-        "picture that size cannot make."
-    )
-    return lines
-
-
-def _explained(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Metric) -> str:
-    by_norm = reproduced(matrices, nulls, axis, "same_norm_gaussian")
-    if by_norm is None:
-        return ""
-    if by_norm:
-        return "norm"
-    return "magnitudes" if reproduced(matrices, nulls, axis, "permuted") else "neither"
+        "picture that size cannot make.",
+    ]
 
 
 def _list(words: list[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paper_lib.compare.shards import DEQUANTISE, QUANTISED
-from paper_lib.compare.sources import open_source, trajectory_sources
+from paper_lib.compare.sources import labels, open_source, trajectory_sources
 from paper_lib.errors import CompanionError
 from paper_lib.matrices import OUTSIDE, Matrix, Source
 from paper_lib.study.config import DiagnosticsConfig, fingerprint
@@ -181,8 +181,9 @@ def open_checkpoints(
     """
     if learning_rates is not None:
         require_rates(learning_rates if isinstance(learning_rates, Sequence) else [learning_rates])
-    start = open_source(base, hub=hub)
-    end = open_source(finetuned, hub=hub, base=start)
+    names = labels(base, finetuned)
+    start = open_source(base, hub=hub, label=names[0])
+    end = open_source(finetuned, hub=hub, base=start, label=names[1])
     read = [trajectory_sources(where, base=start) for where in trajectory]
     between = sorted((pair for pairs, _ in read for pair in pairs), key=lambda pair: pair[0])
     last = _last_step(between, end, last_step, learning_rates)

@@ -1,7 +1,7 @@
 """Where a run lies between SFT, OPD and RLVR: metric by metric, and what the size of its update explains."""
 
 from collections.abc import Mapping, Sequence
-from math import inf, log
+from math import inf, log, nan
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ NEAR = 0.25  # of the gap between two regimes: still near one of them
 ALIKE, LIKE = 0.01, 0.1  # a difference of shares, and of logarithms, that nobody would read anything into
 Columns = Mapping[str, tuple[float, float]]
 
+NULLS = {"same_norm_gaussian": "Gaussian of the same norm", "permuted": "entries permuted"}
 AXES = metrics_of("fig_where_it_lies")
 # What an update's size and bf16 may decide, so that its null is asked; what grows with the model's width.
 BY_SIZE = ("update_sparsity", "low_magnitude_overlap", "principal_overlap", ANGLE_MEAN, "spectral_shift")
@@ -30,6 +31,16 @@ def end_values(table: pd.DataFrame, axis: Metric, *, sizes: pd.DataFrame | None 
     if rows.empty:
         return rows
     return at_end(over_matrices(rows, axis.name, sizes=table if sizes is None else sizes))
+
+
+def end_value(
+    table: pd.DataFrame, axis: Metric, *, null: str | None = None, sizes: pd.DataFrame | None = None
+) -> float:
+    """The one number of an axis, of the run or of one of its nulls, that is drawn, tabled and judged: the
+    mean of `end_values` over seeds; NaN where it has none."""
+    rows = table if null is None else table[table["null"] == null]
+    values = end_values(rows, axis, sizes=table if sizes is None else sizes)
+    return values["value"].mean() if len(values) else nan
 
 
 def placed(value: float, columns: Columns, *, share: bool = False) -> str:
@@ -75,21 +86,24 @@ def comparable(axis: Metric, width: int, other: int) -> bool:
     return axis.name not in WIDTH_BOUND or max(width / other, other / width) <= COMPARABLE
 
 
-def reproduced(matrices: pd.DataFrame, nulls: pd.DataFrame, axis: Metric, null: str) -> bool | None:
-    """Whether a null has the run's value: their mean difference over matrices, of logarithms for what is no
-    share, is within two of its standard errors, or below 0.01 (a point) or 0.1 (a tenth); None where either
-    has no value."""
-    place = ["layer", "module"]
-    ours = end_rows(matrices, axis).set_index(place)["value"]
-    theirs = end_rows(nulls[nulls["null"] == null], axis).set_index(place)["value"]
-    if axis.share:
-        difference = (ours - theirs).dropna()
-    else:
-        difference = (ours.where(ours > 0) / theirs.where(theirs > 0)).dropna().map(log)
-    if difference.empty:
-        return None
-    error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
-    return bool(abs(difference.mean()) <= max(ALIKE if axis.share else LIKE, 2 * error))
+def explained(matrices: pd.DataFrame, nulls: pd.DataFrame) -> dict[str, str]:
+    """By metric of BY_SIZE that the run and its nulls have, the first of NULLS that has the run's value, as a
+    reader of the figure sees it: `end_value` of both within a point for shares, a tenth for all else; ""
+    where neither has."""
+    first: dict[str, str] = {}
+    for axis in (axis for axis in AXES if axis.name in BY_SIZE):
+        ours = end_value(matrices, axis)
+        theirs = {null: end_value(nulls, axis, null=null, sizes=matrices) for null in NULLS}
+        if not np.isnan([ours, theirs["same_norm_gaussian"]]).any():
+            same = (null for null, value in theirs.items() if _alike(ours, value, share=axis.share))
+            first[axis.name] = next(same, "")
+    return first
+
+
+def _alike(value: float, other: float, *, share: bool) -> bool:
+    if share or min(value, other) <= 0:
+        return abs(value - other) <= (ALIKE if share else 0)
+    return abs(log(value / other)) <= LIKE
 
 
 def end_rows(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Two checkpoints in, the paper's diagnostics out: a part a matrix, resumable, and the tables they make."""
 
+import math
 import os
 import shutil
 from collections import Counter
@@ -17,8 +18,9 @@ from paper_lib.compare.clusters import run_on
 from paper_lib.compare.pairing import Checkpoints, open_checkpoints
 from paper_lib.errors import CompanionError
 from paper_lib.files import read_json, write_json
+from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
 from paper_lib.geometry.subspaces import path_gram, update_gram
-from paper_lib.matrices import Matrix, Source
+from paper_lib.matrices import OUTSIDE, Matrix, Source
 from paper_lib.measure.matrix import measure_matrix, measure_nulls, path_rows
 from paper_lib.measure.parts import EVERYWHERE, Part, Share, matrix_keys, measure_parts, outdated
 from paper_lib.parallel import cores, roughly
@@ -35,9 +37,12 @@ REPORT = ("report.html", "07_*.ipynb", "figures/fig_*")  # what `report.write_re
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """What a comparison left in its folder; `nulls` and `trajectories` are None where it has none."""
+    """What a comparison left in its folder; `nulls` and `trajectories` are None where it has none. outside:
+    rows of embeddings and output heads, which `matrices` and `nulls` hold only where there is nothing else: a
+    mean over matrices would be neither theirs nor the layers'."""
 
     matrices: pd.DataFrame
+    outside: pd.DataFrame
     nulls: pd.DataFrame | None
     trajectories: pd.DataFrame | None
     account: dict[str, Any]
@@ -53,7 +58,17 @@ def read_comparison(folder: str | Path) -> Tables:
     files = {name: folder / f"{name}.parquet" for name in TABLE_NAMES}
     paths = tuple(path for name, path in files.items() if path.is_file() or name == "matrices")
     tables: dict[str, Any] = {name: read_table(f) if f in paths else None for name, f in files.items()}
-    return Tables(paths=paths, account=account, **tables)
+    outside = tables["matrices"][is_outside(tables["matrices"])]
+    if len(outside) < len(tables["matrices"]):
+        for name in ("matrices", "nulls"):
+            table = tables[name]
+            tables[name] = None if table is None else table[~is_outside(table)]
+    return Tables(paths=paths, account=account, outside=outside, **tables)
+
+
+def is_outside(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are of an embedding or an output head."""
+    return rows["module"].str.partition(".")[0].isin(OUTSIDE)
 
 
 def join_tables(parts: Sequence["MatrixPart"], out: Path) -> None:
@@ -113,6 +128,8 @@ class MatrixPart(Part):
         try:
             weights = [_finite(source, name) for _, source in of.snapshots]
             own = measure_matrix(weights, of.steps, self.config, of.learning_rates, exact=of.exact)
+            if matrix.module.partition(".")[0] in OUTSIDE:
+                own += _untouched_rows(weights[0], weights[-1], of.steps[-1])
             rows = {OWN: own + _gram_rows(update_gram(weights), of.steps)}
             if of.nulls:
                 nulls, walks = measure_nulls(
@@ -125,6 +142,13 @@ class MatrixPart(Part):
             raise CompanionError(f"{of.finetuned.file(name)}: {name}: {reason}") from error
         frame = self.keyed_nulls(of.finetuned.label, rows, **matrix_keys(matrix))
         return Share(frames={"nulls": [frame]}, sums={})
+
+
+def _untouched_rows(w_0: Tensor, w_t: Tensor, step: int) -> list[Row]:
+    touched = ~untouched_rows(w_0, w_t)
+    sparsity = update_sparsity(w_0[touched], w_t[touched]).item() if touched.any() else math.nan
+    untouched = len(touched) - int(touched.sum())
+    return [Row(step, "untouched_rows", untouched), Row(step, "touched_sparsity", sparsity)]
 
 
 def _finite(source: Source, name: str) -> Tensor:

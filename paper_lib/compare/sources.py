@@ -15,6 +15,7 @@ from paper_lib.training.checkpoints import Trajectory, open_trajectory
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+_ANY_MODEL = re.compile(r"^(?:(?:adapter_)?model|(?:model_)?weights)(?:\.safetensors)?$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
 # What trainers leave instead of safetensors, by a file of it, and the tool that converts it.
 _OTHER_FORMATS = {
@@ -34,12 +35,24 @@ _CONVERT = (
 )
 
 
-def open_source(where: str | Path, *, hub: bool = False, base: Source | None = None) -> Source:
+def labels(*paths: str | Path) -> list[str]:
+    """What tells paths apart: where they differ last, but for a name that any model's file or folder has."""
+    parts = [Path(os.path.abspath(path)).parts for path in paths]
+    while len(set(parts)) == len(parts) > len({names[-1] for names in parts}):
+        parts = [names[:-1] for names in parts]
+    own = [next((name for name in names[:0:-1] if not _ANY_MODEL.match(name)), "") for names in parts]
+    return own if all(own) and len(set(own)) == len(own) else [names[-1] for names in parts]
+
+
+def open_source(
+    where: str | Path, *, hub: bool = False, base: Source | None = None, label: str = ""
+) -> Source:
     """Open a checkpoint for reading, from headers alone; nothing is ever unpickled.
 
     where: a safetensors file; a folder with model.safetensors or with an index and shards; a run of ours,
     whose last step it is; a LoRA adapter of peft's, merged into `base`; or with hub=True, where no such path
-    exists, the id of a model on the Hub (org/name, or org/name@revision). Raises CompanionError where it is
+    exists, the id of a model on the Hub (org/name, or org/name@revision). label: in place of the path's last
+    name. Raises CompanionError where it is
     none of these, or broken.
     """
     path = Path(os.path.abspath(where))  # workers may run elsewhere
@@ -49,12 +62,12 @@ def open_source(where: str | Path, *, hub: bool = False, base: Source | None = N
         hint = "; to fetch it from the Hub, allow that (hub=True)" if _HUB_ID.match(str(where)) else ""
         raise CompanionError(f"{where} does not exist: check the path{hint}")
     if path.is_dir():
-        return _open_folder(path, path.name, base)
+        return _open_folder(path, label or path.name, base)
     if path.suffix in _PICKLES:
         raise CompanionError(f"{path} is {_CONVERT}")
     if not path.is_file():
         raise CompanionError(f"{path} is neither a file nor a folder: name a checkpoint")
-    return sharded_source([path], path.parent, path.name, {})
+    return sharded_source([path], path.parent, label or path.name, {})
 
 
 def trajectory_sources(

@@ -60,6 +60,20 @@ def update_sparsity(
     return 1 - _share(visible_mask(w_0, w_t, eta=eta, precision=precision))
 
 
+def untouched_rows(w_0: Tensor, w_t: Tensor) -> Tensor:
+    """Rows that no gradient need have reached, such as those of tokens that never occurred: each entry stayed
+    or shrank, as weight decay alone makes it, to the precision of W_t.
+
+    w_0, w_t: (m, n). Returns (m,), bool. Noise would shrink n entries at once with probability 2⁻ⁿ.
+
+    >>> untouched_rows(torch.tensor([[1.0, -2], [1, -2]]), torch.tensor([[0.9, -1.8], [0.9, -2.2]])).tolist()
+    [True, False]
+    """
+    _require_one_shape(w_0, w_t)
+    before = w_0.to(w_t.dtype)
+    return ((before.clamp(max=0) <= w_t) & (w_t <= before.clamp(min=0))).all(dim=1)
+
+
 def absolute_sparsity(w_0: Tensor, w_t: Tensor, *, threshold: float = 1e-5) -> Tensor:
     """Share of entries with |ΔW| ≤ threshold (Yu et al. 2026), ΔW taken in float64.
 

@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 
 from paper_lib.compare.answer import answer, left_out_table, null_table, place_table
-from paper_lib.compare.placing import AXES, comparable, placed, reproduced
+from paper_lib.compare.placing import AXES, comparable, explained, placed
 from paper_lib.geometry.metrics import METRICS
 
 POINTS = {"sft": (100.0, 100.0), "opd": (10.0, 10.0), "rlvr": (1.0, 1.0)}
-RANK, SPARSITY, SHIFT = (METRICS[name] for name in ("stable_rank", "update_sparsity", "spectral_shift"))
+RANK, SPARSITY = METRICS["stable_rank"], METRICS["update_sparsity"]
 ACCOUNT = {
     "base": "anchor",
     "finetuned": "tuned",
     "width": 128,
-    "measured": [{"shape": [10, 10]}] * 4,
+    "measured": [{"layer": i, "module": "q", "name": f"{i}.q", "shape": [10, 10]} for i in range(4)],
     "failed": {},
     "left_out": {"skipped": {"a.norm": "a vector", "b.norm": "a vector"}},
 }
@@ -80,17 +80,32 @@ def table(metric: str, values, run: str = "tuned", **keys) -> pd.DataFrame:
     return frame.assign(layer=range(len(frame)), module="q")
 
 
-def test_a_null_explains_what_it_has_within_its_error():
-    ours = table("update_sparsity", [0.3, 0.4, 0.5, 0.6])
-    for shift, same in ((0.009, True), (0.02, False)):
-        null = table("update_sparsity", [0.3 + shift, 0.4 + shift, 0.5 + shift, 0.6 + shift], null="permuted")
-        assert reproduced(ours, null, SPARSITY, "permuted") is same
-    noisy = table("update_sparsity", [0.4, 0.3, 0.6, 0.5], null="permuted")
-    assert reproduced(ours, noisy, SPARSITY, "permuted") is True
-    assert reproduced(ours, noisy, SPARSITY, "same_norm_gaussian") is None
+def both_nulls(metric: str, gaussian, permuted) -> pd.DataFrame:
+    kinds = {"same_norm_gaussian": gaussian, "permuted": permuted}
+    return pd.concat([table(metric, values, null=kind) for kind, values in kinds.items()])
+
+
+def test_a_null_explains_what_it_has_within_a_point_or_a_tenth():
+    sizes = table("parameters", [100.0] * 3)
+    ours = pd.concat([table("update_sparsity", [0.3, 0.4, 0.5]), sizes])
+    for shift, null in ((0.009, "same_norm_gaussian"), (0.02, "permuted"), (-0.02, "permuted")):
+        theirs = both_nulls("update_sparsity", [0.3 + shift, 0.4 + shift, 0.5 + shift], [0.5, 0.4, 0.3])
+        assert explained(ours, theirs) == {"update_sparsity": null}
     ours = table("spectral_shift", [1e-5, 2e-5, 4e-5])
-    assert reproduced(ours, ours.assign(value=1.05 * ours["value"], null="p"), SHIFT, "p") is True
-    assert reproduced(ours, ours.assign(value=1.5 * ours["value"], null="p"), SHIFT, "p") is False
+    for factor, null in ((1.05, "same_norm_gaussian"), (1.5, "")):
+        theirs = ours["value"] * factor
+        assert explained(ours, both_nulls("spectral_shift", theirs, [0.0, 0, 0])) == {"spectral_shift": null}
+    assert explained(ours, both_nulls("stable_rank", [3.0], [3.0])) == {}
+
+
+def test_a_null_explains_what_the_picture_shows_and_not_another_mean():
+    """One large embedding beside small matrices: alike in most matrices, far apart in most weights."""
+    sizes = table("parameters", [100.0] * 9 + [1e6])
+    ours = pd.concat([table("update_sparsity", [0.3] * 9 + [0.9]), sizes])
+    nulls = both_nulls("update_sparsity", [0.3] * 9 + [0.3], [0.3] * 9 + [0.9])
+    assert explained(ours, nulls) == {"update_sparsity": "permuted"}
+    shown = null_table(ours, nulls).iloc[0]
+    assert (shown["this run"], shown["Gaussian of the same norm"]) == ("89.9 %", "30 %")
 
 
 @pytest.fixture
@@ -109,13 +124,7 @@ def reference() -> pd.DataFrame:
 
 def test_the_answer_names_places_and_what_size_explains(measured, reference):
     null = {"update_sparsity": 0.5, "stable_rank": 40.0}
-    nulls = pd.concat(
-        [
-            table(metric, [value] * 4, null=kind)
-            for metric, value in null.items()
-            for kind in ("same_norm_gaussian", "permuted")
-        ]
-    )
+    nulls = pd.concat([both_nulls(metric, [value] * 4, [value] * 4) for metric, value in null.items()])
     told = answer(measured, nulls, reference, ACCOUNT)
     assert "`tuned` against `anchor`**: 4 matrices with 400 weights." in told
     assert "- at OPD in update sparsity" in told
@@ -127,6 +136,12 @@ def test_the_answer_names_places_and_what_size_explains(measured, reference):
     places = place_table(measured, reference, 4096).set_index("metric")
     assert places.loc["stable rank", "paper"] == "below OPD"
     assert places.loc["stable rank", "ours"] == ""
+
+
+def test_the_answer_names_what_never_moved(measured, reference):
+    norms = (measured["metric"] == "frobenius_norm") & (measured["layer"] < 1)
+    told = answer(measured.assign(value=measured["value"].mask(norms, 0.0)), None, reference, ACCOUNT)
+    assert "1 of these never moved: `0.q`." in told
 
 
 def test_the_answer_says_identical_and_how_many_failed(measured, reference):

@@ -9,7 +9,7 @@ from stored import Q, refusal, sharded
 from trajectories import tiny_weights, write_run
 from transformers import PreTrainedModel
 
-from paper_lib.compare.sources import open_source, trajectory_sources
+from paper_lib.compare.sources import labels, open_source, trajectory_sources
 from paper_lib.errors import CompanionError
 from paper_lib.training.checkpoints import save_checkpoint, step_path
 
@@ -112,3 +112,19 @@ def test_a_checkpoint_that_is_not_finished_is_passed_over_and_named(tmp_path: Pa
     sources, unfinished = trajectory_sources(tmp_path)
     assert [step for step, _ in sources] == [3]
     assert "is empty" in unfinished["checkpoint-6"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "told"),
+    [
+        (("a/model.safetensors", "b/model.safetensors"), ["a", "b"]),
+        (("one/model", "other/model_weights"), ["one", "other"]),
+        (("run_1/checkpoint-3", "run_2/checkpoint-3"), ["run_1", "run_2"]),
+        (("base", "base/adapter"), ["base", "adapter"]),
+        (("a/model", "a/weights"), ["model", "weights"]),
+        (("base.safetensors", "tuned.safetensors"), ["base.safetensors", "tuned.safetensors"]),
+        (("same", "same"), ["same", "same"]),
+    ],
+)
+def test_checkpoints_are_called_by_what_tells_them_apart(paths: tuple[str, str], told: list[str]) -> None:
+    assert labels(*paths) == told
