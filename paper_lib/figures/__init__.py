@@ -7,7 +7,7 @@ from paper_lib.figures.gates import draw_tolerances
 from paper_lib.figures.pairs import draw_jaccard, draw_rotated, draw_shared
 from paper_lib.figures.panels import draw_beside, draw_chance, draw_legend, draw_points, draw_ratios
 from paper_lib.figures.panels import draw_trajectory, plain_log
-from paper_lib.figures.projected import accuracy_change, draw_accuracy, draw_change, draw_scores
+from paper_lib.figures.projected import accuracy_change, draw_accuracy, draw_change, draw_losses
 from paper_lib.figures.projected import draw_share_inside, scores
 from paper_lib.figures.results import open_results
 from paper_lib.figures.rotation import DEGREES, animate_paths, draw_angles, draw_explained_variance
@@ -20,13 +20,56 @@ from paper_lib.summaries import ANGLE_MEAN, ATTENTION, MLP, MODULE_GROUPS, at_en
 from paper_lib.summaries import t_interval
 
 __all__ = [
-    "ANGLE_MEAN", "ATTENTION", "DEGREES", "MLP", "MODULE_GROUPS", "ORANGE", "PURPLE", "accuracy_change",
-    "animate_paths", "at_end", "distance", "draw_accuracy", "draw_angles", "draw_beside", "draw_chance",
-    "draw_change", "draw_curvature", "draw_density", "draw_explained_variance", "draw_jaccard",
-    "draw_journey", "draw_kl_and_norm", "draw_layers", "draw_legend", "draw_mask", "draw_overlap",
-    "draw_paper", "draw_paths", "draw_plane", "draw_points", "draw_prediction", "draw_principal_energy",
-    "draw_ratios", "draw_reach_curve", "draw_rotated", "draw_scores", "draw_share_inside", "draw_shared",
-    "draw_tolerances", "draw_trajectory", "draw_update_density", "in_order", "line_spread", "mask_of",
-    "open_results", "plain_log", "run_style", "save_figure", "scores", "seed_spread", "t_interval",
+    "ANGLE_MEAN",
+    "ATTENTION",
+    "DEGREES",
+    "MLP",
+    "MODULE_GROUPS",
+    "ORANGE",
+    "PURPLE",
+    "accuracy_change",
+    "animate_paths",
+    "at_end",
+    "distance",
+    "draw_accuracy",
+    "draw_angles",
+    "draw_beside",
+    "draw_chance",
+    "draw_change",
+    "draw_curvature",
+    "draw_density",
+    "draw_explained_variance",
+    "draw_jaccard",
+    "draw_journey",
+    "draw_kl_and_norm",
+    "draw_layers",
+    "draw_legend",
+    "draw_losses",
+    "draw_mask",
+    "draw_overlap",
+    "draw_paper",
+    "draw_paths",
+    "draw_plane",
+    "draw_points",
+    "draw_prediction",
+    "draw_principal_energy",
+    "draw_ratios",
+    "draw_reach_curve",
+    "draw_rotated",
+    "draw_share_inside",
+    "draw_shared",
+    "draw_tolerances",
+    "draw_trajectory",
+    "draw_update_density",
+    "in_order",
+    "line_spread",
+    "mask_of",
+    "open_results",
+    "plain_log",
+    "run_style",
+    "save_figure",
+    "scores",
+    "seed_spread",
+    "t_interval",
     "use_style",
 ]

@@ -8,9 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from paper_lib.figures.panels import draw_chance, draw_row, name_rows
+from paper_lib.figures.results import Results
 from paper_lib.figures.seeds import draw_band, draw_few, is_few, spread, tell_means
 from paper_lib.figures.styles import in_order, run_style
 from paper_lib.study.config import Profile
+from paper_lib.summaries import paired
 
 # --- What the figures of projected training and of the ledger draw: accuracies with their errors, a
 # --- table.
@@ -72,21 +74,18 @@ def draw_accuracy(ax: Axes, curves: pd.DataFrame, *, runs: Sequence[str], since:
     ax.set(xlabel="training progress", xticks=(0, 0.5, 1))
 
 
-def draw_scores(ax: Axes, curves: pd.DataFrame, task: str, *, runs: Sequence[str]) -> None:
-    """Test accuracy on one task at the end of each run, with the interval of `scores`, two seeds as dots;
-    dotted runs are hollow."""
-    found, seeds = scores(curves, runs, task).set_index("run"), _by_seed(curves, runs, task)
-    for number, run in enumerate(runs):
-        style, row = run_style(run), found.loc[[run]]
-        fill = "white" if style.linestyle == ":" else style.color
-        look: dict[str, Any] = {"color": style.color, "marker": style.marker, "markerfacecolor": fill}
-        look |= {"label": style.label, "linestyle": "", "markersize": 4.5}
-        ax.errorbar([number], row["mean"], _reach(row), **look)
-        tell_means(ax, style.label, row)
-        if is_few(row["seeds"].item()):
-            values = seeds.loc[seeds["run"] == run, "mean"]
-            draw_few(ax, [number + 0.3] * len(values), values, style.color)
-    ax.set(xticks=(), xlim=(-0.7, len(runs) - 0.3))
+def draw_losses(ax: Axes, results: Results, task: str, *, runs: Sequence[str], free: str) -> pd.Series:
+    """How many points of test accuracy on a task a confined run ends below its free parent, a row a run;
+    returns the means by run."""
+    names, seeds, lost = [run_style(run).label for run in runs], list[int](), dict[str, float]()
+    for height, run in enumerate(runs):
+        whole, confined = paired(*(results.score(each, task)[0] for each in (free, run)))
+        look = {"color": run_style(run).color, "marker": run_style(run).marker}
+        seeds.append(draw_row(ax, height, names[height], 100 * (whole - confined), **look))
+        lost[run] = 100 * (whole - confined).mean()
+    name_rows(ax, names, seeds)
+    draw_chance(ax, 0, "free training", axis="x")
+    return pd.Series(lost)
 
 
 def _reach(rows: pd.DataFrame) -> list[pd.Series]:
@@ -95,11 +94,12 @@ def _reach(rows: pd.DataFrame) -> list[pd.Series]:
 
 
 def projected_runs(profile: Profile) -> pd.DataFrame:
-    """The projected runs of a profile: columns run, parent, basis, constrain, K, at (the share of the run
-    after which V_K is taken), usual_K and usual_at, whether each is that of the parent's own early V_K."""
+    """The projected runs of a profile that train all else freely: columns run, parent, basis, constrain, K,
+    at (the share of the run after which V_K is taken), usual_K and usual_at, whether each is that of the
+    parent's own early V_K."""
     records = []
     for run in profile.everything:
-        if run.projection is not None and run.branch is not None:
+        if run.projection is not None and run.branch is not None and run.frozen is None:
             parent, step = run.branch
             place = {"K": run.projection.K, "at": round(step / profile.run(parent).steps, 3)}
             kind = {"basis": run.projection.basis, "constrain": run.projection.constrain}

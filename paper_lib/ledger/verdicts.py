@@ -13,7 +13,8 @@ the mean lies, from the edge that decides, over the standard deviation of the va
 than a tenth of it must be left. It changes no verdict. No interval is corrected for the number of
 comparisons; a table at the end says what that would change. Margins stand, with their reason, beside the
 rules that use them. They were set while the tables grew, not before the first run; what was revised once
-all seeds were there made rules stricter (C8, C11, C12, C14, C15, S4, S6, S7) or took out what no design
+all seeds were there made rules stricter (C8, C12, C14, C15, S4, S6, S7), replaced nulls and a scale that
+showed nothing (C7, C10, C11, S2), or took out what no design
 of ours decides (the bound of C15a, the range of S1).
 """
 

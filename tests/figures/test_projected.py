@@ -9,11 +9,12 @@ from paper_lib.figures.projected import (
     accuracy_change,
     draw_accuracy,
     draw_change,
-    draw_scores,
+    draw_losses,
     draw_share_inside,
     projected_runs,
     scores,
 )
+from paper_lib.figures.results import Results
 from paper_lib.study.profiles import get_profile
 
 REACH = 4.302653 / np.sqrt(3)  # Student's half width of three values at a standard deviation of 1
@@ -70,13 +71,13 @@ def test_accuracy_is_drawn_from_where_projection_begins():
     np.testing.assert_allclose(projected.get_xydata(), [[0.2, 0.5], [1, 0.5]])
 
 
-def test_scores_of_a_task_stand_side_by_side():
+def test_a_loss_is_the_free_run_minus_the_confined_one_in_points():
+    values = {("opd", 0, 8): 0.6, ("opd", 1, 8): 0.8, ("opd_projected_early", 0, 8): 0.5}
+    results = Results(study=get_profile("smoke"), tables={"curves": curves(values, task=":sums")})
     ax = plt.subplots()[1]
-    draw_scores(
-        ax, curves({("sft", 0, 9): 0.4, ("opd", 0, 8): 0.6}, task=":sums"), "sums", runs=["sft", "opd"]
-    )
-    heights = [container.lines[0].get_ydata()[0] for container in ax.containers]
-    assert heights == [0.4, 0.6]
+    lost = draw_losses(ax, results, "sums", runs=["opd_projected_early"], free="opd")
+    assert lost.to_dict() == {"opd_projected_early": pytest.approx(10)}
+    assert ax.lines[0].get_xydata().tolist() == [[pytest.approx(10), 0]]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from worlds import FALSE, NEEDS, TOKENS, VARIANTS, world
 
 from paper_lib.figures.results import Results
 from paper_lib.ledger.page import SUMMARY, as_markdown, claims_in_short, the_rule, write_ledger
+from paper_lib.ledger.rules.projection import retained, retained_shares
 from paper_lib.ledger.verdicts import (
     CLAIMS,
     LEDGER_COLUMNS,
@@ -120,12 +121,20 @@ def test_less_than_a_tenth_of_the_papers_size_is_the_order_alone(claim, changes,
     assert "% of the paper's" in read(evidence, claim, "comparisons")
 
 
-def test_nothing_to_lose_is_no_proof_that_nothing_was_lost():
-    idle_sft = world({"learning": {"sft": (0.3, 0.3, 0.3)}})
+def test_a_gain_of_nothing_is_no_proof_that_it_was_kept_or_lost():
+    idle_sft = world({"learning": {"sft": (0.3, 0.35, 0.35)}})
     assert read(idle_sft, "C11") == PARTLY
-    assert read(idle_sft, "C11", "why").count("nothing to lose") == 1  # once for both comparisons
-    idle = world({"learning": {"sft": (0.3, 0.3, 0.3), "opd": (0.4, 0.4, 0.4)}})
+    assert read(idle_sft, "C11", "why").count("nothing to keep") == 1  # once for both comparisons
+    idle = world({"learning": {"sft": (0.3, 0.35, 0.35), "opd": (0.4, 0.4, 0.4)}})
     assert read(idle, "C11") == UNTESTED
+    assert list(retained_shares(idle).index) == ["SFT, matched, own early V", "SFT, matched, K = 0"]
+
+
+def test_the_share_that_is_kept_is_0_at_k_0_and_1_where_nothing_is_lost():
+    evidence = world({"learning": {"opd_projected_early": 0.6}}, jitter=0)
+    arms = ("opd_projected_none", "opd_projected_random", "opd_projected_early")
+    kept = [retained(evidence, "opd", arm).tolist() for arm in arms]
+    assert kept == [[pytest.approx(share)] * 3 for share in (0, 0.25, 1)]
 
 
 def test_a_margin_that_another_objective_passes_preserves_nothing():
@@ -137,7 +146,7 @@ def test_a_margin_that_another_objective_passes_preserves_nothing():
 
 
 def test_a_mix_cannot_lie_between_objectives_that_do_not_differ():
-    same = {"rlvr": (25, 25.5, 26.1)}
+    same = dict.fromkeys(("rlvr", "rlvr_restream"), (25, 25.5, 26.1))
     assert read(world({"stable_rank": same}), "C14") == UNTESTED
 
 
@@ -185,9 +194,9 @@ def test_other_seeds_can_change_a_verdict():
         ("C3", {f"null rescaled_sft angle_{side}_mean": {"opd": 0.02} for side in "uv"}, "rotates as little"),
         ("C5", {"null permuted principal_overlap": {"opd": 0.2731}}, "rounding to bf16"),
         ("C6", {"null permuted low_magnitude_overlap": {"opd": 0.5359}}, "rounding to bf16"),
-        ("C7", {"null random_walk stable_rank": {"opd": 20.0}}, "random walk"),
-        ("C10", {"null random_walk subspace_alignment": {"opd": (0.9, 0.9, 1)}}, "random walk"),
-        ("C11", {"accuracy": {"opd_projected_random": 0.66}}, "random V"),
+        ("C7", {"stable_rank": {"rlvr_random_reward": 20.0}}, "credit by chance"),
+        ("C10", {"subspace_alignment": {"opd_shuffled_credit": (0.9, 0.9, 1)}}, "credit by chance"),
+        ("C11", {"learning": {"opd_projected_random": 0.6}}, "random V"),
         ("P3", {"pair jaccard_rounding": {("opd", "opd_restream", 0): 0.6}}, "small weights"),
         ("S5", {"pair reverse_coverage_rounding": {("opd", "rlvr", 0): 0.53}}, "small weights"),
     ],

@@ -58,6 +58,7 @@ TRUE: dict[str, dict[Any, Any]] = {
     "relative_norm": {"sft": 0.119, "opd": 0.001},
     "stable_rank": {
         **{"sft": (20, 40, 60), "opd": (25, 25.5, 26), "rlvr": (30, 26, 22), "opd_restream": (25, 25.6, 26)},
+        **{"rlvr_restream": (30, 26, 22), "opd_shuffled_credit": 90.0, "rlvr_random_reward": 95.0},
         **{run: (25.1, 25.4, 26.3) for run in (*TOKENS, "opd_teacher_rollouts")},
         **{f"mix_{alpha}": path for alpha, path in MIXES.items()},
     },
@@ -67,9 +68,10 @@ TRUE: dict[str, dict[Any, Any]] = {
     },
     "mlp frobenius_norm": {"opd": 0.9, "rlvr": 0.3},
     "hill_index": {"sft": (2, 3, 4), "opd": (2.34, 2.6, 2.93), "rlvr": (3, 2.5, 2)},
-    "subspace_alignment": {"sft": (0.4, 0.7, 1), "opd": (0.8, 0.9, 1), "rlvr": (0.5, 0.8, 1)},
-    "null random_walk subspace_alignment": {"opd": (0.3, 0.6, 1)},
-    "null random_walk stable_rank": {"opd": 90.0},
+    "subspace_alignment": {
+        **{"sft": (0.4, 0.7, 1), "opd": (0.8, 0.9, 1), "rlvr": (0.5, 0.8, 1)},
+        **{"opd_shuffled_credit": (0.3, 0.6, 1), "rlvr_random_reward": (0.2, 0.6, 1)},
+    },
     "null permuted update_sparsity": {"sft": 0.081, "sft_matched": 0.081, "opd": 0.516, "rlvr": 0.772},
     "null permuted principal_not_low_overlap": {"opd": 0.2, "rlvr": 0.2},
     "null permuted principal_overlap": {"opd": 0.29},
@@ -82,13 +84,16 @@ TRUE: dict[str, dict[Any, Any]] = {
     "null rescaled_sft update_sparsity": {"opd": 0.2, "rlvr": 0.3},
     "null rescaled_sft_matched update_sparsity": {"opd": 0.2, "rlvr": 0.3},
     "accuracy": {
-        **{"opd": 0.633, "opd_projected_early": 0.642, "opd_projected_random": 0.5, "sft": 0.555},
-        **{"sft_projected_early": 0.456, "opd_subnetwork_found": 0.63, "opd_subnetwork_random": 0.55},
+        **{"opd": 0.633, "sft": 0.555, "opd_subnetwork_found": 0.63, "opd_subnetwork_random": 0.55},
         **{"opd_sgd": 0.5, "opd_teacher_rollouts": 0.6},
-        **{"sft_matched_projected_early": 0.456},
     },
     "greedy": {"opd": 0.7, "sft": 0.6, "opd_sgd": 0.7},
-    "learning": {"opd": (0.4, 0.5, 0.6), "sft": (0.3, 0.4, 0.5)},
+    "learning": {
+        **{"opd": (0.4, 0.5, 0.6), "sft": (0.3, 0.4, 0.5)},
+        **{"opd_projected_early": 0.59, "opd_projected_random": 0.45, "opd_projected_none": 0.4},
+        **{"sft_projected_early": 0.4, "sft_projected_none": 0.35},
+        **{"sft_matched_projected_early": 0.4, "sft_matched_projected_none": 0.35},
+    },
     "pair jaccard": {
         **{("opd", "opd_restream", 0): 0.6, ("opd", "rlvr", 0): 0.55},
         **{("opd", "opd_rotated", 0): 0.6, ("opd", "opd_rotated", 1): 0.4},
@@ -122,12 +127,11 @@ FALSE: dict[str, dict[str, dict[Any, Any]]] = {
     "C7": {"stable_rank": {"sft": (22, 21, 20), "opd": (20, 40, 60), "rlvr": (20, 21, 22)}},
     "C8": {"frobenius_norm": {"rlvr": 0.45}, "stable_rank": {"rlvr": (30, 20, 15)}},
     "C9": {"hill_index": {"sft": (3, 2.5, 2), "opd": (2, 4, 6), "rlvr": (2, 3, 4)}},
-    "C10": {"subspace_alignment": {"opd": (0.2, 0.6, 1)}},
+    "C10": {"subspace_alignment": {"opd": (0.25, 0.6, 1)}},
     "C11": {
-        "accuracy": {
-            "opd_projected_early": 0.4,
-            "sft_projected_early": 0.556,
-            "sft_matched_projected_early": 0.556,
+        "learning": {
+            **{"opd_projected_early": 0.45},
+            **dict.fromkeys(("sft_projected_early", "sft_matched_projected_early"), 0.5),
         }
     },
     "C12": {"stable_rank": dict.fromkeys(TOKENS, (80.0, 80.0, 80.0))},

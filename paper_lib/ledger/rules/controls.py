@@ -158,13 +158,14 @@ C14 = Claim(
 
 
 def _no_way_to_go(evidence: Results, cast: Cast) -> str:
-    """Why a mix can be on neither side, if OPD and RLVR are as near as two streams of rollouts."""
-    if "opd_restream" not in evidence.runs:
+    """Why a mix can be on neither side, if RLVR on other problems is as near to OPD as OPD on other problems
+    is (RLVR itself shares its problems with OPD)."""
+    if not {"opd_restream", "rlvr_restream"} <= set(evidence.runs):
         return ""
-    gap, noise = (to_opd(evidence, run, cast) for run in (str(cast.rlvr), "opd_restream"))
+    gap, noise = (to_opd(evidence, run, cast) for run in ("rlvr_restream", "opd_restream"))
     if not more(gap, noise, "").lacking:
         return ""
-    return "RLVR is not shown to be farther from OPD than OPD with other rollouts is"
+    return "RLVR with other rollouts is not shown to be farther from OPD than OPD with other rollouts is"
 
 
 def _other_rollouts(evidence: Results, cast: Cast, gap: pd.Series) -> tuple[str, Contrast]:

@@ -1,41 +1,38 @@
-"""C11 and its rule: training confined to a subspace."""
-
-from dataclasses import replace
+"""C11 and its rule: training confined to a subspace, by the share of the free run's gain that it keeps."""
 
 import pandas as pd
 
 from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import Cast, Claim, Finding, if_there, label, null_if_there, show
-from paper_lib.ledger.contrasts import Contrast, above, below, more
-from paper_lib.ledger.rules.weights import POINTS
-from paper_lib.summaries import paired, say
+from paper_lib.ledger.contrasts import Contrast, above, absent, below, more
+from paper_lib.summaries import Untested, paired, say, t_interval
 
-# Of accuracy: two standard errors of one of our evaluations. The paper counts + 0.9 points as intact and
-# − 9.9 as degraded.
-INTACT = 0.02
+KEPT = 0.8  # of the gain: the paper's confined OPD keeps all of it
+APART = 0.1  # of the gain: what SFT keeps less than OPD
 
 
 def projected_training(evidence: Results, cast: Cast) -> Finding:
-    """C11. Losses are accuracy of the free run minus that of its projection, at the end, by seed. A run that
-    learns nothing more after the branch has nothing to lose, and what it loses decides nothing."""
-    opd_run, sft_run = (f"{run}_projected_early" for run in ("opd", cast.sft))
-    opd, sft = _loss(evidence, "opd", opd_run), _loss(evidence, cast.sft, sft_run)
-    gains = {label(run): _gain(evidence, run, it) for run, it in (("opd", opd_run), (cast.sft, sft_run))}
-    opd_idle, sft_idle = (_nothing_to_lose(*each) for each in gains.items())
-    name, points = label(cast.sft), f"{100 * INTACT:g} points"
-    contrasts = [
-        replace(below(opd, INTACT, f"OPD loses less than {points}", **POINTS), idle=opd_idle),
-        replace(above(sft, INTACT, f"{name} loses more than {points}", **POINTS), idle=sft_idle),
-        replace(more(sft, opd, f"{name} loses more than OPD", **POINTS), idle=sft_idle),
-    ]
-    runs = ("opd", opd_run, cast.sft, sft_run)
+    """C11. A run that ends no better than with frozen matrices has nothing to keep and decides nothing."""
+    opd, sft = (retained(evidence, run, f"{run}_projected_early") for run in ("opd", cast.sft))
+    opd_idle, sft_idle = (nothing_to_keep(evidence, run) for run in ("opd", cast.sft))
+    name, share = label(cast.sft), f"{100 * KEPT:g} % of its gain"
+    keeps = (
+        f"OPD keeps more than {share}",
+        f"{name} keeps less than {share}",
+        f"OPD keeps more by {APART:g}",
+    )
+    defined = {} if opd_idle else {"OPD": opd}
+    defined |= {} if sft_idle else {name: sft}
     return Finding(
-        ours=f"accuracy lost: {show({'OPD': opd, label(cast.sft): sft}, 'points', 100)}; gained after the "
-        f"branch without confinement: {show(gains, 'points', 100)}",
-        contrasts=contrasts,
+        ours=f"share of the gain that is kept, f: {show(defined)}" if defined else "–",
+        contrasts=[
+            absent(keeps[0], opd_idle) if opd_idle else above(opd, KEPT, keeps[0]),
+            absent(keeps[1], sft_idle) if sft_idle else below(sft, KEPT, keeps[1]),
+            absent(keeps[2], sft_idle) if sft_idle else more(opd, sft, keeps[2], by=APART),
+        ],
         explained="a random V does as well",
-        note=if_there(lambda: greedy(evidence, runs)),
-        **null_if_there(lambda: _random_subspace(evidence, cast, opd)),
+        note=if_there(lambda: greedy(evidence, ("opd", "opd_projected_early", cast.sft))),
+        **null_if_there(lambda: _random_subspace(evidence, opd)),
     )
 
 
@@ -45,12 +42,54 @@ C11 = Claim(
     where="§4.2, Figs 6, 8",
     paper="OPD 63.3 → 64.2, SFT 55.5 → 45.6 (first draft)",
     holds_when=(
-        f"OPD loses less than {100 * INTACT:g} points of accuracy, SFT more than that and OPD; each only "
-        "where the free run gains more than that after the branch"
+        f"of what free training has over training with these matrices frozen after the branch (K = 0), OPD "
+        f"keeps more than {100 * KEPT:g} %, SFT less, and OPD {100 * APART:g} points more than SFT"
     ),
     rule=projected_training,
     matched="SFT is confined at OPD's start, rate, steps and batch, where it learns on after the branch",
 )
+
+
+def retained(evidence: Results, free: str, confined: str) -> pd.Series:
+    """f = (A_V − A_0) / (A_free − A_0), one a seed that all three have: 1 is free training, 0 is K = 0.
+
+    A: validation accuracy at the end, in V, free, and with every projected matrix frozen after the branch
+    while embeddings, norms and head train on. Its interval is Student's, of the ratios: for a denominator
+    clear of 0, which `nothing_to_keep` asks.
+    """
+    inside, none, whole = _ends(evidence, confined, f"{free}_projected_none", free)
+    return (inside - none) / (whole - none)
+
+
+def nothing_to_keep(evidence: Results, free: str) -> str:
+    """Why f is undefined, where free training does not end above K = 0; otherwise empty."""
+    whole, none = _ends(evidence, free, f"{free}_projected_none")
+    if not more(whole, none, "").lacking:
+        return ""
+    return f"free {label(free)} is {say(whole - none, 100)} points above K = 0: nothing to keep"
+
+
+def retained_shares(evidence: Results) -> pd.DataFrame:
+    """f of every confined run whose parent has something to keep: mean, interval and seeds, by label."""
+    rows, runs = {}, evidence.runs
+    for free in (run for run in runs if f"{run}_projected_none" in runs):
+        if nothing_to_keep(evidence, free):
+            continue
+        for confined in (run for run in runs if run.startswith(f"{free}_projected_")):
+            values = retained(evidence, free, confined)
+            rows[label(confined)] = (values.mean(), *t_interval(values.to_numpy(), 0.95), len(values))
+    return pd.DataFrame(rows, index=["kept", "low", "high", "seeds"]).T
+
+
+def kept_in_words(evidence: Results) -> str:
+    """The share that OPD and matched SFT keep in their early V and in a random one, in one line;
+    where the tables have no run at K = 0 it says so."""
+    shares, words = retained_shares(evidence)["kept"], []
+    for free in ("opd", "sft_matched"):
+        arms = [label(f"{free}_projected_{arm}") for arm in ("early", "random")]
+        if set(arms) <= set(shares.index):
+            words.append("{} keeps {:.0f} %, {:.0f} % in a random V".format(label(free), *100 * shares[arms]))
+    return f"Of what the matrices add, {'; '.join(words)}" if words else "No run at K = 0 says what V adds"
 
 
 def greedy(evidence: Results, runs: tuple[str, ...]) -> str:
@@ -59,31 +98,15 @@ def greedy(evidence: Results, runs: tuple[str, ...]) -> str:
     return f"greedy accuracy: {show(values, '%', 100)}"
 
 
-def _random_subspace(evidence: Results, cast: Cast, own: pd.Series) -> tuple[str, Contrast]:
-    losses = {"OPD": _loss(evidence, "opd", "opd_projected_random")}
-    if f"{cast.sft}_projected_random" in evidence.runs:
-        losses[label(cast.sft)] = _loss(evidence, cast.sft, f"{cast.sft}_projected_random")
-    words = f"lost in a random V: {show(losses, 'points', 100)}"
-    return words, more(losses["OPD"], own, "a random V costs more", **POINTS)
+def _random_subspace(evidence: Results, own: pd.Series) -> tuple[str, Contrast]:
+    if why := nothing_to_keep(evidence, "opd"):
+        raise Untested(why)
+    chance = retained(evidence, "opd", "opd_projected_random")
+    return f"kept in a random V: {say(chance)}", more(own, chance, "more than in a random V")
 
 
-def _loss(evidence: Results, free: str, projected: str) -> pd.Series:
-    above_it, below_it = paired(evidence.score(free)[0], evidence.score(projected)[0])
-    return above_it - below_it
-
-
-def _gain(evidence: Results, free: str, projected: str) -> pd.Series:
-    """Validation accuracy that the free run gains from the branch of `projected` to its end."""
-    path = evidence.learning(free)
-    before = path[path.index <= evidence.branch(projected) + 1e-9]
-    start, end = paired(before.iloc[-1].dropna(), path.iloc[-1].dropna())
-    return end - start
-
-
-def _nothing_to_lose(name: str, gain: pd.Series) -> str:
-    if not above(gain, INTACT, "").lacking:
-        return ""
-    return f"free {name} gains {say(gain, 100)} points after the branch: nothing to lose"
+def _ends(evidence: Results, *runs: str) -> list[pd.Series]:
+    return paired(*(evidence.learning(run).iloc[-1].dropna() for run in runs))
 
 
 CLAIMS = (C11,)
