@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from paper_lib.errors import require_choices
 from paper_lib.geometry import sparsity, spectra, subspaces
 
 REGIMES = ("sft", "opd", "rlvr")
@@ -39,20 +40,17 @@ class Metric:
     words: str = ""
     said: str = ""
     axis: str = ""
-    over: str = "all"
-    mean: str = "matrices"
+    over: Literal["all", "attention"] = "all"
+    mean: Literal["matrices", "weights"] = "matrices"
     paper: Values = field(default_factory=dict)
     printed: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     share: bool = False
     log: bool = False
-    unit: str = ""
+    unit: Literal["", "%", "°"] = ""
     alpha: float | None = None
 
     def __post_init__(self) -> None:
-        choices = {"over": ("all", "attention"), "mean": ("matrices", "weights"), "unit": tuple(SCALES)}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        require_choices(self)
         words = self.words or self.name.replace("_", " ")
         for name in ("words", "said", "axis"):
             object.__setattr__(self, name, getattr(self, name) or words)

@@ -22,7 +22,6 @@ from paper_lib.training.manifest import (
     planned_parts,
     read_manifest,
     rows_of,
-    said_of,
     spoken,
 )
 from paper_lib.training.starts import Study
@@ -63,13 +62,14 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
         frames = [_owned(table, key, file) for key, file in files.items()]
         if held := mine.keys() & kept.keys():
             frames.append(rows_of(table, read_table(path), held))
+        fingerprints = [[*key, part.fingerprint] for key, part in mine.items()]
         write_table(
             concatenated(table, frames),
             path,
             columns=columns,
             fingerprint=combined,
             libraries=_libraries([*files.values(), *([path] if held else [])]) or None,
-            parts=said_of(table, parts, models),
+            parts={"fingerprints": fingerprints, "models": dict(models)},
         )
 
 

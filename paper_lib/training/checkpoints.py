@@ -44,12 +44,11 @@ def step_path(directory: str | Path, step: int) -> Path:
     return Path(directory) / f"step_{step:06d}.safetensors"
 
 
-def open_trajectory(directory: str | Path, *, fingerprint: str | None = None) -> Trajectory:
+def open_trajectory(directory: str | Path) -> Trajectory:
     """Open a finished run directory: `run.json` and one `step_*.safetensors` for each of its steps.
 
-    Only headers are read. fingerprint: the configuration that the caller expects, unchecked where None.
-    Raises CompanionError where the run is missing, unfinished or made by another configuration, and where a
-    snapshot is missing or truncated.
+    Only headers are read. Raises CompanionError where the run is missing or unfinished, and where a snapshot
+    is missing or truncated.
     """
     directory = Path(directory)
     marker = directory / "run.json"
@@ -70,11 +69,6 @@ def open_trajectory(directory: str | Path, *, fingerprint: str | None = None) ->
         raise CompanionError(f"{marker} is damaged ({error!r}): {afresh}") from error
     if not finished:
         raise CompanionError(f"{marker} says that the run has not finished: {again}")
-    if fingerprint is not None and trajectory.fingerprint != fingerprint:
-        theirs = trajectory.fingerprint
-        raise CompanionError(
-            f"{directory} holds a run of another configuration ({theirs}, not {fingerprint}): {again}"
-        )
     if trajectory.steps[:1] != (0,) or len(trajectory.steps) < 2:
         raise CompanionError(
             f"{marker} lists the steps {list(trajectory.steps)}, W_0 and a later step are needed: {afresh}"

@@ -9,7 +9,6 @@ no run on disk.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -144,12 +143,6 @@ def part_directory(results: Path, key: Key) -> Path:
     """Where a part's own tables are, joined or not."""
     name, seed = key
     return results / "parts" / name.replace(AND, "+") / f"seed_{seed}"
-
-
-def said_of(table: str, parts: Mapping[Key, PlannedPart], models: Mapping[str, str]) -> dict[str, Any]:
-    """What `table` has to say of itself where it holds rows of these parts."""
-    held = [[*key, part.fingerprint] for key, part in parts.items() if table in part.joined]
-    return {"fingerprints": held, "models": dict(models)}
 
 
 def measured_runs(profile: Profile, results: Path, trajectories: Mapping[Key, str]) -> set[Key]:

@@ -4,9 +4,11 @@ Post-training elicits what a base already can. The student therefore learns from
 from traces whose digits are corrupted now and then, as web text would be; a teacher sees clean traces alone.
 """
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from transformers import PreTrainedModel
@@ -15,7 +17,7 @@ from paper_lib.parallel import run_parallel
 from paper_lib.study.config import EvaluationConfig, Lineage, Profile, fingerprint
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
-from paper_lib.study.tasks import Task, character_tokenizer, problems
+from paper_lib.study.tasks import character_tokenizer, problems
 from paper_lib.training.checkpoints import load_checkpoint, step_path
 from paper_lib.training.models import (
     as_stored,
@@ -92,27 +94,24 @@ def _save(policy: Policy, lineage: Lineage, stage: RunConfig, directory: Path) -
     }
     stored = deepcopy(policy.student)
     stored.load_state_dict(as_stored(stored.state_dict()))
-    scores = [(task.name, _score(stored, policy, stage, task)) for task in stage.tasks]
+    options: dict[str, Any] = {"samples": 8, "max_new_tokens": stage.max_new_tokens, "seed": "card"}
+    scores = {}
+    for task in stage.tasks:
+        chosen = problems(task, split="test", number=512, seed="card")
+        scores[task.name] = accuracy(stored, policy.tokenizer, chosen, **options)
     card = _card(directory.name, lineage, stored, scores)
     save_model(stored, policy.tokenizer, directory, card=card, recipe=recipe)
 
 
-def _score(stored: PreTrainedModel, policy: Policy, stage: RunConfig, task: Task) -> dict[str, float]:
-    chosen = problems(task, split="test", number=512, seed="card")
-    return accuracy(
-        stored, policy.tokenizer, chosen, samples=8, max_new_tokens=stage.max_new_tokens, seed="card"
-    )
-
-
 def _card(
-    name: str, lineage: Lineage, stored: PreTrainedModel, scores: list[tuple[str, dict[str, float]]]
+    name: str, lineage: Lineage, stored: PreTrainedModel, scores: Mapping[str, Mapping[str, float]]
 ) -> str:
     start = "random weights" if lineage.origin is None else "SmolLM2-135M-Instruct (Apache-2.0)"
     millions = sum(p.numel() for p in stored.parameters()) / 1e6
     rows = [
         f"| {task} | {score['sampled_accuracy']:.3f} ± {score['sampled_accuracy_se']:.3f} "
         f"| {score['greedy_accuracy']:.3f} |"
-        for task, score in scores
+        for task, score in scores.items()
     ]
     table = "\n".join(["| task | sampled | greedy |", "|---|---|---|", *rows])
     return f"""# {name}

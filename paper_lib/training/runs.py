@@ -23,8 +23,9 @@ from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Split, Task, problems
 from paper_lib.tables import CURVE_COLUMNS, write_table
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
+from paper_lib.training.confinement import Confinement
 from paper_lib.training.rollouts import accuracy
-from paper_lib.training.train import Constraint, Optimization, Policy, train_steps
+from paper_lib.training.train import Optimization, Policy, train_steps
 
 # --- Where a run lives on disk, and whether the files there are of this very run.
 
@@ -160,7 +161,7 @@ def train_run(
     policy: Policy,
     *,
     evaluation: EvaluationConfig,
-    confine: Callable[[PreTrainedModel], Constraint | None] | None = None,
+    confine: Callable[[PreTrainedModel], Confinement | None] | None = None,
     parent: RunFolder | None = None,
     report: Callable[[str], None] = print,
 ) -> None:

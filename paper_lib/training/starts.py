@@ -16,6 +16,7 @@ from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import seeded_generator
 from paper_lib.training.checkpoints import Trajectory, load_checkpoint, read_matrix, step_path
 from paper_lib.training.confinement import (
+    Confinement,
     SubnetworkConstraint,
     SubspaceConstraint,
     is_projected,
@@ -31,9 +32,9 @@ from paper_lib.training.models import (
     stored_weights,
     weights_fingerprint,
 )
-from paper_lib.training.rotations import HeadChange, change_layers, random_change
+from paper_lib.training.rotations import change_layers, random_change
 from paper_lib.training.runs import RunFolder
-from paper_lib.training.train import Constraint, Policy
+from paper_lib.training.train import Policy
 
 # --- What a planned run starts from and learns from, out of the study's models and parents.
 
@@ -155,39 +156,27 @@ def rotated_weights(student: PreTrainedModel, layers: tuple[int, ...], seed: int
     for a layer that the student lacks.
     """
     config = student.config
-    if max(layers) >= config.num_hidden_layers:
-        raise CompanionError(
-            f"rotated_layers is {layers}, expected layers from 0 to {config.num_hidden_layers - 1}"
-        )
-
-    def change(layer: int) -> HeadChange:
-        generator = seeded_generator("rotation", seed, layer)
-        sizes = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
-        return random_change(*sizes, generator)
-
-    return as_stored(change_layers(student.state_dict(), layers, change))
+    if max(layers) >= (number := config.num_hidden_layers):
+        raise CompanionError(f"rotated_layers is {layers}, expected layers from 0 to {number - 1}")
+    sizes = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+    changes = {layer: random_change(*sizes, seeded_generator("rotation", seed, layer)) for layer in layers}
+    return as_stored(change_layers(student.state_dict(), layers, changes.__getitem__))
 
 
-def constraint_of(study: Study, run: RunConfig, seed: int, student: PreTrainedModel) -> Constraint | None:
+def constraint_of(study: Study, run: RunConfig, seed: int, student: PreTrainedModel) -> Confinement | None:
     """What confines the run: a subspace, what is frozen, a subnetwork or nothing."""
     if run.projection is not None or run.frozen is not None:
         bases = projection_bases(study, run, seed, student)
         constrain = "gradient" if run.projection is None else run.projection.constrain
-        return SubspaceConstraint(student, bases or {}, constrain, frozen_names(run, student))
+        frozen = [name for name, _ in student.named_parameters() if run.frozen and not is_projected(name)]
+        return SubspaceConstraint(student, bases, constrain, frozen)
     if run.subnetwork is not None:
         return SubnetworkConstraint(student, subnetwork_masks(study, run, seed))
     return None
 
 
-def frozen_names(run: RunConfig, student: PreTrainedModel) -> list[str]:
-    """The parameters that the run leaves as they are: none, or all but the projection matrices."""
-    return [n for n, _ in student.named_parameters() if run.frozen and not is_projected(n)]
-
-
-def projection_bases(
-    study: Study, run: RunConfig, seed: int, student: PreTrainedModel
-) -> dict[str, Tensor] | None:
-    """V_K (n, K) of every projection matrix (m, n) for a projected run, None for a free one (§4.2).
+def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTrainedModel) -> dict[str, Tensor]:
+    """V_K (n, K) of every projection matrix (m, n) for a projected run, none for a free one (§4.2).
 
     Returns, by parameter name, orthonormal columns, in float64 where there are any. Raises CompanionError
     where K exceeds the smaller side of a matrix and where a snapshot is missing or truncated, ValueError
@@ -195,7 +184,7 @@ def projection_bases(
     """
     projection = run.projection
     if projection is None or run.branch is None:
-        return None
+        return {}
     source = study.profile.run(projection.source or run.branch[0])
     folder, step = study.directory(source, seed), run.branch[1]
     bases = {}

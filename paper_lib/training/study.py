@@ -85,7 +85,9 @@ def train_study(
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
     chosen = selected(study.profile, runs, seeds)
     if study.profile.trains(train):
-        prepare_models(study, workers=workers)
+        if unbuilt := missing_models(study.profile, study.data_dir):
+            print(f"[models] building {', '.join(unbuilt)}", flush=True)
+            build_models(profile_name, data_dir=data_dir, workers=workers)
         models = study.models()
         _train(study, _demanded(study, chosen, models, force=force), models, workers or cores())
         return [study.directory(*pair) for pair in chosen if study.folder(*pair, models).finished()]
@@ -153,14 +155,6 @@ def _train(study: Study, todo: list[Planned], models: dict[str, str], workers: i
     if failures:
         skips = f"skipped, as they start from these: {spoken(skipped)}; " if skipped else ""
         raise CompanionError("; ".join(failures) + f" ({skips}all other runs are finished)")
-
-
-def prepare_models(study: Study, *, workers: int | None = None) -> None:
-    """Build the base and teachers where they are not on disk."""
-    missing = missing_models(study.profile, study.data_dir)
-    if missing:
-        print(f"[models] building {', '.join(missing)}", flush=True)
-        build_models(study.profile.name, data_dir=study.data_dir, workers=workers)
 
 
 def train_planned(study: Study, run: RunConfig, seed: int, models: dict[str, str]) -> None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from accelerate import Accelerator
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from paper_lib.errors import CompanionError
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Problem, corrupt, problems, seeded_generator
+from paper_lib.training.confinement import Confinement
 from paper_lib.training.objectives import (
     clipped_loss,
     credit_weighted_loss,
@@ -79,7 +79,7 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
         generator = seeded_generator("corrupt", name, 0)
         texts = [corrupt(p.demonstration, run.demonstration_noise, generator) for p in drawn][share]
         batch = encode_demonstrations(policy.tokenizer, [p.prompt for p in mine], texts)
-        return _to(batch, device)
+        return replace(batch, **{n: v.to(device) for n, v in vars(batch).items() if v is not None})
     actor = policy.teacher if run.rollout_policy == "teacher" else policy.student
     if actor is None:
         raise CompanionError(f"run {run.name}: teacher rollouts need a teacher, and none was given")
@@ -111,10 +111,6 @@ def drawn_rewards(reward: Tensor, generator: Generator) -> Tensor:
     """
     drawn = torch.rand(len(reward), generator=generator).to(reward.device)
     return (drawn < reward.mean()).to(reward.dtype)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    return replace(batch, **{n: v.to(device) for n, v in vars(batch).items() if v is not None})
 
 
 def informative(batch: Batch, run: RunConfig) -> Batch | None:
@@ -199,32 +195,28 @@ def _credit(
 
 
 def shuffled_credit(policy: Policy, run: RunConfig, batch: Batch, generator: Generator) -> Tensor:
-    """OPD's credits −r_t of a batch, dealt out anew over its completion tokens: (rows, T).
+    """OPD's credits −r_t of a batch, dealt out anew over its completion tokens: (rows, T)."""
+    return shuffled(-_rollout_gap(policy, run, batch), batch.completion_mask, generator)
 
-    The student's log-probabilities are those that its rollouts were sampled with.
-    """
+
+def _rollout_gap(policy: Policy, run: RunConfig, batch: Batch) -> Tensor:
+    """r_t of a batch (rows, T), the student's log-probabilities being those that it was sampled with."""
     assert batch.log_probs is not None
     teacher_log_p = token_log_probs(_teacher_logits(policy, run, batch), batch.completion_ids)
-    return shuffled(-token_gap(batch.log_probs, teacher_log_p), batch.completion_mask, generator)
+    return token_gap(batch.log_probs, teacher_log_p)
 
 
 def advantage_scales(policy: Policy, run: RunConfig, batch: Batch, accelerator: Accelerator) -> Scales:
     """RMS of −r_t and of A over all completion tokens of a step's batch, those of other processes included.
 
-    The loss works through the batch in chunks, so this comes before it: the student's log-probabilities are
-    those that its rollouts were sampled with, the teacher's take one more forward pass.
+    The loss works through the batch in chunks, so this comes before it, at one more forward pass of the
+    teacher.
     """
-    assert batch.log_probs is not None
-    assert batch.advantages is not None
     sums = torch.zeros(3, dtype=torch.float64, device=policy.student.device)
     for chunk in batch.chunks(CHUNK_TOKENS):
-        assert chunk.log_probs is not None
         assert chunk.advantages is not None
-        mask = chunk.completion_mask
-        teacher_log_p = token_log_probs(
-            _teacher_logits(policy, run, chunk), chunk.completion_ids
-        )  # (P * G, T)
-        gap = token_gap(chunk.log_probs, teacher_log_p).masked_fill(~mask, 0.0)
+        mask = chunk.completion_mask  # (P * G, T), as the gap
+        gap = _rollout_gap(policy, run, chunk).masked_fill(~mask, 0.0)
         by_row = chunk.advantages.double().square() * mask.sum(1)
         sums += torch.stack([gap.double().square().sum(), by_row.sum(), mask.sum().double()])
     opd, rlvr, tokens = accelerator.reduce(sums, reduction="sum").tolist()
@@ -251,31 +243,11 @@ def build_optimizer(parameters: Iterable[Tensor], run: RunConfig) -> torch.optim
     )
 
 
-def remembered(flat: dict[str, Tensor], name: str, device: torch.device) -> dict[str, Tensor]:
-    """An optimizer's memory of the parameter `name` out of a flat state; torch wants Adam's count of steps
-    on the CPU."""
-    memory = {key: flat[f"{key}.{name}"].clone() for key in MEMORY if f"{key}.{name}" in flat}
-    return {key: value.to("cpu" if key == "step" else device) for key, value in memory.items()}
-
-
-class Constraint(Protocol):
-    """What confines an update: called after the gradient is there, and after the optimizer's step.
-
-    share_inside: of the squared length of the step that the optimizer proposed; NaN where it proposed none.
-    """
-
-    share_inside: float
-
-    def on_gradient(self) -> None: ...
-
-    def on_update(self) -> None: ...
-
-
 class Optimization:
     """The run's optimizer at its schedule over the chunks of a batch, across an `Accelerator`'s processes."""
 
     def __init__(
-        self, policy: Policy, run: RunConfig, accelerator: Accelerator, constraint: Constraint | None = None
+        self, policy: Policy, run: RunConfig, accelerator: Accelerator, constraint: Confinement | None = None
     ) -> None:
         self.policy, self.run, self.accelerator, self.constraint = policy, run, accelerator, constraint
         self.parameters = dict(policy.student.named_parameters())
@@ -346,8 +318,10 @@ class Optimization:
         weights = {n.removeprefix("model."): t for n, t in flat.items() if n.startswith("model.")}
         self.policy.student.load_state_dict(weights)
         for name, parameter in self.parameters.items():
-            if memory := remembered(flat, name, device):
-                self.optimizer.state[parameter] = memory
+            memory = {key: flat[f"{key}.{name}"].clone() for key in MEMORY if f"{key}.{name}" in flat}
+            if memory:  # in which torch wants Adam's count of steps on the CPU
+                placed = {key: value.to("cpu" if key == "step" else device) for key, value in memory.items()}
+                self.optimizer.state[parameter] = placed
 
 
 def train_steps(

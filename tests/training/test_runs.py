@@ -171,7 +171,8 @@ def test_a_finished_run_is_what_the_rest_of_the_study_reads(fresh, tmp_path):
     policy = fresh()
     start = {name: tensor.clone() for name, tensor in policy.student.state_dict().items()}
     folder = go(OPD, folder_in(tmp_path, OPD), policy)
-    trajectory = open_trajectory(folder.directory, fingerprint=folder.fingerprint)
+    trajectory = open_trajectory(folder.directory)
+    assert trajectory.fingerprint == folder.fingerprint
     assert trajectory.steps == (0, 2, 4)
     assert trajectory.config == json.loads(json.dumps(asdict(OPD)))
     first, last = (load_checkpoint(trajectory.path(step)) for step in (0, 4))
