@@ -16,8 +16,7 @@ from paper_lib.matrices import OUTSIDE, Matrix, Source
 from paper_lib.study.config import DiagnosticsConfig, fingerprint
 from paper_lib.summaries import MODULE_GROUPS
 
-# --- Which sizes the diagnostics take on matrices of any model: the paper's where they fit, scaled where
-# --- not.
+# --- Which sizes the diagnostics take on matrices of any model: the paper's where they fit, else scaled.
 
 PAPER_WIDTH = 4096  # of Qwen3-8B, whose sizes the paper states
 LARGE = 2048  # from this width on the paper's sizes are taken as they are
@@ -232,14 +231,11 @@ def _asked_for(matched: Sequence[Matrix], names: str) -> tuple[list[Matrix], dic
 def _nothing_asked_for(matched: Sequence[Matrix], names: str, *sources: Source) -> str:
     """Why two checkpoints share nothing of what is asked for, and what to do."""
     base, end = sources
-    packed = {
-        f"{name} of {source.label} is {reason}": DEQUANTISE
-        for source in sources
-        for name, reason in source.skipped().items()
-        if QUANTISED in reason
-    }
-    for what, remedy in packed.items():
-        return f"{end.label} and {base.label} share no {names}: {what}; {remedy}"
+    for source in sources:
+        for name, reason in source.skipped().items():
+            if QUANTISED in reason:
+                packed = f"{name} of {source.label} is {reason}; {DEQUANTISE}"
+                return f"{end.label} and {base.label} share no {names}: {packed}"
     known = ", ".join((*MODULE_GROUPS, *sorted({matrix.module for matrix in matched})))
     return f"{end.label} and {base.label} share no module {names!r}; there are {known}"
 

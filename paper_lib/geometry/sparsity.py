@@ -14,8 +14,7 @@ from torch import Tensor
 
 from paper_lib.geometry.checks import require_finite, require_matrix
 
-# --- What bf16 storage shows of an update, and which weights it falls on (Shen et al. 2026, §3.2, App.
-# --- C.3).
+# --- What bf16 storage shows of an update, and which weights it falls on (Shen et al. 2026, §3.2, C.3).
 
 Factors = tuple[Tensor, Tensor, Tensor]
 _ROWS = 32  # at a time where a float64 copy of the whole would leave the cache

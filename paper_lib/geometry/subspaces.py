@@ -10,8 +10,7 @@ from torch import Tensor
 
 from paper_lib.geometry.checks import require_finite_matrix
 
-# --- Where updates point: subspaces, their angles, paths in weight space (Shen et al. 2026, §3.2 and
-# --- §4.2).
+# --- Where updates point: subspaces, their angles, paths in weight space (Shen et al. 2026, §3.2, §4.2).
 
 # float32 factors of a few thousand rows are orthonormal to about 1e-6; a wrong matrix is off by far more.
 ORTHONORMAL_TOLERANCE = 1e-5

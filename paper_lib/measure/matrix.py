@@ -1,4 +1,4 @@
-"""Two updates compared: do they show on the same weights, and do they point into the same subspace?"""
+"""One matrix in, table rows out: along its trajectory, at its end, under nulls, beside another run's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,6 @@ from torch import Generator, Tensor
 from paper_lib.geometry import nulls, sparsity, spectra, subspaces
 from paper_lib.geometry.certified import Spectrum, certified_shift, update_spectrum, weight_spectrum
 from paper_lib.geometry.decompositions import Decomposition
-from paper_lib.geometry.sparsity import (
-    chance_jaccard,
-    jaccard,
-    mask_overlap,
-    predicted_mask,
-    prediction_agreement,
-    showing_probability,
-    top_coordinate_energy,
-    visible_mask,
-)
-from paper_lib.geometry.subspaces import path_pca, principal_energy, subspace_alignment
 from paper_lib.study.config import DiagnosticsConfig
 from paper_lib.tables import Row
 
@@ -65,12 +54,11 @@ class AlignmentPath:
                 if span is None or end is None:
                     rows.append(Row(step, metric, math.nan, self.K))
                 else:
-                    rows.append(Row(step, metric, subspace_alignment(span, end).item(), self.K))
+                    rows.append(Row(step, metric, subspaces.subspace_alignment(span, end).item(), self.K))
         return rows
 
 
-# --- What one matrix shows at its last step alone: Gate III entry by entry, where the update is, and how
-# --- the sparsity depends on what counts as a change.
+# --- At the last step alone: Gate III entry by entry, where the update is, what counts as a change.
 
 
 def measure_end(w_0: Tensor, w_end: Tensor, step: int, config: DiagnosticsConfig) -> list[Row]:
@@ -84,16 +72,17 @@ def measure_end(w_0: Tensor, w_end: Tensor, step: int, config: DiagnosticsConfig
     delta_w = w_end.double() - w_0.double()
     rank = config.principal_rank
     start = weight_spectrum(w_0, rank).decomposition
-    inside = principal_energy(delta_w, start.u[:, :rank], start.v[:, :rank])
+    inside = subspaces.principal_energy(delta_w, start.u[:, :rank], start.v[:, :rank])
     rows = [
-        Row(step, "predicted_density", predicted_mask(w_0, w_end).double().mean().item()),
-        Row(step, "independent_density", showing_probability(w_0, w_end).mean().item()),
-        Row(step, "prediction_agreement", prediction_agreement(w_0, w_end, eta=config.eta).item()),
+        Row(step, "predicted_density", sparsity.predicted_mask(w_0, w_end).double().mean().item()),
+        Row(step, "independent_density", sparsity.showing_probability(w_0, w_end).mean().item()),
+        Row(step, "prediction_agreement", sparsity.prediction_agreement(w_0, w_end, eta=config.eta).item()),
         Row(step, "principal_energy", inside.item(), rank),
         Row(step, "principal_energy_chance", rank**2 / w_0.numel(), rank),
     ]
     for share in config.coordinate_fractions:
-        rows.append(Row(step, "coordinate_energy", top_coordinate_energy(delta_w, share).item(), share))
+        energy = sparsity.top_coordinate_energy(delta_w, share).item()
+        rows.append(Row(step, "coordinate_energy", energy, share))
     return rows
 
 
@@ -103,7 +92,7 @@ def unchanged_counts(w_0: Tensor, w_end: Tensor, config: DiagnosticsConfig) -> T
     Returns (tolerances + 1,), int64; `unchanged_rows` takes the sum over matrices.
     """
     counts = [
-        w_0.numel() - int(visible_mask(w_0, w_end, eta=eta, precision=precision).count_nonzero())
+        w_0.numel() - int(sparsity.visible_mask(w_0, w_end, eta=eta, precision=precision).count_nonzero())
         for precision, eta in tolerances(config)
     ]
     return torch.tensor([*counts, w_0.numel()])
@@ -127,8 +116,7 @@ def tolerances(config: DiagnosticsConfig) -> list[tuple[torch.dtype, float]]:
     return [*((torch.bfloat16, eta) for eta in config.etas), *wider]
 
 
-# --- One matrix along its trajectory in, table rows out: every metric, from decompositions that they
-# --- share.
+# --- Along a trajectory: every metric, from decompositions that they share.
 
 MASK_WINDOW = 256  # rows and columns of the mask picture
 Masks = list[tuple[str, float, Tensor]]
@@ -355,20 +343,20 @@ def measure_pair(
     the share of the other's visible entries that the run shows too, and `reverse_coverage` |A ∩ B| / |A|; the
     chance of a coverage is the density of the mask that covers. Raises as the masks do.
     """
-    a, b = (visible_mask(*run, eta=config.eta) for run in (one, other))
-    p_a, p_b = (showing_probability(*run) for run in (one, other))
+    a, b = (sparsity.visible_mask(*run, eta=config.eta) for run in (one, other))
+    p_a, p_b = (sparsity.showing_probability(*run) for run in (one, other))
     both = (p_a * p_b).sum()
     density, other_density = a.double().mean(), b.double().mean()
     delta_a, delta_b = (w_t.double() - w_0.double() for w_0, w_t in (one, other))
     values = {
         "density": density,
         "other_density": other_density,
-        "jaccard": jaccard(a, b),
-        "jaccard_chance": chance_jaccard(a, b),
-        "jaccard_rounding": chance_jaccard(p_a, p_b),
-        "coverage": mask_overlap(a, b),
+        "jaccard": sparsity.jaccard(a, b),
+        "jaccard_chance": sparsity.chance_jaccard(a, b),
+        "jaccard_rounding": sparsity.chance_jaccard(p_a, p_b),
+        "coverage": sparsity.mask_overlap(a, b),
         "coverage_rounding": both / p_b.sum(),
-        "reverse_coverage": mask_overlap(b, a),
+        "reverse_coverage": sparsity.mask_overlap(b, a),
         "reverse_coverage_rounding": both / p_a.sum(),
         "update_cosine": update_cosine(delta_a, delta_b),
     }
@@ -382,12 +370,12 @@ def shared_subspace(delta_a: Tensor, delta_b: Tensor, K: int) -> float:
     if any(not each.sigma[K - 1] > 0 for each in found):
         return float("nan")
     v_a, v_b = (each.v[:, :K] for each in found)  # (n, K) each
-    return subspace_alignment(v_a, v_b).item()
+    return subspaces.subspace_alignment(v_a, v_b).item()
 
 
 def path_rows(gram: Tensor, steps: Sequence[int]) -> list[Row]:
     """One path's `pca_coordinate` at every step, `explained_variance_ratio` at the last; k counts from 1."""
-    coordinates, ratios = path_pca(gram)
+    coordinates, ratios = subspaces.path_pca(gram)
     rows = [row for step, point in zip(steps, coordinates, strict=True) for row in point_rows(step, point)]
     return [*rows, *point_rows(steps[-1], ratios, "explained_variance_ratio")]
 

@@ -20,8 +20,7 @@ from paper_lib.tables import START, Row
 from paper_lib.training.objectives import exact_kl
 from paper_lib.training.rollouts import Batch, completion_logits, sample
 
-# --- Gate II: how strongly the policy resists a direction in weight space, by the curvature of its KL at
-# --- W_0.
+# --- Gate II: how strongly the policy resists a direction in weight space, by the curvature of its KL.
 
 Direction = Mapping[str, Tensor]  # by parameter name; what it does not name stays
 
@@ -125,8 +124,7 @@ def _inputs(model: PreTrainedModel, batch: Batch) -> dict[str, object]:
     }
 
 
-# --- Gate I: how far a policy has moved, as the KL divergence between the start's distributions and its
-# --- own.
+# --- Gate I: how far a policy has moved, as the KL divergence from the start's distributions.
 
 CHUNK = 8192  # completion positions at once
 Measured = dict[str, float]
@@ -207,8 +205,7 @@ RANDOM_DIRECTIONS = {
     "off_principal": off_principal_direction,
     "gaussian": gaussian_direction,
 }
-Update = Mapping[str, Tensor]  # by parameter name
-Named = tuple[str, str, Update]  # of which run, which direction
+Named = tuple[str, str, Direction]  # of which run, which direction
 
 
 def drift_rows(
@@ -266,7 +263,11 @@ def curvature_rows(
 
 
 def named_directions(
-    weights: Mapping[str, Decomposition], updates: Mapping[str, Update], rank: int, draws: int, seed: object
+    weights: Mapping[str, Decomposition],
+    updates: Mapping[str, Direction],
+    rank: int,
+    draws: int,
+    seed: object,
 ) -> Iterator[Named]:
     """The directions of Gate II, `draws` of each random one.
 

@@ -135,15 +135,10 @@ class JointPart(Part):
         """The runs of the joint PCA, in its order."""
         return tuple(name for name in JOINT_RUNS if name in self.trajectories)
 
-    @property
-    def rescaled_runs(self) -> list[tuple[str, str]]:
-        """(whose update, at whose norm) of every rescaled null."""
-        known = self.trajectories
-        return [(a, b) for a in RESCALED_FROM for b in RESCALED_TO if a in known and b in known]
-
     def measure(self, matrix: MatrixName) -> Share:
         weights = {name: snapshots(trajectory, matrix) for name, trajectory in self.trajectories.items()}
-        frames = {"nulls": [self._rescaled(matrix, weights, *pair) for pair in self.rescaled_runs]}
+        rescaled = [(a, b) for a in RESCALED_FROM for b in RESCALED_TO if a in weights and b in weights]
+        frames = {"nulls": [self._rescaled(matrix, weights, *pair) for pair in rescaled]}
         starts = [weights[name][0] for name in self.joint_runs]
         if len(starts) < 2 or not all(torch.equal(starts[0], w_0) for w_0 in starts):
             return Share(frames=frames, sums={})

@@ -50,8 +50,7 @@ class Confinement(ABC):
         """Put one parameter back inside; returns the squared length of the proposed step's inside part."""
 
 
-# --- The subspace V_K, and training confined to it: the gradient, the applied update, or both (Shen et
-# --- al. 2026, §4.2).
+# --- Confined to the subspace V_K: the gradient, the applied update, or both (Shen et al. 2026, §4.2).
 
 PROJECTED = tuple(f"{module}_proj" for module in MODULES)
 

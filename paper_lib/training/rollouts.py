@@ -12,8 +12,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.study.tasks import Problem, seeded_generator, verify
 
-# --- Batches of prompts with their completions: encoded, cut into chunks, scored with each prompt run
-# --- once.
+# --- Batches of prompts with their completions: encoded, cut into chunks, scored.
 
 
 @dataclass(frozen=True, kw_only=True)

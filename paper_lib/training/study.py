@@ -14,8 +14,7 @@ from paper_lib.training.pretrain import build_models, missing_models
 from paper_lib.training.runs import reuse_finished, train_run
 from paper_lib.training.starts import Study, constraint_of, load_policy
 
-# --- In which order the runs of a profile are trained: what each starts from, what is asked for, what
-# --- waits.
+# --- In which order the runs of a profile are trained: what is asked for, and what waits for its parents.
 
 Planned = tuple[RunConfig, int]  # a run and its seed
 

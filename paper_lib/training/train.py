@@ -12,17 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from paper_lib.errors import CompanionError
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Problem, corrupt, problems, seeded_generator
+from paper_lib.training import objectives
 from paper_lib.training.confinement import Confinement
-from paper_lib.training.objectives import (
-    clipped_loss,
-    credit_weighted_loss,
-    group_advantages,
-    mixed_credit,
-    retained,
-    reverse_kl,
-    shuffled,
-    token_gap,
-)
 from paper_lib.training.rollouts import (
     Batch,
     completion_logits,
@@ -32,8 +23,7 @@ from paper_lib.training.rollouts import (
     token_log_probs,
 )
 
-# --- What a step trains on: its problems, and their demonstrations or rollouts with rewards and
-# --- advantages.
+# --- What a step trains on: its problems, and their demonstrations or rollouts with what they earn.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +86,7 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
         reward = drawn_rewards(reward, seeded_generator("reward", name, part[0]))
     extras: dict[str, Tensor] = {"rewards": reward}
     if run.objective in ("rlvr", "mix"):
-        extras["advantages"] = group_advantages(reward, run.samples_per_prompt)
+        extras["advantages"] = objectives.group_advantages(reward, run.samples_per_prompt)
     if run.token_selection == "random":
         rows, width = batch.completion_ids.shape
         noise = torch.rand(part[1] * rows, run.max_new_tokens, generator=seeded_generator("retention", name))
@@ -124,8 +114,7 @@ def informative(batch: Batch, run: RunConfig) -> Batch | None:
     return batch.select(kept) if len(kept) else None
 
 
-# --- The loss of a chunk of a batch: the credit of the run's objective on the student's log-
-# --- probabilities.
+# --- The loss of a chunk of a batch: the credit of the objective on the student's log-probabilities.
 
 CHUNK_TOKENS = 2048  # completion positions in one forward and backward pass
 Scales = tuple[float, float]  # RMS of OPD's and of RLVR's advantage
@@ -153,13 +142,13 @@ def chunk_loss(
         teacher_logits = _teacher_logits(policy, run, chunk)
     if run.estimator == "exact":
         assert teacher_logits is not None
-        return reverse_kl(logits, teacher_logits).masked_fill(~mask, 0.0).sum() / tokens
+        return objectives.reverse_kl(logits, teacher_logits).masked_fill(~mask, 0.0).sum() / tokens
     log_p = token_log_probs(logits, chunk.completion_ids)  # (P * G, T), as the credit
     credit = _credit(run, log_p, teacher_logits, chunk, scales)
     if off_policy and run.objective != "sft":
         assert chunk.log_probs is not None
-        return clipped_loss(log_p, chunk.log_probs, credit, mask, clip=run.clip, tokens=tokens)
-    return credit_weighted_loss(log_p, credit, mask, tokens=tokens)
+        return objectives.clipped_loss(log_p, chunk.log_probs, credit, mask, clip=run.clip, tokens=tokens)
+    return objectives.credit_weighted_loss(log_p, credit, mask, tokens=tokens)
 
 
 @torch.no_grad()
@@ -178,14 +167,14 @@ def _credit(
         return chunk.credit
     gap = torch.zeros_like(log_p)
     if teacher_logits is not None:
-        gap = token_gap(log_p, token_log_probs(teacher_logits, chunk.completion_ids))
+        gap = objectives.token_gap(log_p, token_log_probs(teacher_logits, chunk.completion_ids))
     none = torch.zeros(len(log_p), device=log_p.device)
     advantages = none if chunk.advantages is None else chunk.advantages
     alpha = {"opd": 1.0, "rlvr": 0.0}.get(run.objective, run.alpha)
-    credit = mixed_credit(gap, advantages, alpha, scales=scales)
+    credit = objectives.mixed_credit(gap, advantages, alpha, scales=scales)
     if run.token_selection == "all":
         return credit
-    return credit * retained(
+    return credit * objectives.retained(
         gap,
         chunk.completion_mask,
         keep_fraction=run.keep_fraction,
@@ -196,14 +185,14 @@ def _credit(
 
 def shuffled_credit(policy: Policy, run: RunConfig, batch: Batch, generator: Generator) -> Tensor:
     """OPD's credits −r_t of a batch, dealt out anew over its completion tokens: (rows, T)."""
-    return shuffled(-_rollout_gap(policy, run, batch), batch.completion_mask, generator)
+    return objectives.shuffled(-_rollout_gap(policy, run, batch), batch.completion_mask, generator)
 
 
 def _rollout_gap(policy: Policy, run: RunConfig, batch: Batch) -> Tensor:
     """r_t of a batch (rows, T), the student's log-probabilities being those that it was sampled with."""
     assert batch.log_probs is not None
     teacher_log_p = token_log_probs(_teacher_logits(policy, run, batch), batch.completion_ids)
-    return token_gap(batch.log_probs, teacher_log_p)
+    return objectives.token_gap(batch.log_probs, teacher_log_p)
 
 
 def advantage_scales(policy: Policy, run: RunConfig, batch: Batch, accelerator: Accelerator) -> Scales:
