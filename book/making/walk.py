@@ -17,7 +17,6 @@ STAGES = {
     "drawn": ("paper_lib.figures.panels", "draw_trajectory"),
     "saved": ("paper_lib.figures.save", "save_figure"),
 }
-COLUMNS, WIDTH, HEIGHT, GAP, LEFT = 3, 190, 30, 10, 150  # of the drawing: boxes a row, their sides in pixels
 
 
 def walk() -> dict[str, list[str]]:
@@ -102,28 +101,17 @@ def _file(module: str) -> Path | None:
 
 
 def drawing() -> str:
-    """The walk as one SVG in the page's colours: a band a stage, a box a file, which is a link."""
-    parts, y, number = [], GAP, 0
+    """The walk as boxes in the page's colours: a band a stage, a numbered box a file."""
+    bands, number = [], 1
     for stage, modules in walk().items():
-        rows = max(1, -(-len(modules) // COLUMNS))
-        parts.append(f'<text class="stage" x="0" y="{y + 20}">{escape(stage)}</text>')
-        for index, module in enumerate(modules):
-            number += 1
-            x = LEFT + (index % COLUMNS) * (WIDTH + GAP)
-            top = y + (index // COLUMNS) * (HEIGHT + GAP)
-            short = module.removeprefix("paper_lib.")
-            room = short.split(".")[0] if "." in short else "the_ground_floor"
-            link = f"api/{room}.html#module-{short.replace('.', '-').replace('_', '-')}"
-            parts.append(
-                f'<a href="{link}"><rect x="{x}" y="{top}" width="{WIDTH}" height="{HEIGHT}" rx="4"/>'
-                f'<text x="{x + 8}" y="{top + 20}">{number}. {escape(short.replace(".", " / "))}</text></a>'
-            )
-        y += rows * (HEIGHT + GAP)
-        parts.append(f'<line x1="0" y1="{y}" x2="{LEFT + COLUMNS * (WIDTH + GAP)}" y2="{y}"/>')
-        y += GAP
-    wide = LEFT + COLUMNS * (WIDTH + GAP)
-    label = f"The {number} files that one run passes, from its profile to figure 4, stage by stage."
-    return (
-        f'<div class="walk" tabindex="0" role="region" aria-label="{label}">'
-        f'<svg viewBox="0 0 {wide} {y}" width="{wide}" height="{y}">{"".join(parts)}</svg></div>\n'
-    )
+        boxes = "".join(f"<li>{_box(module)}</li>" for module in modules)
+        bands.append(f'<h3>{escape(stage)}</h3>\n<ol start="{number}">{boxes}</ol>')
+        number += len(modules)
+    return '<div class="walk">\n' + "\n".join(bands) + "\n</div>\n"
+
+
+def _box(module: str) -> str:
+    short = module.removeprefix("paper_lib.")
+    room = short.split(".")[0] if "." in short else "the_ground_floor"
+    link = f"api/{room}.html#module-{short.replace('.', '-').replace('_', '-')}"
+    return f'<a href="{link}">{escape(short.replace(".", "/"))}</a>'

@@ -269,7 +269,6 @@ def test_a_selection_is_cut_to_its_longest_row(tokenizer):
         "rewards",
         "advantages",
         "noise",
-        "credit",
     }
 
 
