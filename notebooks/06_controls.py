@@ -25,7 +25,8 @@
 # - Figure 7: stable rank along training for each control, and below it the accuracy;
 # - how far each control moves from OPD, beside RLVR, SFT and what seeds do;
 # - Figure 9: their norms and Hill indices;
-# - is it size? what norm and drift ratio of an update explain over all runs, and what the objective adds;
+# - is it size? what norm and evenness of an update predict of its sparsity, over all runs;
+# - is it the objective? sparsity beside the noise of the credit, and the cosines of updates;
 # - Figure 1: the regime in one picture, on the way from RLVR to SFT, with the paper's OPD beside ours;
 # - the ledger: every claim, the paper's value, ours with its interval, and a verdict computed by one rule,
 #   with SFT at its own schedule and with matched settings;
@@ -241,35 +242,119 @@ print(f"stable rank of Adam's walk on noise: {rank['opd']:.3g} at OPD's rates, {
 #
 # ## Is it size?
 #
-# **Claim (§4.1, Fig. 4b; C8).** OPD's geometry is not a small norm. Refuted, at this scale, if the norm of an
-# update and its drift ratio predict sparsity and stable rank over all runs, and the objective adds nothing.
-# Runs confined to a subspace or a subnetwork, of another model or under SGD are left out.
-
-# %%
-from paper_lib.ledger import as_table, draw_overview, draw_regression, draw_residuals, end_values, fit_size
-
-outcomes = ("update_sparsity", "low_magnitude_overlap", "principal_overlap", "stable_rank")
-ended = end_values(results, outcomes)
-fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.9), layout="constrained")
-draw_regression(axes[0], ended, "update_sparsity", against="frobenius_norm")
-draw_regression(axes[1], ended, "update_sparsity", against="drift_ratio")
-draw_residuals(axes[2], ended, "update_sparsity")
-draw_legend(fig)
-caption = "Update sparsity of all runs against norm and drift ratio, and what the two leave unexplained."
-results.save(fig, "fig_size_regression", inputs=("matrices",), caption=caption)
-
-# %% [markdown]
-# Points are runs and seeds, bars the interval over seeds of an objective's mean; the grey line is the fit of
-# both predictors with the other held at its mean. The right panel has what they leave over, by objective:
-# bars at 0 would mean that knowing the objective adds nothing to knowing the size.
-
-# %%
-as_table({outcome: fit_size(ended, outcome) for outcome in outcomes}).T
-
-# %% [markdown]
-# Slopes and differences are of logarithms, of the odds for sparsity; intervals draw whole seeds. The partial
-# R² is the share of what size leaves that the objective explains: it may be a large share of a small rest.
+# **Claim (§3.2, Table 1; C1).** Objectives differ in which weights they change. Sparsity then needs more than
+# two numbers of an update that know nothing of places: the norm of ΔW, and its evenness, the share $e$ of its
+# energy in the largest tenth of its entries (0.1 for equal sizes, 0.50 for normal ones). We fit
 #
+# $$\log\frac{s}{1 - s} = a + b \log\lVert\Delta W\rVert_F + c \log e$$
+#
+# over all kinds of run but one and predict the sparsity $s$ of that one. Refuted, at this scale, by an error
+# well below the distance of the objectives. Runs confined to a subspace or a subnetwork, of another width or
+# under SGD are left out.
+
+# %%
+from paper_lib.ledger import draw_kinds, draw_overview, draw_size, end_values, in_words, slopes
+
+ended = end_values(results)
+named = [
+    "sft",
+    "sft_matched",
+    *references,
+    "opd_exact",
+    "opd_as_sft",
+    "opd_shuffled_credit",
+    "opd_teacher_rollouts",
+]
+print(slopes(ended).round(2).to_dict())
+
+# %%
+fig, ax = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
+draw_size(ax, ended, names=named)
+ax.set_title(in_words(ended), fontsize=8)
+ax.margins(x=0.1)
+draw_legend(fig)
+caption = "Update sparsity of every kind of run, measured and as norm and evenness predict it."
+results.save(fig, "fig_size", inputs=("matrices",), caption=caption)
+
+# %% [markdown]
+# A mark is a kind of run, the mean over its seeds, predicted by the fit over all others; the title has the
+# root mean square error over runs and seeds. Marks on the line need no word about the objective. A slope $b$
+# near −1 is a fixed step of bf16, which a longer update passes more often; $c > 0$ says that an update which
+# puts its energy into few entries leaves more of the others unchanged.
+
+# %% [markdown]
+# ## Is it the objective, or the noise of its credit?
+#
+# **Claim (ours, after C1).** The order of sparsity is that of the objectives. Refuted, at this scale, where
+# one objective spans it: OPD with the exact reverse KL (less noise), with its credit shuffled over tokens
+# (nothing but noise), at another batch, number of prompts or clipping. The drift ratio, the root mean square
+# of ΔW over √Σ lr², grows with the signal to noise that Adam sees. Runs with OPD's rate and steps:
+
+# %%
+opd_config = study.run("opd")
+settings = ("learning_rate", "steps")
+alike = [
+    run.name
+    for run in study.everything
+    if all(getattr(run, name) == getattr(opd_config, name) for name in settings)
+]
+at_one_rate = end_values(results, also=("drift_ratio",)).query("run in @alike")
+kinds = at_one_rate.groupby("run")[["drift_ratio", "update_sparsity"]].mean()
+rho = kinds.rank().corr().iloc[0, 1]
+named = ["sft_matched", "sft_matched_32x8", "rlvr", "opd_exact", "opd_256x1", "opd_batch_64"]
+named += ["opd_shuffled_credit", "opd_teacher_rollouts", "opd_tokens_random_25"]
+
+# %%
+fig, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
+draw_kinds(ax, at_one_rate, "drift_ratio", names=named)
+said = f"{rho:.2f} over {len(kinds)} kinds of run".replace("-", "−")
+ax.set_title(f"Less noise in the credit, less sparse: rank correlation {said}", fontsize=8)
+ax.set(xlabel="drift ratio")
+ax.margins(x=0.16)
+plain_log(ax, "x")
+draw_legend(fig)
+caption = "Update sparsity against the drift ratio, a mark a kind of run at one rate and number of steps."
+results.save(fig, "fig_credit_noise", inputs=("matrices",), caption=caption)
+
+# %% [markdown]
+# OPD spans the axis by itself. With the exact reverse KL it is less sparse than OPD, by more than OPD and
+# RLVR are apart; with shuffled credit it is sparser than both. Matched SFT has 256 prompts a step where OPD
+# and RLVR have 32 with eight answers each: at 32 × 8 it comes most of the way to OPD.
+
+# %%
+sparsity = kinds["update_sparsity"].reindex(["sft_matched", "sft_matched_32x8", "opd_256x1", "opd"])
+clipped = kinds["update_sparsity"].reindex(["opd_clip_100", "rlvr_clip_100", "opd_no_decay"])
+pd.concat([sparsity, clipped]).rename(index=label).round(4).to_frame()
+
+# %% [markdown]
+# ## One direction for all?
+#
+# **Claim (§4.2, ours).** Each objective has a channel of its own. Refuted, at this scale, by updates of two
+# objectives that point the same way as two runs of one objective do.
+
+# %%
+from paper_lib.figures import draw_cosines
+
+pairs = results.table("pairs")
+cosines = pairs.query("metric == 'update_cosine' and seed == other_seed and run == 'opd'")
+means = cosines.groupby("other")["value"].mean()
+same, other = means.get("opd_restream", np.nan), means.get("rlvr", np.nan)
+
+# %%
+fig, ax = plt.subplots(figsize=(6.0, 4.4), layout="constrained")
+draw_cosines(ax, pairs, modules=MODULE_GROUPS["all"])
+fig.suptitle(f"Update cosines: OPD with RLVR {other:.2f}, with OPD on other rollouts {same:.2f}", fontsize=9)
+draw_legend(fig)
+caption = "Cosines of the updates of two runs of one seed, or of a run and its next seed."
+results.save(fig, "fig_update_cosine", inputs=("pairs",), caption=caption)
+
+# %% [markdown]
+# Two runs of one seed share their anchor, and OPD, RLVR and matched SFT also their problems. RLVR against
+# itself on other problems is the noise that its distance to OPD is to be held against. Demonstrations,
+# teacher and verifier push the same way here, a new anchor hardly changes it, and credit by chance has
+# nothing of it: the direction belongs to the model and the task, which has one thing to learn.
+
+# %% [markdown]
 # ## The regime in one picture
 #
 # **Claim (§3–4, Fig. 1).** OPD is a regime of its own between RLVR and SFT. Each row is a scale from RLVR

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.figures.panels import draw_nulls, draw_row, label_once, name_rows
+from paper_lib.figures.panels import draw_chance, draw_nulls, draw_row, label_once, name_rows
 from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.summaries import ATTENTION
@@ -44,14 +44,26 @@ def draw_jaccard(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> No
     """
     shown, seeds = named_pairs(pairs), []
     for height, pair in enumerate(shown):
-        same = pair[0] == pair[1]
-        style = run_style(pair[0])
-        look = {"color": style.color, "marker": style.marker} if same else {"color": "black", "marker": "D"}
         values = pair_values(pairs, pair, "jaccard", modules=modules)
-        seeds.append(draw_row(ax, height, _name(pair), values, **look))
+        seeds.append(draw_row(ax, height, _name(pair), values, **_look(pair)))
         _draw_both(ax, height, _name(pair), pairs, pair, modules=modules)
     name_rows(ax, [_name(pair) for pair in shown], seeds)
     ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
+
+
+def draw_cosines(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> None:
+    """Cosine of two updates, ⟨ΔW, ΔW'⟩ / ‖ΔW‖ ‖ΔW'‖, mean over matrices, a row a pair, the highest first, the
+    look as in `draw_jaccard`; rotated heads are left out, whose weights are not the same."""
+    values = {
+        pair: pair_values(pairs, pair, "update_cosine", modules=modules)
+        for pair in named_pairs(pairs[~pairs["other"].isin(ROTATED[1:])])
+    }
+    shown, seeds = sorted(values, key=lambda pair: -values[pair].mean()), []
+    for height, pair in enumerate(shown):
+        seeds.append(draw_row(ax, height, _name(pair), values[pair], **_look(pair)))
+    name_rows(ax, [_name(pair) for pair in shown], seeds)
+    draw_chance(ax, 0, "chance", axis="x")
+    ax.set(xlabel="cosine of two updates", xlim=(-0.15, 1.03))
 
 
 def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
@@ -103,6 +115,12 @@ def _draw_both(
     draw_nulls(ax, height, name, means)
 
 
+def _look(pair: tuple[str, str]) -> dict[str, Any]:
+    style = run_style(pair[0])
+    same = {"color": style.color, "marker": style.marker}
+    return same if pair[0] == pair[1] else {"color": "black", "marker": "D"}
+
+
 def _name(pair: tuple[str, str]) -> str:
     one, other = (run_style(run).label for run in pair)
-    return f"{one}, next seed" if pair[0] == pair[1] else f"{one} – {other.removeprefix('OPD, ')}"
+    return f"{one}, next seed" if pair[0] == pair[1] else f"{one} – {other.removeprefix(f'{one}, ')}"

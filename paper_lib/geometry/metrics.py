@@ -175,7 +175,8 @@ FIGURES = {
     "fig5_subspace_emergence": ("subspace_alignment",),
     "fig7_controls_stable_rank": ("stable_rank",),
     "fig9_controls_auxiliary": ("frobenius_norm", "hill_index"),
-    "fig_size_regression": ("update_sparsity", "frobenius_norm", "drift_ratio"),
+    "fig_size": ("update_sparsity", "frobenius_norm"),
+    "fig_credit_noise": ("update_sparsity", "drift_ratio"),
     "fig1_overview": (
         *("update_sparsity", "principal_overlap", "low_magnitude_overlap", "angle_mean", "spectral_shift"),
         *("frobenius_norm", "drift_ratio", "stable_rank", "hill_index"),

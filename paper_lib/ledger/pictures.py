@@ -1,7 +1,8 @@
-"""The ledger's three pictures: its verdicts, the overview of the regimes, and the regression on size."""
+"""The ledger's pictures: its verdicts, the overview of the regimes, and sparsity as size predicts it."""
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,15 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paper_lib.figures.panels import draw_beside, label_once, plain_log
+from paper_lib.figures.panels import draw_beside, label_once
 from paper_lib.figures.results import Results
 from paper_lib.figures.seeds import spread_values, tell_means
 from paper_lib.figures.styles import NULL, OPD, ORANGE, RLVR, SFT, run_style
 from paper_lib.figures.words import tell
-from paper_lib.geometry.metrics import METRICS, REGIMES, Metric, metrics_of
+from paper_lib.geometry.metrics import REGIMES, Metric, metrics_of
 from paper_lib.ledger.claim import label
 from paper_lib.ledger.contrasts import Contrast
-from paper_lib.ledger.size import OBJECTIVES, PREDICTORS, fit_size, linear, measured, predicted
+from paper_lib.ledger.size import OBJECTIVES, held_out
 from paper_lib.ledger.verdicts import (
     MATCHED,
     NOT_REPRODUCED,
@@ -276,65 +277,38 @@ def _draw_position(
         ax.scatter(positions, np.full(len(positions), height), **ring)
 
 
-# --- Is it size? A metric against the size of the update, and what size leaves over.
+# --- Is it size? Sparsity as norm and evenness predict it.
 
 _LOOKS: dict[str, dict[str, Any]] = {
-    "sft": {"color": SFT, "marker": "s"},
-    "opd": {"color": OPD, "marker": "o"},
-    "rlvr": {"color": RLVR, "marker": "^"},
-    "mix": {"color": ORANGE, "marker": "D"},
+    kind: {"color": color, "marker": run_style(kind).marker if kind != "mix" else "D"}
+    for kind, color in zip(OBJECTIVES, (OPD, SFT, RLVR, ORANGE), strict=True)
 }
 
 
-def draw_regression(ax: Axes, data: pd.DataFrame, outcome: str, *, against: str) -> None:
-    """The outcome against one predictor, both logarithmic: a point a run and seed, by objective.
+def draw_size(ax: Axes, data: pd.DataFrame, *, names: Sequence[str] = ()) -> None:
+    """Measured against predicted sparsity in percent, each kind of run by the fit over all others; the
+    diagonal is exact. data: as `size.end_values` returns it; names: as for `draw_kinds`."""
+    shares = data.assign(predicted=held_out(data))
+    draw_kinds(ax, shares, "predicted", names=names, scale=100)
+    ends = np.array(ax.get_ylim())
+    draw_beside(ax, ends, ends, "measured as predicted", color=NULL, linewidth=1, scalex=False, scaley=False)
+    ax.set(xlabel="sparsity from norm and evenness, %")
 
-    data: as `size.end_values` returns it. The line is the fit with the other predictor at its geometric
-    mean; the points are as measured, so that they scatter about it by the other predictor too.
+
+def draw_kinds(
+    ax: Axes, data: pd.DataFrame, against: str, *, names: Sequence[str] = (), scale: float = 1.0
+) -> None:
+    """Sparsity in percent against `scale` times a column, a mark a kind of run at its mean, by objective.
+
+    names: the runs to be named beside their mark.
     """
-    for kind, group in _by_objective(data):
-        ax.scatter(group[against], group[outcome], s=16, linewidths=0, alpha=0.75, **_LOOKS[kind])
-        corners = group[[against, outcome]].agg(["min", "max"])
-        tell(ax, label(kind), corners, of=f"{len(group)} points within")
-        label_once(ax, label(kind), linestyle="none", markersize=4, **_LOOKS[kind])
-    line = pd.DataFrame({against: np.geomspace(data[against].min(), data[against].max(), 50)})
-    for other in PREDICTORS:
-        if other != against:
-            line[other] = np.exp(np.log(data[other]).mean())
-    fit = fit_size(data, outcome, draws=2)
-    centre = linear(data[outcome], outcome).mean() - sum(
-        fit.slopes[name] * np.log(data[name]).mean() for name in PREDICTORS
-    )
-    height = measured(centre + sum(fit.slopes[name] * np.log(line[name]) for name in PREDICTORS), outcome)
-    draw_beside(ax, line[against], height, "norm and drift ratio alone", color=NULL, linewidth=1)
-    ax.set(xlabel=METRICS[against].words, ylabel=METRICS[outcome].words)
-    plain_log(ax, "xy")
-
-
-def draw_residuals(ax: Axes, data: pd.DataFrame, outcome: str) -> None:
-    """f(measured) − f(predicted from size), a row an objective: what is beyond norm and drift ratio.
-
-    A point is a run and seed, a tick the mean of its objective, a bar its interval over seeds, each of which
-    counts with the mean of its runs; all means at 0 is "it is size".
-    """
-    left = linear(data[outcome], outcome) - linear(predicted(data, outcome), outcome)
-    kinds = [kind for kind, _ in _by_objective(data)]
-    for row, (kind, group) in enumerate(_by_objective(data)):
-        values = left[group.index]
-        spread = row + np.linspace(-0.25, 0.25, len(values))
-        ax.scatter(values, spread, s=12, linewidths=0, alpha=0.6, **_LOOKS[kind])
-        seeds = values.groupby(group["seed"]).mean()
-        color = _LOOKS[kind]["color"]
-        ax.plot([seeds.mean()] * 2, [row - 0.35, row + 0.35], color=color, linewidth=2)
-        line = spread_values(seeds)
-        ax.plot(line[["low", "high"]].iloc[0], [row] * 2, color=color, linewidth=1.2)
-        tell_means(ax, label(kind), line)
-    ax.axvline(0, color=NULL, linestyle="--", linewidth=1)
-    ax.set_yticks(range(len(kinds)), [label(kind) for kind in kinds])
-    ax.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="left by size (log)")
-    ax.grid(visible=False, axis="y")
-
-
-def _by_objective(data: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    groups = dict(iter(data.groupby("objective")))
-    return [(kind, groups[kind]) for kind in OBJECTIVES if kind in groups]
+    means = data.groupby(["objective", "run"])[[against, "update_sparsity"]].mean().mul([scale, 100.0])
+    for kind in (kind for kind in OBJECTIVES if kind in means.index):
+        points, look = means.loc[kind], _LOOKS[kind] | {"linestyle": "none", "markersize": 4.5}
+        ax.plot(points[against], points["update_sparsity"], alpha=0.8, **look)
+        tell(ax, label(kind), points.agg(["min", "max"]), of=f"{len(points)} kinds of run within")
+        label_once(ax, label(kind), **look)
+        for run in points.index.intersection(list(names)):
+            place: dict[str, Any] = {"textcoords": "offset points", "xytext": (6, -3), "fontsize": 7}
+            ax.annotate(label(run), tuple(points.loc[run]), **place)
+    ax.set(ylabel="update sparsity, %")

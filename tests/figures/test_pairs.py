@@ -5,7 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paper_lib.figures.pairs import draw_jaccard, draw_rotated, draw_shared, named_pairs, pair_values
+from paper_lib.figures.pairs import (
+    draw_cosines,
+    draw_jaccard,
+    draw_rotated,
+    draw_shared,
+    named_pairs,
+    pair_values,
+)
 from paper_lib.figures.styles import PURPLE
 
 
@@ -40,6 +47,13 @@ def test_masks_of_two_runs_stand_above_their_two_nulls(ax):
     np.testing.assert_allclose(
         places(ax), [[0.4, 0], [0.2, 0.3], [0.32, 0.3], [0.6, 1], [0.3, 1.3], [0.48, 1.3]]
     )
+
+
+def test_updates_stand_by_their_cosine_and_rotated_heads_are_left_out(ax):
+    values = {("opd", "opd", 0): 0.6, ("opd", "rlvr", 0): 0.8, ("opd", "opd_rotated", 0): 0.7}
+    draw_cosines(ax, pairs(values, "update_cosine"), modules=["q"])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["OPD – RLVR", "OPD, next seed"]
+    assert places(ax) == [[0.8, 0], [0.6, 1]]
 
 
 def test_rotated_layers_are_told_from_the_others_and_their_absence_is_said(ax):

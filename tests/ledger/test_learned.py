@@ -12,7 +12,7 @@ from paper_lib.ledger.claim import Cast
 from paper_lib.ledger.rules.controls import to_opd
 from paper_lib.ledger.rules.trajectory import ALONG
 from paper_lib.ledger.rules.weights import mean_angle
-from paper_lib.ledger.verdicts import CLAIMS, read_claim
+from paper_lib.ledger.size import end_values, in_words
 from paper_lib.summaries import paired, t_interval
 
 ROOT = Path(__file__).parents[2]
@@ -110,9 +110,5 @@ def test_a_number_of_the_readme_is_that_of_the_tables(evidence, what):
     assert SAID[what](evidence) in TEXT
 
 
-def test_the_readme_counts_the_runs_of_the_regression(evidence):
-    (claim,) = (claim for claim in CLAIMS if claim.id == "C8")
-    why = read_claim(claim, evidence).why
-    runs, share = why.split("Over ")[1].split(" runs")[0], why.split("explain ")[1].split(" %")[0]
-    assert f"Over {runs} kinds of run" in TEXT
-    assert f"explain {share} % of the variation in sparsity" in TEXT
+def test_the_readme_says_how_well_size_predicts_sparsity(evidence):
+    assert in_words(end_values(evidence)) in TEXT

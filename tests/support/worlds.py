@@ -31,7 +31,7 @@ HOME = STUDY.run("opd").tasks[0].name
 K_OF = {
     **dict.fromkeys(("principal_overlap", "low_magnitude_overlap"), ALPHA),
     **dict.fromkeys(("principal_not_low_overlap", "principal_not_low_chance"), ALPHA),
-    **{"subspace_alignment": K, "hill_index": 16.0},
+    **{"subspace_alignment": K, "hill_index": 16.0, "coordinate_energy": 0.1},
 }
 TOKENS = [f"opd_tokens_{how}_{share}" for how in ("top_gap", "random") for share in (25, 50)]
 VARIANTS = {

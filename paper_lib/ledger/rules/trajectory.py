@@ -16,14 +16,12 @@ from paper_lib.ledger.claim import (
     Claim,
     Finding,
     count_seeds,
-    if_there,
     label,
     null_if_there,
     of_cast,
     show,
 )
 from paper_lib.ledger.contrasts import Contrast, log_of, more, same_factor, times
-from paper_lib.ledger.size import explained_by_size
 from paper_lib.summaries import ATTENTION, paired, say
 
 NORM_FACTOR = 1.5  # C8: "well above"; the paper's first draft has 2.7
@@ -80,8 +78,7 @@ def chance_rank(evidence: Results, run: str) -> tuple[str, Contrast]:
 
 
 def norm_and_rank(evidence: Results, cast: Cast) -> Finding:
-    """C8. Equal ranks are a finding only beside unequal norms. The note says how much of the stable rank the
-    size of the update explains over all runs."""
+    """C8. Equal ranks are a finding only beside unequal norms."""
     norms = of_cast(evidence, cast, "frobenius_norm", **ALONG)
     rank, rlvr_rank = (evidence.end(run, "stable_rank", **ALONG) for run in (cast.opd, cast.verified))
     opd, rlvr = norms[label(cast.opd)], norms[label(cast.verified)]
@@ -93,7 +90,6 @@ def norm_and_rank(evidence: Results, cast: Cast) -> Finding:
     return Finding(
         ours=f"norms {show(norms)}; OPD/RLVR: norm {say(ratios[0])}, end stable rank {say(ratios[1])}",
         contrasts=[larger, replace(alike, idle=idle)],
-        note=if_there(lambda: explained_by_size(evidence, ("update_sparsity", "stable_rank"))),
     )
 
 
