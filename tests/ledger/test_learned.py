@@ -8,15 +8,18 @@ import pandas as pd
 import pytest
 
 from paper_lib.figures.results import Results, open_results
-from paper_lib.ledger.claim import Cast
-from paper_lib.ledger.rules.controls import to_opd
+from paper_lib.ledger.rules.projection import retained
 from paper_lib.ledger.rules.trajectory import ALONG
 from paper_lib.ledger.rules.weights import mean_angle
 from paper_lib.ledger.size import end_values, in_words
+from paper_lib.ledger.verdicts import ORDER_ONLY, ledger
 from paper_lib.summaries import paired, t_interval
 
 ROOT = Path(__file__).parents[2]
-MAIN = ("sft", "sft_matched", "opd", "rlvr")
+ROWS = {
+    **{"sft": "SFT", "sft_matched": "matched SFT", "opd_exact": "OPD, exact"},
+    **{"opd": "OPD", "rlvr": "RLVR"},
+}
 TEXT = " ".join((ROOT / "README.md").read_text().split("### What we learned")[1].split("\n## ")[0].split())
 
 
@@ -25,83 +28,67 @@ def evidence() -> Results:
     return open_results("reference", data_dir=ROOT / "data")
 
 
-def gap(a: pd.Series, b: pd.Series) -> pd.Series:
-    """a − b, seed by seed, in points."""
-    a, b = paired(a, b)
+def pm(values: pd.Series, digits: int = 1) -> str:
+    """|mean| ± half of a 95 % interval."""
+    low, high = t_interval(values.to_numpy(), 0.95)
+    return f"{abs(values.mean()):.{digits}f} ± {(high - low) / 2:.{digits}f}"
+
+
+def gap(evidence: Results, run: str, other: str) -> pd.Series:
+    """Sparsity of a run minus another's, seed by seed, in points."""
+    a, b = paired(*(evidence.end(name, "update_sparsity") for name in (run, other)))
     return 100 * (a - b)
 
 
-def lost(evidence: Results, run: str, free: str = "opd") -> pd.Series:
-    return gap(evidence.score(free)[0], evidence.score(run)[0])
+def by_prompts(evidence: Results) -> pd.Series:
+    """The share of the gap of matched SFT to OPD that 32 prompts in place of 256 make, in percent."""
+    part, whole = paired(*(gap(evidence, run, "sft_matched") for run in ("sft_matched_32x8", "opd")))
+    return 100 * part / whole
 
 
-def four(values: list[float], digits: int) -> str:
-    """SFT [matched SFT] / OPD / RLVR, as the README gives them."""
-    sft, matched, opd, rlvr = (f"{value:.{digits}f}" for value in values)
-    return f"{sft} [{matched}] / {opd} / {rlvr}"
+def cosine(evidence: Results, *pair: str) -> str:
+    return f"{evidence.pair(*pair, 'update_cosine').mean():.3f}"
 
 
-def ends(evidence: Results, metric: str, scale: float, digits: int, **which: float) -> str:
-    return four([scale * evidence.end(run, metric, **which).mean() for run in MAIN], digits)
+def kept(evidence: Results, arm: str, free: str = "opd") -> str:
+    return pm(retained(evidence, free, f"{free}_projected_{arm}"), 2)
 
 
-def pm(values: pd.Series) -> str:
-    """Mean ± half a 95 % interval, both to a digit behind the point."""
-    low, high = t_interval(values.to_numpy(), 0.95)
-    return f"{abs(values.mean()):.1f} ± {(high - low) / 2:.1f}"
+def clipped(evidence: Results, run: str) -> str:
+    rows = evidence.table("curves").query("run == @run and metric == 'gradient_norm'")
+    return f"{100 * (rows['value'] > 1).mean():.0f} %"
 
 
 SAID: dict[str, Callable[[Results], str]] = {
-    "sparsity": lambda e: f"sparsity {ends(e, 'update_sparsity', 100, 1)} %",
-    "angle": lambda e: (
-        "mean principal angle " + four([degrees(mean_angle(e, run).mean()) for run in MAIN], 2) + "°"
-    ),
-    "principal": lambda e: f"principal weights {ends(e, 'principal_overlap', 100, 1, k=0.3)} %",
-    "small": lambda e: f"small ones {ends(e, 'low_magnitude_overlap', 100, 1, k=0.3)} %",
-    "greedy": lambda e: f"solves {100 * e.greedy('sft').mean():.1f} % of the test problems",
-    "confined": lambda e: f"OPD loses {pm(lost(e, 'opd_projected_early'))} of the",
-    "update": lambda e: f"{pm(lost(e, 'opd_projected_early_update'))} with its update projected",
-    "random": lambda e: f"{pm(lost(e, 'opd_projected_random'))} in random directions",
-    "matched confined": lambda e: (
-        "Matched SFT confined to its channel loses "
-        + pm(lost(e, "sft_matched_projected_early", "sft_matched"))
-    ),
-    "matched random": lambda e: (
-        f"{pm(lost(e, 'sft_matched_projected_random', 'sft_matched'))} in random directions"
-    ),
-    "as SFT": lambda e: (
-        "*less* sparse than SFT (by "
-        + pm(gap(e.end("opd_as_sft", "update_sparsity"), e.end("sft", "update_sparsity")))
-    ),
-    "batch": lambda e: (
-        "sparser than RLVR (by "
-        + pm(gap(e.end("opd_batch_64", "update_sparsity"), e.end("rlvr", "update_sparsity")))
-    ),
-    "channel": lambda e: "{:.2f} for matched SFT, {:.2f} for OPD, {:.2f} for RLVR, {:.2f} for SFT".format(
+    "order": lambda e: f"OPD and RLVR are {pm(gap(e, 'rlvr', 'opd'))} points of sparsity apart",
+    "clip": lambda e: "− {:.1f} to + {:.1f} with clipping at 100".format(
         *(
-            e.first(run, "subspace_alignment", k=3.0, **ALONG).mean()
-            for run in ("sft_matched", "opd", "rlvr", "sft")
+            sign * end
+            for sign, end in zip(
+                (-1, 1), t_interval(gap(e, "rlvr_clip_100", "opd_clip_100").to_numpy(), 0.95), strict=True
+            )
         )
     ),
-    "near": lambda e: f"(RMS log distance {to_opd(e, 'rlvr', Cast()).mean():.2f})",
-    "energy": lambda e: "(SFT {:.0f}, matched SFT {:.0f}, OPD {:.0f}, RLVR {:.0f})".format(
-        *((e.end(r, "principal_energy") / e.end(r, "principal_energy_chance")).mean() for r in MAIN)
+    "size": lambda e: in_words(end_values(e)),
+    "exact": lambda e: f"is {pm(gap(e, 'opd_exact', 'opd'))} points less sparse than OPD",
+    "shuffled": lambda e: f"shuffled credit {pm(gap(e, 'opd_shuffled_credit', 'opd'))} points sparser",
+    "prompts": lambda e: f"Distinct prompts are {pm(by_prompts(e), 0)} % of the gap",
+    "OPD–RLVR": lambda e: f"OPD–RLVR {cosine(e, 'opd', 'rlvr')}",
+    "RLVR–RLVR": lambda e: f"RLVR on other rollouts {cosine(e, 'rlvr', 'rlvr_restream')}",
+    "OPD–SFT": lambda e: f"OPD–matched SFT {cosine(e, 'opd', 'sft_matched')}",
+    "OPD–OPD": lambda e: f"OPD on other rollouts {cosine(e, 'opd', 'opd_restream')}",
+    "chance": lambda e: f"shuffled credit −{cosine(e, 'opd', 'opd_shuffled_credit')[1:]}",
+    "own V": lambda e: f"OPD keeps {kept(e, 'early')} in its own, {kept(e, 'other_seed')} in that of other",
+    "K = 1": lambda e: f"{kept(e, 'early_k1')} in one direction, {kept(e, 'random')} in a random V",
+    "matched V": lambda e: f"matched SFT {kept(e, 'early', 'sft_matched')} in its own",
+    "alone": lambda e: f"frozen too, OPD keeps {kept(e, 'early_alone')}",
+    "rank": lambda e: "(stable rank {:.1f} against {:.1f})".format(
+        *(e.end(run, "stable_rank", **ALONG).mean() for run in ("opd", "opd_shuffled_credit"))
     ),
-    "masks": lambda e: "{1:.3f} and {0:.3f}".format(
-        *(e.pair("opd", other, "jaccard").mean() for other in ("opd_restream", "rlvr"))
+    "greedy": lambda e: f"solves {100 * e.greedy('sft').mean():.1f} % before",
+    "binds": lambda e: "{} of OPD's steps, {} of RLVR's and {} of matched SFT's".format(
+        *(clipped(e, run) for run in ("opd", "rlvr", "sft_matched"))
     ),
-    "teacher rollouts": lambda e: "({:.1f} → {:.1f} against {:.1f} %)".format(
-        *(
-            100 * each.mean()
-            for each in paired(*(e.score(run)[0] for run in ("sft", "opd_teacher_rollouts", "opd")))
-        )
-    ),
-    "random mask": lambda e: (
-        f"own costs {pm(lost(e, 'opd_subnetwork_random'))} points, "
-        f"its own {pm(lost(e, 'opd_subnetwork_found'))}"
-    ),
-    "SGD": lambda e: f"AdamW at the study's rate (by {pm(lost(e, 'opd_sgd'))} points)",
-    "AdamW": lambda e: f"twice that (by {pm(lost(e, 'opd_sgd', 'opd_lr_2e-05'))})",
 }
 
 
@@ -110,5 +97,26 @@ def test_a_number_of_the_readme_is_that_of_the_tables(evidence, what):
     assert SAID[what](evidence) in TEXT
 
 
-def test_the_readme_says_how_well_size_predicts_sparsity(evidence):
-    assert in_words(end_values(evidence)) in TEXT
+@pytest.mark.parametrize("run", ROWS)
+def test_a_row_of_the_readme_is_that_of_the_tables(evidence, run):
+    values = (
+        f"{100 * evidence.end(run, 'update_sparsity').mean():.1f}",
+        f"{degrees(mean_angle(evidence, run).mean()):.2f}",
+        f"{1e3 * evidence.end(run, 'spectral_shift').mean():.2f}",
+        f"{evidence.end(run, 'stable_rank', **ALONG).mean():.1f}",
+        f"{100 * evidence.score(run)[0].mean():.1f}",
+        f"{evidence.end(run, 'drift_ratio').mean():.2f}",
+        f"{evidence.end(run, 'coordinate_energy', k=0.1).mean():.2f}",
+    )
+    assert f"| {ROWS[run]} | {' | '.join(values)} |" in TEXT
+
+
+def test_the_claims_that_are_order_only_are_named(evidence):
+    rows = ledger(evidence, ("C1", "C2", "C3", "C4", "C5", "C6"))
+    assert rows.loc[rows["verdict"] == ORDER_ONLY, "claim"].tolist() == ["C1", "C3", "C4", "C6"]
+
+
+@pytest.mark.parametrize("run", ["sft", "opd"])
+def test_weight_decay_adds_nothing(evidence, run):
+    low, high = t_interval(gap(evidence, f"{run}_no_decay", run).to_numpy(), 0.95)
+    assert low < 0 < high
