@@ -471,7 +471,7 @@ results.save(fig, "fig_cross_run_masks", inputs=("pairs",), caption=caption)
 # and 10⁻³: the shares change at once, and the question is whether the order of the runs does.
 
 # %%
-from paper_lib.teaching.tolerance import play_tolerance
+from paper_lib.teaching.play import play_tolerance
 
 play_tolerance(trajectories, runs=main_runs, eta=study.diagnostics.eta)
 

@@ -440,7 +440,7 @@ by_way.loc[list(shown)].rename(index=label).round(4)
 # share of the step inside V. Only what the profile has measured can be chosen, K and the branch included.
 
 # %%
-from paper_lib.teaching.projection import play_projection
+from paper_lib.teaching.play import play_projection
 
 play_projection(study, curves)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from paper_lib.commands import command_parser
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 
 
 def main(arguments: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:

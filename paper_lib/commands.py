@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from paper_lib import __version__
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 
 # --- Values of the command line's options.
 

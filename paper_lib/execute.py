@@ -21,9 +21,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from paper_lib.errors import CompanionError
-from paper_lib.files import write_text
-from paper_lib.parallel import cores
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import write_text
+from paper_lib.ground.parallel import cores
 from paper_lib.study.profiles import get_profile
 
 # --- Where the notebooks are.

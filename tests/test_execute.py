@@ -16,8 +16,8 @@ from jupyter_client.kernelspec import KernelSpec
 from patience import PATIENCE
 
 from paper_lib import execute
-from paper_lib.errors import CompanionError
 from paper_lib.execute import KERNEL, ThisInterpreter, run_notebooks, take_turns
+from paper_lib.ground.errors import CompanionError
 
 PARAMETERS = """\
 # %% tags=["parameters"]
@@ -213,7 +213,7 @@ def test_a_failing_cell_is_one_line_and_the_copy_so_far_is_kept(folder):
         print("before")
 
         # %%
-        from paper_lib.errors import CompanionError
+        from paper_lib.ground.errors import CompanionError
         if level == 0.95:
             raise {error}
     """

@@ -16,8 +16,8 @@ from executed import figures_in, page_of
 from reference import reference_pages
 from walk import drawing
 
-from paper_lib.errors import CompanionError
 from paper_lib.execute import notebook_sources
+from paper_lib.ground.errors import CompanionError
 
 BOOK = Path(__file__).resolve().parents[1]
 NOTEBOOKS = "notebooks"  # their folder among the pages

@@ -10,8 +10,8 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from paper_lib.errors import CompanionError
 from paper_lib.geometry.metrics import metrics_of
+from paper_lib.ground.errors import CompanionError
 
 SAVES = re.compile(r'(?:save_figure|results\.(?:save|animate))\(\s*\w+,\s*"(\w+)"')
 _NOTEBOOK = re.compile(r"`(0\d_[a-z_]+)`")

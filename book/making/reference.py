@@ -6,8 +6,12 @@ from pathlib import Path
 
 import paper_lib
 
-ROOMS = ("study", "training", "geometry", "measure", "figures", "ledger", "compare", "teaching")
-HALL = "the ground floor"  # modules that lie in no room
+ROOMS = (
+    *("study", "training", "geometry", "measure", "figures", "ledger", "compare", "teaching"),
+    "ground",
+)
+HALL = "the hall"  # modules that lie in no room
+HALL_SUMMARY = "The command line, the runner of the notebooks, and summaries of tables."
 
 
 def reference_pages(folder: Path) -> None:
@@ -22,7 +26,7 @@ def reference_pages(folder: Path) -> None:
     folder.mkdir(parents=True)
     index = ["# Reference", "", "Every module of `paper_lib`, from its docstrings, room by room.", ""]
     for room in (*ROOMS, HALL):
-        summary = _summary(f"paper_lib.{room}") if room != HALL else "What every room stands on."
+        summary = _summary(f"paper_lib.{room}") if room != HALL else HALL_SUMMARY
         index += [f"## [{room}]({_file(room)}.md)", "", summary, "", "| module | |", "|---|---|"]
         index += [
             f"| [`{_short(name)}`](#module-{_anchor(name)}) | {_summary(name)} |" for name in rooms[room]

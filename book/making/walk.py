@@ -112,6 +112,6 @@ def drawing() -> str:
 
 def _box(module: str) -> str:
     short = module.removeprefix("paper_lib.")
-    room = short.split(".")[0] if "." in short else "the_ground_floor"
+    room = short.split(".")[0] if "." in short else "the_hall"
     link = f"api/{room}.html#module-{short.replace('.', '-').replace('_', '-')}"
     return f'<a href="{link}">{escape(short.replace(".", "/"))}</a>'

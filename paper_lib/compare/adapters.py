@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from paper_lib.compare.shards import FETCH, FLOATS, Stored, file_header, files_fingerprint
-from paper_lib.errors import CompanionError
-from paper_lib.files import read_json
-from paper_lib.matrices import Matrix, Piece, Source, canonical_name
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import read_json
+from paper_lib.ground.matrices import Matrix, Piece, Source, canonical_name
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _FACTOR = re.compile(r"^(.+)\.lora_(embedding_)?(A|B|magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")

@@ -42,7 +42,7 @@ from paper_lib.figures.save import save_figure
 from paper_lib.figures.styles import run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import METRICS, Metric, metrics_of
-from paper_lib.matrices import MODULES
+from paper_lib.ground.matrices import MODULES
 
 # --- What the figures of a comparison draw: a run among SFT, OPD and RLVR, maps by layer, its path.
 

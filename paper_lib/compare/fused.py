@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from paper_lib.matrices import Piece
+from paper_lib.ground.matrices import Piece
 
 # Families whose attention stores q, k, v and whose MLP stores gate, up as row blocks in this order. Others
 # use the same names for other orders (CodeGen, ESM), so only a family whose modelling code is known is split.

@@ -11,8 +11,8 @@ from typing import Any
 
 from paper_lib.compare.shards import DEQUANTISE, QUANTISED
 from paper_lib.compare.sources import labels, open_source, trajectory_sources
-from paper_lib.errors import CompanionError
-from paper_lib.matrices import OUTSIDE, Matrix, Source
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.matrices import OUTSIDE, Matrix, Source
 from paper_lib.study.config import DiagnosticsConfig, fingerprint
 from paper_lib.summaries import MODULE_GROUPS
 

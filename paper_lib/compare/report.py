@@ -10,9 +10,9 @@ from typing import Any
 import nbformat
 from nbconvert.filters.markdown import markdown2html
 
-from paper_lib.errors import CompanionError
 from paper_lib.execute import run_notebooks
-from paper_lib.files import write_text
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import write_text
 
 PROJECT = Path(__file__).parents[2]  # where notebooks and reference tables are
 NOTEBOOK = "07_your_checkpoints"

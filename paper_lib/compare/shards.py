@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from paper_lib.compare.fused import pieces, text_config
-from paper_lib.errors import CompanionError
-from paper_lib.files import read_json, sha256
-from paper_lib.matrices import Matrix, Piece, Source, canonical_name, layer_and_module, reading_order
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import read_json, sha256
+from paper_lib.ground.matrices import Matrix, Piece, Source, canonical_name, layer_and_module, reading_order
 from paper_lib.training.checkpoints import opened
 
 INDEX = "model.safetensors.index.json"

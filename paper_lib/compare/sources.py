@@ -9,8 +9,8 @@ import torch
 from paper_lib.compare.adapters import CONFIG as ADAPTER_CONFIG
 from paper_lib.compare.adapters import adapted_source
 from paper_lib.compare.shards import INDEX, indexed_files, sharded_source
-from paper_lib.errors import CompanionError
-from paper_lib.matrices import Source
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.matrices import Source
 from paper_lib.training.checkpoints import Trajectory, open_trajectory
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

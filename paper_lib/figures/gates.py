@@ -11,8 +11,8 @@ from paper_lib.figures.panels import draw_beside, draw_chance, draw_row, label_o
 from paper_lib.figures.seeds import draw_few, draw_means, is_few, spread, spread_values
 from paper_lib.figures.styles import NULL, ORANGE, PURPLE, in_order, run_style
 from paper_lib.figures.words import tell
+from paper_lib.ground.tables import START
 from paper_lib.summaries import at_end, over_matrices, squared_norm
-from paper_lib.tables import START
 
 OF_START = {
     "principal": "principal",

@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from paper_lib.figures.save import save_animation, save_figure
+from paper_lib.ground.tables import read_table
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import REFERENCE, get_profile
 from paper_lib.summaries import Untested, at_end, defined, over_matrices, squared_norm
-from paper_lib.tables import read_table
 
 
 @dataclass(frozen=True, kw_only=True)

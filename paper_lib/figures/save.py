@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from paper_lib import __version__
-from paper_lib.errors import CompanionError, require
 from paper_lib.figures.words import alt_text, told
-from paper_lib.files import sha256, write_bytes, write_json
-from paper_lib.tables import library_versions, table_metadata
+from paper_lib.ground.errors import CompanionError, require
+from paper_lib.ground.files import sha256, write_bytes, write_json
+from paper_lib.ground.tables import library_versions, table_metadata
 
 # --- One look for every figure, and one way to save them: SVG, PNG and a JSON that says what they were
 # --- drawn from.

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
-from paper_lib.errors import require_choices
 from paper_lib.geometry import sparsity, spectra, subspaces
+from paper_lib.ground.errors import require_choices
 
 REGIMES = ("sft", "opd", "rlvr")
 ALPHA = 0.3  # of the paper's masks, by its text and its own densities; its appendix says 0.5

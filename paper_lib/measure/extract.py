@@ -6,15 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from paper_lib.errors import CompanionError
-from paper_lib.files import write_text
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import write_text
+from paper_lib.ground.tables import TABLES, table_metadata
 from paper_lib.measure.join import write_joined
 from paper_lib.measure.parts import Part, measure_parts, outdated
 from paper_lib.measure.run_parts import JointPart, JourneyPart, PairPart, RunPart
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
-from paper_lib.tables import TABLES, table_metadata
 from paper_lib.training.checkpoints import (
     MatrixName,
     Trajectory,

@@ -7,11 +7,11 @@ from shutil import rmtree
 import pandas as pd
 from filelock import FileLock
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.tables import TABLES, read_table, table_metadata, write_table
 from paper_lib.measure.parts import Part, concatenated
 from paper_lib.study.config import fingerprint
 from paper_lib.study.profiles import get_profile
-from paper_lib.tables import TABLES, read_table, table_metadata, write_table
 from paper_lib.training.manifest import (
     JOURNEY,
     Key,

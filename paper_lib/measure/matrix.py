@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from paper_lib.geometry import nulls, sparsity, spectra, subspaces
 from paper_lib.geometry.certified import Spectrum, certified_shift, update_spectrum, weight_spectrum
 from paper_lib.geometry.decompositions import Decomposition
+from paper_lib.ground.tables import Row
 from paper_lib.study.config import DiagnosticsConfig
-from paper_lib.tables import Row
 
 # --- Sim_K along a path of updates (Shen et al. 2026, §4.2, Fig. 5): one subspace a snapshot is kept.
 

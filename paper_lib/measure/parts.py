@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.errors import CompanionError
-from paper_lib.parallel import completed, one_thread, roughly
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.parallel import completed, one_thread, roughly
+from paper_lib.ground.tables import TABLES, Row, table_metadata, write_table
 from paper_lib.study.config import DiagnosticsConfig
-from paper_lib.tables import TABLES, Row, table_metadata, write_table
 from paper_lib.training.checkpoints import MatrixName
 from paper_lib.training.manifest import PlannedPart
 

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.geometry.decompositions import Decomposition
 from paper_lib.geometry.nulls import permuted
+from paper_lib.ground.tables import START, Row
 from paper_lib.study.config import ModelProbes
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import problems, seeded_generator
-from paper_lib.tables import START, Row
 from paper_lib.training.objectives import exact_kl
 from paper_lib.training.rollouts import Batch, completion_logits, sample
 

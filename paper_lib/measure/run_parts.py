@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from paper_lib.errors import CompanionError
 from paper_lib.geometry.certified import weight_spectrum
 from paper_lib.geometry.sparsity import half_ulp
 from paper_lib.geometry.subspaces import path_gram, path_pca, update_gram
+from paper_lib.ground.errors import CompanionError
 from paper_lib.measure.matrix import (
     mask_picture,
     measure_end,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Literal
 
 from paper_lib import __version__
-from paper_lib.errors import require, require_choices, require_counts
+from paper_lib.ground.errors import require, require_choices, require_counts
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Task
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.config import DiagnosticsConfig, EvaluationConfig, ModelProbes, Profile
 from paper_lib.study.lineages import LAPTOP_LINEAGES, REFERENCE_LINEAGES, SMOKE_LINEAGES, SMOLLM2_LINEAGES
 from paper_lib.study.plan import control_runs, study_runs

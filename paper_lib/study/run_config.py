@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from paper_lib.errors import require, require_choices, require_counts
+from paper_lib.ground.errors import require, require_choices, require_counts
 from paper_lib.study.tasks import CHAIN_SUM, Task
 
 # --- What confines training: the settings of a projection and of a subnetwork.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Generator, randint
 from torch import rand as torch_rand
 
-from paper_lib.errors import CompanionError, require, require_choices
+from paper_lib.ground.errors import CompanionError, require, require_choices
 
 if TYPE_CHECKING:  # it takes seconds to import, and whoever reads profiles or tables needs none of it
     from transformers import PreTrainedTokenizerFast

@@ -9,15 +9,22 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import ipywidgets as widgets
+import pandas as pd
 from matplotlib.figure import Figure
 
-from paper_lib.errors import CompanionError
-from paper_lib.figures.styles import OPD, ORANGE, RLVR, SFT, SKY
+from paper_lib.figures.gates import PRECISIONS, draw_tolerances, left_edge
+from paper_lib.figures.panels import draw_points, draw_trajectory
+from paper_lib.figures.projected import accuracy_change, draw_accuracy, projected_runs
+from paper_lib.figures.styles import OPD, ORANGE, RLVR, SFT, SKY, in_order
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ledger.claim import count_seeds, label
+from paper_lib.study.config import Profile
+from paper_lib.summaries import say
 
 Options = Sequence[tuple[str, Any]]
 
@@ -198,3 +205,142 @@ def _read(file: str) -> str:
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 DPI = 100
+
+
+# --- Sparsity to play with: the run, the precision its weights are stored in, and the tolerance η.
+
+
+_METRIC = "update_sparsity_"
+
+
+def play_tolerance(trajectories: pd.DataFrame, *, runs: list[str], eta: float) -> Play:
+    """Choose a run, a precision and an η that was measured in it; see its sparsity, beside that of `runs` at
+    the same two. trajectories: the table. eta: the paper's."""
+    rows = trajectories[trajectories["metric"].str.startswith(_METRIC)]
+    there = set(rows["metric"])
+
+    def etas(values: Mapping[str, Any]) -> Options:
+        found = rows[(rows["run"] == values["run"]) & (rows["metric"] == _METRIC + values["precision"])]
+        return [(f"{k:.4g}", k) for k in sorted(found["k"].unique().tolist())]
+
+    stored = [(words, name) for name, (words, *_) in PRECISIONS.items() if _METRIC + name in there]
+    controls = (
+        Control(
+            name="run",
+            label="Run",
+            options=[(label(run), run) for run in in_order(rows["run"].unique())],
+            start="opd",
+        ),
+        Control(name="precision", label="Stored as", options=stored),
+        Control(name="eta", label="Tolerance η", options=etas, start=eta, kind="slider"),
+    )
+    return Play(controls, partial(draw_tolerance, rows, tuple(runs), eta))
+
+
+def draw_tolerance(
+    rows: pd.DataFrame, runs: tuple[str, ...], paper: float, *, run: str, precision: str, eta: float
+) -> tuple[Figure, str]:
+    """Left, the run's sparsity over η in every precision, with the chosen one ringed; right, `runs` at the
+    chosen precision and η. rows: those of `update_sparsity_<precision>`."""
+    here = rows[(rows["metric"] == _METRIC + precision) & (rows["k"] == eta)]
+    mine = here[here["run"] == run].set_index("seed")["value"]
+    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_tolerances(left, rows, run, eta=paper)
+    left.plot(eta or left_edge(rows), mine.mean(), "o", color="black", mfc="none", markersize=11)
+    left.legend()
+    compared = [each for each in runs if each in set(here["run"])]
+    draw_points(right, here, runs=compared)
+    right.set(xlabel="update sparsity", xlim=(-0.03, 1.03))
+    right.set_title(f"{PRECISIONS[precision][0]}, $\\eta$ = {eta:.4g}")
+    means = here[here["run"].isin(compared)].groupby("run")["value"].mean().sort_values()
+    order = ", ".join(f"{label(str(name))} {100 * value:.3g} %" for name, value in means.items())
+    return figure, (
+        f"{label(run)} stored in {PRECISIONS[precision][0]}: {say(mine, 100)} % of the weights are unchanged "
+        f"at η = {eta:.4g} ({count_seeds({run: mine})}). From the least: {order}."
+    )
+
+
+# --- Projected training to play with: subspace, target, K and branch, beside free training.
+
+
+_LABELS = {
+    "parent": "Objective",
+    "basis": "Subspace V",
+    "constrain": "What is projected",
+    "K": "K",
+    "at": "V taken at",
+}
+_WORDS = {
+    "early": "its own early V",
+    "other_seed": "V of other rollouts",
+    "random": "random V",
+    "principal": "top of W₀",
+}
+
+
+def play_projection(profile: Profile, curves: pd.DataFrame) -> Play:
+    """Choose among the projected runs that the table has; see its accuracy beside the free run's, and which
+    share of its steps lay inside V. curves: the table."""
+    runs = projected_runs(profile)
+    runs = runs[runs["run"].isin(curves["run"]) & runs["parent"].isin(curves["run"])]
+    rows = curves[curves["run"].isin({*runs["run"], *runs["parent"]})]
+    controls = [
+        Control(name=name, label=words, options=_offered(runs, name)) for name, words in _LABELS.items()
+    ]
+    return Play(controls, partial(draw_projection, profile, rows, runs))
+
+
+def _offered(runs: pd.DataFrame, name: str) -> Callable[[Mapping[str, Any]], Options]:
+    """The values of a column among the runs that have the values chosen before it."""
+
+    def options(values: Mapping[str, Any]) -> Options:
+        return [(_say(name, value), value) for value in _those(runs, values)[name].unique().tolist()]
+
+    return options
+
+
+def draw_projection(
+    profile: Profile, curves: pd.DataFrame, runs: pd.DataFrame, **chosen: Any
+) -> tuple[Figure, str]:
+    """Left, validation accuracy of the chosen run and its free parent from the branch on, and of the random V
+    of the same K where there is one; right, the share of the step at each snapshot that lay inside V."""
+    run, parent = _those(runs, chosen).iloc[0]["run"], chosen["parent"]
+    random = _those(runs, chosen | {"basis": "random"})["run"].tolist()
+    shown = list(dict.fromkeys([run, *random]))
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    branch = profile.run(run).branch
+    draw_accuracy(left, curves, runs=[parent, *shown], since=branch[1] if branch else 0)
+    snapshots = curves.loc[curves["metric"] == "sampled_accuracy", "step"].unique()
+    draw_trajectory(right, curves[curves["step"].isin(snapshots)], "share_inside", runs=shown)
+    left.set(ylabel="validation accuracy", xlim=(0, 1.2))
+    right.set(title="step's share inside V", ylim=(0, 1.03))
+    left.legend()
+    return figure, _words(profile, curves, run, chosen)
+
+
+def _words(profile: Profile, curves: pd.DataFrame, run: str, chosen: Mapping[str, Any]) -> str:
+    start = ", ".join(f"{_LABELS[name]}: {_say(name, value)}" for name, value in chosen.items())
+    home = profile.run(chosen["parent"]).tasks[0].name
+    changes = accuracy_change(profile, curves, home)
+    change = changes.loc[changes["run"] == run].set_index("seed")["change"]
+    if change.empty:
+        return f"{start}. No seed has both this run and the free one."
+    inside = curves[(curves["run"] == run) & (curves["metric"] == "share_inside")]
+    return (
+        f"{start}. Test accuracy minus the free run's: {say(change)} ({count_seeds({run: change})}); "
+        f"{100 * inside['value'].mean():.0f} % of the energy of its steps lay inside V."
+    )
+
+
+def _those(runs: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
+    for name, value in values.items():
+        runs = runs[runs[name] == value]
+    return runs
+
+
+def _say(name: str, value: Any) -> str:
+    if name == "at":
+        return f"{100 * value:.0f} % of the run"
+    return label(value) if name == "parent" else _WORDS.get(value, str(value))

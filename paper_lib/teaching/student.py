@@ -6,9 +6,9 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from paper_lib.errors import CompanionError
 from paper_lib.execute import notebook_sources
-from paper_lib.files import read_json, write_json, write_text
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import read_json, write_json, write_text
 from paper_lib.teaching.exercises import EXERCISES
 
 SOLUTION = "solution"  # the tag of what is left out

@@ -11,10 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from paper_lib.errors import CompanionError
-from paper_lib.files import whole_file
-from paper_lib.matrices import MODULES as MODULES
-from paper_lib.matrices import canonical_name, layer_and_module, reading_order
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import whole_file
+from paper_lib.ground.matrices import MODULES as MODULES
+from paper_lib.ground.matrices import canonical_name, layer_and_module, reading_order
 
 
 class MatrixName(NamedTuple):

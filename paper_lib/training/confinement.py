@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from paper_lib.matrices import MODULES
+from paper_lib.ground.matrices import MODULES
 
 
 class Confinement(ABC):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.profiles import get_profile
 from paper_lib.training.checkpoints import open_trajectory
 from paper_lib.training.models import models_directory, save_model

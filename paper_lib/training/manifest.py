@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from paper_lib.ground.tables import TABLES, table_parts
 from paper_lib.study.config import Profile, fingerprint
-from paper_lib.tables import TABLES, table_parts
 
 JOINT = "joint"  # in the place of a run's name: what compares the runs of a seed
 JOURNEY = "journey"  # likewise: single weights followed through the runs of a seed

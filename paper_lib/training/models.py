@@ -23,8 +23,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from paper_lib.errors import CompanionError
-from paper_lib.files import whole_folder, write_json, write_text
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import whole_folder, write_json, write_text
 from paper_lib.study.config import ModelConfig, Profile
 from paper_lib.training.checkpoints import opened
 

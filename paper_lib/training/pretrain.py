@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock
 from transformers import PreTrainedModel
 
-from paper_lib.parallel import run_parallel
+from paper_lib.ground.parallel import run_parallel
 from paper_lib.study.config import EvaluationConfig, Lineage, Profile, fingerprint
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig

@@ -16,12 +16,12 @@ from accelerate import Accelerator
 from filelock import FileLock
 from transformers import PreTrainedModel
 
-from paper_lib.errors import CompanionError
-from paper_lib.files import copy_file, read_json, read_json_rows, write_json
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import copy_file, read_json, read_json_rows, write_json
+from paper_lib.ground.tables import CURVE_COLUMNS, write_table
 from paper_lib.study.config import EvaluationConfig
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Split, Task, problems
-from paper_lib.tables import CURVE_COLUMNS, write_table
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
 from paper_lib.training.confinement import Confinement
 from paper_lib.training.rollouts import accuracy

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from paper_lib.errors import CompanionError
 from paper_lib.geometry.sparsity import visible_mask
 from paper_lib.geometry.subspaces import top_right_singular_vectors
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.config import Profile, fingerprint
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import seeded_generator

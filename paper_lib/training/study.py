@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from paper_lib.errors import CompanionError
-from paper_lib.parallel import cores, run_parallel
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.parallel import cores, run_parallel
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Generator, Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Problem, corrupt, problems, seeded_generator
 from paper_lib.training import objectives

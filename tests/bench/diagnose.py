@@ -16,14 +16,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib import parallel
 from paper_lib.compare.pairing import sizes_for
-from paper_lib.errors import CompanionError
-from paper_lib.files import write_json
+from paper_lib.ground import parallel
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import write_json
+from paper_lib.ground.parallel import run_parallel
+from paper_lib.ground.tables import Row
 from paper_lib.measure.matrix import measure_matrix
-from paper_lib.parallel import run_parallel
 from paper_lib.study.config import DiagnosticsConfig
-from paper_lib.tables import Row
 
 QWEN3_8B_LAYER = ((4096, 4096), (1024, 4096), (12288, 4096), (4096, 12288))
 STAGES = {

@@ -17,9 +17,9 @@ import transformers
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from paper_lib import parallel
-from paper_lib.errors import CompanionError
-from paper_lib.files import write_json
+from paper_lib.ground import parallel
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import write_json
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig

@@ -15,7 +15,7 @@ from steps import bench_train
 from tiny import TINY
 
 from paper_lib.__main__ import main
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study import profiles
 from paper_lib.study.tasks import verify
 from paper_lib.training import rollouts

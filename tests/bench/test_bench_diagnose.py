@@ -12,8 +12,8 @@ from command import bench_parser
 from diagnose import bench_diagnose, planted_pair
 
 from paper_lib.__main__ import main
-from paper_lib.errors import CompanionError
 from paper_lib.geometry.spectra import relative_norm
+from paper_lib.ground.errors import CompanionError
 
 SHAPE = (70, 90)
 

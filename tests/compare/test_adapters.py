@@ -20,7 +20,7 @@ from transformers import (
 
 from paper_lib.compare.pairing import pair_up
 from paper_lib.compare.sources import open_source, trajectory_sources
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 
 TARGETS = ["q_proj", "down_proj", "lm_head"]
 

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from paper_lib.compare.sources import open_source
-from paper_lib.matrices import MODULES, canonical_name
+from paper_lib.ground.matrices import MODULES, canonical_name
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint
 
 

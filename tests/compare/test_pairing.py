@@ -9,8 +9,8 @@ from trajectories import tiny_weights
 
 from paper_lib.compare.pairing import pair_up
 from paper_lib.compare.sources import open_source
-from paper_lib.errors import CompanionError
-from paper_lib.matrices import MODULES
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.matrices import MODULES
 from paper_lib.training.checkpoints import save_checkpoint
 
 

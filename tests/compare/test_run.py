@@ -21,9 +21,9 @@ from paper_lib.__main__ import main
 from paper_lib.compare import run
 from paper_lib.compare.adapters import LowRank
 from paper_lib.compare.run import compare, read_comparison
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.tables import read_table
 from paper_lib.measure import parts
-from paper_lib.tables import read_table
 from paper_lib.training.checkpoints import save_checkpoint
 
 SHAPES = {"q": (64, 64), "k": (32, 64), "up": (96, 64), "down": (64, 96)}

@@ -17,8 +17,8 @@ from transformers import (
 
 from paper_lib.compare.pairing import pair_up
 from paper_lib.compare.sources import open_source
-from paper_lib.errors import CompanionError
-from paper_lib.matrices import MODULES
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.matrices import MODULES
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint
 
 

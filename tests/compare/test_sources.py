@@ -10,7 +10,7 @@ from trajectories import tiny_weights, write_run
 from transformers import PreTrainedModel
 
 from paper_lib.compare.sources import labels, open_source, trajectory_sources
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.training.checkpoints import save_checkpoint, step_path
 
 

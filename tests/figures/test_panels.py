@@ -8,8 +8,8 @@ import pytest
 from paper_lib.figures.panels import draw_legend, draw_points, draw_ratios, draw_trajectory, plain_log
 from paper_lib.figures.seeds import say_seeds
 from paper_lib.figures.styles import NULL, run_style
+from paper_lib.ground.tables import NULL_COLUMNS, RESULT_COLUMNS
 from paper_lib.summaries import Untested, at_end, over_matrices
-from paper_lib.tables import NULL_COLUMNS, RESULT_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("fresh_figures")
 

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from worlds import STUDY, world
 
-from paper_lib.errors import CompanionError
 from paper_lib.figures.results import Results, open_results
 from paper_lib.figures.words import tell
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.tables import CURVE_COLUMNS, RESULT_COLUMNS, write_table
 from paper_lib.summaries import MLP, Untested
-from paper_lib.tables import CURVE_COLUMNS, RESULT_COLUMNS, write_table
 
 
 def results(values: dict[tuple[str, int, int, str, str], float]) -> Results:

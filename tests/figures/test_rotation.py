@@ -10,7 +10,6 @@ import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
 
-from paper_lib.errors import CompanionError
 from paper_lib.figures.rotation import (
     animate_paths,
     draw_angles,
@@ -20,6 +19,7 @@ from paper_lib.figures.rotation import (
 )
 from paper_lib.figures.save import LONGEST, save_animation
 from paper_lib.figures.styles import RLVR
+from paper_lib.ground.errors import CompanionError
 
 pytestmark = pytest.mark.usefixtures("fresh_figures")
 

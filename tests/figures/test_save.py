@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from paper_lib.errors import CompanionError
 from paper_lib.figures.panels import draw_chance, draw_legend, draw_trajectory
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.words import tell
-from paper_lib.tables import RESULT_COLUMNS, write_table
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.tables import RESULT_COLUMNS, write_table
 
 pytestmark = pytest.mark.usefixtures("fresh_figures")
 

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from paper_lib.errors import CompanionError
 from paper_lib.figures.panels import (
     draw_chance,
     draw_nulls,
@@ -23,6 +22,7 @@ from paper_lib.figures.panels import (
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.weights import draw_paper
 from paper_lib.figures.words import LIMIT, alt_text, number, plain, tell
+from paper_lib.ground.errors import CompanionError
 
 mpl.use("agg")
 PROJECT = Path(__file__).parents[2]

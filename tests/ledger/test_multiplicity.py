@@ -9,7 +9,7 @@ from scipy import stats
 from worlds import world
 
 from paper_lib.ledger.contrasts import Contrast
-from paper_lib.ledger.multiplicity import corrections, holm, p_value
+from paper_lib.ledger.page import corrections, holm, p_value
 from paper_lib.ledger.verdicts import read_all
 
 

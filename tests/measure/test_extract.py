@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from planted import DIAGNOSTICS, MATRICES, PROFILE, RUNS, extracted_study, table
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.tables import TABLES, read_table, table_metadata
 from paper_lib.measure import extract
 from paper_lib.measure.extract import extract_study
 from paper_lib.measure.run_parts import RunPart
-from paper_lib.tables import TABLES, read_table, table_metadata
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
 
 pytestmark = pytest.mark.slow

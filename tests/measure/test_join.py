@@ -9,7 +9,8 @@ import pytest
 from filelock import FileLock, Timeout
 from tiny import EARLY, OPD, RLVR, SFT, TINY
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.tables import START, TABLES, read_table, table_metadata
 from paper_lib.measure import join
 from paper_lib.measure.extract import extract_study
 from paper_lib.measure.join import forget, training_curves, write_joined
@@ -17,7 +18,6 @@ from paper_lib.measure.probes import policy_drift
 from paper_lib.study import profiles
 from paper_lib.study.config import Profile
 from paper_lib.study.tasks import problems
-from paper_lib.tables import START, TABLES, read_table, table_metadata
 from paper_lib.training import study
 from paper_lib.training.checkpoints import open_trajectory
 from paper_lib.training.manifest import JOINT, JOURNEY, read_manifest
@@ -242,7 +242,7 @@ def test_rows_measured_with_other_versions_keep_them(data, monkeypatch):
     forget("tiny", data_dir=data, runs=["rlvr"], seeds=[1])
     train(data, seeds=[1])
     newer = {**table_metadata(data / "results" / "tiny" / "matrices.parquet")["libraries"], "torch": "99.0"}
-    monkeypatch.setattr("paper_lib.tables.library_versions", lambda: newer)
+    monkeypatch.setattr("paper_lib.ground.tables.library_versions", lambda: newer)
     extract(data)
     versions = table_metadata(data / "results" / "tiny" / "matrices.parquet")["libraries"]["torch"]
     assert versions.endswith(", 99.0")

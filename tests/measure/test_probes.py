@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from paper_lib.geometry.decompositions import lapack
 from paper_lib.geometry.subspaces import principal_energy
+from paper_lib.ground.tables import START
 from paper_lib.measure import probes
 from paper_lib.measure.probes import (
     _inputs,
@@ -24,7 +25,6 @@ from paper_lib.measure.probes import (
     principal_direction,
     sequence_kl,
 )
-from paper_lib.tables import START
 from paper_lib.training.models import build_model
 from paper_lib.training.objectives import exact_kl
 from paper_lib.training.rollouts import completion_logits, sample

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from tiny import EARLY, LINEAGE, MIX, OPD, SFT, SHAPE, SUMS, TINY
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.config import DiagnosticsConfig, EvaluationConfig, ModelProbes, fingerprint
 from paper_lib.study.profiles import PROFILES, get_profile
 from paper_lib.study.run_config import Projection, RunConfig, Subnetwork

@@ -9,7 +9,7 @@ from scipy.stats import binomtest, chisquare
 from tiny import LONGER, SORTING, SUMS
 from transformers import AutoTokenizer
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.profiles import PROFILES
 from paper_lib.study.tasks import (
     CHAIN_SUM,

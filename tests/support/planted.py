@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from paper_lib.ground.tables import CURVE_COLUMNS, read_table, write_table
 from paper_lib.measure import extract
 from paper_lib.measure.extract import extract_study
 from paper_lib.study.config import DiagnosticsConfig, Profile
 from paper_lib.study.run_config import RunConfig
-from paper_lib.tables import CURVE_COLUMNS, read_table, write_table
 from paper_lib.training.checkpoints import save_checkpoint, step_path
 
 STEPS = (0, 4, 8, 10)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from paper_lib.matrices import MODULES
+from paper_lib.ground.matrices import MODULES
 from paper_lib.training.checkpoints import save_checkpoint, step_path
 
 

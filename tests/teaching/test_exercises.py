@@ -10,9 +10,9 @@ import torch
 from exercise_cells import ROOT, reference, solved
 from wrong_answers import WRONG
 
-from paper_lib.errors import CompanionError
 from paper_lib.geometry.nulls import random_walk
 from paper_lib.geometry.spectra import stable_rank
+from paper_lib.ground.errors import CompanionError
 from paper_lib.teaching.exercises import EXERCISES, Verdict, check
 from paper_lib.teaching.judging import Case, Exercise, Wrong, judge_function, judge_numbers, result_of
 

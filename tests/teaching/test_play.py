@@ -5,7 +5,7 @@ import base64
 import pytest
 from matplotlib.figure import Figure
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.teaching.play import WIDGET, Control, Play
 
 SIZES = Control(name="size", label="Size", options=[("small", 1), ("large", 3)], start=3, kind="slider")

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from paper_lib.study.profiles import get_profile
-from paper_lib.teaching.projection import play_projection
-from paper_lib.teaching.tolerance import play_tolerance
+from paper_lib.teaching.play import play_projection, play_tolerance
 
 
 def tolerances(values):

@@ -6,7 +6,7 @@ import pytest
 from exercise_cells import ROOT, SOURCES, cells, tagged
 
 from paper_lib.__main__ import main
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.teaching.student import write_student_edition
 
 

@@ -7,8 +7,8 @@ import torch
 from safetensors import SafetensorError
 from trajectories import cut, tiny_weights, write_run
 
-from paper_lib.errors import CompanionError
-from paper_lib.matrices import MODULES
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.matrices import MODULES
 from paper_lib.training import checkpoints
 from paper_lib.training.checkpoints import (
     load_checkpoint,

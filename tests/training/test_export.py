@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from paper_lib.__main__ import main
 from paper_lib.compare.pairing import pair_up
 from paper_lib.compare.sources import open_source
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
 from paper_lib.training.export import export_run
 from paper_lib.training.models import as_stored, load_model

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import SHAPE, draw, full_logits
 from transformers import PreTrainedTokenizerFast
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.config import ModelConfig
 from paper_lib.training.models import (
     as_stored,

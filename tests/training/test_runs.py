@@ -14,7 +14,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from tiny import EARLY, MIX, OPD, RANDOM_TOKENS, RLVR, SFT, TINY, assert_same_runs, snapshots
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.tasks import problems, seeded_generator
 from paper_lib.training import runs, train
 from paper_lib.training.checkpoints import load_checkpoint, open_trajectory, step_path

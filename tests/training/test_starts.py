@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny import EARLY, OPD, SFT, SHAPE, TINY, assert_same_runs, draw, full_logits, save_models, snapshots
 
-from paper_lib.errors import CompanionError
 from paper_lib.geometry.sparsity import visible_mask
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study import profiles
 from paper_lib.study.plan import control_runs, opd_as_sft, rate_and_batch, sgd
 from paper_lib.study.profiles import PROFILES

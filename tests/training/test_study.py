@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from tiny import EARLY, LINEAGE, OPD, OTHER_SEED, SFT, TINY, assert_same_runs, snapshots
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study import profiles
 from paper_lib.study.config import Profile
 from paper_lib.study.run_config import Projection

@@ -24,7 +24,7 @@ from tiny import (
     snapshots,
 )
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.tasks import character_tokenizer, split_of
 from paper_lib.training import train
 from paper_lib.training.models import build_model

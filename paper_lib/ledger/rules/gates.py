@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from paper_lib.figures.results import Results
+from paper_lib.ground.tables import START
 from paper_lib.ledger.claim import Cast, Claim, Finding, contrast_if_there, label, of_cast, show
 from paper_lib.ledger.contrasts import (
     EXPLAINED,
@@ -19,7 +20,6 @@ from paper_lib.ledger.contrasts import (
     times,
 )
 from paper_lib.ledger.rules.weights import POINTS, mean_angle
-from paper_lib.tables import START
 
 SAME_DENSITY = 0.02  # C15c: of all entries; SFT and OPD lie 20 points of sparsity and more apart
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from paper_lib.errors import CompanionError
-from paper_lib.tables import read_table
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.tables import read_table
 from paper_lib.teaching.exercises import (
     checkpoints,
     controls,

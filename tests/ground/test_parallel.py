@@ -12,9 +12,9 @@ import pytest
 import torch
 from patience import PATIENCE
 
-from paper_lib import parallel
-from paper_lib.errors import CompanionError
-from paper_lib.parallel import completed, cores, one_thread, run_parallel
+from paper_lib.ground import parallel
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.parallel import completed, cores, one_thread, run_parallel
 
 
 def work(number):
@@ -101,7 +101,7 @@ def test_a_dead_worker_is_one_line():
 
 ORPHANED = f"""
 import os, time
-from paper_lib.parallel import run_parallel
+from paper_lib.ground.parallel import run_parallel
 def wait(number):
     os.write(1, f"{{os.getpid()}}\\n".encode())  # at once: both write to one pipe
     time.sleep(2 * {PATIENCE})
@@ -151,7 +151,7 @@ def test_a_backend_that_gives_all_at_once_is_asked_in_rounds(monkeypatch):
     class Whole:
         supports_return_generator = False
 
-    monkeypatch.setattr("paper_lib.parallel.get_active_backend", lambda: (Whole(), 1))
+    monkeypatch.setattr("paper_lib.ground.parallel.get_active_backend", lambda: (Whole(), 1))
     assert run([3, 1, 2]) == [9, 1, 4]
     with pytest.raises(CompanionError, match="-1 is negative"):
         run([3, -1, 2])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from paper_lib.matrices import canonical_name, layer_and_module
+from paper_lib.ground.matrices import canonical_name, layer_and_module
 
 
 @pytest.mark.parametrize("prefix", ["", "model.", "base_model.model.model.", "module._orig_mod.model."])

@@ -12,9 +12,9 @@ import pytest
 from patience import PATIENCE
 
 from paper_lib import __version__
-from paper_lib.errors import CompanionError
-from paper_lib.files import read_json, read_json_rows, whole_file, write_json
-from paper_lib.tables import (
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import read_json, read_json_rows, whole_file, write_json
+from paper_lib.ground.tables import (
     CURVE_COLUMNS,
     MASK_COLUMNS,
     NULL_COLUMNS,
@@ -187,7 +187,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_litter(tmp_path):
 @pytest.mark.slow
 def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
     script = (
-        "import sys, time; from paper_lib.files import whole_file\n"
+        "import sys, time; from paper_lib.ground.files import whole_file\n"
         "with whole_file(sys.argv[1]) as part:\n"
         f"    part.write_text('half'); print('writing', flush=True); time.sleep({PATIENCE})\n"
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 
 
 @contextmanager

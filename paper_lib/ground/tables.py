@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paper_lib import __version__
-from paper_lib.errors import CompanionError
-from paper_lib.files import whole_file
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import whole_file
 
 CURVE_COLUMNS = ("profile", "run", "seed", "step", "metric", "value")
 RESULT_COLUMNS = ("profile", "run", "seed", "step", "layer", "module", "metric", "k", "value")

@@ -17,7 +17,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 from threadpoolctl import threadpool_limits
 
-from paper_lib.errors import CompanionError
+from paper_lib.ground.errors import CompanionError
 
 
 def cores() -> int:

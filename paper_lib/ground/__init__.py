@@ -1,0 +1,1 @@
+"""What every room stands on: a mistake, a file, a job, a table, a name."""
