@@ -64,19 +64,11 @@ class ThisInterpreter(AsyncKernelManager):
     @property
     def kernel_spec(self) -> KernelSpec:
         # The kernel's own log (loopback is not encrypted, its parent is gone) is no news to a reader.
-        launch = [
-            sys.executable,
-            "-m",
-            "ipykernel_launcher",
-            "--log-level=CRITICAL",
-            "-f",
-            "{connection_file}",
-        ]
-        return KernelSpec(argv=launch, **KERNEL)
+        launcher = ("-m", "ipykernel_launcher", "--log-level=CRITICAL", "-f", "{connection_file}")
+        return KernelSpec(argv=[sys.executable, *launcher], **KERNEL)
 
 
-# --- Jobs side by side whose output reads as if they ran in order, each shown as it comes from its turn
-# --- on.
+# --- Jobs side by side whose output reads as if they ran in order, each shown as it comes from its turn on.
 
 Job = Callable[[TextIO], None]  # writes what it has to say to the stream it is given
 
@@ -128,9 +120,7 @@ def take_turns(
         future.result()
 
 
-_Job = tuple[
-    str, Path, nbformat.NotebookNode, dict[str, Any]
-]  # [number/of], source, its notebook, parameters
+# --- The notebooks.
 
 
 def run_notebooks(
@@ -162,45 +152,22 @@ def run_notebooks(
     in_order = force or get_profile(profile_name).trains(train)
     # All parameters are checked here; papermill would warn of those whose type it cannot read.
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    settings = {
-        "profile": profile_name,
-        "seed": seed,
-        "data_dir": str(data_dir),
-        "figures_dir": str(figures_dir),
-        "force": force,
-        "train": train,
-        "workers": workers,
-    }
+    settings = {"profile": profile_name, "seed": seed, "force": force, "train": train, "workers": workers}
+    settings |= {"data_dir": str(data_dir), "figures_dir": str(figures_dir)}
     sources = _choose(Path(notebooks_dir), notebooks)
-    plan: list[_Job] = [
-        (f"[{number}/{len(sources)}]", source, *_prepare(source, settings, parameters or {}))
-        for number, source in enumerate(sources, 1)
-    ]
-    computing = [job for job in plan if "force" in job[3]]
-    drawing = [job for job in plan if job not in computing]
+    plan = [(source, *_prepare(source, settings, parameters or {})) for source in sources]
     done = Path(data_dir) / "executed" / profile_name if executed_dir is None else Path(executed_dir)
     done.mkdir(parents=True, exist_ok=True)
-    side_by_side = [drawing] if in_order else [computing, drawing]
+    copies = [done / f"{source.stem}.ipynb" for source in sources]
+    computing, drawing = list[Job](), list[Job]()
+    for number, ((source, notebook, values), copy) in enumerate(zip(plan, copies, strict=True), 1):
+        run = partial(_execute, f"[{number}/{len(plan)}] {source}", source, notebook, values, copy)
+        (computing if "force" in values else drawing).append(run)
     for job in computing if in_order else ():
-        _execute_one(*job, done, sys.stdout)
-    for jobs in side_by_side:
-        runs = [partial(_execute_one, *job, done) for job in jobs]
-        take_turns(runs, sys.stdout, workers=workers or cores(), stop=ThisInterpreter.kill_all)
-    return [done / f"{source.stem}.ipynb" for source in sources]
-
-
-def _execute_one(
-    number: str,
-    source: Path,
-    notebook: nbformat.NotebookNode,
-    values: Mapping[str, Any],
-    done: Path,
-    output: TextIO,
-) -> None:
-    start = time.perf_counter()
-    print(number, source, file=output, flush=True)
-    _execute(source, notebook, values, done / f"{source.stem}.ipynb", output)
-    print(f"{number} {source}: {time.perf_counter() - start:.1f} s", file=output, flush=True)
+        job(sys.stdout)
+    for jobs in [drawing] if in_order else [computing, drawing]:
+        take_turns(jobs, sys.stdout, workers=workers or cores(), stop=ThisInterpreter.kill_all)
+    return copies
 
 
 def _choose(folder: Path, wanted: Sequence[str] | None) -> list[Path]:
@@ -267,9 +234,16 @@ def _check_type(source: Path, name: str, value: Any, default: str) -> None:
 
 
 def _execute(
-    source: Path, notebook: nbformat.NotebookNode, values: Mapping[str, Any], copy: Path, stream: TextIO
+    name: str,
+    source: Path,
+    notebook: nbformat.NotebookNode,
+    values: Mapping[str, Any],
+    copy: Path,
+    stream: TextIO,
 ) -> None:
-    failed = copy.with_suffix(".failed.ipynb")
+    """Run a notebook and write its executed copy; the stream gets its name, its output and its seconds."""
+    failed, start = copy.with_suffix(".failed.ipynb"), time.perf_counter()
+    print(name, file=stream, flush=True)
     try:
         executed = papermill.execute_notebook(
             notebook,
@@ -301,3 +275,4 @@ def _execute(
     executed.metadata.papermill.update(input_path=source.as_posix(), output_path=copy.as_posix())
     write_text(copy, nbformat.writes(executed) + "\n")
     failed.unlink(missing_ok=True)
+    print(f"{name}: {time.perf_counter() - start:.1f} s", file=stream, flush=True)

@@ -161,7 +161,7 @@ def draw_trajectory(
     if null is not None:
         nulls = over_seeds(over_matrices(null, metric, k=k, modules=modules, sizes=table))
     for name in names:
-        mine, style = _of_run(values, name, metric), run_style(name)
+        mine, style = of_run(values, name, metric), run_style(name)
         unit = mine["step"].max() if against == "progress" else 1
         draw_means(ax, mine, style.label, scale=scale, unit=unit, **style.line)
         if nulls is not None:
@@ -191,18 +191,12 @@ def draw_points(
     names = in_order(summary["run"]) if runs is None else list(runs)
     means = spread(summary)
     for row, name in enumerate(names):
-        line, style = _of_run(means, name, "value"), run_style(name)
+        line, style = of_run(means, name, "value"), run_style(name)
         point = line.iloc[0]
         seeds = scale * summary.loc[summary["run"] == name, "value"]
         if point["seeds"] > 1:
-            ring: dict[str, Any] = {
-                "edgecolors": style.color,
-                "facecolors": "none",
-                "s": 10,
-                "linewidths": 0.7,
-                "alpha": 0.6,
-            }
-            ax.scatter(seeds, np.full(len(seeds), row), **ring)
+            ring: dict[str, Any] = {"facecolors": "none", "s": 10, "linewidths": 0.7, "alpha": 0.6}
+            ax.scatter(seeds, np.full(len(seeds), row), edgecolors=style.color, **ring)
         if np.isfinite(point["low"]):
             ax.plot(scale * point[["low", "high"]], [row, row], color=style.color, linewidth=1.2)
         ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)
@@ -292,8 +286,9 @@ def label_once(ax: Axes, label: str, **look: Any) -> None:
         ax.plot([], [], label=label, **{"linewidth": 1, **look})
 
 
-def _of_run(rows: pd.DataFrame, name: str, metric: str) -> pd.DataFrame:
-    found = rows[rows["run"] == name]
-    if found.empty:
-        raise ValueError(f"no {metric} of run {name!r}; there are {sorted(rows['run'].unique())}")
-    return found
+def of_run(rows: pd.DataFrame, run: str, what: str) -> pd.DataFrame:
+    """The rows of a run; ValueError, with what they are, where there are none."""
+    mine = rows[rows["run"] == run]
+    if mine.empty:
+        raise ValueError(f"no {what} of run {run!r}; there are {sorted(rows['run'].unique())}")
+    return mine

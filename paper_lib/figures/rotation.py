@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from paper_lib.figures.panels import label_once, null_dashes, null_look, plain_log
+from paper_lib.figures.panels import label_once, null_dashes, null_look, of_run, plain_log
 from paper_lib.figures.seeds import draw_means
 from paper_lib.figures.styles import NULL, run_style
 from paper_lib.figures.words import tell
@@ -44,10 +44,8 @@ def draw_layers(ax: Axes, table: pd.DataFrame, metric: str, *, runs: Sequence[st
 
 def _draw_lines(ax: Axes, rows: pd.DataFrame, runs: Sequence[str], scale: float) -> None:
     for run in runs:
-        mine, style = rows[rows["run"] == run], run_style(run)
-        if mine.empty:
-            raise ValueError(f"nothing of run {run!r} here; there are {sorted(rows['run'].unique())}")
-        draw_means(ax, mine, style.label, scale=scale, **style.line)
+        style = run_style(run)
+        draw_means(ax, of_run(rows, run, "value"), style.label, scale=scale, **style.line)
 
 
 def draw_paths(

@@ -43,54 +43,45 @@ def blend(start: str, end: str, share: float) -> str:
     return to_hex((red, green, blue))
 
 
+_LIGHT_SFT, _LIGHT_OPD = blend(SFT, "white", 0.4), blend(OPD, "white", 0.4)
+_LOOKS = {  # label, colour, dashes and marker of each run, in the order of legends
+    "sft": ("SFT", SFT, "-", "s"),
+    "sft_matched": ("SFT, matched", _LIGHT_SFT, "--", "s"),
+    "opd": ("OPD", OPD, "-", "o"),
+    "rlvr": ("RLVR", RLVR, "-", "^"),
+    "opd_exact": ("OPD, exact reverse KL", SKY, "--", "o"),
+    "opd_small_teacher": ("OPD, smaller teacher", PURPLE, "--", "o"),
+    "opd_second_domain": ("OPD, second domain", ORANGE, "--", "o"),
+    "opd_tokens_top_gap_50": ("top gap, 50 % of tokens", PURPLE, "--", "v"),
+    "opd_tokens_top_gap_25": ("top gap, 25 %", PURPLE, ":", "v"),
+    "opd_tokens_random_50": ("random, 50 % of tokens", SKY, "--", "D"),
+    "opd_tokens_random_25": ("random, 25 %", SKY, ":", "D"),
+    "opd_teacher_rollouts": ("teacher rollouts", ORANGE, "--", "P"),
+    "opd_sibling": ("OPD, other rollouts", SKY, ":", "o"),
+    "opd_projected_early": ("OPD, own early V", OPD, "--", "v"),
+    "opd_projected_early_update": ("OPD, update in early V", SKY, "--", "v"),
+    "opd_projected_early_both": ("OPD, both in early V", SKY, ":", "v"),
+    "opd_projected_other_seed": ("OPD, V of other rollouts", PURPLE, "--", "D"),
+    "opd_projected_principal": (r"OPD, top of $W_0$", ORANGE, "--", "X"),
+    "opd_projected_random": ("OPD, random V", NULL, "--", "h"),
+    "sft_projected_early": ("SFT, own early V", SFT, "--", "v"),
+    "sft_projected_early_update": ("SFT, update in early V", ORANGE, "--", "v"),
+    "sft_projected_random": ("SFT, random V", NULL, ":", "p"),
+    "sft_matched_projected_early": ("SFT, matched, own early V", _LIGHT_SFT, "--", "^"),
+    "sft_matched_projected_random": ("SFT, matched, random V", NULL, "--", "^"),
+    "opd_as_sft": ("OPD, at SFT's settings", _LIGHT_OPD, "--", "s"),
+    "opd_restream": ("OPD, other rollouts throughout", SKY, "--", "H"),
+    "opd_rotated": ("OPD, heads rotated", PURPLE, "--", "8"),
+    "opd_sgd": ("OPD, SGD", RED, "--", "*"),
+    "opd_subnetwork_found": ("OPD, found subnetwork", ORANGE, "--", "*"),
+    "opd_subnetwork_random": ("OPD, random subnetwork", NULL, "--", "*"),
+    "sft_small": ("SFT, smaller student", _LIGHT_SFT, ":", "P"),
+    "opd_small_student": ("OPD, smaller student", SKY, "--", "P"),
+    "opd_moe_teacher": ("OPD, MoE teacher", PURPLE, "--", "X"),
+}
 RUN_STYLE = {
-    "sft": Style(label="SFT", color=SFT, marker="s"),
-    "sft_matched": Style(label="SFT, matched", color=blend(SFT, "white", 0.4), linestyle="--", marker="s"),
-    "opd": Style(label="OPD", color=OPD),
-    "rlvr": Style(label="RLVR", color=RLVR, marker="^"),
-    "opd_exact": Style(label="OPD, exact reverse KL", color=SKY, linestyle="--"),
-    "opd_small_teacher": Style(label="OPD, smaller teacher", color=PURPLE, linestyle="--"),
-    "opd_second_domain": Style(label="OPD, second domain", color=ORANGE, linestyle="--"),
-    "opd_tokens_top_gap_50": Style(label="top gap, 50 % of tokens", color=PURPLE, linestyle="--", marker="v"),
-    "opd_tokens_top_gap_25": Style(label="top gap, 25 %", color=PURPLE, linestyle=":", marker="v"),
-    "opd_tokens_random_50": Style(label="random, 50 % of tokens", color=SKY, linestyle="--", marker="D"),
-    "opd_tokens_random_25": Style(label="random, 25 %", color=SKY, linestyle=":", marker="D"),
-    "opd_teacher_rollouts": Style(label="teacher rollouts", color=ORANGE, linestyle="--", marker="P"),
-    "opd_sibling": Style(label="OPD, other rollouts", color=SKY, linestyle=":"),
-    "opd_projected_early": Style(label="OPD, own early V", color=OPD, linestyle="--", marker="v"),
-    "opd_projected_early_update": Style(
-        label="OPD, update in early V", color=SKY, linestyle="--", marker="v"
-    ),
-    "opd_projected_early_both": Style(label="OPD, both in early V", color=SKY, linestyle=":", marker="v"),
-    "opd_projected_other_seed": Style(
-        label="OPD, V of other rollouts", color=PURPLE, linestyle="--", marker="D"
-    ),
-    "opd_projected_principal": Style(label=r"OPD, top of $W_0$", color=ORANGE, linestyle="--", marker="X"),
-    "opd_projected_random": Style(label="OPD, random V", color=NULL, linestyle="--", marker="h"),
-    "sft_projected_early": Style(label="SFT, own early V", color=SFT, linestyle="--", marker="v"),
-    "sft_projected_early_update": Style(
-        label="SFT, update in early V", color=ORANGE, linestyle="--", marker="v"
-    ),
-    "sft_projected_random": Style(label="SFT, random V", color=NULL, linestyle=":", marker="p"),
-    "sft_matched_projected_early": Style(
-        label="SFT, matched, own early V", color=blend(SFT, "white", 0.4), linestyle="--", marker="^"
-    ),
-    "sft_matched_projected_random": Style(
-        label="SFT, matched, random V", color=NULL, linestyle="--", marker="^"
-    ),
-    "opd_as_sft": Style(
-        label="OPD, at SFT's settings", color=blend(OPD, "white", 0.4), linestyle="--", marker="s"
-    ),
-    "opd_restream": Style(label="OPD, other rollouts throughout", color=SKY, linestyle="--", marker="H"),
-    "opd_rotated": Style(label="OPD, heads rotated", color=PURPLE, linestyle="--", marker="8"),
-    "opd_sgd": Style(label="OPD, SGD", color=RED, linestyle="--", marker="*"),
-    "opd_subnetwork_found": Style(label="OPD, found subnetwork", color=ORANGE, linestyle="--", marker="*"),
-    "opd_subnetwork_random": Style(label="OPD, random subnetwork", color=NULL, linestyle="--", marker="*"),
-    "sft_small": Style(
-        label="SFT, smaller student", color=blend(SFT, "white", 0.4), linestyle=":", marker="P"
-    ),
-    "opd_small_student": Style(label="OPD, smaller student", color=SKY, linestyle="--", marker="P"),
-    "opd_moe_teacher": Style(label="OPD, MoE teacher", color=PURPLE, linestyle="--", marker="X"),
+    run: Style(label=label, color=color, linestyle=dashes, marker=marker)
+    for run, (label, color, dashes, marker) in _LOOKS.items()
 }
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from paper_lib.figures.panels import draw_chance, draw_points, label_once, null_look
+from paper_lib.figures.panels import draw_chance, draw_points, label_once, null_look, of_run
 from paper_lib.figures.seeds import ENOUGH, draw_few, is_few, spread
 from paper_lib.figures.styles import NULL, ORANGE, PURPLE, in_order, run_style
 from paper_lib.figures.words import number, tell
@@ -53,9 +53,8 @@ def draw_mask(ax: Axes, masks: pd.DataFrame, run: str, *, window: int, of: str =
     masks: the table `masks`. The weights' picture tells the principal mask, the low-magnitude one and both
     apart. window: how many rows and columns. Raises ValueError for a run without a picture.
     """
-    rows = masks[(masks["run"] == run) & (masks["row"] < window) & (masks["column"] < window)]
-    if rows.empty:
-        raise ValueError(f"no masks of run {run!r}; there are {sorted(masks['run'].unique())}")
+    rows = of_run(masks, run, "masks")
+    rows = rows[(rows["row"] < window) & (rows["column"] < window)]
     if of == "update":
         shade, colors = rows["update"].astype(int), ["white", run_style(run).color]
     else:
@@ -134,9 +133,7 @@ def draw_plane(
     names = in_order(frame["run"]) if runs is None else list(runs)
     for run, width in zip(names, np.linspace(4, 1, len(names)), strict=True):
         style = run_style(run)
-        path = frame[frame["run"] == run].groupby("step")[[x, y]].mean()
-        if path.empty:
-            raise ValueError(f"no {y} of run {run!r}; there are {sorted(frame['run'].unique())}")
+        path = of_run(frame, run, y).groupby("step")[[x, y]].mean()
         end: dict[str, Any] = {"linewidth": width, "markevery": [-1], "markersize": 6}
         ax.plot(path[x], path[y], label=style.label, **end, **style.line)
         up = _draw_end(ax, frame, run, x, y)
@@ -173,9 +170,7 @@ def mask_of(masks: pd.DataFrame, run: str, of: str) -> NDArray[np.bool_]:
 
     masks: the table. of: "update", "principal" or "low_magnitude". Raises ValueError for a run without one.
     """
-    rows = masks[masks["run"] == run]
-    if rows.empty:
-        raise ValueError(f"no masks of run {run!r}; there are {sorted(masks['run'].unique())}")
+    rows = of_run(masks, run, "masks")
     return rows.pivot(index="row", columns="column", values=of).to_numpy(dtype=bool)
 
 

@@ -3,7 +3,7 @@ failure told at the end."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing import current_process
 from threading import Thread
@@ -27,7 +27,8 @@ def cores() -> int:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """That many threads for torch and BLAS: the number, not the machine, decides how sums are split."""
+    """That many threads for torch and BLAS: the number, not the machine or how many share it, decides how
+    floating-point sums are split."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -35,12 +36,6 @@ def threads(count: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def one_thread() -> AbstractContextManager[None]:
-    """One thread for torch and BLAS, so that a job's floating-point sums do not depend on how many share
-    the machine."""
-    return threads(1)
 
 
 def run_parallel(

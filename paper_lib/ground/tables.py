@@ -18,34 +18,25 @@ from paper_lib import __version__
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import whole_file
 
-CURVE_COLUMNS = ("profile", "run", "seed", "step", "metric", "value")
-RESULT_COLUMNS = ("profile", "run", "seed", "step", "layer", "module", "metric", "k", "value")
-NULL_COLUMNS = ("null", *RESULT_COLUMNS)
-TRAJECTORY_COLUMNS = ("profile", "run", "seed", "step", "metric", "k", "value")
-MASK_COLUMNS = (
-    *("profile", "run", "seed", "layer", "module", "row", "column"),
-    *("update", "principal", "low_magnitude"),
-)
-PAIR_COLUMNS = (
-    *("profile", "run", "other", "seed", "other_seed"),
-    *("step", "layer", "module", "metric", "k", "value"),
-)
-CURVATURE_COLUMNS = ("profile", "run", "seed", "step", "direction", "metric", "k", "value")
-START = "start"  # in the place of a run's name in `curvature`: directions that are W_0's own
-JOURNEY_COLUMNS = (
-    *("profile", "run", "seed", "step", "layer", "module", "row", "column", "k"),
-    *("value", "stored"),
-)
-TABLES = {
-    "matrices": RESULT_COLUMNS,
-    "nulls": NULL_COLUMNS,
-    "trajectories": TRAJECTORY_COLUMNS,
-    "curves": CURVE_COLUMNS,
-    "masks": MASK_COLUMNS,
-    "pairs": PAIR_COLUMNS,
-    "curvature": CURVATURE_COLUMNS,
-    "journeys": JOURNEY_COLUMNS,
+_RUN = ("profile", "run", "seed", "step")
+_MATRIX = (*_RUN, "layer", "module")
+TABLES = {  # the columns of each
+    "matrices": (*_MATRIX, "metric", "k", "value"),
+    "nulls": ("null", *_MATRIX, "metric", "k", "value"),
+    "trajectories": (*_RUN, "metric", "k", "value"),
+    "curves": (*_RUN, "metric", "value"),
+    "masks": (
+        *("profile", "run", "seed", "layer", "module", "row", "column"),
+        *("update", "principal", "low_magnitude"),
+    ),
+    "pairs": (
+        *("profile", "run", "other", "seed", "other_seed"),
+        *("step", "layer", "module", "metric", "k", "value"),
+    ),
+    "curvature": (*_RUN, "direction", "metric", "k", "value"),
+    "journeys": (*_MATRIX, "row", "column", "k", "value", "stored"),
 }
+START = "start"  # in the place of a run's name in `curvature`: directions that are W_0's own
 
 _TYPES = {
     **dict.fromkeys(("profile", "run", "other", "module", "metric", "null", "direction"), pa.string()),
@@ -84,7 +75,7 @@ def write_table(
 ) -> None:
     """Write `frame` to `path` as parquet, sorted by its keys: the same rows in any order give the same bytes.
 
-    columns: one of the tuples above; `frame` holds exactly these, in any order. fingerprint: of the
+    columns: one of `TABLES`; `frame` holds exactly these, in any order. fingerprint: of the
     configuration the rows were computed from; it, `seed` and the versions (`libraries`, those in use where
     None) go into the file's metadata. parts: what `table_parts` gives back, as JSON.
     Raises ValueError where a column is missing, unknown or of the wrong type, where a key (all but `k`) is
@@ -102,17 +93,9 @@ def write_table(
         table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise ValueError(f"{path.name}: {error}") from error
-    about = {
-        "paper_lib": json.dumps(
-            {
-                "version": __version__,
-                "fingerprint": fingerprint,
-                "seed": seed,
-                "libraries": library_versions() if libraries is None else dict(libraries),
-            },
-            sort_keys=True,
-        )
-    }
+    used = library_versions() if libraries is None else dict(libraries)
+    said = {"version": __version__, "fingerprint": fingerprint, "seed": seed, "libraries": used}
+    about = {"paper_lib": json.dumps(said, sort_keys=True)}
     if parts is not None:
         about["parts"] = json.dumps(parts, sort_keys=True)
     about["digest"] = _digest(schema, about["paper_lib"].encode(), about.get("parts", "").encode())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.parallel import completed, one_thread, roughly
+from paper_lib.ground.parallel import completed, roughly, threads
 from paper_lib.ground.tables import TABLES, Row, table_metadata, write_table
 from paper_lib.study.config import DiagnosticsConfig
 from paper_lib.training.checkpoints import MatrixName
@@ -155,7 +155,7 @@ def measure_parts(
             shares[unit] = outcome
             if len(shares) < len(part.units):
                 continue
-            with one_thread():
+            with threads(1):
                 part.write([shares[unit] for unit in part.units])
         del waiting[number]
         done, left = len(parts) - len(waiting), (monotonic() - began) / ready * (len(units) - ready)

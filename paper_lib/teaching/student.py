@@ -76,42 +76,7 @@ def _digest(content: bytes) -> str:
 
 
 def _readme(out: Path, stems: list[str]) -> str:
-    minutes = {stem: sum(e.minutes for e in EXERCISES.values() if e.name[:2] == stem[:2]) for stem in stems}
-    numbers = {stem: sum(e.name[:2] == stem[:2] for e in EXERCISES.values()) for stem in stems}
-    rows = "\n".join(f"| `{stem}` | {numbers[stem]} | {minutes[stem]} |" for stem in stems)
-    return f"""# The geometry of on-policy distillation: student edition
-
-{len(stems)} notebooks on how training moves the weights of a model, with {len(EXERCISES)} exercises. Each
-notebook is there twice, as `.ipynb` for Jupyter and as `.py` for an editor: work in one of them.
-
-| notebook | exercises | minutes |
-|---|---|---|
-{rows}
-
-## How to start
-
-The notebooks need the project that this folder was made from. In the project's folder, after `make lab` or
-`make test` has installed it once:
-
-```
-.venv/bin/python -m jupyterlab --ServerApp.root_dir={out.as_posix()} --MappingKernelManager.root_dir="$PWD"
-```
-
-In 03 to 07, set `profile = "reference"` in the cell of parameters: they then draw from the results that come
-with the project, in less than a minute each, and nothing is trained. In 01 and 02, set `profile = "smoke"`,
-which trains very small models in two or three minutes.
-
-## How the exercises work
-
-Run a notebook down to its exercises. Each has a task, a hint to unfold, and a cell such as
-
-```python
-answer = ...  # one number
-check("04-1", answer)
-```
-
-Put a number, a set, a name or a function in place of `...` (for a function, write `def answer(…):` in place
-of the line) and run the cell. `check` says "right", or "not yet" and which mistake the answer looks like. Try
-as often as you like; nothing is recorded. Functions are tried on several cases: matrices are tall, wide and
-square. Where an exercise asks about the runs, the right answer is computed from the tables you work with.
-"""
+    minutes = {stem: [e.minutes for e in EXERCISES.values() if e.name[:2] == stem[:2]] for stem in stems}
+    rows = "\n".join(f"| `{stem}` | {len(each)} | {sum(each)} |" for stem, each in minutes.items())
+    text = Path(__file__).with_name("student.md").read_text(encoding="utf-8")
+    return text.format(notebooks=len(stems), exercises=len(EXERCISES), rows=rows, folder=out.as_posix())

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import copy_file, read_json, read_json_rows, write_json
-from paper_lib.ground.tables import CURVE_COLUMNS, write_table
+from paper_lib.ground.tables import TABLES, write_table
 from paper_lib.study.config import EvaluationConfig
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Split, Task, problems
@@ -86,9 +86,9 @@ class RunFolder:
     def write_curve(self, rows: list[dict]) -> None:
         """The run's curve as a tidy table, curve.parquet."""
         write_table(
-            pd.DataFrame(rows, columns=list(CURVE_COLUMNS)),
+            pd.DataFrame(rows, columns=list(TABLES["curves"])),
             self.directory / "curve.parquet",
-            columns=CURVE_COLUMNS,
+            columns=TABLES["curves"],
             fingerprint=self.fingerprint,
             seed=self.seed,
         )

@@ -8,7 +8,7 @@ import pytest
 from paper_lib.figures.panels import draw_legend, draw_points, draw_ratios, draw_trajectory, plain_log
 from paper_lib.figures.seeds import say_seeds
 from paper_lib.figures.styles import NULL, run_style
-from paper_lib.ground.tables import NULL_COLUMNS, RESULT_COLUMNS
+from paper_lib.ground.tables import TABLES
 from paper_lib.summaries import Untested, at_end, over_matrices
 
 pytestmark = pytest.mark.usefixtures("fresh_figures")
@@ -36,7 +36,7 @@ def results(runs=("sft", "opd", "rlvr"), seeds=(0, 1)) -> pd.DataFrame:
         for layer in (0, 1)
         for metric, scale in (("stable_rank", 1.0), ("frobenius_norm", 0.01))
     ]
-    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+    return pd.DataFrame(rows, columns=list(TABLES["matrices"]))
 
 
 def test_a_trajectory_is_the_mean_over_matrices_and_seeds_with_their_interval_as_band():
@@ -86,7 +86,7 @@ def test_one_seed_has_no_band():
 
 def test_a_null_is_drawn_in_the_same_panel_with_one_legend_entry():
     ax = plt.subplots()[1]
-    null = results().assign(null="random_walk", value=1.0)[list(NULL_COLUMNS)]
+    null = results().assign(null="random_walk", value=1.0)[list(TABLES["nulls"])]
     draw_trajectory(ax, results(), "stable_rank", null=null)
     assert [line.get_linestyle() for line in ax.lines].count(":") == 4  # one a run, and the legend's
     assert ax.get_legend_handles_labels()[1] == ["SFT", "OPD", "RLVR", "random walk"]

@@ -11,7 +11,7 @@ from worlds import STUDY, world
 from paper_lib.figures.results import Results, open_results
 from paper_lib.figures.words import tell
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.tables import CURVE_COLUMNS, RESULT_COLUMNS, write_table
+from paper_lib.ground.tables import TABLES, write_table
 from paper_lib.summaries import MLP, Untested
 
 
@@ -76,9 +76,11 @@ def test_energy_adds_over_matrices_and_divides_by_all_of_it():
 def data_dir(tmp_path: Path) -> Path:
     """Tables of the profile reference alone: one matrix of one run."""
     row = ("reference", "opd", 0, 12, 0, "q", "stable_rank", np.nan, 4.0)
-    frames = {"matrices": pd.DataFrame([row], columns=list(RESULT_COLUMNS))}
-    frames["curves"] = pd.DataFrame([("reference", "opd", 0, 12, "loss", 1.0)], columns=list(CURVE_COLUMNS))
-    for name, columns in (("matrices", RESULT_COLUMNS), ("curves", CURVE_COLUMNS)):
+    frames = {"matrices": pd.DataFrame([row], columns=list(TABLES["matrices"]))}
+    frames["curves"] = pd.DataFrame(
+        [("reference", "opd", 0, 12, "loss", 1.0)], columns=list(TABLES["curves"])
+    )
+    for name, columns in (("matrices", TABLES["matrices"]), ("curves", TABLES["curves"])):
         path = tmp_path / "results" / "reference" / f"{name}.parquet"
         write_table(frames[name], path, columns=columns, fingerprint="ab" * 8)
     return tmp_path

@@ -53,7 +53,7 @@ def test_angles_are_drawn_in_degrees_by_index_and_by_layer(ax):
     largest = rows("angle_u_max", {("opd", 0, 8): 0.1})
     draw_layers(ax, pd.concat([largest, largest.assign(layer=1, value=0.3)]), "angle_u_max", runs=["opd"])
     np.testing.assert_allclose(points(ax.lines[-1]), [[0, math.degrees(0.1)], [1, math.degrees(0.3)]])
-    with pytest.raises(ValueError, match=r"nothing of run 'sft' here; there are \['opd'\]"):
+    with pytest.raises(ValueError, match=r"no value of run 'sft'; there are \['opd'\]"):
         draw_angles(ax, by_index, "u", runs=["sft"])
 
 

@@ -12,7 +12,7 @@ from paper_lib.figures.panels import draw_chance, draw_legend, draw_trajectory
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.words import tell
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.tables import RESULT_COLUMNS, write_table
+from paper_lib.ground.tables import TABLES, write_table
 
 pytestmark = pytest.mark.usefixtures("fresh_figures")
 
@@ -39,13 +39,13 @@ def results(runs=("sft", "opd", "rlvr"), seeds=(0, 1)) -> pd.DataFrame:
         for layer in (0, 1)
         for metric, scale in (("stable_rank", 1.0), ("frobenius_norm", 0.01))
     ]
-    return pd.DataFrame(rows, columns=list(RESULT_COLUMNS))
+    return pd.DataFrame(rows, columns=list(TABLES["matrices"]))
 
 
 @pytest.fixture
 def table_path(tmp_path):
     path = tmp_path / "results" / "smoke" / "matrices.parquet"
-    write_table(results(), path, columns=RESULT_COLUMNS, fingerprint="ab" * 8)
+    write_table(results(), path, columns=TABLES["matrices"], fingerprint="ab" * 8)
     return path
 
 

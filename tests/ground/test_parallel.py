@@ -14,7 +14,7 @@ from patience import PATIENCE
 
 from paper_lib.ground import parallel
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.parallel import completed, cores, one_thread, run_parallel
+from paper_lib.ground.parallel import completed, cores, run_parallel, threads
 
 
 def work(number):
@@ -60,7 +60,7 @@ def test_jobs_have_one_thread():
     before = torch.get_num_threads()
     assert run([0], function=lambda number: torch.get_num_threads()) == [1]
     torch.set_num_threads(2)
-    with one_thread():
+    with threads(1):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     torch.set_num_threads(before)

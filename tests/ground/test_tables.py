@@ -15,10 +15,6 @@ from paper_lib import __version__
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import read_json, read_json_rows, whole_file, write_json
 from paper_lib.ground.tables import (
-    CURVE_COLUMNS,
-    MASK_COLUMNS,
-    NULL_COLUMNS,
-    RESULT_COLUMNS,
     TABLES,
     read_table,
     table_metadata,
@@ -47,7 +43,7 @@ def result_rows(count: int = 40) -> pd.DataFrame:
 
 def test_rows_come_back_as_they_went_in(tmp_path):
     frame = result_rows()
-    write_table(frame, tmp_path / "matrices.parquet", columns=RESULT_COLUMNS, fingerprint="0" * 16)
+    write_table(frame, tmp_path / "matrices.parquet", columns=TABLES["matrices"], fingerprint="0" * 16)
     back = read_table(tmp_path / "matrices.parquet")
     keys = ["layer", "module"]
     pd.testing.assert_frame_equal(
@@ -55,20 +51,20 @@ def test_rows_come_back_as_they_went_in(tmp_path):
         frame.sort_values(keys, ignore_index=True),
         check_dtype=False,
     )
-    assert list(back.columns) == list(RESULT_COLUMNS)
+    assert list(back.columns) == list(TABLES["matrices"])
 
 
 def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path):
     frame = pd.concat([result_rows(), result_rows().assign(k=0.5), result_rows().assign(k=0.3)])
-    shuffled = frame.sample(frac=1, random_state=1)[list(reversed(RESULT_COLUMNS))]
+    shuffled = frame.sample(frac=1, random_state=1)[list(reversed(TABLES["matrices"]))]
     for name, rows in (("a.parquet", frame), ("b.parquet", shuffled)):
-        write_table(rows, tmp_path / name, columns=RESULT_COLUMNS, fingerprint="f" * 16, seed=3)
+        write_table(rows, tmp_path / name, columns=TABLES["matrices"], fingerprint="f" * 16, seed=3)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_metadata_says_what_made_the_table(tmp_path):
     write_table(
-        result_rows(), tmp_path / "matrices.parquet", columns=RESULT_COLUMNS, fingerprint="ab" * 8, seed=7
+        result_rows(), tmp_path / "matrices.parquet", columns=TABLES["matrices"], fingerprint="ab" * 8, seed=7
     )
     about = table_metadata(tmp_path / "matrices.parquet")
     assert about["version"] == __version__
@@ -100,7 +96,7 @@ def test_masks_keep_booleans(tmp_path):
             "column": [0, 1],
         }
     ).assign(update=[True, False], principal=False, low_magnitude=True)
-    write_table(rows, tmp_path / "masks.parquet", columns=MASK_COLUMNS, fingerprint="0" * 16)
+    write_table(rows, tmp_path / "masks.parquet", columns=TABLES["masks"], fingerprint="0" * 16)
     assert read_table(tmp_path / "masks.parquet")["update"].tolist() == [True, False]
 
 
@@ -117,14 +113,14 @@ def test_masks_keep_booleans(tmp_path):
 def test_a_table_off_the_schema_is_refused_and_nothing_is_written(tmp_path, spoil, message):
     with pytest.raises(ValueError, match=message):
         write_table(
-            spoil(result_rows()), tmp_path / "t.parquet", columns=RESULT_COLUMNS, fingerprint="0" * 16
+            spoil(result_rows()), tmp_path / "t.parquet", columns=TABLES["matrices"], fingerprint="0" * 16
         )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_null_tables_tell_their_nulls_apart(tmp_path):
     rows = pd.concat([result_rows().assign(null="permuted"), result_rows().assign(null="same_norm_gaussian")])
-    write_table(rows, tmp_path / "nulls.parquet", columns=NULL_COLUMNS, fingerprint="0" * 16)
+    write_table(rows, tmp_path / "nulls.parquet", columns=TABLES["nulls"], fingerprint="0" * 16)
     assert len(read_table(tmp_path / "nulls.parquet")) == 80
 
 
@@ -136,7 +132,7 @@ def test_a_missing_table_names_the_command_that_makes_it(tmp_path):
 @pytest.mark.parametrize("keep", [0, 3, 100, -5])
 def test_a_truncated_or_foreign_file_is_one_clear_line(tmp_path, keep):
     path = tmp_path / "matrices.parquet"
-    write_table(result_rows(), path, columns=RESULT_COLUMNS, fingerprint="0" * 16)
+    write_table(result_rows(), path, columns=TABLES["matrices"], fingerprint="0" * 16)
     path.write_bytes(path.read_bytes()[:keep])
     for read in (read_table, table_metadata):
         with pytest.raises(CompanionError, match=r"not a readable parquet file") as caught:
@@ -155,7 +151,7 @@ def test_a_flipped_bit_is_found_or_changes_nothing(tmp_path):
         {"profile": "p", "run": "opd", "seed": 0, "step": range(400), "metric": "accuracy"}
     ).assign(value=np.random.default_rng(0).normal(size=400))
     path = tmp_path / "curves.parquet"
-    write_table(frame, path, columns=CURVE_COLUMNS, fingerprint="f", seed=3, parts={"opd": [0, 1]})
+    write_table(frame, path, columns=TABLES["curves"], fingerprint="f", seed=3, parts={"opd": [0, 1]})
     whole, rows = path.read_bytes(), read_table(path)
     about = table_metadata(path), table_parts(path)
     draw, detected = np.random.default_rng(1), 0

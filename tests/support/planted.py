@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paper_lib.ground.tables import CURVE_COLUMNS, read_table, write_table
+from paper_lib.ground.tables import TABLES, read_table, write_table
 from paper_lib.measure import extract
 from paper_lib.measure.extract import extract_study
 from paper_lib.study.config import DiagnosticsConfig, Profile
@@ -83,8 +83,8 @@ def write_run(data_dir: Path, run: RunConfig, seed: int) -> Path:
             for i, (name, w_0) in enumerate(start.items())
         }
         save_checkpoint(changed, step_path(directory, step))
-    curve = pd.DataFrame([(PROFILE.name, run.name, seed, 10, "loss", 0.5)], columns=list(CURVE_COLUMNS))
-    write_table(curve, directory / "curve.parquet", columns=CURVE_COLUMNS, fingerprint="f", seed=seed)
+    curve = pd.DataFrame([(PROFILE.name, run.name, seed, 10, "loss", 0.5)], columns=list(TABLES["curves"]))
+    write_table(curve, directory / "curve.parquet", columns=TABLES["curves"], fingerprint="f", seed=seed)
     marker = {"fingerprint": f"{run.name}{seed}", "config": asdict(run), "steps": STEPS, "finished": True}
     (directory / "run.json").write_text(json.dumps(marker))
     return directory
