@@ -32,22 +32,23 @@
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # whose models are compared where results_dir is empty
-data_dir: str = "data"  # where results/reference/ holds the runs to compare with
+data_dir: str = "data"  # where the profile's models are
 figures_dir: str = "figures"  # figures go to <profile>/ below it, or to <results_dir>/figures/
 results_dir: str = ""  # a folder that `compare` filled; empty compares the profile's own two models
 
 # %% tags=["setup", "remove-stdout"]
 from pathlib import Path
 
+from paper_lib.compare.placing import REFERENCE
 from paper_lib.compare.run import compare_profile, read_comparison
-from paper_lib.figures import open_results, use_style
+from paper_lib.figures import use_style
+from paper_lib.ground.tables import read_table
 from paper_lib.study.profiles import get_profile
 
 study = get_profile(profile)
 folder = Path(results_dir) if results_dir else compare_profile(study, data_dir)
 compared = read_comparison(folder)
-results = open_results("reference", data_dir=data_dir)
-reference, inputs = results.table("matrices"), [results.folder / "matrices.parquet", *compared.paths]
+reference, inputs = read_table(REFERENCE), [REFERENCE, *compared.paths]
 figures = folder / "figures" if results_dir else Path(figures_dir) / profile
 use_style()
 

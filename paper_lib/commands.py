@@ -288,6 +288,13 @@ Many workers or one with many threads: a worker takes at most 1.5 GB and twelve 
 so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask workers --nthreads 1.""",
     ),
     Command(
+        name="reference",
+        work="paper_lib.compare.placing.write_reference",
+        summary="Keep in the package where the reference runs end, for the report of compare",
+        options=(DATA,),
+        examples="reference",
+    ),
+    Command(
         name="student",
         work="paper_lib.teaching.student.write_student_edition",
         summary="Write the notebooks without their solutions",

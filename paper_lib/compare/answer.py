@@ -66,9 +66,9 @@ def draw_place(
         look: dict[str, Any] = {"color": run_style(run).color, "marker": "D", "markersize": 4}
         ax.plot(ends, [0] * len(ends), linewidth=1, **look)
         tell(ax, "paper", ends, of=run_style(run).label, aside=True)
-    ours = end_values(reference, axis)
+    ours = reference[reference["metric"] == axis.name]
     for run in REGIMES:
-        values = ours.loc[ours["run"] == run, "value"] if len(ours) else pd.Series(dtype=float)
+        values = ours.loc[ours["run"] == run, "value"]
         style = run_style(run)
         ring: dict[str, Any] = {"edgecolors": style.color, "facecolors": "none", "s": 16, "linewidths": 0.9}
         ax.scatter(axis.scale * values, np.ones(len(values)), **ring)
@@ -167,7 +167,7 @@ def answer(
 ) -> str:
     """Where the run lies, in Markdown: what was compared, the places by metric, and what size explains.
 
-    matrices, nulls: tables of a comparison; reference: `matrices` of the reference runs; account: its
+    matrices, nulls: tables of a comparison; reference: as `reference_ends` gives it; account: its
     `pairing.json`.
     """
     failed = len(account["failed"])

@@ -11,11 +11,11 @@ import nbformat
 from nbconvert.filters.markdown import markdown2html
 
 from paper_lib.execute import run_notebooks
-from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import write_text
 
-PROJECT = Path(__file__).parents[2]  # where notebooks and reference tables are
 NOTEBOOK = "07_your_checkpoints"
+# The project's, or the copy that an installed package carries.
+NOTEBOOKS = (Path(__file__).parents[2] / "notebooks", Path(__file__).parent)
 LEFT_OUT = {"notebook", "parameters", "setup"}  # tags of cells for those who have the notebook before them
 # A second line beside the escaping: whatever a name may hold, the page runs no script and loads nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -42,19 +42,14 @@ a.anchor-link { display: none; }
 def write_report(out: str | Path) -> Path:
     """Execute the notebook on the tables in `out`; returns out/report.html, with the executed copy beside it.
 
-    The same tables give the same bytes. Raises CompanionError where the notebook is missing or a cell fails.
+    The same tables give the same bytes. Raises CompanionError where a cell fails.
     """
     out = Path(out)
-    reference = PROJECT / "data" / "results" / "reference" / "matrices.parquet"
-    if not reference.is_file():
-        raise CompanionError(f"{reference} does not exist: the report needs the project's own folder")
     (copy,) = run_notebooks(
         "reference",
-        data_dir=PROJECT / "data",
-        figures_dir=out,
         notebooks=[NOTEBOOK],
         parameters={"results_dir": str(out)},
-        notebooks_dir=PROJECT / "notebooks",
+        notebooks_dir=next(folder for folder in NOTEBOOKS if (folder / f"{NOTEBOOK}.py").is_file()),
         executed_dir=out,
     )
     notebook = nbformat.read(copy, as_version=4)

@@ -1,14 +1,16 @@
 """Where a value lies among regimes, and whether a null explains it, by the stated rules."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from paper_lib.compare.answer import answer, left_out_table, null_table, place_table
-from paper_lib.compare.placing import AXES, comparable, explained, placed
+from paper_lib.compare.placing import AXES, REFERENCE, comparable, explained, placed, reference_ends
 from paper_lib.geometry.metrics import METRICS
+from paper_lib.ground.tables import read_table
 
 POINTS = {"sft": (100.0, 100.0), "opd": (10.0, 10.0), "rlvr": (1.0, 1.0)}
 RANK, SPARSITY = METRICS["stable_rank"], METRICS["update_sparsity"]
@@ -116,10 +118,17 @@ def measured() -> pd.DataFrame:
 
 @pytest.fixture
 def reference() -> pd.DataFrame:
-    runs = {"sft": 0.1, "opd": 0.35, "rlvr": 0.36}
+    runs = {"sft": 0.1, "opd": 0.35, "rlvr": 0.36, "sft_matched": 0.9}
     parts = [table("update_sparsity", [value] * 4, run) for run, value in runs.items()]
     parts += [table("parameters", [100.0] * 4, run) for run in runs]
-    return pd.concat(parts)
+    return reference_ends(pd.concat(parts))
+
+
+def test_the_package_holds_the_ends_of_the_reference_runs():
+    tables = Path(__file__).parents[2] / "data" / "results" / "reference" / "matrices.parquet"
+    keys = ["run", "seed", "metric"]
+    ends = reference_ends(read_table(tables)).sort_values(keys, ignore_index=True)
+    pd.testing.assert_frame_equal(read_table(REFERENCE), ends, check_exact=True, check_dtype=False)
 
 
 def test_the_answer_names_places_and_what_size_explains(measured, reference):
