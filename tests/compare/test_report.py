@@ -1,6 +1,8 @@
 """The report: one file that loads nothing, made from the executed notebook, the same from the same tables."""
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 import torch
 
 from paper_lib.__main__ import main
-from paper_lib.compare.report import html_report
+from paper_lib.compare.placing import REFERENCE
+from paper_lib.compare.report import NOTEBOOK, html_report
 from paper_lib.compare.run import REPORT
 from paper_lib.training.checkpoints import save_checkpoint
 
@@ -121,3 +124,10 @@ def test_the_same_notebook_gives_the_same_bytes_without_a_date(out, page):
     notebook = nbformat.read(out / "07_your_checkpoints.ipynb", as_version=4)
     assert html_report(notebook, out / "figures", "checkpoint-20 against base") == page
     assert not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d", page)
+
+
+def test_a_built_package_has_all_that_a_report_needs(tmp_path):
+    command = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
+    for name in (f"{NOTEBOOK}.py", REFERENCE.name):
+        assert (tmp_path / "paper_lib" / "compare" / name).is_file()
