@@ -32,8 +32,10 @@ def test_one_run_is_what_all_runs_say_of_it():
         rows = made_up.firsts(metric, **which)
         by_seed = rows[rows["run"] == "opd"].set_index("seed")["value"]
         assert made_up.first("opd", metric, **which).to_dict() == by_seed.to_dict()
-    nulls = made_up.ends("stable_rank", nulls=True).set_index("seed")["value"]
-    assert made_up.end("opd", "stable_rank", null="random_walk").to_dict() == nulls.to_dict()
+    nulls = made_up.ends("principal_overlap", k=0.3, nulls=True)
+    of_opd = nulls[(nulls["run"] == "opd") & (nulls["null"] == "permuted")].set_index("seed")["value"]
+    assert len(of_opd) == 2
+    assert made_up.end("opd", "principal_overlap", k=0.3, null="permuted").to_dict() == of_opd.to_dict()
 
 
 def test_a_path_is_indexed_by_the_share_of_its_run():
