@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -173,12 +173,13 @@ def adapted_source(folder: Path, label: str, base: Source | None) -> AdaptedSour
         named = read_json(folder / CONFIG, FETCH).get("base_model_name_or_path")
         raise CompanionError(f"{folder} is a LoRA adapter: name the base it was trained on too ({named})")
     config = _checked_config(folder / CONFIG)
+    tensors = file_header(path)
     changes: dict[str, tuple[Change, ...]] = {}
-    for name, change in _read_changes(path, config, base):
+    for name, change in _read_changes(path, tensors, config, base):
         changes[name] = (*changes.get(name, ()), change)
     if not changes:
         raise CompanionError(f"{path} holds no LoRA factors: save the adapter again")
-    _require_complete(path, config, changes)
+    _require_complete(path, tensors, config, changes)
     _require_fit(path, changes, base)
     return AdaptedSource(
         label=label,
@@ -203,11 +204,13 @@ def _checked_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read_changes(path: Path, config: dict[str, Any], base: Source) -> Iterator[tuple[str, Change]]:
+def _read_changes(
+    path: Path, tensors: Sequence[Stored], config: dict[str, Any], base: Source
+) -> Iterator[tuple[str, Change]]:
     """Every change in an adapter's file, with the canonical name of the weight that it changes."""
     factors: dict[str, dict[str, Stored]] = defaultdict(dict)
     names: dict[str, str] = {}  # of the modules, as the adapter has them
-    for stored in file_header(path):
+    for stored in tensors:
         if match := _TOKENS.match(stored.name):
             indices = _indices(config.get("trainable_token_indices"), match[1], path)
             yield canonical_name(f"{match[1]}.weight"), Tokens(rows=stored, indices=indices)
@@ -299,7 +302,12 @@ def _of_module(pattern: dict[str, Any] | None, name: str, default: Any) -> Any:
     return default
 
 
-def _require_complete(path: Path, config: dict[str, Any], changes: Mapping[str, tuple[Change, ...]]) -> None:
+def _require_complete(
+    path: Path,
+    tensors: Sequence[Stored],
+    config: dict[str, Any],
+    changes: Mapping[str, tuple[Change, ...]],
+) -> None:
     """What the configuration says was trained beside A and B is in the file."""
     for name, of_weight in changes.items():
         plain = any(isinstance(change, LowRank) and change.magnitude is None for change in of_weight)
@@ -307,7 +315,7 @@ def _require_complete(path: Path, config: dict[str, Any], changes: Mapping[str, 
             raise CompanionError(
                 f"{path} lacks the magnitudes of {name}, which use_dora asks for: save it again"
             )
-    names = [stored.name for stored in file_header(path)]
+    names = [stored.name for stored in tensors]
     for module in config.get("modules_to_save") or ():
         if not any(f".{module}." in name for name in names):
             raise CompanionError(f"{path} lacks {module}, which modules_to_save names: save it again")

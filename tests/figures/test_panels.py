@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from tidy import results
 
 from paper_lib.figures.panels import draw_legend, draw_points, draw_ratios, draw_trajectory, plain_log
 from paper_lib.figures.seeds import say_seeds
@@ -12,31 +13,6 @@ from paper_lib.ground.tables import TABLES
 from paper_lib.summaries import Untested, at_end, over_matrices
 
 pytestmark = pytest.mark.usefixtures("fresh_figures")
-
-
-def results(runs=("sft", "opd", "rlvr"), seeds=(0, 1)) -> pd.DataFrame:
-    """A table whose value is 10 for SFT's last step, 20 for OPD's, …, plus a tenth of the seed."""
-    steps = {"sft": (12, 24), "opd": (6, 12), "rlvr": (6, 12)}
-    rows = [
-        (
-            "smoke",
-            run,
-            seed,
-            step,
-            layer,
-            "q",
-            metric,
-            np.nan,
-            scale * (10 * number * step / last + seed / 10),
-        )
-        for number, run in enumerate(runs, 1)
-        for last in (steps[run][-1],)
-        for seed in seeds
-        for step in steps[run]
-        for layer in (0, 1)
-        for metric, scale in (("stable_rank", 1.0), ("frobenius_norm", 0.01))
-    ]
-    return pd.DataFrame(rows, columns=list(TABLES["matrices"]))
 
 
 def test_a_trajectory_is_the_mean_over_matrices_and_seeds_with_their_interval_as_band():
