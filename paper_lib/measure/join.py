@@ -1,5 +1,6 @@
 """The joined tables of a study: written from its parts, forgotten in part, and its training curves."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from shutil import rmtree
@@ -54,6 +55,8 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
         again = f"run `python -m paper_lib extract --profile {results.name}`, which says what is missing"
         raise CompanionError(f"the tables in {results} no longer hold the rows of {spoken(lost)}: {again}")
     # A journey is of runs that are all in here: it changes no other table.
+    frozen = results / "rules.json"  # what judges them, where it was settled before the runs
+    rules = {"rules": json.loads(frozen.read_text("utf-8"))} if frozen.is_file() else {}
     combined = fingerprint(*(part.fingerprint for key, part in parts.items() if key[0] != JOURNEY))
     for table, columns in TABLES.items():
         path = results / f"{table}.parquet"
@@ -69,7 +72,7 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
             columns=columns,
             fingerprint=combined,
             libraries=_libraries([*files.values(), *([path] if held else [])]) or None,
-            parts={"fingerprints": fingerprints, "models": dict(models)},
+            parts={"fingerprints": fingerprints, "models": dict(models), **rules},
         )
 
 

@@ -1,5 +1,6 @@
 """What is measured needs no run on disk: tables grow, shrink and are made again, always to the same bytes."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from filelock import FileLock, Timeout
 from tiny import EARLY, OPD, RLVR, SFT, TINY
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.tables import START, TABLES, read_table, table_metadata
+from paper_lib.ground.tables import START, TABLES, read_table, table_metadata, table_parts
 from paper_lib.measure import join
 from paper_lib.measure.extract import extract_study
 from paper_lib.measure.join import forget, training_curves, write_joined
@@ -143,6 +144,13 @@ def test_what_is_forgotten_leaves_no_part_behind(reference, tmp_path):
     left = {path.parent.name for path in parts.glob("*/seed_1")}
     assert left == {"sft", "rlvr", "opd_projected_early"}
     assert (parts / "opd+rlvr" / "seed_0").is_dir()
+
+
+def test_tables_carry_the_rules_that_were_settled_before_them(data):
+    results, settled = data / "results" / "tiny", {"rules": ["headroom"], "fingerprint": "0" * 16}
+    (results / "rules.json").write_text(json.dumps(settled))
+    forget("tiny", data_dir=data, runs=["rlvr"], seeds=[1])
+    assert all(table_parts(results / f"{table}.parquet")["rules"] == settled for table in TABLES)
 
 
 def test_rows_that_were_forgotten_meanwhile_are_not_said_to_be_there(data):
