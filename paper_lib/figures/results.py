@@ -108,9 +108,9 @@ class Results:
         """The value at the first snapshot after W_0, one entry a seed."""
         return defined(self.path(run, metric, **which).iloc[0], f"{metric} of {run} at its first snapshot")
 
-    def learning(self, run: str) -> pd.DataFrame:
+    def learning(self, run: str, metric: str = "sampled_accuracy") -> pd.DataFrame:
         """Validation accuracy along training, W_0 left out, as `path` gives a metric."""
-        rows = _rows(self.table("curves"), run=run, metric="sampled_accuracy")
+        rows = _rows(self.table("curves"), run=run, metric=metric)
         return _along(rows[rows["step"] > 0], f"no validation accuracy of {run} in the tables")
 
     def score(self, run: str, task: str | None = None) -> tuple[pd.Series, pd.Series]:
@@ -183,6 +183,13 @@ class Results:
         if run not in branches:
             raise Untested(f"{run} continues no other run")
         return branches[run]
+
+    def beside(self, profile: str) -> "Results":
+        """The committed tables of another profile; only committed ones are read together."""
+        folder = self.folder.parent / profile
+        if not (self.study.committed and (folder / "matrices.parquet").is_file()):
+            raise Untested(f"no tables of profile {profile} beside those of {self.study.name}")
+        return Results(study=get_profile(profile), folder=folder, figures=self.figures)
 
     @property
     def home(self) -> str:

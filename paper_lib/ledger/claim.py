@@ -29,6 +29,7 @@ QUARTER_BATCH, HALF_RATE, TWICE_RATE = (
     "all at twice the rate",
 )
 EQUALLY_SET = (QUARTER_BATCH, HALF_RATE, TWICE_RATE)
+HARDER = "skills that the anchor lacks"  # the profile headroom, with matched SFT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +82,7 @@ class Claim:
 
     matched: what the second reading changes ("" where it puts matched SFT in SFT's place), beginning with "by
     design" where the runs compared share their settings in the first reading already. also: further readings.
+    judged_on: a reading that takes the place of the first, where its tables are there.
     """
 
     id: str
@@ -91,6 +93,7 @@ class Claim:
     rule: Callable[[Results, Cast], Finding]
     matched: str = ""
     also: Sequence[str] = ()
+    judged_on: str = ""
 
 
 def label(run: str) -> str:
@@ -141,6 +144,6 @@ def null_if_there(null: Callable[[], tuple[str, Contrast]]) -> dict[str, Any]:
 
 
 WHOLE = ("OPD at SFT's settings", "OPD at a quarter of the batch")  # for what compares whole trajectories
-ENDS = (*WHOLE, *EQUALLY_SET, "equal norm", "equal accuracy")
+ENDS = (*WHOLE, *EQUALLY_SET, "equal norm", "equal accuracy", HARDER)
 SAME_SETTINGS = "by design: the runs compared share start, rate, steps and batch"
 ONE_RUN = "by design: it is about one run, against its chance"

@@ -43,7 +43,7 @@ class CutResults(Results):
         raise Untested(f"what is asked of {asked[0]} is known of the whole run alone")
 
     paths = ends = firsts = _whole
-    score = greedy = learning = branch = total_norm = energy_share = pair = drift = curved = _whole
+    score = greedy = learning = branch = beside = total_norm = energy_share = pair = drift = curved = _whole
 
 
 def at_equal_norm(results: Results, runs: Sequence[str]) -> CutResults:

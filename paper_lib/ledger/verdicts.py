@@ -20,12 +20,12 @@ of ours decides (the bound of C15a, the range of S1).
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from paper_lib.figures.results import Results
-from paper_lib.ledger.claim import ENDS, EQUALLY_SET, HALF_RATE, QUARTER_BATCH, Cast, Claim, Finding
+from paper_lib.ledger.claim import ENDS, EQUALLY_SET, HALF_RATE, HARDER, QUARTER_BATCH, Cast, Claim, Finding
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
 from paper_lib.ledger.equal_footing import at_equal_accuracy, at_equal_norm
 from paper_lib.ledger.rules import controls, gates, pnt, projection, sibling, trajectory, weights
@@ -112,6 +112,10 @@ class Reading:
 
 def read_claim(claim: Claim, evidence: Results, name: str = PAPER) -> Reading:
     """The claim in the reading of that name: PAPER, MATCHED or one of OTHERS."""
+    if name == PAPER and claim.judged_on:
+        instead = read_claim(claim, evidence, claim.judged_on)
+        if instead.finding is not None:
+            return replace(instead, name=PAPER, why=f"Judged on {claim.judged_on}. {instead.why}")
     try:
         finding = claim.rule(*_cast(evidence, name))
     except Untested as missing:
@@ -158,6 +162,8 @@ def _chosen(only: Sequence[str] | None) -> list[Claim]:
 def _cast(evidence: Results, name: str) -> tuple[Results, Cast]:
     """What a reading is of: tables, perhaps of runs that are cut, and the runs in the roles."""
     matched = Cast(sft="sft_matched")
+    if name == HARDER:
+        return evidence.beside("headroom"), matched
     if name == "OPD at SFT's settings":
         return evidence, Cast(opd="opd_as_sft", rlvr=None)
     if name == "OPD at a quarter of the batch":

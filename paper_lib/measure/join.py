@@ -139,9 +139,9 @@ def training_curves(study: Study) -> tuple[pd.DataFrame, list[Path]]:
     joined = study.results / "curves.parquet"
     frames = [rows_of("curves", read_table(joined), held)] if held else []
     files = [joined] if held else []
-    for name, seed in (key for key in planned if key not in held):
-        folder = study.folder(study.profile.run(name), seed, models)
-        if folder.finished():
+    for run, seed in study.profile.planned():
+        key = (run.name, seed)
+        if key in planned and key not in held and (folder := study.folder(run, seed, models)).finished():
             files.append(folder.directory / "curve.parquet")
             frames.append(read_table(files[-1]))
     if not frames:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal
 
 from paper_lib import __version__
@@ -160,15 +160,20 @@ class Lineage:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """avg@samples on held-out problems: validation at each snapshot, test and variants at the end."""
+    """avg@samples on held-out problems: validation at each snapshot, test and variants at the end.
+
+    drawn "by seed": every seed has problems of its own; None: all seeds share theirs.
+    """
 
     snapshot_problems: int = 128
     final_problems: int = 256
     variant_problems: int = 128
     samples: int = 8
     variants: tuple[Task, ...] = ()
+    drawn: Literal["by seed"] | None = None
 
     def __post_init__(self) -> None:
+        require_choices(self)
         require_counts(self, "snapshot_problems", "final_problems", "variant_problems", "samples")
 
 
@@ -180,6 +185,7 @@ class Profile:
     probe_pairs: runs of one seed whose updates are compared beside `diagnostics.pairs`, apart from these
     because every measured row depends on all settings of its diagnostics.
     models: where base and teachers live, relative to the data folder. lineages: how to make them.
+    bases: the pretrained model that all runs of a seed start from, where it is not `base`.
     committed: its tables are part of the repository, so figures are redrawn from what they hold, and runs
     that they lack are trained only when asked for.
     """
@@ -192,6 +198,7 @@ class Profile:
     seeds: tuple[int, ...] = (0,)
     main_runs: tuple[str, ...] = ()
     main_seeds: tuple[int, ...] = (0,)
+    bases: tuple[tuple[int, str], ...] = ()
     diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     probe_pairs: tuple[tuple[str, str], ...] = ()
@@ -209,8 +216,9 @@ class Profile:
 
     def planned(self) -> list[tuple[RunConfig, int]]:
         """Every (run, seed), parents before the runs that start or branch from them."""
+        bases = dict(self.bases)
         return [
-            (run, seed)
+            (replace(run, base=bases.get(seed, run.base)), seed)
             for run in self.everything
             for seed in (self.main_seeds if run.name in self.main_runs else self.seeds)
         ]
@@ -219,8 +227,8 @@ class Profile:
         """Whether missing runs are trained: as asked, and where None unless the tables are committed."""
         return not self.committed if asked is None else asked
 
-    def run(self, name: str) -> RunConfig:
-        """The run of that name; KeyError-free: a ValueError names the known ones."""
+    def run(self, name: str, base: str | None = None) -> RunConfig:
+        """The run of that name, from `base` where it is given; a ValueError names the known runs."""
         found = {run.name: run for run in self.everything}
         require("run", name, name in found, "one of " + ", ".join(found))
-        return found[name]
+        return found[name] if base is None else replace(found[name], base=base)

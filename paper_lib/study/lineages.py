@@ -53,6 +53,16 @@ REFERENCE_LINEAGES = (
         stage=pretraining_stage("moe_teacher_clean", steps=2000),
     ),
 )
+# Another student of the same shape and stages, so that what is found does not hang on one network.
+HEADROOM_LINEAGES = (
+    *LAPTOP_LINEAGES,
+    Lineage(
+        shape=_STUDENT_SHAPE,
+        seed=10,
+        stages=tuple(replace(stage, name=f"second_{stage.name}") for stage in _STUDENT_STAGES),
+        kept={"base_second": "second_student_noisy"},
+    ),
+)
 
 _SMOLLM2: dict[str, Any] = {
     **{"tasks": (CHAIN_SUM, NUMBER_SORTING), "weights": (0.75, 0.25)},

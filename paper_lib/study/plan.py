@@ -9,7 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from paper_lib.study.run_config import Projection, RunConfig, Subnetwork
-from paper_lib.study.tasks import CHAIN_SUM, LARGER_NUMBERS, MORE_TERMS, NUMBER_SORTING, Task
+from paper_lib.study.tasks import (
+    CHAIN_SUM,
+    LARGER_NUMBERS,
+    MORE_TERMS,
+    NUMBER_SORTING,
+    UNSEEN_OPERATORS,
+    Task,
+)
 
 # --- Every run of the paper with its controls, and a stage of pretraining: settings in, `RunConfig`s out.
 
@@ -252,3 +259,46 @@ def sgd(opd: RunConfig, rate: float) -> RunConfig:
     the long run, η and λ being AdamW's: λ_SGD = λ (1 − μ) η / η_SGD."""
     decay = opd.weight_decay * (1 - SGD_MOMENTUM) * opd.learning_rate / rate
     return replace(opd, name="opd_sgd", sgd_momentum=SGD_MOMENTUM, learning_rate=rate, weight_decay=decay)
+
+
+# --- Headroom: problems that the student cannot do yet, and every arm of confinement (C10, C11).
+
+NEW_SKILLS = (UNSEEN_OPERATORS, NUMBER_SORTING)
+KS = (1, 6, 12, 24)  # beside the study's K
+ENERGIES = (0.6, 0.8, 0.9)  # of the parent's own update at the branch
+
+
+def headroom_runs(*, sft: dict[str, Any], policy: dict[str, Any], K: int) -> tuple[RunConfig, ...]:
+    """OPD, RLVR and SFT on two skills that the anchor lacks, each matrix trained and all else frozen, and
+    each confined: the parent at its branch is then K = 0.
+
+    sft: settings of the first stage, on clean demonstrations of the skill that the student has; policy: of
+    all runs from the anchor. Problems and rollouts are the same in all of them; SFT sees each step's 32
+    problems with one demonstration, whose loss is that of eight copies.
+    """
+    skills: dict[str, Any] = {"tasks": NEW_SKILLS, "weights": (0.5, 0.5), "frozen": "others"}
+    first = RunConfig(name="sft", objective="sft", start="base", tasks=(CHAIN_SUM,), **sft)
+    opd = RunConfig(name="opd", objective="opd", **skills, **policy)
+    rlvr = replace(opd, name="rlvr", objective="rlvr")
+    matched = replace(opd, name="sft_matched", objective="sft", samples_per_prompt=1)
+    fifth = opd.steps // 5
+    sibling = replace(opd, name="opd_sibling", stream="sibling", steps=fifth)
+    early, chance = Projection(basis="early", K=K), Projection(basis="random", K=K)
+    arms = [("early", early), *((f"early_k{k}", replace(early, K=k)) for k in KS)]
+    arms += [(f"early_e{round(100 * share)}", replace(early, K=64, energy=share)) for share in ENERGIES]
+    arms += [("random", chance), (f"random_k{KS[-2]}", replace(chance, K=KS[-2]))]
+    of_others = {"rlvr": "rlvr", "sft": "sft_matched", "other_seed": sibling.name}
+    only_opd = [
+        *((name, Projection(basis="other_seed", K=K, source=source)) for name, source in of_others.items()),
+        ("principal", Projection(basis="principal", K=K)),
+        ("early_both", replace(early, constrain="both")),
+    ]
+    of_opd = Projection(basis="other_seed", K=K, source="opd")
+    return (
+        *(first, opd, rlvr, matched, replace(opd, name="opd_exact", estimator="exact")),
+        *(sibling, *chance_runs(opd, rlvr)),
+        *(projected(opd, name, fifth, arm) for name, arm in (*arms, *only_opd)),
+        *(projected(opd, f"early_at_{share}", opd.steps * share // 100, early) for share in (10, 40)),
+        *(projected(matched, name, fifth, arm) for name, arm in (*arms, ("opd", of_opd))),
+        *(projected(rlvr, name, fifth, arm) for name, arm in (("early", early), ("random", chance))),
+    )

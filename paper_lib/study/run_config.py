@@ -17,15 +17,20 @@ class Projection:
     basis: V_K of the parent run's update at the branch ("early"), of a run with other rollouts
     ("other_seed"), a random one ("random"), the top-K right singular vectors of W_0 ("principal"), or no
     direction at all ("none", K = 0). source: the run whose update gives V_K, where it is not the parent.
+    energy: of each matrix as few directions as hold this share of ‖ΔW‖² of that update, K at most.
     """
 
     basis: Literal["early", "other_seed", "random", "principal", "none"]
     K: int
     constrain: Literal["gradient", "update", "both"] = "gradient"
     source: str | None = None
+    energy: float | None = None
 
     def __post_init__(self) -> None:
         require_choices(self)
+        if self.energy is not None:
+            of_update = self.basis in ("early", "other_seed") and 0 < self.energy < 1
+            require("energy", self.energy, of_update, "a share in (0, 1), of an update's V_K")
         if self.basis == "none":
             require("K", self.K, self.K == 0, "0 where there is no direction")
         else:

@@ -19,7 +19,7 @@ Split = Literal["train", "validation", "test"]
 PAD, END = "_", "$"
 CHARACTERS = PAD + END + "?=+-,<>" + "0123456789"
 CANDIDATES = 100_000  # tried in vain before a task is said to lack problems of a split
-UNSEEN_ORDER = ("-", "+")  # three-term problems with these operators in this order are never trained on
+UNSEEN_ORDER = ("-", "+")  # of three terms; no model is pretrained on these
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -281,12 +281,13 @@ def _evaluate(
         return accuracy(
             policy.student,
             policy.tokenizer,
-            problems(task, split=split, number=number, seed="evaluation"),
+            problems(task, split=split, number=number, seed=drawn),
             samples=evaluation.samples,
             max_new_tokens=run.max_new_tokens,
             seed=f"{seed}/{split}/{task.name}",
         )
 
+    drawn = "evaluation" if evaluation.drawn is None else f"evaluation/{seed}"
     home = run.tasks[0]
     values = scores("validation", home, evaluation.snapshot_problems)
     if step == run.steps:

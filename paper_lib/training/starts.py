@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,7 +13,7 @@ from paper_lib.geometry.sparsity import visible_mask
 from paper_lib.geometry.subspaces import top_right_singular_vectors
 from paper_lib.ground.errors import CompanionError
 from paper_lib.study.config import Profile, fingerprint
-from paper_lib.study.run_config import RunConfig
+from paper_lib.study.run_config import Projection, RunConfig
 from paper_lib.study.tasks import seeded_generator
 from paper_lib.training.checkpoints import Trajectory, load_checkpoint, read_matrix, step_path
 from paper_lib.training.confinement import (
@@ -67,7 +68,7 @@ class Study:
             names.add(run.projection.source)
         if run.subnetwork is not None:
             names.add(run.subnetwork.source)
-        return [self.profile.run(name) for name in sorted(names)]
+        return [self.profile.run(name, run.base) for name in sorted(names)]
 
     def kept_states(self, run: RunConfig) -> tuple[int, ...]:
         """Steps of this run at which others branch off."""
@@ -97,7 +98,7 @@ class Study:
 
     def model_names(self) -> set[str]:
         """The bases that its runs start from, and the teachers that they learn from."""
-        return {BASE, *(name for run in self.profile.everything for name in models_of(run))}
+        return {BASE, *(name for run, _ in self.profile.planned() for name in models_of(run))}
 
     def models(self) -> dict[str, str]:
         """Fingerprint of every model of the profile, by name; a missing one raises CompanionError."""
@@ -191,7 +192,7 @@ def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTraine
     for name, weight in student.named_parameters():
         if not is_projected(name):
             continue
-        if not min(weight.shape) >= projection.K:
+        if min(weight.shape) < projection.K:
             raise CompanionError(
                 f"run {run.name}: K = {projection.K} exceeds the smaller side of {name} {tuple(weight.shape)}"
             )
@@ -205,8 +206,17 @@ def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTraine
         target = read_matrix(step_path(folder, 0), name)
         if projection.basis != "principal":
             target = read_matrix(step_path(folder, step), name) - target
-        bases[name] = top_right_singular_vectors(target, projection.K)
+        bases[name] = top_right_singular_vectors(target, _directions(target, projection))
     return bases
+
+
+def _directions(target: Tensor, projection: Projection) -> int:
+    """K, or as few of K as hold the share of ‖target‖² that is asked for."""
+    if projection.energy is None:
+        return projection.K
+    energy = torch.linalg.svdvals(target.double()).square()  # (min(m, n),)
+    enough = energy.cumsum(0) >= projection.energy * energy.sum()
+    return min(projection.K, int(enough.int().argmax()) + 1)
 
 
 def subnetwork_masks(study: Study, run: RunConfig, seed: int) -> dict[str, Tensor]:

@@ -161,7 +161,7 @@ def train_planned(study: Study, run: RunConfig, seed: int, models: dict[str, str
     policy = load_policy(study, run, seed)
     parent = None
     if run.branch is not None:
-        parent = study.folder(study.profile.run(run.branch[0]), seed, models)
+        parent = study.folder(study.profile.run(run.branch[0], run.base), seed, models)
     train_run(
         run,
         study.folder(run, seed, models),

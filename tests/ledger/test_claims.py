@@ -8,6 +8,7 @@ import pytest
 from worlds import FALSE, NEEDS, TOKENS, VARIANTS, world
 
 from paper_lib.figures.results import Results
+from paper_lib.ground.tables import write_table
 from paper_lib.ledger.page import SUMMARY, as_markdown, claims_in_short, the_rule, write_ledger
 from paper_lib.ledger.rules.projection import retained, retained_shares
 from paper_lib.ledger.verdicts import (
@@ -26,6 +27,7 @@ from paper_lib.ledger.verdicts import (
     read_all,
     read_claim,
 )
+from paper_lib.study.profiles import HEADROOM, REFERENCE
 from paper_lib.summaries import paired, say
 
 IDS = [claim.id for claim in CLAIMS]
@@ -135,6 +137,47 @@ def test_the_share_that_is_kept_is_0_at_k_0_and_1_where_nothing_is_lost():
     arms = ("opd_projected_none", "opd_projected_random", "opd_projected_early")
     kept = [retained(evidence, "opd", arm).tolist() for arm in arms]
     assert kept == [[pytest.approx(share)] * 3 for share in (0, 0.25, 1)]
+
+
+def on_new_skills(ends: dict[str, float]) -> Results:
+    """Greedy accuracy of runs of two seeds: 0.3 at the parents' branch, then straight to their ends."""
+    rows = [
+        (run, seed, step, "greedy_accuracy", value)
+        for run, end in ends.items()
+        for seed in (20, 21, 22)
+        for step, value in ((0, 0.2), (10, 0.25), (20, 0.3), (100, end))
+    ]
+    curves = pd.DataFrame(rows, columns=["run", "seed", "step", "metric", "value"])
+    matrices = pd.DataFrame({"run": list(ends)})
+    return Results(study=HEADROOM, tables={"curves": curves, "matrices": matrices})
+
+
+def test_where_all_else_is_frozen_k_0_is_the_parent_at_its_branch():
+    ends = {"opd": 0.5, "opd_projected_early": 0.46, "opd_projected_early_at_10": 0.45}
+    evidence = on_new_skills(ends)
+    assert retained(evidence, "opd", "opd_projected_early").tolist() == [pytest.approx(0.8)] * 3
+    assert retained(evidence, "opd", "opd_projected_early_at_10").tolist() == [pytest.approx(0.8)] * 3
+    assert list(retained_shares(evidence)["seeds"]) == [3, 3]
+
+
+def test_confinement_is_judged_on_new_skills_where_their_tables_are_there(tmp_path):
+    arms = {
+        "projected_early": (0.49, 0.5),
+        "projected_early_e80": (0.49, 0.5),
+        "projected_random": (0.4, 0.4),
+    }
+    ends = {"opd": 0.5, "sft_matched": 0.7}
+    ends |= {f"{run}_{arm}": end[at] for arm, end in arms.items() for at, run in enumerate(ends)}
+    folder = tmp_path / "headroom"
+    folder.mkdir()
+    for name, table in on_new_skills(ends).tables.items():
+        write_table(table, folder / f"{name}.parquet", columns=list(table), fingerprint="0" * 16)
+    easy = replace(world(), study=REFERENCE, folder=tmp_path / "reference")
+    claim = next(claim for claim in CLAIMS if claim.id == "C11")
+    reading = read_claim(claim, easy)
+    assert reading.verdict == REPRODUCED
+    assert claim.judged_on in reading.why
+    assert claim.judged_on not in read_claim(claim, easy, MATCHED).why
 
 
 def test_a_margin_that_another_objective_passes_preserves_nothing():

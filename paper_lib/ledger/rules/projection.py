@@ -3,12 +3,13 @@
 import pandas as pd
 
 from paper_lib.figures.results import Results
-from paper_lib.ledger.claim import Cast, Claim, Finding, if_there, label, null_if_there, show
+from paper_lib.ledger.claim import HARDER, Cast, Claim, Finding, if_there, label, null_if_there, show
 from paper_lib.ledger.contrasts import Contrast, above, absent, below, more
 from paper_lib.summaries import Untested, paired, say, t_interval
 
 KEPT = 0.8  # of the gain: the paper's confined OPD keeps all of it
 APART = 0.1  # of the gain: what SFT keeps less than OPD
+ENERGY = "early_e80"  # V by its share of the parent's energy at the branch, so that each gets the K it needs
 
 
 def projected_training(evidence: Results, cast: Cast) -> Finding:
@@ -23,13 +24,18 @@ def projected_training(evidence: Results, cast: Cast) -> Finding:
     )
     defined = {} if opd_idle else {"OPD": opd}
     defined |= {} if sft_idle else {name: sft}
+    contrasts = [
+        absent(keeps[0], opd_idle) if opd_idle else above(opd, KEPT, keeps[0]),
+        absent(keeps[1], sft_idle) if sft_idle else below(sft, KEPT, keeps[1]),
+        absent(keeps[2], sft_idle) if sft_idle else more(opd, sft, keeps[2], by=APART),
+    ]
+    if f"opd_projected_{ENERGY}" in evidence.runs:
+        own, other = (retained(evidence, run, f"{run}_projected_{ENERGY}") for run in ("opd", cast.sft))
+        text = f"so it does where each V holds 80 % of its update, by {APART:g}"
+        contrasts.append(more(own, other, text, by=APART))
     return Finding(
         ours=f"share of the gain that is kept, f: {show(defined)}" if defined else "–",
-        contrasts=[
-            absent(keeps[0], opd_idle) if opd_idle else above(opd, KEPT, keeps[0]),
-            absent(keeps[1], sft_idle) if sft_idle else below(sft, KEPT, keeps[1]),
-            absent(keeps[2], sft_idle) if sft_idle else more(opd, sft, keeps[2], by=APART),
-        ],
+        contrasts=contrasts,
         explained="a random V does as well",
         note=if_there(lambda: greedy(evidence, ("opd", "opd_projected_early", cast.sft))),
         **null_if_there(lambda: _random_subspace(evidence, opd)),
@@ -47,6 +53,7 @@ C11 = Claim(
     ),
     rule=projected_training,
     matched="SFT is confined at OPD's start, rate, steps and batch, where it learns on after the branch",
+    judged_on=HARDER,
 )
 
 
@@ -54,16 +61,17 @@ def retained(evidence: Results, free: str, confined: str) -> pd.Series:
     """f = (A_V − A_0) / (A_free − A_0), one a seed that all three have: 1 is free training, 0 is K = 0.
 
     A: validation accuracy at the end, in V, free, and with every projected matrix frozen after the branch
-    while embeddings, norms and head train on. Its interval is Student's, of the ratios: for a denominator
-    clear of 0, which `nothing_to_keep` asks.
+    while embeddings, norms and head train on; where these are frozen throughout, the parent at the branch.
+    Sampled accuracy, or greedy where the problems ask for a new skill. The interval is Student's, of the
+    ratios: for a denominator clear of 0, which `nothing_to_keep` asks.
     """
-    inside, none, whole = _ends(evidence, confined, f"{free}_projected_none", free)
+    inside, none, whole = _scores(evidence, free, confined)
     return (inside - none) / (whole - none)
 
 
 def nothing_to_keep(evidence: Results, free: str) -> str:
     """Why f is undefined, where free training does not end above K = 0; otherwise empty."""
-    whole, none = _ends(evidence, free, f"{free}_projected_none")
+    _, none, whole = _scores(evidence, free)
     if not more(whole, none, "").lacking:
         return ""
     return f"free {label(free)} is {say(whole - none, 100)} points above K = 0: nothing to keep"
@@ -72,7 +80,8 @@ def nothing_to_keep(evidence: Results, free: str) -> str:
 def retained_shares(evidence: Results) -> pd.DataFrame:
     """f of every confined run whose parent has something to keep: mean, interval and seeds, by label."""
     rows, runs = {}, evidence.runs
-    for free in (run for run in runs if f"{run}_projected_none" in runs):
+    parents = [run for run in runs if f"{run}_projected_none" in runs or _alone(evidence, run)]
+    for free in (run for run in parents if f"{run}_projected_early" in runs):
         if nothing_to_keep(evidence, free):
             continue
         for confined in (run for run in runs if run.startswith(f"{free}_projected_")):
@@ -105,8 +114,21 @@ def _random_subspace(evidence: Results, own: pd.Series) -> tuple[str, Contrast]:
     return f"kept in a random V: {say(chance)}", more(own, chance, "more than in a random V")
 
 
-def _ends(evidence: Results, *runs: str) -> list[pd.Series]:
-    return paired(*(evidence.learning(run).iloc[-1].dropna() for run in runs))
+def _scores(evidence: Results, free: str, confined: str = "") -> list[pd.Series]:
+    """A of a confined run (the early V without one), at K = 0 and of the free run, of the seeds in common."""
+    confined, alone = confined or f"{free}_projected_early", _alone(evidence, free)
+    metric = "greedy_accuracy" if alone else "sampled_accuracy"
+    inside, whole = (evidence.learning(run, metric) for run in (confined, free))
+    if alone:
+        none = whole[whole.index <= evidence.branch(confined)]
+    else:
+        none = evidence.learning(f"{free}_projected_none", metric)
+    return paired(*(path.iloc[-1].dropna() for path in (inside, none, whole)))
+
+
+def _alone(evidence: Results, run: str) -> bool:
+    """Whether a run trains its projection matrices alone, so that its branch is its K = 0."""
+    return any(each.name == run and each.frozen for each in evidence.study.everything)
 
 
 CLAIMS = (C11,)

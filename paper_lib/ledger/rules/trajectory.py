@@ -11,6 +11,7 @@ from paper_lib.geometry.metrics import METRICS
 from paper_lib.ledger.claim import (
     ENDS,
     EQUALLY_SET,
+    HARDER,
     WHOLE,
     Cast,
     Claim,
@@ -157,6 +158,7 @@ C10 = Claim(
     holds_when="Sim_K(first, end): OPD above SFT and RLVR",
     rule=early_subspace,
     also=WHOLE,
+    judged_on=HARDER,
 )
 
 
