@@ -72,8 +72,8 @@ REFERENCE = replace(
     committed=True,
 )
 
-# From a pilot on two seeds that no result uses, at 100 steps of 256 completions; greedy accuracy in percent on
-# problems whose operators the anchor never saw, at the anchor, after 20 steps (the branch) and at the end:
+# From a pilot on two seeds that no result uses, at 100 steps of 256 completions: greedy accuracy in percent
+# on problems whose operators the anchor never saw, at the anchor, after 20 steps (the branch) and at the end:
 #
 #   rate            1e-5 (one seed)     3e-5
 #   OPD             24  28  37          21  41  56    24  36  51
