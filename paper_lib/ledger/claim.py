@@ -96,6 +96,11 @@ class Claim:
     judged_on: str = ""
 
 
+def claim(id: str, statement: str, **told: Any) -> Callable[[Callable[[Results, Cast], Finding]], Claim]:
+    """Make a claim of the rule below it; told: the other fields of `Claim`."""
+    return lambda rule: Claim(id=id, statement=statement, rule=rule, **told)
+
+
 def label(run: str) -> str:
     """A run's name in figures, without mathematical typesetting."""
     return run_style(run).label.replace(r"$\alpha$", "α").replace("$W_0$", "W₀")

@@ -123,25 +123,24 @@ def _over(value: float, width: float) -> float:
     return value / width if width else math.copysign(inf, value) if value else 0.0
 
 
-def more(
-    a: pd.Series, b: pd.Series, text: str, *, by: float = 0.0, unit: str = "", scale: float = 1.0
-) -> Contrast:
+# told: unit, scale, paper and idle of the contrast, in what follows.
+
+
+def more(a: pd.Series, b: pd.Series, text: str, *, by: float = 0.0, **told: Any) -> Contrast:
     """a − b > `by`, seed by seed."""
     a, b = paired(a, b)
-    return Contrast(text=text, values=a - b, low=by, unit=unit, scale=scale)
+    return Contrast(text=text, values=a - b, low=by, **told)
 
 
-def times(a: pd.Series, b: pd.Series, text: str, *, by: float = 1.0) -> Contrast:
+def times(a: pd.Series, b: pd.Series, text: str, *, by: float = 1.0, **told: Any) -> Contrast:
     """a / b > `by`, in logarithms, seed by seed. a, b: positive."""
-    return Contrast(text=text, values=log_of(a, b), low=math.log(by), ratio=True)
+    return Contrast(text=text, values=log_of(a, b), low=math.log(by), ratio=True, **told)
 
 
-def same(
-    a: pd.Series, b: pd.Series, text: str, *, within: float, unit: str = "", scale: float = 1.0
-) -> Contrast:
+def same(a: pd.Series, b: pd.Series, text: str, *, within: float, **told: Any) -> Contrast:
     """|a − b| < `within`: an interval inside ± the margin, as in an equivalence test."""
     a, b = paired(a, b)
-    return Contrast(text=text, values=a - b, low=-within, high=within, unit=unit, scale=scale)
+    return Contrast(text=text, values=a - b, low=-within, high=within, **told)
 
 
 def same_factor(a: pd.Series, b: pd.Series, text: str, *, within: float) -> Contrast:
@@ -150,24 +149,24 @@ def same_factor(a: pd.Series, b: pd.Series, text: str, *, within: float) -> Cont
     return Contrast(text=text, values=log_of(a, b), low=-edge, high=edge, ratio=True)
 
 
-def below(values: pd.Series, limit: float, text: str, *, unit: str = "", scale: float = 1.0) -> Contrast:
+def below(values: pd.Series, limit: float, text: str, **told: Any) -> Contrast:
     """values < limit, a level."""
-    return Contrast(text=text, values=values, low=-inf, high=limit, level=limit, unit=unit, scale=scale)
+    return Contrast(text=text, values=values, low=-inf, high=limit, level=limit, **told)
 
 
-def above(values: pd.Series, limit: float, text: str, *, unit: str = "", scale: float = 1.0) -> Contrast:
+def above(values: pd.Series, limit: float, text: str, **told: Any) -> Contrast:
     """values > limit, a level."""
-    return Contrast(text=text, values=values, low=limit, level=limit, unit=unit, scale=scale)
+    return Contrast(text=text, values=values, low=limit, level=limit, **told)
 
 
-def left_by_null(effect: pd.Series, under_null: pd.Series, text: str) -> Contrast:
+def left_by_null(effect: pd.Series, under_null: pd.Series, text: str, **told: Any) -> Contrast:
     """Whether the null leaves more than a tenth of an effect: 0.9 · effect − what the null gives > 0.
 
     effect: one value a seed, positive where it has the claim's sign; under_null: what the null gives for the
     same quantity.
     """
     effect, under_null = paired(effect, under_null)
-    return Contrast(text=text, values=EXPLAINED * effect - under_null)
+    return Contrast(text=text, values=EXPLAINED * effect - under_null, **told)
 
 
 def absent(text: str, reason: str) -> Contrast:

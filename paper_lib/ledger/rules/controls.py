@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from paper_lib.figures.results import Results
-from paper_lib.ledger.claim import Cast, Claim, Finding, if_there, label, null_if_there, show
+from paper_lib.ledger.claim import Cast, Finding, claim, if_there, label, null_if_there, show
 from paper_lib.ledger.contrasts import Contrast, above, absent, below, more, times
 from paper_lib.ledger.rules.trajectory import ALONG
 from paper_lib.summaries import Untested, distance, paired, say
@@ -18,42 +18,35 @@ TOKEN_RUNS = tuple(f"opd_tokens_{how}_{share}" for how in ("top_gap", "random") 
 PRESERVED = 0.10
 
 
+@claim(
+    "C12",
+    "Keeping 25 or 50 % of the tokens preserves the stable-rank trajectory",
+    where="§5.1, Figs 7a, 9",
+    paper="preserved (axis 18–29)",
+    holds_when=f"each within {PRESERVED:g} of OPD's trajectory, RMS log distance, where RLVR is not",
+    matched="by design: the controls change nothing else",
+)
 def kept_tokens(evidence: Results, cast: Cast) -> Finding:
-    """C12. A member of the family that is missing stays undecided."""
+    """A member of the family that is missing stays undecided."""
     finding = _preserved(evidence, TOKEN_RUNS, cast)
     return replace(finding, note=if_there(lambda: _norms(evidence, TOKEN_RUNS, cast)))
 
 
-C12 = Claim(
-    id="C12",
-    statement="Keeping 25 or 50 % of the tokens preserves the stable-rank trajectory",
-    where="§5.1, Figs 7a, 9",
-    paper="preserved (axis 18–29)",
-    holds_when=f"each within {PRESERVED:g} of OPD's trajectory, RMS log distance, where RLVR is not",
-    rule=kept_tokens,
-    matched="by design: the controls change nothing else",
+@claim(
+    "C13",
+    "Teacher rollouts preserve the stable-rank trajectory, with a somewhat larger norm",
+    where="§5.1, Figs 7b, 9",
+    paper="preserved; norm larger",
+    holds_when=f"within {PRESERVED:g} of OPD's trajectory, where RLVR is not; the norm ends above OPD's",
+    matched="by design: the control changes nothing else",
 )
-
-
 def teacher_rollouts(evidence: Results, cast: Cast) -> Finding:
-    """C13."""
     run = "opd_teacher_rollouts"
     finding = _preserved(evidence, (run,), cast)
     norm, opd_norm = (evidence.end(name, "frobenius_norm", **ALONG) for name in (run, cast.opd))
     louder = times(norm, opd_norm, f"{label(run)}: norm above OPD's")
     note = if_there(lambda: _scores(evidence, ("sft", cast.opd, run)))
     return replace(finding, contrasts=[*finding.contrasts, louder], note=note)
-
-
-C13 = Claim(
-    id="C13",
-    statement="Teacher rollouts preserve the stable-rank trajectory, with a somewhat larger norm",
-    where="§5.1, Figs 7b, 9",
-    paper="preserved; norm larger",
-    holds_when=f"within {PRESERVED:g} of OPD's trajectory, where RLVR is not; the norm ends above OPD's",
-    rule=teacher_rollouts,
-    matched="by design: the control changes nothing else",
-)
 
 
 def to_opd(evidence: Results, run: str, cast: Cast) -> pd.Series:
@@ -112,8 +105,19 @@ def _scores(evidence: Results, runs: Sequence[str]) -> str:
     return f"accuracy at the end: {show(scores, '%', 100)}"
 
 
+@claim(
+    "C14",
+    "Mixing in RLVR's advantage leaves OPD's trajectory once OPD's share is small",
+    where="§5.2, Figs 7c, 9",
+    paper="α from 0.75 to 0.01",
+    holds_when=(
+        "the largest α is nearer to OPD, the smallest nearer to RLVR and farther from OPD, where RLVR is "
+        "farther from OPD than other rollouts lead"
+    ),
+    matched="mixes of advantages at unit scale, so that α does not change the gradient's size",
+)
 def advantage_mixes(evidence: Results, cast: Cast) -> Finding:
-    """C14. Mixes of raw advantages as in the paper; in the matched reading, of advantages at unit scale."""
+    """Mixes of raw advantages as in the paper; in the matched reading, of advantages at unit scale."""
     ending = "_unit" if cast.is_matched else ""
     by_alpha = {
         float(match[1]): run
@@ -143,20 +147,6 @@ def advantage_mixes(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-C14 = Claim(
-    id="C14",
-    statement="Mixing in RLVR's advantage leaves OPD's trajectory once OPD's share is small",
-    where="§5.2, Figs 7c, 9",
-    paper="α from 0.75 to 0.01",
-    holds_when=(
-        "the largest α is nearer to OPD, the smallest nearer to RLVR and farther from OPD, where RLVR is "
-        "farther from OPD than other rollouts lead"
-    ),
-    rule=advantage_mixes,
-    matched="mixes of advantages at unit scale, so that α does not change the gradient's size",
-)
-
-
 def _no_way_to_go(evidence: Results, cast: Cast) -> str:
     """Why a mix can be on neither side, if RLVR on other problems is as near to OPD as OPD on other problems
     is (RLVR itself shares its problems with OPD)."""
@@ -173,4 +163,4 @@ def _other_rollouts(evidence: Results, cast: Cast, gap: pd.Series) -> tuple[str,
     return f"OPD with other rollouts: {say(noise)} from OPD", more(gap, noise, "farther than rollouts lead")
 
 
-CLAIMS = (C12, C13, C14)
+CLAIMS = (kept_tokens, teacher_rollouts, advantage_mixes)

@@ -1,55 +1,52 @@
 """P1–P5, their rules: what "The Path Not Taken" (Zhu et al., arXiv 2511.08567) says of RLVR's updates."""
 
-from dataclasses import replace
-from math import degrees
 from typing import Any
 
 import pandas as pd
 
 from paper_lib.figures.results import Results
-from paper_lib.ledger.claim import ONE_RUN, SAME_SETTINGS, Cast, Claim, Finding, label, null_if_there, show
-from paper_lib.ledger.contrasts import Contrast, left_by_null, log_of, more, same, times
-from paper_lib.ledger.rules.weights import POINTS, mean_angle
-from paper_lib.summaries import ATTENTION, Untested, say
+from paper_lib.ledger.claim import ONE_RUN, SAME_SETTINGS, Cast, Finding, claim, label, null_if_there, show
+from paper_lib.ledger.contrasts import Contrast, left_by_null, more, same, times
+from paper_lib.ledger.rules.weights import POINTS, SAID, rescaled
+from paper_lib.summaries import ANGLE_MEAN, ATTENTION, Untested, say
 
 PNT = "The Path Not Taken, 2511.08567"
 NEAR_CHANCE = 0.03  # P2: Jaccard; a quarter of the 13 points between the paper's runs and their chance
 
 
-def sparser_than_sft(evidence: Results, cast: Cast) -> Finding:
-    """P1."""
-    runs = (cast.verified, cast.sft)
-    rlvr, sft = (evidence.end(run, "update_sparsity") for run in runs)
-    values = dict(zip(map(label, runs), (rlvr, sft), strict=True))
-
-    def at_its_norm() -> tuple[str, Contrast]:
-        shrunk = evidence.end(runs[0], "update_sparsity", null=cast.rescaled)
-        words = f"{label(runs[1])}'s update at RLVR's norm: {say(shrunk, 100)} %"
-        return words, left_by_null(rlvr - sft, shrunk - sft, "more than the difference in norm")
-
-    return Finding(
-        ours=show(values, "%", 100),
-        contrasts=[
-            replace(more(rlvr, sft, f"RLVR is sparser than {label(runs[1])}", **POINTS), paper=0.36 - 0.188)
-        ],
-        explained="SFT's update, shrunk to RLVR's norm, is as sparse",
-        **null_if_there(at_its_norm),
-    )
-
-
-P1 = Claim(
-    id="P1",
-    statement="RLVR's updates are sparser than SFT's",
+@claim(
+    "P1",
+    "RLVR's updates are sparser than SFT's",
     where=PNT,
     paper="36–92 / 0.6–18.8 %",
     holds_when="sparsity: RLVR > SFT",
-    rule=sparser_than_sft,
     also=("equal norm", "equal accuracy"),
 )
+def sparser_than_sft(evidence: Results, cast: Cast) -> Finding:
+    values = {label(run): evidence.end(run, "update_sparsity") for run in (cast.verified, cast.sft)}
+    (rlvr, sft), name = values.values(), label(cast.sft)
+    null = f"{name}'s update at RLVR's norm: {{}} %"
+    return Finding(
+        ours=show(values, "%", 100),
+        contrasts=[more(rlvr, sft, f"RLVR is sparser than {name}", paper=0.36 - 0.188, **POINTS)],
+        explained="SFT's update, shrunk to RLVR's norm, is as sparse",
+        **null_if_there(lambda: rescaled(evidence, cast, cast.verified, "update_sparsity", null)),
+    )
 
 
+@claim(
+    "P2",
+    "Rotating heads, the function unchanged, destroys mask overlap in those layers only",
+    where=PNT,
+    paper="overlap falls to chance in the rotated layers",
+    holds_when=(
+        f"Jaccard of attention masks: within {100 * NEAR_CHANCE:g} points of chance in rotated layers, "
+        "above that in the others"
+    ),
+    matched=SAME_SETTINGS,
+)
 def rotated_heads(evidence: Results, cast: Cast) -> Finding:
-    """P2. Jaccard of OPD's update masks with and without rotated heads, over attention matrices, in the
+    """Jaccard of OPD's update masks with and without rotated heads, over attention matrices, in the
     rotated layers and in the others. (The paper rotates under RLVR; here the same is done under OPD.)"""
     if not evidence.rotated:
         raise Untested("no run with rotated heads in this profile")
@@ -79,31 +76,23 @@ def rotated_heads(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-P2 = Claim(
-    id="P2",
-    statement="Rotating heads, the function unchanged, destroys mask overlap in those layers only",
+@claim(
+    "P3",
+    "Update masks of different runs meet more than chance",
     where=PNT,
-    paper="overlap falls to chance in the rotated layers",
-    holds_when=(
-        f"Jaccard of attention masks: within {100 * NEAR_CHANCE:g} points of chance in rotated layers, "
-        "above that in the others"
-    ),
-    rule=rotated_heads,
+    paper="Jaccard 0.55–0.60, chance 0.37–0.47",
+    holds_when="Jaccard above that of independent masks: OPD and other rollouts, OPD and RLVR",
     matched=SAME_SETTINGS,
 )
-
-
 def masks_across_runs(evidence: Results, cast: Cast) -> Finding:
-    """P3. Two OPD runs with other rollouts, and OPD with RLVR."""
+    """Two OPD runs with other rollouts, and OPD with RLVR."""
     others = ["opd_restream", *([cast.rlvr] if cast.rlvr else [])]
-    values = {f"OPD and {label(run)}": either_way(evidence, "opd", run, "jaccard") for run in others}
-    chance = {
-        name: either_way(evidence, "opd", run, "jaccard_chance")
-        for name, run in zip(values, others, strict=True)
-    }
-    contrasts = [
-        replace(more(values[n], chance[n], f"{n} above chance", **POINTS), paper=0.55 - 0.47) for n in values
-    ]
+    values, chance = (
+        {f"OPD and {label(run)}": either_way(evidence, "opd", run, metric) for run in others}
+        for metric in ("jaccard", "jaccard_chance")
+    )
+    told: dict[str, Any] = {"paper": 0.55 - 0.47, **POINTS}
+    contrasts = [more(values[name], chance[name], f"{name} above chance", **told) for name in values]
 
     def rounding() -> tuple[str, Contrast]:
         name, dealt = next(iter(values)), either_way(evidence, "opd", others[0], "jaccard_rounding")
@@ -118,58 +107,42 @@ def masks_across_runs(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-P3 = Claim(
-    id="P3",
-    statement="Update masks of different runs meet more than chance",
-    where=PNT,
-    paper="Jaccard 0.55–0.60, chance 0.37–0.47",
-    holds_when="Jaccard above that of independent masks: OPD and other rollouts, OPD and RLVR",
-    rule=masks_across_runs,
-    matched=SAME_SETTINGS,
-)
-
-
-def milder_than_sft(evidence: Results, cast: Cast) -> Finding:
-    """P4. RLVR rotates the principal subspaces, and shifts the spectrum, less than SFT."""
-    runs = (cast.verified, cast.sft)
-    angles = [mean_angle(evidence, run) for run in runs]
-    shifts = [evidence.end(run, "spectral_shift") for run in runs]
-    name = label(runs[1])
-
-    def at_its_norm() -> tuple[str, Contrast]:
-        shrunk = mean_angle(evidence, runs[0], null=cast.rescaled)
-        effect, under_null = log_of(angles[1], angles[0]), log_of(angles[1], shrunk)
-        words = f"{name}'s update at RLVR's norm: {say(shrunk, degrees(1))}°"
-        return words, left_by_null(effect, under_null, "more than the difference in norm")
-
-    names = [label(run) for run in runs]
-    return Finding(
-        ours=(
-            f"angle {show(dict(zip(names, angles, strict=True)), '°', degrees(1))}; "
-            f"NSS {show(dict(zip(names, shifts, strict=True)), '· 1e-3', 1e3)}"
-        ),
-        contrasts=[
-            times(angles[1], angles[0], f"RLVR rotates less than {name}"),
-            times(shifts[1], shifts[0], f"RLVR shifts the spectrum less than {name}"),
-        ],
-        explained="SFT's update, shrunk to RLVR's norm, rotates as little",
-        **null_if_there(at_its_norm),
-    )
-
-
-P4 = Claim(
-    id="P4",
-    statement="RLVR keeps the spectral geometry that SFT disturbs",
+@claim(
+    "P4",
+    "RLVR keeps the spectral geometry that SFT disturbs",
     where=PNT,
     paper="rotation and spectral shift below SFT's",
     holds_when="mean principal angle and NSS, in logarithms: RLVR < SFT",
-    rule=milder_than_sft,
     also=("equal norm", "equal accuracy"),
 )
+def milder_than_sft(evidence: Results, cast: Cast) -> Finding:
+    """RLVR rotates the principal subspaces, and shifts the spectrum, less than SFT."""
+    metrics, name = (ANGLE_MEAN, "spectral_shift"), label(cast.sft)
+    ends = {m: {label(run): evidence.end(run, m) for run in (cast.verified, cast.sft)} for m in metrics}
+    (angle, sft_angle), (shift, sft_shift) = (ends[m].values() for m in metrics)
+    angles, shifts = (show(ends[m], SAID[m][1], SAID[m][0]) for m in metrics)
+    null = f"{name}'s update at RLVR's norm: {{}}°"
+    return Finding(
+        ours=f"angle {angles}; NSS {shifts}",
+        contrasts=[
+            times(sft_angle, angle, f"RLVR rotates less than {name}"),
+            times(sft_shift, shift, f"RLVR shifts the spectrum less than {name}"),
+        ],
+        explained="SFT's update, shrunk to RLVR's norm, rotates as little",
+        **null_if_there(lambda: rescaled(evidence, cast, cast.verified, ANGLE_MEAN, null)),
+    )
 
 
+@claim(
+    "P5",
+    "RLVR's visible updates avoid principal weights that are not small",
+    where=PNT,
+    paper="overlap below chance",
+    holds_when="overlap with principal and not low-magnitude weights below their share",
+    matched=ONE_RUN,
+)
 def off_principal(evidence: Results, cast: Cast) -> Finding:
-    """P5. Chance is the share of weights that are principal and not low-magnitude, matrix by matrix."""
+    """Chance is the share of weights that are principal and not low-magnitude, matrix by matrix."""
     alpha, run = evidence.study.diagnostics.alphas[0], cast.verified
     own = evidence.end(run, "principal_not_low_overlap", k=alpha)
     chance = evidence.end(run, "principal_not_low_chance", k=alpha)
@@ -187,17 +160,6 @@ def off_principal(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-P5 = Claim(
-    id="P5",
-    statement="RLVR's visible updates avoid principal weights that are not small",
-    where=PNT,
-    paper="overlap below chance",
-    holds_when="overlap with principal and not low-magnitude weights below their share",
-    rule=off_principal,
-    matched=ONE_RUN,
-)
-
-
 def either_way(evidence: Results, run: str, other: str, metric: str, **which: Any) -> pd.Series:
     """A symmetric metric of a pair, whichever of the two the table names first."""
     try:
@@ -206,4 +168,4 @@ def either_way(evidence: Results, run: str, other: str, metric: str, **which: An
         return evidence.pair(other, run, metric, **which)
 
 
-CLAIMS = (P1, P2, P3, P4, P5)
+CLAIMS = (sparser_than_sft, rotated_heads, masks_across_runs, milder_than_sft, off_principal)

@@ -1,5 +1,6 @@
 """C1–C6 and their rules: what an update does to the weights, against chance and against bf16 rounding."""
 
+from dataclasses import replace
 from math import degrees
 from typing import Any
 
@@ -7,41 +8,40 @@ import pandas as pd
 
 from paper_lib.figures.results import Results
 from paper_lib.geometry.metrics import ALPHA, METRICS, REGIMES
-from paper_lib.ledger.claim import ENDS, Cast, Claim, Finding, if_there, label, null_if_there, of_cast, show
+from paper_lib.ledger.claim import ENDS, Cast, Finding, claim, if_there, label, null_if_there, of_cast, show
 from paper_lib.ledger.contrasts import Contrast, absent, in_turn, left_by_null, log_of, more, same
 from paper_lib.summaries import ANGLE_MEAN, Untested, say
 
 POINTS: dict[str, Any] = {"unit": "points", "scale": 100.0}
+PERCENT: dict[str, Any] = {"unit": "%", "scale": 100}
 OPD_VARIANTS = ("opd_small_teacher", "opd_second_domain", "opd_small_student", "opd_moe_teacher")
-STABLE_SPARSITY = (
-    0.06  # C2: the paper's own variants lie up to 5.5 points off, 57.1 % for code against 51.6 %
-)
+STABLE_SPARSITY = 0.06  # C2: the paper's own variants lie up to 5.5 points off, 57.1 % against 51.6 %
+# How a metric is said: the factor and the unit.
+SAID = {"update_sparsity": (100, "%"), ANGLE_MEAN: (degrees(1), "°"), "spectral_shift": (1e3, "· 1e-3")}
 
 
-def sparsity_order(evidence: Results, cast: Cast) -> Finding:
-    """C1."""
-    values = of_cast(evidence, cast, "update_sparsity")
-    return Finding(
-        ours=show(values, "%", 100),
-        contrasts=in_turn(values, "<", paper=_printed("update_sparsity"), **POINTS),
-        explained="SFT's update, shrunk to OPD's norm, is as sparse",
-        **null_if_there(lambda: _rescaled(evidence, cast, "update_sparsity")),
-    )
-
-
-C1 = Claim(
-    id="C1",
-    statement="The share of weights unchanged at bf16 rises from SFT to OPD to RLVR",
+@claim(
+    "C1",
+    "The share of weights unchanged at bf16 rises from SFT to OPD to RLVR",
     where="§3.2, Table 1",
     paper=METRICS["update_sparsity"].by_regime(),
     holds_when="sparsity: SFT < OPD < RLVR",
-    rule=sparsity_order,
     also=ENDS,
 )
+def sparsity_order(evidence: Results, cast: Cast) -> Finding:
+    return _in_order(evidence, cast, "update_sparsity", "<", "is as sparse")
 
 
-def sparsity_of_variants(evidence: Results, cast: Cast) -> Finding:
-    """C2. Each variant is within the paper's own spread of OPD; a smaller student has its own model and is
+@claim(
+    "C2",
+    "OPD's sparsity is stable over teachers, student sizes and data domains",
+    where="§3.2, Table 1",
+    paper="48.6–57.1 % over six variants",
+    holds_when=f"each variant within {100 * STABLE_SPARSITY:g} points of OPD, as the paper's are",
+    matched="by design: each variant has OPD's rate, steps and batch",
+)
+def stable_sparsity(evidence: Results, cast: Cast) -> Finding:
+    """Each variant is within the paper's own spread of OPD; a smaller student has its own model and is
     compared all the same, as in the paper."""
     opd = evidence.end(cast.opd, "update_sparsity")
     values, contrasts = {label(cast.opd): opd}, []
@@ -61,17 +61,6 @@ def sparsity_of_variants(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-C2 = Claim(
-    id="C2",
-    statement="OPD's sparsity is stable over teachers, student sizes and data domains",
-    where="§3.2, Table 1",
-    paper="48.6–57.1 % over six variants",
-    holds_when=f"each variant within {100 * STABLE_SPARSITY:g} points of OPD, as the paper's are",
-    rule=sparsity_of_variants,
-    matched="by design: each variant has OPD's rate, steps and batch",
-)
-
-
 def _other_objective(evidence: Results, cast: Cast, values: dict[str, pd.Series]) -> tuple[str, Contrast]:
     """Whether RLVR is farther from OPD than the farthest variant."""
     regimes = of_cast(evidence, cast, "update_sparsity")
@@ -85,27 +74,18 @@ def _other_objective(evidence: Results, cast: Cast, values: dict[str, pd.Series]
     return words, more(gaps["RLVR"], farthest, "RLVR is farther", **POINTS)
 
 
-def rotation_order(evidence: Results, cast: Cast) -> Finding:
-    """C3. The mean principal angle, left and right subspaces together."""
-    values = {label(run): mean_angle(evidence, run) for run in cast.runs}
-    return Finding(
-        ours=show(values, "° on average", degrees(1)),
-        contrasts=in_turn(values, ">", paper=_printed(ANGLE_MEAN), ratio=True),
-        explained="SFT's update, shrunk to OPD's norm, rotates as little",
-        note=if_there(lambda: _largest_angle(evidence, cast)),
-        **null_if_there(lambda: _rescaled(evidence, cast, ANGLE_MEAN)),
-    )
-
-
-C3 = Claim(
-    id="C3",
-    statement="SFT rotates the principal subspaces most, then OPD, then RLVR",
+@claim(
+    "C3",
+    "SFT rotates the principal subspaces most, then OPD, then RLVR",
     where="§3.2, Fig. 2",
     paper="> 10° / about 1° / < 0.5°, one layer",
     holds_when="mean principal angle, in logarithms: SFT > OPD > RLVR",
-    rule=rotation_order,
     also=ENDS,
 )
+def rotation_order(evidence: Results, cast: Cast) -> Finding:
+    """The mean principal angle, left and right subspaces together."""
+    found = _in_order(evidence, cast, ANGLE_MEAN, ">", "rotates as little", average=" on average")
+    return replace(found, note=if_there(lambda: _largest_angle(evidence, cast)))
 
 
 def _largest_angle(evidence: Results, cast: Cast) -> str:
@@ -115,58 +95,40 @@ def _largest_angle(evidence: Results, cast: Cast) -> str:
     return f"largest angle of the left subspaces: {show(values, '°', degrees(1))}; {order}"
 
 
-def shift_order(evidence: Results, cast: Cast) -> Finding:
-    """C4."""
-    values = of_cast(evidence, cast, "spectral_shift")
-    return Finding(
-        ours=show(values, "· 1e-3", 1e3),
-        contrasts=in_turn(values, ">", paper=_printed("spectral_shift"), ratio=True),
-        explained="SFT's update, shrunk to OPD's norm, shifts as little",
-        **null_if_there(lambda: _rescaled(evidence, cast, "spectral_shift")),
-    )
-
-
-C4 = Claim(
-    id="C4",
-    statement="SFT shifts the spectrum most, then OPD, then RLVR",
+@claim(
+    "C4",
+    "SFT shifts the spectrum most, then OPD, then RLVR",
     where="§3.2, Fig. 2",
     paper="NSS 1e-3 / 1e-4 / 1e-5",
     holds_when="NSS, in logarithms: SFT > OPD > RLVR",
-    rule=shift_order,
     also=ENDS,
 )
+def shift_order(evidence: Results, cast: Cast) -> Finding:
+    return _in_order(evidence, cast, "spectral_shift", ">", "shifts as little")
 
 
-def principal_overlap(evidence: Results, cast: Cast) -> Finding:
-    """C5."""
-    return _overlap(evidence, cast, "principal_overlap", -1)
-
-
-C5 = Claim(
-    id="C5",
-    statement="Visible updates avoid principal weights, more so from SFT to OPD to RLVR",
+@claim(
+    "C5",
+    "Visible updates avoid principal weights, more so from SFT to OPD to RLVR",
     where="§3.2, Fig. 3",
     paper=METRICS["principal_overlap"].by_regime(),
     holds_when="overlap: SFT > OPD > RLVR; OPD and RLVR below chance",
-    rule=principal_overlap,
     also=ENDS,
 )
+def principal_overlap(evidence: Results, cast: Cast) -> Finding:
+    return _overlap(evidence, cast, "principal_overlap", -1)
 
 
-def low_magnitude_overlap(evidence: Results, cast: Cast) -> Finding:
-    """C6."""
-    return _overlap(evidence, cast, "low_magnitude_overlap", 1)
-
-
-C6 = Claim(
-    id="C6",
-    statement="Visible updates gather on small weights, more so from SFT to OPD to RLVR",
+@claim(
+    "C6",
+    "Visible updates gather on small weights, more so from SFT to OPD to RLVR",
     where="§3.2, Fig. 3",
     paper=METRICS["low_magnitude_overlap"].by_regime(),
     holds_when="overlap: SFT < OPD < RLVR; OPD and RLVR above chance",
-    rule=low_magnitude_overlap,
     also=ENDS,
 )
+def small_overlap(evidence: Results, cast: Cast) -> Finding:
+    return _overlap(evidence, cast, "low_magnitude_overlap", 1)
 
 
 def mean_angle(evidence: Results, run: str, *, null: str | None = None) -> pd.Series:
@@ -185,15 +147,8 @@ def _overlap(evidence: Results, cast: Cast, metric: str, sign: int) -> Finding:
     contrasts = in_turn(values, "<" if sign > 0 else ">", paper=_printed(metric), **POINTS)
     side = "above" if sign > 0 else "below"
     for run, printed in zip(cast.runs[1:], _printed(metric)[1:], strict=False):
-        from_chance = sign * (values[label(run)] - alpha)
-        contrasts.append(
-            Contrast(
-                text=f"{label(run)} {side} chance",
-                values=from_chance,
-                paper=sign * (printed - ALPHA),
-                **POINTS,
-            )
-        )
+        apart, paper = sign * (values[label(run)] - alpha), sign * (printed - ALPHA)
+        contrasts.append(Contrast(text=f"{label(run)} {side} chance", values=apart, paper=paper, **POINTS))
     return Finding(
         ours=show(values, f"%, chance {100 * alpha:g} %", 100),
         contrasts=contrasts,
@@ -212,19 +167,30 @@ def permuted_overlap(
     return words, left_by_null(effect, under_null, "farther from chance than with its entries permuted")
 
 
-def _rescaled(evidence: Results, cast: Cast, metric: str) -> tuple[str, Contrast]:
-    """What SFT's update scores at OPD's norm: size alone, as the direction is still SFT's."""
-    sft, opd = evidence.end(cast.sft, metric), evidence.end(cast.opd, metric)
-    shrunk = evidence.end(cast.opd, metric, null=cast.rescaled)
-    said = {ANGLE_MEAN: (degrees(1), "°"), "spectral_shift": (1e3, "· 1e-3"), "update_sparsity": (100, "%")}
-    factor, unit = said[metric]
-    words = f"the update of {label(cast.sft)} at OPD's norm: {say(shrunk, factor)} {unit}"
-    if metric == "update_sparsity":
-        effect, under_null = opd - sft, shrunk - sft
-    else:
-        effect, under_null = log_of(sft, opd), log_of(sft, shrunk)
-    text = "more than the difference in norm"
-    return words, left_by_null(effect.dropna(), under_null.dropna(), text)
+def _in_order(
+    evidence: Results, cast: Cast, metric: str, sign: str, shrunk: str, *, average: str = ""
+) -> Finding:
+    """SFT, OPD and RLVR in turn, against SFT's update at OPD's norm; shrunk: what that one does as well."""
+    values, (factor, unit) = of_cast(evidence, cast, metric), SAID[metric]
+    said = {"ratio": True} if sign == ">" else POINTS
+    null = f"the update of {label(cast.sft)} at OPD's norm: {{}} {unit}"
+    return Finding(
+        ours=show(values, unit + average, factor),
+        contrasts=in_turn(values, sign, paper=_printed(metric), **said),
+        explained=f"SFT's update, shrunk to OPD's norm, {shrunk}",
+        **null_if_there(lambda: rescaled(evidence, cast, cast.opd, metric, null)),
+    )
 
 
-CLAIMS = (C1, C2, C3, C4, C5, C6)
+def rescaled(evidence: Results, cast: Cast, run: str, metric: str, words: str) -> tuple[str, Contrast]:
+    """What SFT's update scores at the norm of a run's: size alone, as the direction is still SFT's. words:
+    with a place for it."""
+    sft, own = (evidence.end(each, metric) for each in (cast.sft, run))
+    shrunk = evidence.end(run, metric, null=cast.rescaled)
+    rises = metric == "update_sparsity"
+    effect, under_null = (each - sft if rises else log_of(sft, each) for each in (own, shrunk))
+    contrast = left_by_null(effect.dropna(), under_null.dropna(), "more than the difference in norm")
+    return words.format(say(shrunk, SAID[metric][0])), contrast
+
+
+CLAIMS = (sparsity_order, stable_sparsity, rotation_order, shift_order, principal_overlap, small_overlap)
