@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from paper_lib.commands import command_parser
-from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.errors import CompanionError, one_line
 
 
 def main(arguments: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None) -> int:
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None, parser: argparse.ArgumentParser
         return 2
     except OSError as error:
         told = f"{error.filename}: {error.strerror}" if error.filename else str(error).splitlines()[0]
-        print(f"error: {told}", file=sys.stderr)
+        print(f"error: {one_line(told)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -135,10 +135,8 @@ def run_notebooks(
     workers: int | None = None,
     parameters: Mapping[str, Any] | None = None,
     notebooks_dir: str | Path = "notebooks",
-    executed_dir: str | Path | None = None,
 ) -> list[Path]:
-    """Execute the notebooks; returns the executed copies, NN_name.ipynb in `executed_dir`, which is
-    data_dir/executed/profile_name where None.
+    """Execute the notebooks; returns the executed copies, data_dir/executed/profile_name/NN_name.ipynb.
 
     Those that compute (they declare `force`) run first, in order if something may be trained, since the
     second measures what the first trains. All others, which only read tables, follow side by side.
@@ -156,7 +154,7 @@ def run_notebooks(
     settings |= {"data_dir": str(data_dir), "figures_dir": str(figures_dir)}
     sources = _choose(Path(notebooks_dir), notebooks)
     plan = [(source, *_prepare(source, settings, parameters or {})) for source in sources]
-    done = Path(data_dir) / "executed" / profile_name if executed_dir is None else Path(executed_dir)
+    done = Path(data_dir) / "executed" / profile_name
     done.mkdir(parents=True, exist_ok=True)
     copies = [done / f"{source.stem}.ipynb" for source in sources]
     computing, drawing = list[Job](), list[Job]()

@@ -1,17 +1,26 @@
 """A comparison's report: the executed notebook as one HTML file that loads nothing from anywhere."""
 
+import ast
 import base64
 import html
 import json
 import re
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbconvert.filters.markdown import markdown2html
+# jsonschema's check of URIs, which no notebook needs, takes a second to import.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
-from paper_lib.execute import run_notebooks
-from paper_lib.ground.files import write_text
+import jupytext  # noqa: E402
+import matplotlib  # noqa: E402
+import nbformat  # noqa: E402
+from nbconvert.filters.markdown import markdown2html  # noqa: E402
+
+from paper_lib.ground.errors import CompanionError  # noqa: E402
+from paper_lib.ground.files import write_text  # noqa: E402
 
 NOTEBOOK = "07_your_checkpoints"
 # The project's, or the copy that an installed package carries.
@@ -45,18 +54,71 @@ def write_report(out: str | Path) -> Path:
     The same tables give the same bytes. Raises CompanionError where a cell fails.
     """
     out = Path(out)
-    (copy,) = run_notebooks(
-        "reference",
-        notebooks=[NOTEBOOK],
-        parameters={"results_dir": str(out)},
-        notebooks_dir=next(folder for folder in NOTEBOOKS if (folder / f"{NOTEBOOK}.py").is_file()),
-        executed_dir=out,
-    )
-    notebook = nbformat.read(copy, as_version=4)
+    folder = next(folder for folder in NOTEBOOKS if (folder / f"{NOTEBOOK}.py").is_file())
+    notebook = executed_here(folder / f"{NOTEBOOK}.py", results_dir=str(out))
+    write_text(out / f"{NOTEBOOK}.ipynb", nbformat.writes(notebook) + "\n")
     account = json.loads((out / "pairing.json").read_text(encoding="utf-8"))
     title = f"{account['finetuned']} against {account['base']}"
     write_text(out / "report.html", html_report(notebook, out / "figures", title))
     return out / "report.html"
+
+
+def executed_here(source: Path, **parameters: Any) -> nbformat.NotebookNode:
+    """A notebook, executed in this process: a kernel of its own would take longer to start than all else.
+
+    Each result is kept as Jupyter shows it, a saved figure with its PNG. Raises CompanionError for a cell that
+    fails, by its number.
+    """
+    if "matplotlib.pyplot" not in sys.modules:
+        matplotlib.use("agg")  # no window for what is saved
+    from matplotlib import pyplot as plt
+
+    notebook = jupytext.read(source)
+    tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
+    given = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    cell = nbformat.v4.new_code_cell(given, metadata={"tags": ["injected-parameters"]})
+    notebook.cells.insert(tagged[0] + 1, cell)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    before = plt.get_fignums()
+    with matplotlib.rc_context():
+        code = (cell for cell in notebook.cells if cell.cell_type == "code")
+        for cell.execution_count, cell in enumerate(code, start=1):
+            printed = StringIO()
+            try:
+                with redirect_stdout(printed):
+                    result = _run(cell.source, names)
+            except Exception as error:
+                kind = "" if isinstance(error, CompanionError) else f"{type(error).__name__}: "
+                raise CompanionError(f"{source}, cell {cell.execution_count}: {kind}{error}") from error
+            if printed.getvalue():
+                cell.outputs.append(nbformat.v4.new_output("stream", text=printed.getvalue()))
+            if result is not None:
+                cell.outputs += _results(result, cell.execution_count)
+    for number in set(plt.get_fignums()).difference(before):
+        plt.close(number)
+    return notebook
+
+
+def _run(source: str, names: dict[str, Any]) -> Any:
+    """Execute a cell; returns the value of its last line where that is an expression."""
+    body = ast.parse(source).body
+    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), "<cell>", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names) if last else None
+
+
+def _results(value: Any, number: int) -> list[nbformat.NotebookNode]:
+    data, shown = {"text/plain": repr(value)}, []
+    for kind in ("markdown", "html"):
+        text = getattr(value, f"_repr_{kind}_", lambda: None)()
+        data |= {f"text/{kind}": text} if text else {}
+    if isinstance(value, Path) and (picture := value.with_suffix(".png")).is_file():
+        shown = [nbformat.v4.new_output("display_data", {"image/png": _encoded(picture)})]
+    return [*shown, nbformat.v4.new_output("execute_result", data, execution_count=number)]
+
+
+def _encoded(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()
 
 
 def html_report(notebook: nbformat.NotebookNode, figures: Path, title: str) -> str:
@@ -94,7 +156,7 @@ def _shown(output: nbformat.NotebookNode, figures: Path) -> str:
 
 def _figure(path: Path) -> str:
     about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    picture = base64.b64encode(path.with_suffix(".png").read_bytes()).decode()
+    picture = _encoded(path.with_suffix(".png"))
     caption, alt = (html.escape(about[words], quote=True) for words in ("caption", "alt"))
     source = f"data:image/png;base64,{picture}"
     return f'<figure><img src="{source}" alt="{alt}"><figcaption>{caption}</figcaption></figure>'

@@ -11,6 +11,18 @@ class CompanionError(Exception):
     traceback. Metric functions raise ValueError instead, with the offending value and the shapes.
     """
 
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+_LONGEST = 1000  # characters of a line; the remedy is at its end
+
+
+def one_line(text: str) -> str:
+    """A text as one line that a terminal shows as it is: a name that a file gives may hold anything."""
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 3 :]}"
+
 
 def require(name: str, value: Any, valid: bool, expected: str) -> None:
     """Raise ValueError with the value and its range unless it is valid."""

@@ -111,7 +111,7 @@ def _guarded(
     function: Callable[..., Any], index: int, job: tuple, threads_each: int, parent: int | None
 ) -> tuple[int, Any, float]:
     began = monotonic()
-    if current_process().name != "MainProcess":
+    if current_process().name != "MainProcess" and parent != os.getpid():
         _follow_parent(parent or os.getppid())
     with threads(threads_each):
         try:

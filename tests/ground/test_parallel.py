@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -122,6 +123,19 @@ def test_workers_end_with_their_parent():
         time.sleep(0.1)
     assert not any(alive(worker) for worker in workers)
     parent.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_no_main_process_outlives_its_own_jobs():
+    process = get_context("spawn").Process(target=run_and_wait)
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == 0
+
+
+def run_and_wait():
+    run([1])
+    time.sleep(2)  # longer than workers take to see that their parent is gone
 
 
 def alive(pid):
