@@ -66,8 +66,8 @@ def write_report(out: str | Path) -> Path:
 def executed_here(source: Path, **parameters: Any) -> nbformat.NotebookNode:
     """A notebook, executed in this process: a kernel of its own would take longer to start than all else.
 
-    Each result is kept as Jupyter shows it, a saved figure with its PNG. Raises CompanionError for a cell that
-    fails, by its number.
+    Each result is kept as Jupyter shows it, a saved figure with its PNG. Raises CompanionError for a cell
+    that fails, by its number.
     """
     if "matplotlib.pyplot" not in sys.modules:
         matplotlib.use("agg")  # no window for what is saved
