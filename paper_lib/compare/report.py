@@ -102,9 +102,10 @@ def executed_here(source: Path, **parameters: Any) -> nbformat.NotebookNode:
 def _run(source: str, names: dict[str, Any]) -> Any:
     """Execute a cell; returns the value of its last line where that is an expression."""
     body = ast.parse(source).body
-    last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
-    exec(compile(ast.Module(body, []), "<cell>", "exec"), names)
-    return eval(compile(ast.Expression(last.value), "<cell>", "eval"), names) if last else None
+    last = body.pop() if body else None
+    value = ast.Expression(last.value) if isinstance(last, ast.Expr) else None
+    exec(compile(source if value is None else ast.Module(body, []), "<cell>", "exec"), names)
+    return None if value is None else eval(compile(value, "<cell>", "eval"), names)
 
 
 def _results(value: Any, number: int) -> list[nbformat.NotebookNode]:
