@@ -17,8 +17,8 @@
 # the teacher, and mixes in RLVR's advantage. The first two leave the stable-rank trajectory as it was, it
 # says, and the third leaves it only once OPD's share is small (§5, Figs 7 and 9). Do ours (C12–C14),
 # measured against how far RLVR and SFT are from OPD and how much seeds matter, and does a trajectory that
-# is kept mean that the learning is kept? At the end stands the whole ledger: C1–C15, and twelve claims of
-# two other papers, P1–P5 and S1–S7.
+# is kept mean that the learning is kept? At the end stands the whole ledger: C1–C15, and seventeen claims
+# of three other papers, P1–P5, S1–S7 and M1–M5.
 #
 # **In this notebook**
 #

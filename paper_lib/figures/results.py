@@ -138,7 +138,36 @@ class Results:
         norms, weights = (at_end(self._known("matrices", run=run, metric=name)) for name in names)
         return _share(norms.assign(value=norms["value"] ** 2), wanted), _share(weights, wanted)
 
-    def pair(
+    def retained(self, run: str, k: int) -> pd.Series:
+        """F(k) at the end, one entry a seed: the share of Σ ‖ΔW‖_F² over all matrices that lies in the k
+        leading singular directions of each (Zhou et al. 2026, App. C.1)."""
+        top = self._known("matrices", run=run, metric="top_energy")
+        if not (chosen := top["k"].eq(k)).any():
+            raise Untested(f"no top_energy of {run} at k = {k} in the tables")
+        rows = self._with_norms(at_end(top[chosen]), run)
+        return _ratio(rows["value"] * rows[run] ** 2, rows[run] ** 2, rows["seed"])
+
+    def cosine(self, run: str, other: str) -> pd.Series:
+        """⟨ΔW, ΔW'⟩ / (‖ΔW‖ ‖ΔW'‖) of two runs, all matrices as one vector, one entry a seed."""
+        rows = self._pairs(run, other, "update_cosine")
+        for each in (run, other):
+            rows = self._with_norms(rows, each)
+        a, b, seed = rows[run], rows[other], rows["seed"]
+        return _ratio(rows["value"] * a * b, a**2, seed) / _ratio(b**2, a**2, seed) ** 0.5
+
+    def _with_norms(self, rows: pd.DataFrame, run: str) -> pd.DataFrame:
+        """The rows with ‖ΔW‖_F of their matrix at the end of a run, in a column of its name."""
+        norms = at_end(self._known("matrices", run=run, metric="frobenius_norm"))
+        keys = ["seed", "layer", "module"]
+        return rows.merge(norms[[*keys, "value"]].rename(columns={"value": run}), on=keys)
+
+    def pair(self, run: str, other: str, metric: str, **which: Any) -> pd.Series:
+        """A metric of the table `pairs` for two runs of one seed at their ends, the mean over matrices (of
+        these layers and modules), one entry a seed."""
+        rows = self._pairs(run, other, metric, **which)
+        return defined(rows.groupby("seed")["value"].mean(), f"{metric} of {run} and {other}")
+
+    def _pairs(
         self,
         run: str,
         other: str,
@@ -146,16 +175,14 @@ class Results:
         *,
         layers: Iterable[int] | None = None,
         modules: Iterable[str] | None = None,
-    ) -> pd.Series:
-        """A metric of the table `pairs` for two runs of one seed at their ends, the mean over matrices (of
-        these layers and modules), one entry a seed."""
+    ) -> pd.DataFrame:
         rows = _rows(self.table("pairs"), run=run, other=other, metric=metric)
         rows = rows[rows["seed"] == rows["other_seed"]]
         rows = rows if layers is None else rows[rows["layer"].isin(list(layers))]
         rows = rows if modules is None else rows[rows["module"].isin(list(modules))]
         if rows.empty:
             raise Untested(f"no {metric} of {run} and {other} in a table of pairs")
-        return defined(at_end(rows).groupby("seed")["value"].mean(), f"{metric} of {run} and {other}")
+        return at_end(rows)
 
     def drift(self, run: str, metric: str = "forward_kl") -> pd.Series:
         """How far the policy is from its start at the end of a run, in nats a token, one entry a seed."""
@@ -252,5 +279,9 @@ def _along(rows: pd.DataFrame, missing: str) -> pd.DataFrame:
 
 def _share(rows: pd.DataFrame, modules: list[str]) -> pd.Series:
     """The share of the sum of the values that lies in these modules, one entry a seed."""
-    inside = rows["value"].where(rows["module"].isin(modules), 0.0)
-    return inside.groupby(rows["seed"]).sum() / rows["value"].groupby(rows["seed"]).sum()
+    return _ratio(rows["value"].where(rows["module"].isin(modules), 0.0), rows["value"], rows["seed"])
+
+
+def _ratio(above: pd.Series, below: pd.Series, seed: pd.Series) -> pd.Series:
+    """The ratio of two sums of rows, one entry a seed."""
+    return above.groupby(seed).sum() / below.groupby(seed).sum()

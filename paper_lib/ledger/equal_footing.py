@@ -44,6 +44,7 @@ class CutResults(Results):
 
     paths = ends = firsts = _whole
     score = greedy = learning = branch = beside = total_norm = energy_share = pair = drift = curved = _whole
+    retained = cosine = _whole
 
 
 def at_equal_norm(results: Results, runs: Sequence[str]) -> CutResults:

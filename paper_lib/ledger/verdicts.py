@@ -28,14 +28,14 @@ from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import ENDS, EQUALLY_SET, HALF_RATE, HARDER, QUARTER_BATCH, Cast, Claim, Finding
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
 from paper_lib.ledger.equal_footing import at_equal_accuracy, at_equal_norm
-from paper_lib.ledger.rules import controls, gates, pnt, projection, sibling, trajectory, weights
+from paper_lib.ledger.rules import controls, gates, island, pnt, projection, sibling, trajectory, weights
 from paper_lib.summaries import Untested
 
 REPRODUCED, ORDER_ONLY, PARTLY, NOT_REPRODUCED = "reproduced", "order only", "partly", "not reproduced"
 UNTESTED = "not decided by this design"
 VERDICTS = (REPRODUCED, ORDER_ONLY, PARTLY, NOT_REPRODUCED, UNTESTED)
 
-_RULES = (weights, trajectory, projection, controls, gates, pnt, sibling)  # in the ledger's order
+_RULES = (weights, trajectory, projection, controls, gates, pnt, sibling, island)  # in the ledger's order
 CLAIMS: tuple[Claim, ...] = tuple(claim for module in _RULES for claim in module.CLAIMS)
 PAPER, MATCHED = "SFT at its own schedule", "matched"
 OTHERS = ENDS

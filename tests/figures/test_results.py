@@ -88,6 +88,33 @@ def data_dir(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_two_updates_are_compared_as_one_vector_over_all_matrices():
+    rng = np.random.default_rng(0)
+    a, b = ({name: scale * rng.normal(size=(4, 6)) for name in "qk"} for scale in (1, 3))
+    b["k"] += 5 * a["k"]
+    rows, pairs = [], []
+    for module in "qk":
+        for run, update in (("opd", a), ("rlvr", b)):
+            sigma = np.linalg.svd(update[module])[1]
+            norm = np.linalg.norm(update[module])
+            rows += [(run, module, "frobenius_norm", np.nan, norm)]
+            rows += [(run, module, "top_energy", k, (sigma[:k] ** 2).sum() / norm**2) for k in (1, 2)]
+        norms = np.linalg.norm(a[module]) * np.linalg.norm(b[module])
+        pairs += [("opd", module, "update_cosine", np.nan, (a[module] * b[module]).sum() / norms)]
+    columns = ["run", "module", "metric", "k", "value"]
+    keys = {"layer": 0, "seed": 0, "step": 30}
+    tables = {"matrices": pd.DataFrame(rows, columns=columns).assign(**keys)}
+    tables["pairs"] = pd.DataFrame(pairs, columns=columns).assign(other="rlvr", other_seed=0, **keys)
+    made_up = Results(study=STUDY, tables=tables)
+    whole = [np.concatenate([update[module].ravel() for module in "qk"]) for update in (a, b)]
+    expected = whole[0] @ whole[1] / np.linalg.norm(whole[0]) / np.linalg.norm(whole[1])
+    assert made_up.cosine("opd", "rlvr").tolist() == [pytest.approx(expected)]
+    kept = sum((np.linalg.svd(b[module])[1][:2] ** 2).sum() for module in "qk")
+    assert made_up.retained("rlvr", 2).tolist() == [pytest.approx(kept / (whole[1] ** 2).sum())]
+    with pytest.raises(Untested, match="no top_energy of opd at k = 3"):
+        made_up.retained("opd", 3)
+
+
 def test_a_profile_without_tables_shows_the_reference_set_and_says_so(data_dir, capsys):
     opened = open_results("laptop", data_dir=data_dir, figures_dir="figures")
     said = capsys.readouterr().out

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from paper_lib.figures.results import Results
+from paper_lib.ledger.rules.island import CONTROLS, MERGES
 from paper_lib.study.config import DiagnosticsConfig
 from paper_lib.study.profiles import SMOKE
 from paper_lib.study.run_config import RunConfig
@@ -31,7 +32,7 @@ HOME = STUDY.run("opd").tasks[0].name
 K_OF = {
     **dict.fromkeys(("principal_overlap", "low_magnitude_overlap"), ALPHA),
     **dict.fromkeys(("principal_not_low_overlap", "principal_not_low_chance"), ALPHA),
-    **{"subspace_alignment": K, "hill_index": 16.0, "coordinate_energy": 0.1},
+    **{"subspace_alignment": K, "hill_index": 16.0, "coordinate_energy": 0.1, "top_energy": 4.0},
 }
 TOKENS = [f"opd_tokens_{how}_{share}" for how in ("top_gap", "random") for share in (25, 50)]
 VARIANTS = {
@@ -85,7 +86,7 @@ TRUE: dict[str, dict[Any, Any]] = {
     "null rescaled_sft_matched update_sparsity": {"opd": 0.2, "rlvr": 0.3},
     "accuracy": {
         **{"opd": 0.633, "sft": 0.555, "opd_subnetwork_found": 0.63, "opd_subnetwork_random": 0.55},
-        **{"opd_sgd": 0.5, "opd_teacher_rollouts": 0.6},
+        **{"opd_sgd": 0.5, "opd_teacher_rollouts": 0.6, "rlvr": 0.6},
     },
     "greedy": {"opd": 0.7, "sft": 0.6, "opd_sgd": 0.7},
     "learning": {
@@ -109,11 +110,21 @@ TRUE: dict[str, dict[Any, Any]] = {
     "pair reverse_coverage": {("opd", "rlvr", 0): 0.53},
     "pair reverse_coverage_rounding": {("opd", "rlvr", 0): 0.2},
     "pair other_density": {("opd", "rlvr", 0): 0.175},
+    "top_energy": {"opd": 0.337, "rlvr": 0.392},
+    "pair update_cosine": {("opd", "rlvr", 0): 0.26, ("opd", "opd_restream", 0): 0.9},
+    **{f"pair sampled_accuracy:{name}": {("opd", "rlvr", 0): 0.7} for name in MERGES},
+    **{f"pair sampled_accuracy:{name}": {("opd", "rlvr", 0): 0.6} for name in CONTROLS},
     "forward_kl": {"sft": 0.5, "opd": 0.05, "rlvr": 0.02},
     "curvature": {
         **{("opd", "update"): 0.01, ("rlvr", "update"): 0.01},
         **{("start", "principal"): 2.0, ("start", "off_principal"): 0.5},
     },
+}
+
+# What to change so that a claim is true which contradicts one of another paper.
+ELSEWHERE: dict[str, dict[str, dict[Any, Any]]] = {
+    "M1": {"update_sparsity": {"opd": 0.9873, "rlvr": 0.7896}},
+    "M2": {"frobenius_norm": {"opd": 0.1}, "mlp frobenius_norm": {"opd": 0.1}},
 }
 
 # What to change so that every comparison of a claim fails.
@@ -169,6 +180,13 @@ FALSE: dict[str, dict[str, dict[Any, Any]]] = {
     "S5": {"pair reverse_coverage": {("opd", "rlvr", 0): 0.1}},
     "S6": {"accuracy": {"opd_subnetwork_found": 0.4, "opd_subnetwork_random": 0.63}},
     "S7": {"accuracy": {"opd_sgd": 0.7}},
+    **{"M1": {}, "M2": {}},
+    "M3": {"top_energy": {"opd": 0.5}},
+    "M4": {"pair update_cosine": {("opd", "rlvr", 0): 0.92}},
+    "M5": {
+        **{f"pair sampled_accuracy:{name}": {("opd", "rlvr", 0): 0.5} for name in MERGES},
+        **{f"pair sampled_accuracy:{name}": {("opd", "rlvr", 0): 0.6} for name in CONTROLS},
+    },
 }
 
 # What a claim cannot do without: a run, or a table.
