@@ -1,4 +1,4 @@
-"""Executed notebooks become pages: figures with caption and alternative text, and links between them."""
+"""Executed notebooks become pages: figures with number, caption and alternative text, folded code, links."""
 
 import base64
 import json
@@ -10,11 +10,18 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from paper_lib.execute import notebook_sources
 from paper_lib.geometry.metrics import metrics_of
 from paper_lib.ground.errors import CompanionError
 
 SAVES = re.compile(r'(?:save_figure|results\.(?:save|animate))\(\s*\w+,\s*"(\w+)"')
 _NOTEBOOK = re.compile(r"`(0\d_[a-z_]+)`")
+_FIGURE = re.compile(r"`((?:fig|table)\d*_\w+)`")
+_FOLDED = {  # by the tag that folds a cell's code: what opens and closes it
+    "hide-input": {"code_prompt_show": "Show the code", "code_prompt_hide": "Hide the code"},
+    "hide-cell": {"code_prompt_show": "The solution in code", "code_prompt_hide": "Hide the code"},
+}
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 _FIGURE_RESULT = re.compile(r"\w*Path\('.*'\)")
 _KEPT = ("tags", "jupyter")  # of a cell's metadata
 
@@ -26,14 +33,29 @@ def page_of(executed: Path, figures: Path) -> NotebookNode:
     Raises CompanionError for a damaged copy, FileNotFoundError for one or a figure that is not there,
     KeyError for a figure without a caption or alternative text.
     """
-    notebook = _cleaned(executed)
+    notebook, numbers = _cleaned(executed), figure_numbers()
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _NOTEBOOK.sub(r"[`\1`](\1.ipynb)", cell.source)
+            cell.source = _FIGURE.sub(lambda found: _figure_link(found[1], numbers), cell.source)
         for name in SAVES.findall(cell.source) if cell.cell_type == "code" else ():
-            _as_figure(cell, name, figures)
+            _as_figure(cell, name, figures, numbers)
     notebook.cells = [each for cell in notebook.cells for each in (cell, *_player(cell), *_equations(cell))]
     return notebook
+
+
+def figure_numbers() -> dict[str, str]:
+    """By figure: its notebook and its place in it, as in 03-2, which no figure of the paper is called."""
+    numbers: dict[str, str] = {}
+    for source in notebook_sources(NOTEBOOKS):
+        saved = SAVES.findall(source.read_text(encoding="utf-8"))
+        numbers |= {name: f"{source.stem[:2]}-{place}" for place, name in enumerate(saved, 1)}
+    return numbers
+
+
+def _figure_link(name: str, numbers: dict[str, str]) -> str:
+    """What prose calls by the name of its file: the figure's number, which leads to it."""
+    return f"[Figure {numbers[name]}](#{name.replace('_', '-')})" if name in numbers else f"`{name}`"
 
 
 def _cleaned(executed: Path) -> NotebookNode:
@@ -52,11 +74,16 @@ def _cleaned(executed: Path) -> NotebookNode:
 def figures_in(page: NotebookNode) -> dict[str, tuple[str, str]]:
     """Caption and alternative text of the figures that a page has, by name, in its order."""
     return {
-        name: (cell.metadata.mystnb.figure.caption, cell.metadata.mystnb.image.alt)
+        name: (_plain(cell.metadata.mystnb.figure.caption), cell.metadata.mystnb.image.alt)
         for cell in page.cells
         if cell.cell_type == "code"
         for name in SAVES.findall(cell.source)
     }
+
+
+def _plain(caption: str) -> str:
+    """A caption without its number."""
+    return re.sub(r"^\*\*Figure \d\d-\d+\.\*\* ", "", caption)
 
 
 def _about(name: str, figures: Path) -> dict[str, Any]:
@@ -103,10 +130,11 @@ def _clean(cell: NotebookNode) -> NotebookNode:
     if cell.cell_type == "code":
         if "solution" in tags:
             tags.append("hide-cell")
-            cell.metadata["mystnb"] = {
-                "code_prompt_show": "The solution in code",
-                "code_prompt_hide": "Hide the code",
-            }
+        elif SAVES.search(cell.source) and "hide-input" not in tags:
+            tags.append("hide-input")
+        prompts = [words for tag, words in _FOLDED.items() if tag in tags]
+        if prompts:
+            cell.metadata["mystnb"] = prompts[-1]
         cell.outputs = [_fitting(output) for output in cell.outputs if not _is_clutter(output)]
     cell.metadata["tags"] = tags
     return cell
@@ -124,7 +152,7 @@ def _fitting(output: NotebookNode) -> NotebookNode:
     return output
 
 
-def _as_figure(cell: NotebookNode, name: str, figures: Path) -> None:
+def _as_figure(cell: NotebookNode, name: str, figures: Path, numbers: dict[str, str]) -> None:
     """Show the picture that was saved, at its full resolution, as a figure that can be referred to."""
     said = _about(name, figures)
     picture = base64.b64encode((figures / f"{name}.png").read_bytes()).decode()
@@ -133,7 +161,9 @@ def _as_figure(cell: NotebookNode, name: str, figures: Path) -> None:
         shown = [nbformat.v4.new_output("display_data", {})]
         cell.outputs += shown
     shown[-1].data = nbformat.from_dict({"image/png": picture, "text/plain": said["caption"]})
+    number = f"**Figure {numbers[name]}.** " if name in numbers else ""
     cell.metadata["mystnb"] = {
-        "figure": {"caption": said["caption"], "name": name.replace("_", "-")},
+        **cell.metadata.get("mystnb", {}),
+        "figure": {"caption": number + said["caption"], "name": name.replace("_", "-")},
         "image": {"alt": said["alt"], "classes": "result"},
     }

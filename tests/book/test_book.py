@@ -11,7 +11,7 @@ import pytest
 from assembled import badges, gallery, ledger, ledger_in_short
 from colab import for_colab
 from docstrings import to_rest
-from executed import SAVES, figures_in, page_of
+from executed import SAVES, figure_numbers, figures_in, page_of
 from linking import first_mentions, glossary_terms
 from reference import ROOMS, reference_pages
 from walk import STAGES, drawing, walk
@@ -75,6 +75,24 @@ def test_a_page_keeps_no_trace_of_its_execution_and_needs_no_kernel(executed):
     assert set(play.outputs[0].data) == {"text/html"}
     assert page.cells[0].source == "See [`05_locking`](05_locking.ipynb)."
     assert "hide-cell" in page.cells[-1].metadata.tags
+
+
+def test_a_figure_is_numbered_as_prose_calls_it_and_the_code_that_draws_it_is_folded(executed):
+    for path in executed.parent.glob("fig_one.*"):
+        path.rename(path.with_stem("fig_pca_trajectory"))
+    text = executed.read_text().replace("fig_one", "fig_pca_trajectory")
+    executed.write_text(text.replace("See `05_locking`.", "`fig_pca_trajectory`, `fig_of_nobody`."))
+    page = page_of(executed, executed.parent)
+    number = figure_numbers()["fig_pca_trajectory"]
+    assert re.fullmatch(r"04-\d", number)
+    assert page.cells[0].source == f"[Figure {number}](#fig-pca-trajectory), `fig_of_nobody`."
+    cell = next(cell for cell in page.cells if "results.save" in cell.source or "save_figure" in cell.source)
+    assert cell.metadata.mystnb.figure.caption == f"**Figure {number}.** One line."
+    assert "hide-input" in cell.metadata.tags
+    assert cell.metadata.mystnb.code_prompt_show == "Show the code"
+    assert figures_in(page)["fig_pca_trajectory"][0] == "One line."
+    folded = [each for each in page.cells if "hide-input" in each.metadata.get("tags", ())]
+    assert folded == [cell]
 
 
 def test_each_equation_of_a_figure_is_one_click_from_its_code(executed):
