@@ -53,7 +53,7 @@ bench: $(READY) ## Time our code against TRL and LAPACK; one alone: ARGS='train 
 	$(RUN) tests/bench/command.py $(or $(ARGS),all --profile $(PROFILE))
 
 REBUILT = $(filter-out build/student,$(wildcard build/*)) $(filter-out data/models data/results,$(wildcard data/*)) \
-	$(filter-out %/reference %/headroom,$(wildcard data/results/* figures/*))
+	$(filter-out %/reference %/headroom %/budgets,$(wildcard data/results/* figures/*))
 
 clean: ## Remove runs, tables, figures, executed notebooks and the book, except the reference ones
 	@for path in $(REBUILT); do echo "removing $$path"; rm -rf "$$path"; done

@@ -127,6 +127,7 @@ _PROBES = (
     _Probe(r"_(restream)", lambda other: "other rollouts throughout", "H"),
     _Probe(r"_(\d+)x\d+", lambda prompts: f"{prompts} prompts", "4"),
     _Probe(r"_clip_(\d+)", lambda norm: f"clipped at {norm}", "|"),
+    _Probe(r"_(short|long)", lambda length: f"{length} budget", "2"),
     _Probe(r"_(no_decay)", lambda none: "no decay", "_"),
     _Probe(r"_(unit)", lambda unit: f"{unit} scale", ""),  # the mix's own marker: their colours are close
 )

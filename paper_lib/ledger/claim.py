@@ -29,6 +29,7 @@ QUARTER_BATCH, HALF_RATE, TWICE_RATE = (
     "all at twice the rate",
 )
 EQUALLY_SET = (QUARTER_BATCH, HALF_RATE, TWICE_RATE)
+BUDGETS = "the paper's budgets"  # the profile budgets
 HARDER = "skills that the anchor lacks"  # the profile headroom, with matched SFT
 
 

@@ -25,10 +25,21 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from paper_lib.figures.results import Results
-from paper_lib.ledger.claim import ENDS, EQUALLY_SET, HALF_RATE, HARDER, QUARTER_BATCH, Cast, Claim, Finding
+from paper_lib.ledger.claim import (
+    BUDGETS,
+    ENDS,
+    EQUALLY_SET,
+    HALF_RATE,
+    HARDER,
+    QUARTER_BATCH,
+    Cast,
+    Claim,
+    Finding,
+)
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
 from paper_lib.ledger.equal_footing import at_equal_accuracy, at_equal_norm
 from paper_lib.ledger.rules import controls, gates, island, pnt, projection, sibling, trajectory, weights
+from paper_lib.ledger.rules.budgets import JUDGED, at_the_budgets
 from paper_lib.summaries import Untested
 
 REPRODUCED, ORDER_ONLY, PARTLY, NOT_REPRODUCED = "reproduced", "order only", "partly", "not reproduced"
@@ -112,12 +123,16 @@ class Reading:
 
 def read_claim(claim: Claim, evidence: Results, name: str = PAPER) -> Reading:
     """The claim in the reading of that name: PAPER, MATCHED or one of OTHERS."""
-    if name == PAPER and claim.judged_on:
-        instead = read_claim(claim, evidence, claim.judged_on)
+    judged_on = BUDGETS if claim.id in JUDGED else claim.judged_on
+    if name == PAPER and judged_on:
+        instead = read_claim(claim, evidence, judged_on)
         if instead.finding is not None:
-            return replace(instead, name=PAPER, why=f"Judged on {claim.judged_on}. {instead.why}")
+            return replace(instead, name=PAPER, why=f"Judged on {judged_on}. {instead.why}")
     try:
-        finding = claim.rule(*_cast(evidence, name))
+        if name == BUDGETS:
+            finding = at_the_budgets(claim.rule, evidence.beside("budgets"))
+        else:
+            finding = claim.rule(*_cast(evidence, name))
     except Untested as missing:
         return Reading(claim=claim, name=name, verdict=UNTESTED, why=_sentence(str(missing)))
     why = reason(finding)

@@ -302,3 +302,29 @@ def headroom_runs(*, sft: dict[str, Any], policy: dict[str, Any], K: int) -> tup
         *(projected(matched, name, fifth, arm) for name, arm in (*arms, ("opd", of_opd))),
         *(projected(rlvr, name, fifth, arm) for name, arm in (("early", early), ("random", chance))),
     )
+
+
+# --- The paper's budgets (its tables of settings), and each objective at the other budget (C1–C9).
+
+
+def budget_runs(*, task: Task, demonstration_noise: float) -> tuple[RunConfig, ...]:
+    """SFT of 256 × 5,375 completions, OPD of 64 × 300, RLVR of 512 × 1,024, at eight a prompt, with the
+    paper's schedules, β, ε and decay, and rates in its ratio of ten. `…_short` is at OPD's budget, `…_long`
+    at RLVR's.
+
+    SFT from the anchor sees the prompts of the others with one demonstration, whose loss is that of eight.
+    """
+    sft: dict[str, Any] = {"steps": 5375, "prompts_per_step": 256, "snapshot_every": 430}
+    sft |= {"learning_rate": 1e-4, "schedule": "cosine", "warmup_fraction": 0.1, "betas": (0.9, 0.95)}
+    sft |= {"samples_per_prompt": 1, "demonstration_noise": demonstration_noise}
+    short: dict[str, Any] = {"steps": 300, "prompts_per_step": 8, "snapshot_every": 30, "tasks": (task,)}
+    long = short | {"steps": 1024, "prompts_per_step": 64, "snapshot_every": 128}
+    return (
+        RunConfig(name="sft", objective="sft", start="base", tasks=(task,), **sft),
+        RunConfig(name="opd", objective="opd", **short),
+        RunConfig(name="rlvr", objective="rlvr", epsilon=1e-15, **long),
+        RunConfig(name="opd_long", objective="opd", **long),
+        RunConfig(name="rlvr_short", objective="rlvr", epsilon=1e-15, **short),
+        RunConfig(name="sft_short", objective="sft", samples_per_prompt=1, **short),
+        RunConfig(name="sft_long", objective="sft", samples_per_prompt=1, **long),
+    )

@@ -12,7 +12,7 @@ from paper_lib.study.lineages import (
     SMOKE_LINEAGES,
     SMOLLM2_LINEAGES,
 )
-from paper_lib.study.plan import control_runs, headroom_runs, study_runs
+from paper_lib.study.plan import budget_runs, control_runs, headroom_runs, study_runs
 from paper_lib.study.tasks import (
     CHAIN_SUM,
     LARGER_NUMBERS,
@@ -109,6 +109,19 @@ HEADROOM = Profile(
     committed=True,
 )
 
+BUDGETS = Profile(
+    name="budgets",
+    models="models",
+    lineages=HEADROOM_LINEAGES,
+    runs=budget_runs(task=CHAIN_SUM, demonstration_noise=0.04),
+    seeds=tuple(range(30, 34)),
+    main_runs=(),
+    bases=((31, "base_second"), (33, "base_second")),
+    diagnostics=replace(HEADROOM.diagnostics, pairs=DiagnosticsConfig().pairs[:1], null_runs=MAIN_RUNS),
+    evaluation=EvaluationConfig(variants=VARIANTS, drawn="by seed"),
+    committed=True,
+)
+
 SMOLLM2 = Profile(
     name="smollm2",
     models="runs/smollm2/models",
@@ -178,7 +191,7 @@ SMOKE = Profile(
     ),
 )
 
-PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, REFERENCE, HEADROOM, SMOLLM2)}
+PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, REFERENCE, HEADROOM, BUDGETS, SMOLLM2)}
 
 
 def get_profile(name: str) -> Profile:

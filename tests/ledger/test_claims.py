@@ -10,6 +10,7 @@ from worlds import ELSEWHERE, FALSE, NEEDS, TOKENS, VARIANTS, world
 from paper_lib.figures.results import Results
 from paper_lib.ground.tables import write_table
 from paper_lib.ledger.page import SUMMARY, as_markdown, claims_in_short, the_rule, write_ledger
+from paper_lib.ledger.rules.budgets import at_the_budgets
 from paper_lib.ledger.rules.projection import retained, retained_shares
 from paper_lib.ledger.verdicts import (
     CLAIMS,
@@ -326,3 +327,14 @@ def test_values_are_said_with_half_the_interval_of_their_mean():
 def test_pairs_are_of_the_seeds_that_both_have():
     a, b = paired(pd.Series({0: 1.0, 2: 3.0}), pd.Series({2: 5.0, 4: 6.0}))
     assert (a.to_dict(), b.to_dict()) == ({2: 3.0}, {2: 5.0})
+
+
+def test_at_the_budgets_a_claim_holds_where_it_holds_as_printed_and_at_either_budget():
+    order = {"sft": 0.1, "opd": 0.3, "rlvr": 0.5}
+    lengths = {"sft_short": 0.1, "rlvr_short": 0.5, "sft_long": 0.1, "opd_long": 0.3}
+    claim = next(claim for claim in CLAIMS if claim.id == "C1")
+    held = at_the_budgets(claim.rule, world({"update_sparsity": order | lengths}))
+    assert [contrast.outcome for contrast in held.contrasts] == ["holds"] * 6
+    of_budget = world({"update_sparsity": order | lengths | {"opd_long": 0.6}})
+    outcomes = [each.outcome for each in at_the_budgets(claim.rule, of_budget).contrasts]
+    assert outcomes == [*["holds"] * 5, "fails"]
