@@ -65,7 +65,7 @@ def draw_kl_and_norm(
         if np.isfinite(mu):
             x = np.geomspace(path["square"].min(), path["square"].max(), 20)
             ax.plot(x, mu * x / 2, color=style.color, linestyle="--", linewidth=1)
-            label_once(ax, r"½ $\mu\,\Vert\Delta W\Vert_F^2$", color=NULL, linestyle="--")
+            label_once(ax, r"½ $\mu\,\Vert\Delta W\Vert_F^2$, $\mu$ of the end", color=NULL, linestyle="--")
     plain_log(ax, "xy", subs=(1,))
     ax.set(xlabel=r"$\Vert\Delta W\Vert_F^2$, all matrices", ylabel="KL to the start (nats a token)")
 

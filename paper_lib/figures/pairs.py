@@ -6,13 +6,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.figures.panels import draw_chance, draw_nulls, draw_row, label_once, name_rows
+from paper_lib.figures.panels import draw_chance, draw_row, label_once, name_rows
 from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.summaries import ATTENTION
 
-_NULLS = {"independent masks": "jaccard_chance", "rounding alone": "jaccard_rounding"}
 ROTATED = ("opd", "opd_rotated")
+_PROBES = ("opd_rotated", "opd_256x1", "sft_matched_32x8", "rlvr_random_reward")
 
 
 def named_pairs(pairs: pd.DataFrame) -> list[tuple[str, str]]:
@@ -38,37 +38,34 @@ def pair_values(
 
 
 def draw_jaccard(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> None:
-    """Jaccard of the update masks, a row a pair, with both nulls below it in grey.
+    """How many points more of the visible weights two runs share (Jaccard) than by rounding alone, a row a
+    pair, the most first; probes of a run are left out.
 
     pairs: the table. A run with its own next seed is filled in its colour, two runs of a seed are in black.
     """
-    shown, seeds = named_pairs(pairs), []
-    for height, pair in enumerate(shown):
-        values = pair_values(pairs, pair, "jaccard", modules=modules)
-        seeds.append(draw_row(ax, height, _name(pair), values, **_look(pair)))
-        _draw_both(ax, height, _name(pair), pairs, pair, modules=modules)
-    name_rows(ax, [_name(pair) for pair in shown], seeds)
-    ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
+    shown = [pair for pair in named_pairs(pairs) if pair[1] not in _PROBES]
+    _draw_pairs(ax, {pair: _beyond_rounding(pairs, pair, modules=modules) for pair in shown})
+    _name_rounding(ax)
 
 
 def draw_cosines(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> None:
     """Cosine of two updates, ⟨ΔW, ΔW'⟩ / ‖ΔW‖ ‖ΔW'‖, mean over matrices, a row a pair, the highest first, the
     look as in `draw_jaccard`; rotated heads are left out, whose weights are not the same."""
-    values = {
-        pair: pair_values(pairs, pair, "update_cosine", modules=modules)
-        for pair in named_pairs(pairs[~pairs["other"].isin(ROTATED[1:])])
-    }
-    shown, seeds = sorted(values, key=lambda pair: -values[pair].mean()), []
-    for height, pair in enumerate(shown):
-        seeds.append(draw_row(ax, height, _name(pair), values[pair], **_look(pair)))
-    name_rows(ax, [_name(pair) for pair in shown], seeds)
+    shown = named_pairs(pairs[~pairs["other"].isin(ROTATED[1:])])
+    _draw_pairs(ax, {pair: pair_values(pairs, pair, "update_cosine", modules=modules) for pair in shown})
     draw_chance(ax, 0, "chance", axis="x")
     ax.set(xlabel="cosine of two updates", xlim=(-0.15, 1.03))
 
 
+def _draw_pairs(ax: Axes, values: dict[tuple[str, str], pd.Series]) -> None:
+    shown = sorted(values, key=lambda pair: -values[pair].mean())
+    seeds = [draw_row(ax, y, _name(pair), values[pair], **_look(pair)) for y, pair in enumerate(shown)]
+    name_rows(ax, [_name(pair) for pair in shown], seeds)
+
+
 def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
-    """Jaccard of OPD's masks with and without rotated heads, over attention, in the layers that were rotated
-    and in those that were not, each with both nulls.
+    """As `draw_jaccard`, OPD with and without rotated heads, over attention, in the layers that were rotated
+    and in those that were not.
 
     Only a blank panel with a sentence where the table has no such pair.
     """
@@ -85,34 +82,40 @@ def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
     color, seeds = run_style(ROTATED[1]).color, []
     names = [f"{place}\n({', '.join(map(str, layers))})" for place, layers in places.items()]
     for height, (name, layers) in enumerate(zip(names, places.values(), strict=True)):
-        which: dict[str, Any] = {"layers": layers, "modules": ATTENTION}
+        values = _beyond_rounding(rows, ROTATED, layers=layers, modules=ATTENTION)
         marker = {"color": color, "marker": "8", "markerfacecolor": "white" if height else color}
-        seeds.append(draw_row(ax, height, name, pair_values(rows, ROTATED, "jaccard", **which), **marker))
-        _draw_both(ax, height, name, rows, ROTATED, **which)
+        seeds.append(draw_row(ax, height, name, values, **marker))
     name_rows(ax, names, seeds)
-    ax.set(xlabel="Jaccard of update masks", xlim=(-0.03, 1.03))
+    _name_rounding(ax)
+
+
+def _beyond_rounding(pairs: pd.DataFrame, pair: tuple[str, str], **which: Any) -> pd.Series:
+    """Jaccard less that of `rounding alone`, in points, one entry a seed."""
+    shared, rounding = (pair_values(pairs, pair, f"jaccard{null}", **which) for null in ("", "_rounding"))
+    return 100 * (shared - rounding)
+
+
+def _name_rounding(ax: Axes) -> None:
+    draw_chance(ax, 0, "rounding alone", axis="x")
+    ax.set_xlabel("Jaccard beyond rounding (points)")
 
 
 def draw_shared(ax: Axes, pairs: pd.DataFrame, *, runs: Sequence[str], modules: Sequence[str]) -> None:
     """Short horizontal marks at the right edge of a panel of Sim_K along training: how much of the final
-    subspace a run shares with its own next seed (in its colour), and OPD with RLVR of its seed (black)."""
+    subspace a run shares with its own next seed (in its colour), and OPD with RLVR and with matched SFT of
+    its seed (black, the latter dotted)."""
     marks = [((run, run), run_style(run).color, "with its next seed") for run in runs]
-    marks.append((("opd", "rlvr"), "black", "OPD with RLVR"))
+    others = [other for other in ("rlvr", "sft_matched") if other in runs]
+    marks += [(("opd", other), "black", f"OPD with {run_style(other).label}") for other in others]
     for pair, color, words in marks:
         values = pair_values(pairs, pair, "subspace_alignment", modules=modules)
         if len(values):
-            look: dict[str, Any] = {"color": color, "linewidth": 2.2, "solid_capstyle": "butt"}
-            ax.plot([1.04, 1.13], [values.mean()] * 2, **look)
+            dashes = (0, (1, 0.6)) if pair[1] == "sft_matched" != pair[0] else "-"
+            look: dict[str, Any] = {"linewidth": 2.2, "linestyle": dashes, "solid_capstyle": "butt"}
+            ax.plot([1.04, 1.13], [values.mean()] * 2, color=color, **look)
             whose = run_style(pair[0]).label if pair[0] == pair[1] else ""
             tell(ax, words, values.mean(), of=whose, aside=True)
-            label_once(ax, words, color="black" if pair[0] != pair[1] else NULL, linewidth=2.2)
-
-
-def _draw_both(
-    ax: Axes, height: int, name: str, pairs: pd.DataFrame, pair: tuple[str, str], **which: Any
-) -> None:
-    means = {words: pair_values(pairs, pair, metric, **which).mean() for words, metric in _NULLS.items()}
-    draw_nulls(ax, height, name, means)
+            label_once(ax, words, color="black" if pair[0] != pair[1] else NULL, **look)
 
 
 def _look(pair: tuple[str, str]) -> dict[str, Any]:

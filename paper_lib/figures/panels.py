@@ -1,6 +1,7 @@
 """What several figures draw: a metric along training, a value a run, chance, and one legend."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from paper_lib.figures.seeds import (
-    draw_band,
     draw_few,
     draw_means,
-    is_few,
     say_number,
     say_seeds,
     spread,
@@ -46,15 +45,6 @@ def draw_row(ax: Axes, height: float, name: str, values: pd.Series, **look: Any)
     return int(point["seeds"])
 
 
-def draw_nulls(ax: Axes, height: float, name: str, nulls: Mapping[str, float]) -> None:
-    """Grey marks just below a row, one a null, by the words of the legend; a first "x", then "|"."""
-    for (words, value), marker in zip(nulls.items(), ("x", "|", "+"), strict=False):
-        look: dict[str, Any] = {"color": NULL, "marker": marker, "linestyle": "none", "markersize": 6}
-        ax.plot(value, height + _BELOW, **look)
-        label_once(ax, words, **look)
-        tell(ax, words, value, of=name, aside=True)
-
-
 def name_rows(ax: Axes, names: Sequence[str], seeds: Sequence[int]) -> None:
     """The rows' names at the left, the first at the top, and the number of seeds of those that have fewer."""
     few = [f" (n = {n})" if n < max(seeds) else "" for n in seeds]
@@ -63,8 +53,7 @@ def name_rows(ax: Axes, names: Sequence[str], seeds: Sequence[int]) -> None:
     ax.grid(visible=False, axis="y")
 
 
-# --- Runs against OPD along training: their ratio, seed by seed, where lines by themselves would
-# --- coincide.
+# --- Runs against OPD over all of training: their ratio, seed by seed, where lines would coincide.
 
 _NOISE = "opd_restream"  # OPD again from the same anchor: what of a ratio is the rollouts'
 
@@ -72,54 +61,37 @@ _NOISE = "opd_restream"  # OPD again from the same anchor: what of a ratio is th
 def draw_ratios(
     ax: Axes, path: Callable[[str], pd.DataFrame], what: str, *, runs: Sequence[str], seeds: Sequence[int]
 ) -> None:
-    """Each run over OPD along training, a line a run, with the interval of its mean beside the end.
+    """Each run over OPD, a row a run: the geometric mean over the snapshots of the ratio, seed by seed.
 
-    path: of a run, as `Results.path` gives it; what: its name on the axis. Ratios are of one seed, means are
-    geometric. Grey, with its interval as a band, is OPD with other rollouts throughout, where there is such a
-    run; two seeds are dots. Raises Untested for a run of `runs` that is not there.
+    path: of a run, as `Results.path` gives it; what: its name on the axis. Shaded is the interval of OPD with
+    other rollouts throughout, where there is such a run. Raises Untested for a run that is not there.
     """
-    opd = path("opd")[list(seeds)]
+    opd, rows = path("opd")[list(seeds)], []
     _draw_noise(ax, path, opd)
-    ax.axhline(1, color=run_style("opd").color, linewidth=1.4, zorder=1.5)
+    ax.axvline(1, color=run_style("opd").color, linewidth=1.4, zorder=1.5)
     tell(ax, run_style("opd").label, 1)
-    for number, run in enumerate(runs):
-        ratios, style = _over(path(run), opd), run_style(run)
-        line, place = _geometric(ratios), 1.04 + 0.03 * number
-        sparse: dict[str, Any] = {"markevery": (number % 3, 3), "linewidth": 1.1}  # so that all show
-        ax.plot(line["step"], line["mean"], label=style.label, **sparse, **style.line)
-        tell_means(ax, style.label, line)
-        low, mean, high = line[["low", "mean", "high"]].iloc[-1]
-        ax.plot([place], [mean], markersize=4.5, **style.mark)
-        ax.plot([place, place], [low, high], color=style.color, linewidth=1)
-        if is_few(line["seeds"].max()):
-            ends = ratios.loc[ratios["step"] == 1, "value"]
-            draw_few(ax, [place] * len(ends), np.exp(ends), style.color)
-    ax.set(xlabel="training progress", ylabel=f"{what} over OPD's")
+    for height, run in enumerate(runs):
+        style = run_style(run)
+        rows.append(draw_row(ax, height, style.label, _over(path(run), opd), **style.mark))
+    name_rows(ax, [run_style(run).label for run in runs], rows)
+    ax.set_xlabel(f"{what} over OPD's")
 
 
-def _over(path: pd.DataFrame, opd: pd.DataFrame) -> pd.DataFrame:
-    """log(run / OPD) as rows of run, step (the progress), seed, value."""
-    logs = log_ratio(path, opd).rename_axis("step").reset_index()
-    return logs.melt("step", var_name="seed").assign(run="")
-
-
-def _geometric(logs: pd.DataFrame) -> pd.DataFrame:
-    """`spread` of rows of logarithms, with the mean and its interval as ratios."""
-    line = spread(logs)
-    line[["low", "mean", "high"]] = np.exp(line[["low", "mean", "high"]])
-    return line
+def _over(path: pd.DataFrame, opd: pd.DataFrame) -> pd.Series:
+    """The geometric mean of run / OPD over the snapshots, one entry a seed."""
+    return log_ratio(path, opd).mean().map(np.exp)
 
 
 def _draw_noise(ax: Axes, path: Callable[[str], pd.DataFrame], opd: pd.DataFrame) -> None:
     try:
-        line = _geometric(_over(path(_NOISE), opd))
+        line = spread_values(_over(path(_NOISE), opd))
     except Untested:
         return
-    look: dict[str, Any] = {"color": NULL, "linestyle": "--", "linewidth": 1}
-    ax.plot(line["step"], line["mean"], **look)
-    draw_band(ax, line["step"], line, NULL)
-    label_once(ax, run_style(_NOISE).label, **look)
-    tell(ax, run_style(_NOISE).label, line["mean"], aside=True)
+    words, (low, mean, high) = run_style(_NOISE).label, line[["low", "mean", "high"]].iloc[0]
+    if math.isfinite(low):
+        ax.axvspan(low, high, color=NULL, alpha=0.15, linewidth=0)
+    label_once(ax, words, color=NULL, alpha=0.3, linewidth=6)
+    tell(ax, words, mean, interval=(low, high), aside=True)
 
 
 _NULL_LABELS = {  # in the order drawn and told

@@ -145,7 +145,7 @@ def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
         varied = rows.groupby("parent")["at"].transform("nunique") > 1
         rows = rows[varied] if varied.any() else rows
     series = list(rows.groupby(["parent", "basis"]))
-    apart = 0.03 * max(np.ptp(rows[along]) if len(rows) else 0, 1e-2)
+    apart = 0.012 * max(np.ptp(rows[along]) if len(rows) else 0, 1e-2)
     for number, ((parent, basis), group) in enumerate(series):
         shift = apart * (number - (len(series) - 1) / 2)  # so that bars at one value stand side by side
         style = run_style(f"{parent}_projected_{basis}")
@@ -185,5 +185,4 @@ def draw_share_inside(ax: Axes, profile: Profile, curves: pd.DataFrame) -> None:
         look = {"color": style.color, "marker": style.marker}
         seeds.append(draw_row(ax, height, names[run], values, **look))
     name_rows(ax, list(names.values()), seeds)
-    draw_chance(ax, 1, "confined to V", axis="x")
-    ax.set(xlabel="share of the step inside V", xlim=(0, 1.05))
+    ax.set(xlabel="share of the step inside V", xlim=(0, 1))

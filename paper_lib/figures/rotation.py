@@ -82,7 +82,7 @@ def draw_paths(
         label_once(ax, null_look("random_walk")[0], color=NULL, linestyle=":")
     if not own:
         ax.set_aspect("equal", adjustable="datalim")
-    unit = " (spreads)" if own else ""
+    unit = " (sd of component 1)" if own else " (weight units)"
     ax.set(xlabel=f"component 1{unit}", ylabel=f"component 2{unit}")
 
 
@@ -163,4 +163,4 @@ def _fix_axes(ax: Axes, points: NDArray[np.float64]) -> None:
     middle, half = (low + high) / 2, 0.58 * (high - low).max()  # one scale for both components
     ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
     ax.set_box_aspect(1)
-    ax.set(xlabel="component 1", ylabel="component 2")
+    ax.set(xlabel="component 1 (weight units)", ylabel="component 2 (weight units)")

@@ -124,7 +124,7 @@ _PROBES = (
     _Probe(r"_projected_(free)_alone", lambda free: "matrices alone", "1"),
     _Probe(r"_(alone)", lambda alone: "alone", "2"),
     _Probe(r"_(shuffled_credit|random_reward)", lambda chance: chance.replace("_", " "), "3"),
-    _Probe(r"_(restream)", lambda other: "other rollouts throughout", "H"),
+    _Probe(r"_(restream)", lambda other: "other problems", "H"),
     _Probe(r"_(\d+)x\d+", lambda prompts: f"{prompts} prompts", "4"),
     _Probe(r"_clip_(\d+)", lambda norm: f"clipped at {norm}", "|"),
     _Probe(r"_(short|long)", lambda length: f"{length} budget", "2"),

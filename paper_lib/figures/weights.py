@@ -1,5 +1,6 @@
 """One weight's journey through bf16: what the optimizer moves, and the value that is stored and shown."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,15 +24,24 @@ from paper_lib.summaries import at_end, over_matrices, overlap_range
 _REACH = "#EBEBEB"
 
 
-def draw_paper(ax: Axes, values: Mapping[str, float | tuple[float, float]], *, runs: Sequence[str]) -> None:
+def draw_paper(
+    ax: Axes,
+    values: Mapping[str, float | tuple[float, float]],
+    *,
+    runs: Sequence[str],
+    scale: float = 1.0,
+) -> None:
     """Hollow diamonds at the paper's values, on the lines that `draw_points` gave the same runs.
 
-    values: by run, a number or the least and the most of several models, drawn with a line between them.
+    values: by run, a number or the least and the most, drawn with a line between them; a most of infinity or
+    a least of 0 is a bound, drawn as an arrow head. scale: factor on the values.
     """
     look: dict[str, Any] = {"color": "black", "marker": "D", "markerfacecolor": "none", "linewidth": 0.8}
     for run, value in values.items():
-        points = sorted({*value} if isinstance(value, tuple) else {value})
-        ax.plot(points, [runs.index(run)] * len(points), markersize=4, **look)
+        low, high = value if isinstance(value, tuple) else (value, value)
+        points = sorted({scale * each for each in (low, high) if 0 < each < math.inf})
+        bound = {"marker": ">"} if high == math.inf else {"marker": "<"} if low == 0 else {}
+        ax.plot(points, [runs.index(run)] * len(points), markersize=4, **look | bound)
         tell(ax, "paper", points, of=run_style(run).label, aside=True)
     label_once(ax, "paper, 8B", **(look | {"linestyle": "none"}))
 

@@ -10,7 +10,6 @@ from paper_lib.figures.pairs import (
     draw_jaccard,
     draw_rotated,
     draw_shared,
-    named_pairs,
     pair_values,
 )
 from paper_lib.figures.styles import PURPLE
@@ -39,14 +38,12 @@ def shared(values: dict[tuple, float]) -> pd.DataFrame:
     return pd.concat([pairs({k: s * v for k, v in values.items()}, metric) for metric, s in nulls])
 
 
-def test_masks_of_two_runs_stand_above_their_two_nulls(ax):
-    table = shared({("opd", "opd", 0): 0.6, ("opd", "rlvr", 0): 0.4})
-    assert named_pairs(table) == [("opd", "rlvr"), ("opd", "opd")]
+def test_masks_of_two_runs_stand_by_what_they_share_beyond_rounding_and_probes_are_left_out(ax):
+    table = shared({("opd", "opd", 0): 0.6, ("opd", "rlvr", 0): 0.4, ("opd", "opd_256x1", 0): 0.9})
     draw_jaccard(ax, table, modules=["q"])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["OPD – RLVR", "OPD, next seed"]
-    np.testing.assert_allclose(
-        places(ax), [[0.4, 0], [0.2, 0.3], [0.32, 0.3], [0.6, 1], [0.3, 1.3], [0.48, 1.3]]
-    )
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["OPD, next seed", "OPD – RLVR"]
+    np.testing.assert_allclose(places(ax), [[12, 0], [8, 1]])
+    assert "rounding alone" in ax.get_legend_handles_labels()[1]
 
 
 def test_updates_stand_by_their_cosine_and_rotated_heads_are_left_out(ax):
@@ -60,7 +57,7 @@ def test_rotated_layers_are_told_from_the_others_and_their_absence_is_said(ax):
     table = shared({("opd", "opd_rotated", 0): 0.6, ("opd", "opd_rotated", 1): 0.2})
     draw_rotated(ax, table, (1,))
     found = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_color() == PURPLE]
-    assert found == [[0.2, 0], [0.6, 1]]
+    np.testing.assert_allclose(found, [[4, 0], [12, 1]])
     empty = plt.subplots()[1]
     draw_rotated(empty, table, ())
     assert not empty.axison
@@ -68,8 +65,11 @@ def test_rotated_layers_are_told_from_the_others_and_their_absence_is_said(ax):
 
 
 def test_what_seeds_share_is_marked_beside_the_end(ax):
-    table = pairs({("opd", "opd", 0): 0.2, ("opd", "rlvr", 0): 0.1}, "subspace_alignment")
-    draw_shared(ax, table, runs=["opd", "rlvr"], modules=["q"])
+    values = {("opd", "opd", 0): 0.2, ("opd", "rlvr", 0): 0.1, ("opd", "sft_matched", 0): 0.3}
+    table = pairs(values, "subspace_alignment")
+    draw_shared(ax, table, runs=["opd", "rlvr", "sft_matched"], modules=["q"])
     heights = [line.get_ydata()[0] for line in ax.lines if len(line.get_xdata()) == 2]
-    assert heights == [0.2, 0.1]
+    assert heights == [0.2, 0.1, 0.3]
+    words = ax.get_legend_handles_labels()[1]
+    assert words == ["with its next seed", "OPD with RLVR", "OPD with SFT, matched"]
     assert pair_values(table, ("opd", "rlvr"), "jaccard").empty

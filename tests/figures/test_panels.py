@@ -130,32 +130,29 @@ def paths(noise: bool, seeds: tuple[int, ...] = (0, 1, 2)):
     return path
 
 
-def labelled(ax, run):
-    return next(line for line in ax.lines if line.get_label() == run_style(run).label)
+def marked(ax, run):
+    color = run_style(run).color
+    return [x for line in ax.lines if line.get_color() == color for x in line.get_xdata()]
 
 
-def test_a_ratio_is_of_one_seed_and_its_mean_geometric():
+def test_a_ratio_is_of_one_seed_and_other_rollouts_are_shaded():
     ax = plt.subplots()[1]
     draw_ratios(ax, paths(noise=True), "rank", runs=["mix_0.5", "rlvr"], seeds=(0, 1, 2))
-    mean = (0.85 * 0.9 * 0.95) ** (1 / 3)
-    np.testing.assert_allclose(labelled(ax, "mix_0.5").get_xydata(), [[0.5, mean], [1, mean]])
-    np.testing.assert_allclose(labelled(ax, "rlvr").get_ydata(), [0.5, 0.5])
-    bars = [line.get_ydata() for line in ax.lines if line.get_color() == run_style("mix_0.5").color]
-    low, high = bars[-1]
+    low, high, mean = marked(ax, "mix_0.5")
+    assert mean == pytest.approx(0.9)
     assert low < 0.85 < 0.95 < high
-    assert len(ax.collections) == 1  # the band of other rollouts
-    assert [line.get_color() for line in ax.lines].count(NULL) == 2
-    assert ax.get_ylabel() == "rank over OPD's"
+    assert marked(ax, "rlvr")[-1] == pytest.approx(0.5)
+    np.testing.assert_allclose(ax.collections[0].get_offsets()[:, 0], [0.85, 0.9, 0.95])
+    assert len(ax.patches) == 1
+    assert [label.get_text() for label in ax.get_yticklabels()] == [r"mix, $\alpha$ = 0.5", "RLVR"]
+    assert ax.get_xlabel() == "rank over OPD's"
 
 
 def test_ratios_of_one_seed_have_no_bars_and_need_no_other_rollouts():
     ax = plt.subplots()[1]
     draw_ratios(ax, paths(noise=False, seeds=(0,)), "rank", runs=["mix_0.5"], seeds=(0,))
-    np.testing.assert_allclose(labelled(ax, "mix_0.5").get_ydata(), [0.85, 0.85])
-    assert len(ax.collections) == 0
-    assert NULL not in [line.get_color() for line in ax.lines]
-    draw_ratios(ax, paths(noise=False, seeds=(0, 1)), "rank", runs=["mix_0.5"], seeds=(0, 1))
-    np.testing.assert_allclose(ax.collections[0].get_offsets()[:, 1], [0.85, 0.9])
+    assert marked(ax, "mix_0.5") == pytest.approx([0.85])
+    assert len(ax.collections) + len(ax.patches) == 0
     with pytest.raises(Untested, match="no sft"):
         draw_ratios(ax, paths(noise=False), "rank", runs=["sft"], seeds=(0,))
 

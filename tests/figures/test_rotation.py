@@ -134,8 +134,8 @@ def test_an_animation_is_short_plays_once_and_comes_with_its_last_frame_and_word
     ]
     about = json.loads(gif.with_suffix(".json").read_text())
     assert (
-        about["alt"]
-        == "Two paths. X: component 1, y: component 2: OPD (0, 0) to (2, 0); RLVR (0, 0) to (2, 0)."
+        about["alt"] == "Two paths. X: component 1 (weight units), y: component 2 (weight units): "
+        "OPD (0, 0) to (2, 0); RLVR (0, 0) to (2, 0)."
     )
     assert set(about["files"]) == {"fig_path.gif", "fig_path.png"}
     frames = Image.open(gif)

@@ -1,5 +1,7 @@
 """Masks, overlaps and the planes of weights are drawn with what chance would give."""
 
+import math
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -50,6 +52,14 @@ def test_the_papers_value_stands_on_the_line_of_its_run(ax):
     draw_paper(ax, {"opd": 0.5, "rlvr": (0.9, 0.7)}, runs=["sft", "opd", "rlvr"])
     assert [points(line) for line in ax.lines[:2]] == [[[0.5, 1]], [[0.7, 2], [0.9, 2]]]
     assert ax.get_legend_handles_labels()[1] == ["paper, 8B"]
+
+
+def test_a_bound_of_the_paper_is_an_arrow_head(ax):
+    draw_paper(ax, {"sft": (10, math.inf), "rlvr": (0, 0.5)}, runs=["sft", "opd", "rlvr"])
+    assert [(points(line), line.get_marker()) for line in ax.lines[:2]] == [
+        ([[10, 0]], ">"),
+        ([[0.5, 2]], "<"),
+    ]
 
 
 def test_a_bar_reaches_from_the_least_to_the_most_possible_overlap(ax):

@@ -12,13 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from paper_lib.figures.panels import (
-    draw_chance,
-    draw_nulls,
-    draw_points,
-    draw_row,
-    draw_trajectory,
-)
+from paper_lib.figures.panels import draw_chance, draw_points, draw_row, draw_trajectory
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.weights import draw_paper
 from paper_lib.figures.words import LIMIT, alt_text, number, plain, tell
@@ -86,10 +80,9 @@ def test_a_row_says_its_mean_and_interval_and_a_null_those_of_all_rows():
     draw_points(left, ends, runs=["sft", "opd"], nulls=ends.assign(null="permuted", value=5.0))
     draw_chance(left, 7, axis="x")
     draw_row(right, 0, "OPD – RLVR", pd.Series([1.0, 2.0]), color="black", marker="o")
-    draw_nulls(right, 0, "OPD – RLVR", {"rounding alone": 0.5})
     assert alt_text(fig, "Rows") == (
         "Rows. SFT 20.1 [19.9 to 20.3]; OPD 30.1 [29.9 to 30.3]; chance 7; entries permuted: SFT 5, OPD 5. "
-        "OPD – RLVR 1.5; rounding alone: OPD – RLVR 0.5."
+        "OPD – RLVR 1.5."
     )
 
 
