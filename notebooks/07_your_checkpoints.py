@@ -40,7 +40,8 @@ results_dir: str = ""  # a folder that `compare` filled; empty compares the prof
 from pathlib import Path
 
 from paper_lib.compare.placing import REFERENCE
-from paper_lib.compare.run import compare_profile, read_comparison
+from paper_lib.compare.run import compare_profile
+from paper_lib.compare.summary import read_comparison, summary
 from paper_lib.figures import use_style
 from paper_lib.ground.tables import read_table
 from paper_lib.study.profiles import get_profile
@@ -49,6 +50,7 @@ study = get_profile(profile)
 folder = Path(results_dir) if results_dir else compare_profile(study, data_dir)
 compared = read_comparison(folder)
 reference, inputs = read_table(REFERENCE), [REFERENCE, *compared.paths]
+told = summary(compared, reference)
 figures = folder / "figures" if results_dir else Path(figures_dir) / profile
 use_style()
 
@@ -60,7 +62,7 @@ from IPython.display import Markdown
 
 from paper_lib.compare.answer import answer
 
-Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
+Markdown(answer(told))
 
 # %% [markdown]
 # A metric is *at* a regime inside the values that are printed for it, *near* it within a quarter of the gap
@@ -80,9 +82,8 @@ Markdown(answer(compared.matrices, compared.nulls, reference, compared.account))
 # %%
 import matplotlib.pyplot as plt
 
-from paper_lib.compare.answer import axes_of, draw_place
-from paper_lib.compare.pairing import PAPER_WIDTH
-from paper_lib.compare.placing import comparable
+from paper_lib.compare.answer import draw_place
+from paper_lib.compare.placing import PAPER_WIDTH, axes_of, comparable
 from paper_lib.figures import draw_legend, save_figure
 
 caption = (
@@ -92,8 +93,9 @@ caption = (
 
 # %%
 drawn = axes_of(compared.matrices)
-fig, axes = plt.subplots(len(drawn), 1, figsize=(4, 1.02 * len(drawn) + 0.7), layout="constrained")
-for ax, axis in zip(axes, drawn, strict=True):
+size = {"figsize": (4, 1.02 * len(drawn) + 0.7), "layout": "constrained"}
+fig, axes = plt.subplots(len(drawn), 1, squeeze=False, **size)
+for ax, axis in zip(axes.flat, drawn, strict=True):
     paper = axis.spans() if comparable(axis, compared.account["width"], PAPER_WIDTH) else {}
     draw_place(ax, axis, compared.matrices, compared.nulls, reference, paper=paper)
 draw_legend(fig, columns=2)
@@ -110,13 +112,13 @@ save_figure(fig, "fig_where_it_lies", figures, inputs=inputs, caption=caption)
 # %%
 from paper_lib.compare.answer import null_table, place_table, shown
 
-shown(place_table(compared.matrices, reference, compared.account["width"]))
+shown(place_table(told))
 
 # %%
 sparsity = compared.matrices.query("metric == 'update_sparsity'")["value"]
 assert sparsity.between(0, 1).all()
 no_nulls = "There are no nulls: compare with `--nulls` to see what rounding alone gives."
-shown(null_table(compared.matrices, compared.nulls), otherwise=no_nulls)
+shown(null_table(told), otherwise=no_nulls)
 
 # %% [markdown]
 # ## Embeddings and output heads
@@ -129,7 +131,7 @@ shown(null_table(compared.matrices, compared.nulls), otherwise=no_nulls)
 from paper_lib.compare.answer import outside_table
 
 none = "None was measured: `--modules embed` or `--modules lm_head` measures them."
-shown(outside_table(compared.outside, compared.account), otherwise=none)
+shown(outside_table(compared), otherwise=none)
 
 # %% [markdown]
 # ## Layer by layer

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from paper_lib import __version__
-from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.errors import CompanionError, one_line
 
 # --- Values of the command line's options.
 
@@ -20,6 +20,13 @@ def names(text: str) -> list[str]:
     if not (given := text.replace(",", " ").split()):
         raise argparse.ArgumentTypeError(f"{text!r} names nothing: leave the option out for its default")
     return given
+
+
+def folder(text: str) -> str:
+    """A path, which '' is not: it would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it names no folder (is a shell variable empty?)")
+    return text
 
 
 def count(text: str) -> int:
@@ -76,6 +83,9 @@ def size(text: str) -> tuple[str, int]:
     return name, value
 
 
+VERDICTS = ("identical", "not-more-than-size", "frozen-norms", "mostly-rounding")
+
+
 class Collect(argparse.Action):
     """Puts the (name, value) of an option that may be repeated into one dict."""
 
@@ -90,7 +100,7 @@ Kind = dict[str, Any]
 
 NAME: Kind = {"metavar": "NAME"}
 NAMES: Kind = {"type": names, "metavar": "NAMES"}
-DIR: Kind = {"metavar": "DIR"}
+DIR: Kind = {"type": folder, "metavar": "DIR"}
 NUMBER: Kind = {"type": count, "metavar": "N"}
 POSITIVE: Kind = {"type": positive, "metavar": "N"}
 RATE: Kind = {"type": rate, "metavar": "X"}
@@ -166,6 +176,7 @@ def parser_of(prog: str, description: str, commands: Iterable[Command]) -> Parse
 PROFILE = option("--profile", "which study (default: laptop)", NAME, dest="profile_name", default="laptop")
 DATA = option("--data-dir", "runs and tables (default: data)", DIR, default="data")
 WORKERS = option("--workers", "processes (default: one a core)", POSITIVE)
+BASE = option("base", "folder or safetensors file: where training started", metavar="BASE")
 FORCE = option("--force", "recompute what is already there", FLAG)
 RUNS = option("--runs", "default: every run of the profile", NAMES)
 SEEDS = option("--seeds", "default: the seeds of the profile", type=counts, metavar="0,1")
@@ -244,12 +255,24 @@ COMMANDS = (
         work="paper_lib.commands.compare_and_report",
         summary="Measure the update between two checkpoints of your own",
         options=(
-            option("base", "folder or safetensors file: where training started", metavar="BASE"),
+            BASE,
             option(
-                *("finetuned", "the same after training; a LoRA adapter is merged into BASE"),
+                *("finetuned", "the same after training; a LoRA adapter is merged into BASE, and needs none"),
                 metavar="FINETUNED",
+                nargs="?",
             ),
-            option("--out", "tables and report.html go there; kept parts are reused", DIR, required=True),
+            option(
+                *("--out", "tables, summary.json and report.html go there; kept parts are reused", DIR),
+                required=True,
+            ),
+            option("--with", "another fine-tune of BASE, to set beside this one", dest="other", metavar="B"),
+            option(
+                "--fail-if",
+                f"exit with 3 where one holds: {', '.join(VERDICTS)}",
+                nargs="+",
+                choices=VERDICTS,
+                default=[],
+            ),
             option("--trajectory", "folders with the snapshots between", DIR, nargs="+", default=[]),
             option("--steps", "optimizer steps behind FINETUNED", POSITIVE, dest="last_step"),
             [
@@ -280,12 +303,36 @@ COMMANDS = (
 compare base tuned --nulls --out compared/tuned
 compare base run/checkpoint-300 --trajectory run --learning-rate 1e-6 --out compared/run
 compare base adapter --modules q,k,v,o -s K=8 --out compared/adapter
+compare adapter --out compared/alone
+compare base sft --with rlvr --nulls --fail-if identical not-more-than-size --out compared/two
 compare base tuned --out compared/tuned --backend dask --address tcp://head:8786""",
         description="Measure the update between two checkpoints of your own, and say where it lies between "
         "SFT, OPD and RLVR.",
         notes="""
+exit status: 0 all was measured; 1 some matrices were not, which are named; 2 nothing was, and why; 3 all was,
+and a verdict of --fail-if holds; 130 stopped by Ctrl-C. Verdicts: identical, no matrix changed;
+not-more-than-size, a Gaussian update of the same norm shows all of it, the stable rank too (asks for
+--nulls); frozen-norms, no norm changed; mostly-rounding, over half of the norm is rounding to 16 bits.
+
 Many workers or one with many threads: a worker takes at most 1.5 GB and twelve float64 copies of its matrix,
 so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask workers --nthreads 1.""",
+    ),
+    Command(
+        name="forecast",
+        work="paper_lib.compare.forecast.forecast",
+        summary="Say how much of a planned training bf16 can show, from BASE alone",
+        options=(
+            BASE,
+            option("--learning-rate", "of AdamW, the highest", RATE, required=True),
+            option("--steps", "optimizer steps", POSITIVE, required=True),
+            option("--schedule", "default: constant", choices=("constant", "cosine"), default="constant"),
+            option("--warmup", "steps of linear warm-up (default: 0)", NUMBER, default=0),
+            option(
+                "--betas", "Adam's β₁ and β₂ (default: 0.9 0.999)", nargs=2, type=float, default=[0.9, 0.999]
+            ),
+            option("--hub", "allow BASE to be a name on the Hugging Face Hub", FLAG),
+        ),
+        examples="forecast base --learning-rate 1e-6 --steps 300",
     ),
     Command(
         name="reference",
@@ -312,12 +359,22 @@ def command_parser() -> Parser:
 
 
 def compare_and_report(
-    base: str, finetuned: str, out: str, *, learning_rates: float | str | None, report: bool, **options: Any
+    base: str,
+    finetuned: str | None,
+    out: str,
+    *,
+    learning_rates: float | str | None,
+    report: bool,
+    fail_if: list[str],
+    **options: Any,
 ) -> int:
     """`compare`, with learning rates from a file where they are its name, and the report of its tables;
-    returns 1 where a matrix failed."""
+    returns 1 where a matrix failed, 3 where a verdict of `fail_if` holds."""
     from paper_lib.compare.run import compare
+    from paper_lib.compare.summary import read_summary
 
+    if "not-more-than-size" in fail_if and not options["nulls"]:
+        raise CompanionError("--fail-if not-more-than-size asks the nulls: add --nulls")
     rates = _read_rates(learning_rates) if isinstance(learning_rates, str) else learning_rates
     failed = compare(base, finetuned, out, learning_rates=rates, **options)
     if report:
@@ -325,8 +382,11 @@ def compare_and_report(
 
         print(f"report in {write_report(out)}")
     for name, reason in failed.items():
-        print(f"error: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
-    return 1 if failed else 0
+        print(f"error: {one_line(reason if name in reason else f'{name}: {reason}')}", file=sys.stderr)
+    held = [name for name in fail_if if read_summary(out)["verdicts"][name]]
+    for name in held:
+        print(f"error: {one_line(finetuned or base)} is {name}", file=sys.stderr)
+    return 1 if failed else 3 if held else 0
 
 
 def _read_rates(path: str) -> list[float]:

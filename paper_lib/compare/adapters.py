@@ -14,7 +14,14 @@ from torch import Tensor
 from paper_lib.compare.shards import FETCH, FLOATS, Stored, file_header, files_fingerprint
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import read_json
-from paper_lib.ground.matrices import Matrix, Piece, Source, canonical_name
+from paper_lib.ground.matrices import (
+    Matrix,
+    Piece,
+    Source,
+    canonical_name,
+    layer_and_module,
+    reading_order,
+)
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _FACTOR = re.compile(r"^(.+)\.lora_(embedding_)?(A|B|magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
@@ -157,6 +164,53 @@ class AdaptedSource(Source):
         return self.changes.get(name) or self.changes.get(self.base.fused(name)[0], ())
 
 
+@dataclass(frozen=True, kw_only=True)
+class NoBase(Source):
+    """Zeros in place of a base that nobody has, at the modules that an adapter changes by A and B alone, so
+    that what is merged is the update. others: what it changes otherwise, and why that is left out."""
+
+    label: str = "no base"
+    fingerprint: str = "no base"
+    modules: dict[str, Matrix]
+    others: dict[str, str]
+
+    def matrices(self) -> list[Matrix]:
+        key = lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name)  # noqa: E731
+        return sorted(self.modules.values(), key=key)
+
+    def skipped(self) -> dict[str, str]:
+        return self.others
+
+    def tied(self) -> dict[str, Matrix]:
+        return {}
+
+    def read(self, name: str) -> Tensor:
+        return torch.zeros(self.modules[name].shape)
+
+    def file(self, name: str) -> Path:
+        return Path(self.label)
+
+    def fused(self, name: str) -> tuple[str, Piece]:
+        return name, Piece(name=name)
+
+
+def no_base(folder: Path) -> NoBase:
+    """What stands in place of the base of the adapter in a folder; CompanionError where it is none."""
+    path, base = folder / WEIGHTS, NoBase(modules={}, others={})
+    if not path.is_file() or not (folder / CONFIG).is_file():
+        raise CompanionError(f"{folder} is no LoRA adapter in safetensors: name a base and its fine-tune")
+    for name, change in _read_changes(path, file_header(path), _checked_config(folder / CONFIG), base):
+        if isinstance(change, LowRank) and change.magnitude is None:
+            layer, module = layer_and_module(name)
+            shape = change.shape((0, 0))
+            base.modules[name] = Matrix(layer=layer, module=module, name=name, shape=shape, dtype="float32")
+        else:
+            base.others[name] = "changed by more than A and B, which needs the base"
+    if not base.modules:
+        raise CompanionError(f"{path} holds nothing that can be told without its base: name that too")
+    return base
+
+
 def adapted_source(folder: Path, label: str, base: Source | None) -> AdaptedSource:
     """The adapter in `folder` on top of `base`.
 
@@ -171,11 +225,15 @@ def adapted_source(folder: Path, label: str, base: Source | None) -> AdaptedSour
         )
     if base is None:
         named = read_json(folder / CONFIG, FETCH).get("base_model_name_or_path")
-        raise CompanionError(f"{folder} is a LoRA adapter: name the base it was trained on too ({named})")
+        raise CompanionError(
+            f"{folder} is a LoRA adapter: name the base it was trained on too ({named}), or it alone"
+        )
     config = _checked_config(folder / CONFIG)
     tensors = file_header(path)
     changes: dict[str, tuple[Change, ...]] = {}
     for name, change in _read_changes(path, tensors, config, base):
+        if isinstance(base, NoBase) and name in base.others:
+            continue
         changes[name] = (*changes.get(name, ()), change)
     if not changes:
         raise CompanionError(f"{path} holds no LoRA factors: save the adapter again")

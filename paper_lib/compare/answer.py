@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +13,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from paper_lib.compare.pairing import PAPER_WIDTH
+from paper_lib.compare.adapters import NoBase
 from paper_lib.compare.placing import (
-    AXES,
+    BY_SIZE,
     NULLS,
+    OUR_WIDTH,
     REGIMES,
     Columns,
-    comparable,
+    axes_of,
     end_rows,
-    end_value,
     end_values,
-    explained,
-    our_columns,
-    placed,
 )
-from paper_lib.compare.run import Tables
+from paper_lib.compare.summary import Tables
 from paper_lib.figures.panels import (
     draw_beside,
     draw_chance,
@@ -156,74 +152,135 @@ def draw_path(
     draw_legend(fig, columns=2, seeds=False)
 
 
-OUR_WIDTH = 128  # of the reference runs
+_PERCENT = METRICS["update_sparsity"].show
+
+# --- The answer in words, and the tables beside it, from what `summary.summary` found.
 
 
-def answer(
-    matrices: pd.DataFrame,
-    nulls: pd.DataFrame | None,
-    reference: pd.DataFrame,
-    account: Mapping[str, Any],
-) -> str:
-    """Where the run lies, in Markdown: what was compared, the places by metric, and what size explains.
-
-    matrices, nulls: tables of a comparison; reference: as `reference_ends` gives it; account: its
-    `pairing.json`.
-    """
-    failed = len(account["failed"])
-    norms = end_rows(matrices, METRICS["frobenius_norm"]).set_index(["layer", "module"])["value"].to_dict()
-    measured = [m for m in account["measured"] if (m["layer"], m["module"]) in norms]
-    still = [m["name"] for m in measured if norms[m["layer"], m["module"]] == 0]
-    weights = sum(m["shape"][0] * m["shape"][1] for m in measured)
+def answer(told: Mapping[str, Any]) -> str:
+    """What a comparison found, in Markdown: what was compared, whether anything trained, the places by
+    metric, and what size explains."""
+    named = [_code(told[name]) for name in ("finetuned", "base")]
     head = (
-        f"**{_code(account['finetuned'])} against {_code(account['base'])}**: {len(measured)} matrices with "
-        f"{_count(weights)} weights"
+        f"**{' against '.join(named)}**: {told['matrices']} matrices with {_count(told['weights'])} weights"
     )
-    head += f"; {failed} more could not be measured (listed below)." if failed else "."
-    if len(still) == len(measured):
-        return f"{head}\n\n**The two are identical** in every matrix compared: there is no update."
-    if still:
-        more = f" and {len(still) - 3} more" if len(still) > 3 else ""
-        head += f" {len(still)} of these never moved: {', '.join(map(_code, still[:3]))}{more}."
-    places = place_table(matrices, reference, account["width"])
-    lines = [head, *_sentences(places, account["width"]), *_size(matrices, nulls)]
+    head += f"; {told['failed']} more could not be measured (listed below)." if told["failed"] else "."
+    lines = [f"{head} {_trained(told)}"]
+    if told["verdicts"]["identical"]:
+        lines.append("**The two are identical** in every matrix compared: there is no update.")
+    else:
+        lines += [*_sentences(told), *_size(told), *_rounding(told)]
     return "\n\n".join(lines)
 
 
-def place_table(matrices: pd.DataFrame, reference: pd.DataFrame, width: int) -> pd.DataFrame:
+def _trained(told: Mapping[str, Any]) -> str:
+    """What did not move, and what could not."""
+    trained, lines = told["trained"], list[str]()
+    for names, number, kind in (
+        (trained["unmoved_matrices"], told["matrices"], "matrices"),
+        (trained["unmoved_others"], trained["others"], "norms, biases and embeddings beside them"),
+    ):
+        if names and number == 1:
+            lines.append(f"Of the {kind} the one, {_code(names[0])}, never moved.")
+        elif number:
+            some = f", such as {_code(names[0])}," if 0 < len(names) < number else ""
+            lines.append(f"Of {number} {kind} {len(names) or 'none'}{some} never moved.")
+    if told["verdicts"]["frozen-norms"]:
+        lines.append("**None of the norms moved.**")
+    if "stuck_share" in trained:
+        lines.append(
+            f"At these learning rates no step of Adam can move {_PERCENT(trained['stuck_share'])} of the "
+            f"weights in bf16: without float32 masters they cannot train. With them, "
+            f"{_PERCENT(trained['hidden_share'])} would not show in bf16 if every step went one way."
+        )
+    return " ".join(lines)
+
+
+def _rounding(told: Mapping[str, Any]) -> list[str]:
+    """How much of the norm is rounding, where 16 bits were stored."""
+    if (share := told["rounding_share"]) is None:
+        return []
+    adds = f"About {_PERCENT(share)} of the norm is rounding to 16 bits."
+    hides = (
+        f"Rounding to 16 bits hides more of the norm than it adds: it was about {1 - share:.3g} times that."
+    )
+    return [adds if share >= 0 else hides]
+
+
+def place_table(told: Mapping[str, Any]) -> pd.DataFrame:
     """A row an axis: `metric`, the `value`, and its place on the `paper`'s scale and on `ours`, "" where the
     two cannot be compared."""
-    rows = []
-    for axis in axes_of(matrices):
-        value = end_value(matrices, axis)
-        paper = axis.spans() if comparable(axis, width, PAPER_WIDTH) else {}
-        ours = our_columns(reference, axis) if comparable(axis, width, OUR_WIDTH) else {}
-        places = [placed(value, columns, share=axis.share) for columns in (paper, ours)]
-        rows.append((axis.said, axis.show(value), *places))
+    rows = [
+        (METRICS[name].said, METRICS[name].show(of["value"]), of["paper"], of["ours"])
+        for name, of in told["metrics"].items()
+    ]
     return pd.DataFrame(rows, columns=["metric", "value", "paper", "ours"])
 
 
-def null_table(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> pd.DataFrame:
+def null_table(told: Mapping[str, Any]) -> pd.DataFrame:
     """The run beside its nulls, a row a metric that both have, with chance."""
-    rows: list[dict[str, str]] = []
-    if nulls is None:
-        return pd.DataFrame(rows)
-    for axis in axes_of(matrices):
-        theirs = {NULLS[null]: end_value(nulls, axis, null=null, sizes=matrices) for null in NULLS}
-        if not all(map(isnan, theirs.values())):
-            values = {"this run": end_value(matrices, axis)} | theirs
-            row = {"metric": axis.said} | {name: axis.show(value) for name, value in values.items()}
+    rows = []
+    for name, of in told["metrics"].items():
+        axis = METRICS[name]
+        values = {"this run": of["value"]} | {words: of.get(null) for null, words in NULLS.items()}
+        if None not in values.values():
+            row = {"metric": axis.said} | {words: axis.show(value) for words, value in values.items()}
             rows.append(row | {"chance": axis.show(axis.alpha) if axis.alpha else ""})
     return pd.DataFrame(rows)
 
 
-def outside_table(outside: pd.DataFrame, account: Mapping[str, Any]) -> pd.DataFrame:
+def module_table(told: Mapping[str, Any]) -> pd.DataFrame:
+    """By module: the rank that a LoRA would need, intruder dimensions, and the size of a lossless patch."""
+    rows = []
+    for module, of in told["modules"].items():
+        row = {"module": module, "matrices": of["matrices"]}
+        for share in (90, 99):
+            row[f"rank for {share} % of the energy"] = (
+                f"{of[f'rank_{share}']:g}, at most {of[f'rank_{share}_most']}"
+            )
+        if "intruders" in of:
+            row["intruder dimensions"] = of["intruders"]
+            for name, words in (("patch_bytes", "as stored"), ("patch_bytes_bf16", "in bf16")):
+                row[f"lossless patch {words} (MB)"] = f"{of[name] / 1e6:.3g}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def beside_table(told: Mapping[str, Any]) -> pd.DataFrame:
+    """Two updates of one base: a row a quantity, with what chance and what rounding alone would give."""
+    of, degrees = told["beside"], METRICS["angle_mean"].show
+    shares = {
+        "energy orthogonal to the other": ("orthogonal_share", "", ""),
+        "Sim_K of their subspaces": ("subspace_alignment", "subspace_alignment_chance", ""),
+        "Jaccard of visible entries": ("jaccard", "jaccard_chance", "jaccard_rounding"),
+        "the other's entries that show here": ("coverage", "density", "coverage_rounding"),
+    }
+    rows = (
+        [
+            ("cosine", f"{of['cosine']:.3g}", "0", ""),
+            ("norm, this over the other", f"{of['norm_ratio']:.3g}", "", ""),
+            *(
+                (f"mean principal angle, {side.upper()}", degrees(of[f"angle_{side}_mean"]), "", "")
+                for side in "uv"
+            ),
+            *(
+                (words, *(_PERCENT(of[name]) if name else "" for name in names))
+                for words, names in shares.items()
+            ),
+        ]
+        if of
+        else []
+    )
+    return pd.DataFrame(rows, columns=["of the two updates", "value", "by chance", "by rounding alone"])
+
+
+def outside_table(of: Tables) -> pd.DataFrame:
     """Embeddings and output heads, each by itself: how many of its rows nothing but decay moved
     (`untouched_rows`), and the share of unchanged weights without these rows."""
-    end = outside[outside["step"] == outside["step"].max()]
+    end = of.outside[of.outside["step"] == of.outside["step"].max()]
     values = end[end["k"].isna()].pivot(index="module", columns="metric", values="value")
     rows = []
-    for matrix in account["measured"]:
+    for matrix in of.account["measured"]:
         if (module := matrix["module"]) in values.index:
             one = values.loc[module]
             number, width = matrix["shape"]
@@ -259,42 +316,42 @@ def shown(table: pd.DataFrame, otherwise: str = "") -> Styler | Markdown:
     return Markdown(otherwise) if table.empty else table.style.hide().format(escape="html")
 
 
-def axes_of(matrices: pd.DataFrame) -> list[Metric]:
-    """The axes on which the run has a value."""
-    return [axis for axis in AXES if not isnan(end_value(matrices, axis))]
-
-
 def maps_of(matrices: pd.DataFrame) -> list[Metric]:
     """Of these, the ones worth a map by layer."""
     return [axis for axis in axes_of(matrices) if axis in metrics_of("fig_by_layer")]
 
 
-def _sentences(places: pd.DataFrame, width: int) -> list[str]:
+def _sentences(told: Mapping[str, Any]) -> list[str]:
     scales = {
         "paper": "On the scale of the paper (Qwen3-8B, width 4096)",
         "ours": f"Among the runs of this companion (width {OUR_WIDTH})",
     }
     lines = []
     for column, name in scales.items():
-        known = places[places[column] != ""]
-        groups = [
-            f"{place} in {_list(list(rows['metric']))}" for place, rows in known.groupby(column, sort=False)
-        ]
-        if groups:
-            lines.append(f"{name}, this run lies\n\n" + "\n".join(f"- {group}" for group in groups))
+        groups: dict[str, list[str]] = {}
+        for metric, of in told["metrics"].items():
+            groups.setdefault(of[column], []).append(METRICS[metric].said)
+        said = [f"- {place} in {_list(metrics)}" for place, metrics in groups.items() if place]
+        if said:
+            lines.append("\n".join([f"{name}, this run lies\n", *said]))
     return lines
 
 
-def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
+def _size(told: Mapping[str, Any]) -> list[str]:
     """What rounding alone explains of the metrics that an update's size may decide."""
-    if nulls is None:
-        return [
-            "Whether these are more than the size of the update cannot be said: "
-            "compare with `--nulls` to see what rounding alone gives."
-        ]
+    if told["verdicts"]["not-more-than-size"] is None:
+        return (
+            [
+                "Whether these are more than the size of the update cannot be said: "
+                "compare with `--nulls` to see what rounding alone gives."
+            ]
+            if told["base"] != NoBase.label
+            else []
+        )
     words: dict[str, list[str]] = {}
-    for metric, null in explained(matrices, nulls).items():
-        words.setdefault(null, []).append(METRICS[metric].said)
+    for metric, of in told["metrics"].items():
+        if metric in BY_SIZE and of["explained_by"] is not None:
+            words.setdefault(of["explained_by"], []).append(METRICS[metric].said)
     sentences = {
         "same_norm_gaussian": "**The norm of the update alone explains its {}**: a Gaussian update of the "
         "same norm, rounded alike, has the same. From these one cannot tell how the model was trained.",
@@ -303,12 +360,13 @@ def _size(matrices: pd.DataFrame, nulls: pd.DataFrame | None) -> list[str]:
         "together matters there.",
     }
     lines = [said.format(_list(words[null])) for null, said in sentences.items() if null in words]
-    rank = METRICS["stable_rank"]
-    ours, theirs = end_value(matrices, rank), end_value(nulls, rank, null="same_norm_gaussian")
+    if told["verdicts"]["not-more-than-size"]:
+        return ["**It is no more than its size**, in all of this and in its stable rank.", *lines]
+    rank = told["metrics"]["stable_rank"]
     return [
         *lines,
-        f"Its stable rank is {ours:.3g}, where an update without structure has {theirs:.3g}: the part of the "
-        "picture that size cannot make.",
+        f"Its stable rank is {rank['value']:.3g}, where an update without structure has "
+        f"{rank['same_norm_gaussian']:.3g}: the part of the picture that size cannot make.",
     ]
 
 

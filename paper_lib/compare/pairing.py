@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from paper_lib.compare.adapters import NoBase, no_base
 from paper_lib.compare.shards import DEQUANTISE, QUANTISED
 from paper_lib.compare.sources import labels, open_source, trajectory_sources
 from paper_lib.ground.errors import CompanionError
@@ -18,7 +19,6 @@ from paper_lib.summaries import MODULE_GROUPS
 
 # --- Which sizes the diagnostics take on matrices of any model: the paper's where they fit, else scaled.
 
-PAPER_WIDTH = 4096  # of Qwen3-8B, whose sizes the paper states
 LARGE = 2048  # from this width on the paper's sizes are taken as they are
 PAPER = {"principal_rank": 64, "angle_k": 512, "K": 16, "hill_k": 32, "energy_k": 16}
 PER_WIDTH = {"principal_rank": 32, "angle_k": 8, "K": 40, "hill_k": 8, "energy_k": 32}
@@ -114,10 +114,12 @@ def _size(matrix: Matrix) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """snapshots: (step, source) of W_0, …, W_T. matrices: those measured; their module is unique in a layer,
-    "gate.3" where a layer has several. left_out: by name, why a tensor is not measured."""
+    """snapshots: (step, source) of W_0, …, W_T. other: a second fine-tune of W_0. matrices: those measured;
+    their module is unique in a layer, "gate.3" where a layer has several. left_out: by name, why a tensor is
+    not measured."""
 
     snapshots: tuple[tuple[int, Source], ...]
+    other: Source | None
     matrices: tuple[Matrix, ...]
     left_out: Mapping[str, Mapping[str, str]]
     config: DiagnosticsConfig
@@ -142,25 +144,32 @@ class Checkpoints:
         return self.snapshots[-1][1]
 
     @property
+    def adapter_alone(self) -> bool:
+        """Whether there is no W_0 but zeros."""
+        return isinstance(self.base, NoBase)
+
+    @property
     def width(self) -> int:
         """The hidden size, as far as the matrices tell."""
         return model_width([matrix.shape for matrix in self.matrices])
 
     def fingerprint(self, matrix: Matrix) -> str:
         """Of everything that one matrix's numbers depend on."""
-        return fingerprint("compare", self._settings, matrix)
+        return fingerprint("compare, with ranks", self._settings, matrix)
 
     @cached_property
     def _settings(self) -> str:
         sources = [(step, source.fingerprint) for step, source in self.snapshots]
+        sources += [(-1, self.other.fingerprint)] if self.other else []
         settings = (self.config, self.learning_rates, self.nulls, self.exact, self.threads)
         return fingerprint(sources, *settings)
 
 
 def open_checkpoints(
     base: str | Path,
-    finetuned: str | Path,
+    finetuned: str | Path | None = None,
     *,
+    other: str | Path | None = None,
     trajectory: Sequence[str | Path] = (),
     last_step: int | None = None,
     learning_rates: Sequence[float] | float | None = None,
@@ -173,16 +182,21 @@ def open_checkpoints(
 ) -> Checkpoints:
     """Open the checkpoints, put the snapshots in order and pair up the matrices; only headers are read.
 
-    trajectory: folders with the snapshots between. last_step: the optimizer step of `finetuned`; None asks
-    the learning rates, then the trajectory if it ends in `finetuned`, and is 1 where there is neither.
+    finetuned: None where `base` is an adapter, which is then measured without its base. other: a second
+    fine-tune of the base. trajectory: folders with the snapshots between. last_step: the optimizer step of
+    `finetuned`; None asks the learning rates, then the trajectory if it ends in `finetuned`, and is 1 where
+    there is neither.
     learning_rates: one per step, or one for all. modules: a name of `MODULE_GROUPS` or names of modules.
     Raises CompanionError for checkpoints that cannot be read, that share no matrix, or steps out of order.
     """
     if learning_rates is not None:
         require_rates(learning_rates if isinstance(learning_rates, Sequence) else [learning_rates])
-    names = labels(base, finetuned)
-    start = open_source(base, hub=hub, label=names[0])
-    end = open_source(finetuned, hub=hub, base=start, label=names[1])
+    if finetuned is None and (nulls or trajectory or other):
+        raise CompanionError("an adapter without its base has no nulls, no path and no other update: name it")
+    names = labels(*(path for path in (base, finetuned, other) if path is not None))
+    start = no_base(Path(base)) if finetuned is None else open_source(base, hub=hub, label=names[0])
+    end = open_source(finetuned or base, hub=hub, base=start, label=names[finetuned is not None])
+    beside = open_source(other, hub=hub, base=start, label=names[2]) if other else None
     read = [trajectory_sources(where, base=start) for where in trajectory]
     between = sorted((pair for pairs, _ in read for pair in pairs), key=lambda pair: pair[0])
     last = _last_step(between, end, last_step, learning_rates)
@@ -192,9 +206,9 @@ def open_checkpoints(
     if twice := {a[0] for a, b in pairwise(inner) if a[0] == b[0]}:
         raise CompanionError(f"two snapshots of the trajectory are of step {min(twice)}")
     snapshots = ((0, start), *inner, (last, end))
-    matched, left_out = _pair(snapshots)
+    matched, left_out = _pair(snapshots, beside)
     left_out["unfinished"] = {name: why for _, unfinished in read for name, why in unfinished.items()}
-    matrices, small = _asked_for(matched, modules)
+    matrices, small = _asked_for(matched, modules, sizes or {})
     if not matrices:
         raise CompanionError(_nothing_asked_for(matched, modules, start, end))
     left_out["too small"] = small
@@ -202,6 +216,7 @@ def open_checkpoints(
     left_out["not asked for"] = {m.name: m.module for m in matched if m.name not in measured}
     return Checkpoints(
         snapshots=snapshots,
+        other=beside,
         matrices=_distinct(matrices),
         left_out=left_out,
         config=sizes_for([matrix.shape for matrix in matrices], sizes),
@@ -212,20 +227,21 @@ def open_checkpoints(
     )
 
 
-def _asked_for(matched: Sequence[Matrix], names: str) -> tuple[list[Matrix], dict[str, str]]:
-    """The matrices of the modules asked for, and of "all" those that are too small for the sizes of the rest.
+def _asked_for(
+    matched: Sequence[Matrix], names: str, chosen: Mapping[str, Any]
+) -> tuple[list[Matrix], dict[str, str]]:
+    """The matrices of the modules asked for, but for those that are too small for the sizes of the rest.
 
     "all" is every matrix but embeddings and output heads, whose rows are tokens that may never have occurred.
     """
-    if names == "all":
-        inner = [matrix for matrix in matched if matrix.module not in OUTSIDE]
-        scaled = _scaled(model_width([m.shape for m in inner])) if inner else {}
-        least = max((size for name, size in scaled.items() if name != "angle_k"), default=0)
-        small = {m.name: f"{_size(m)}: a side below {least}" for m in inner if min(m.shape) < least}
-        kept = [matrix for matrix in inner if matrix.name not in small]
-        return (kept, small) if kept else (inner, {})
     groups = MODULE_GROUPS.get(names) or tuple(names.replace(",", " ").split())
-    return [matrix for matrix in matched if matrix.module in groups], {}
+    asked = [m for m in matched if (m.module not in OUTSIDE if names == "all" else m.module in groups)]
+    scaled = _scaled(model_width([m.shape for m in asked])) if asked else {}
+    sizes = (min(size, chosen.get(name, size)) for name, size in scaled.items() if name != "angle_k")
+    least = max(sizes, default=0)
+    small = {m.name: f"{_size(m)}: a side below {least}" for m in asked if min(m.shape) < least}
+    kept = [matrix for matrix in asked if matrix.name not in small]
+    return (kept, small) if kept else (asked, {})
 
 
 def _nothing_asked_for(matched: Sequence[Matrix], names: str, *sources: Source) -> str:
@@ -279,15 +295,16 @@ def _rates(learning_rates: Sequence[float] | float | None, steps: Sequence[int])
     return tuple(float(rate) for rate in learning_rates)
 
 
-def _pair(snapshots: Sequence[tuple[int, Source]]) -> tuple[list[Matrix], LeftOut]:
-    """The matrices that every snapshot shares with W_0, and why each other tensor is left out."""
+def _pair(snapshots: Sequence[tuple[int, Source]], other: Source | None) -> tuple[list[Matrix], LeftOut]:
+    """The matrices that every snapshot and `other` share with W_0, and why each other tensor is left out."""
     base, (_, end) = snapshots[0][1], snapshots[-1]
     matched, left_out = pair_up(base, end)
-    for step, source in snapshots[1:-1]:
+    sources = [(f"the snapshot of step {step}", source) for step, source in snapshots[1:-1]]
+    for where, source in [*sources, *([(other.label, other)] if other else [])]:
         shared = {matrix.name for matrix in pair_up(base, source)[0]}
         for matrix in matched:
             if matrix.name not in shared:
-                left_out["mismatched"][matrix.name] = f"no partner in the snapshot of step {step}"
+                left_out["mismatched"][matrix.name] = f"no partner in {where}"
         matched = [matrix for matrix in matched if matrix.name in shared]
     return matched, left_out
 

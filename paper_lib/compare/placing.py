@@ -11,6 +11,7 @@ from paper_lib.geometry.metrics import Metric, metrics_of
 from paper_lib.ground.tables import read_table, table_metadata, write_table
 from paper_lib.summaries import ANGLE_MEAN, at_end, over_matrices, rows_of_metric
 
+PAPER_WIDTH, OUR_WIDTH = 4096, 128  # of Qwen3-8B, whose sizes the paper states, and of the reference runs
 REGIMES = {"sft": "SFT", "opd": "OPD", "rlvr": "RLVR"}
 COMPARABLE = 4  # how many times wider or narrower a model may be where a metric grows with the width
 NEAR = 0.25  # of the gap between two regimes: still near one of them
@@ -102,21 +103,27 @@ def comparable(axis: Metric, width: int, other: int) -> bool:
     return axis.name not in WIDTH_BOUND or max(width / other, other / width) <= COMPARABLE
 
 
-def explained(matrices: pd.DataFrame, nulls: pd.DataFrame) -> dict[str, str]:
-    """By metric of BY_SIZE that the run and its nulls have, the first of NULLS that has the run's value, as a
-    reader of the figure sees it: `end_value` of both within a point for shares, a tenth for all else; ""
-    where neither has."""
-    first: dict[str, str] = {}
-    for axis in (axis for axis in AXES if axis.name in BY_SIZE):
-        ours = end_value(matrices, axis)
-        theirs = {null: end_value(nulls, axis, null=null, sizes=matrices) for null in NULLS}
-        if not np.isnan([ours, theirs["same_norm_gaussian"]]).any():
-            same = (null for null, value in theirs.items() if _alike(ours, value, share=axis.share))
-            first[axis.name] = next(same, "")
-    return first
+def places(axis: Metric, value: float, reference: pd.DataFrame, width: int) -> list[str]:
+    """Where a value of a model of this width lies on the paper's scale and among our runs, or ""."""
+    paper = axis.spans() if comparable(axis, width, PAPER_WIDTH) else {}
+    ours = our_columns(reference, axis) if comparable(axis, width, OUR_WIDTH) else {}
+    return [placed(value, columns, share=axis.share) for columns in (paper, ours)]
 
 
-def _alike(value: float, other: float, *, share: bool) -> bool:
+def axes_of(matrices: pd.DataFrame) -> list[Metric]:
+    """The axes on which the run has a value."""
+    return [axis for axis in AXES if not np.isnan(end_value(matrices, axis))]
+
+
+def explaining(value: float, theirs: Mapping[str, float], *, share: bool) -> str | None:
+    """The first null that has the run's value as a reader of the figure sees it, within a point for shares, a
+    tenth for all else; "" where none has, None where there is nothing to compare. theirs: by NULLS."""
+    if np.isnan([value, theirs.get("same_norm_gaussian", nan)]).any():
+        return None
+    return next((null for null, other in theirs.items() if _alike(value, other, share)), "")
+
+
+def _alike(value: float, other: float, share: bool) -> bool:
     if share or min(value, other) <= 0:
         return abs(value - other) <= (ALIKE if share else 0)
     return abs(log(value / other)) <= LIKE

@@ -1,7 +1,6 @@
 """Two checkpoints in, the paper's diagnostics out: a part a matrix, resumable, and the tables they make."""
 
 import importlib
-import math
 import os
 import shutil
 from collections import Counter
@@ -17,11 +16,15 @@ from joblib import parallel_config
 from torch import Tensor
 
 from paper_lib import __version__
+from paper_lib.compare.facts import beside_rows, end_rows, untouched, update_rows
 from paper_lib.compare.pairing import Checkpoints, open_checkpoints
-from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
+from paper_lib.compare.placing import REFERENCE
+from paper_lib.compare.summary import SUMMARY, TABLE_NAMES, read_comparison, summary
+from paper_lib.geometry.certified import Spectrum
+from paper_lib.geometry.decompositions import Decomposition
 from paper_lib.geometry.subspaces import path_gram, update_gram
-from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.files import read_json, write_json
+from paper_lib.ground.errors import CompanionError, one_line
+from paper_lib.ground.files import write_json
 from paper_lib.ground.matrices import OUTSIDE, Matrix, Source
 from paper_lib.ground.parallel import cores, roughly
 from paper_lib.ground.tables import TABLES, Row, read_table, write_table
@@ -31,46 +34,9 @@ from paper_lib.study.config import Profile, fingerprint
 from paper_lib.study.tasks import seeded_generator
 from paper_lib.training.checkpoints import MatrixName
 
-# --- What a comparison leaves: its tables, made from the parts of its matrices, and read again.
+# --- What a comparison leaves: its tables, made from the parts of its matrices.
 
-TABLE_NAMES = ("matrices", "nulls", "trajectories")
 REPORT = ("report.html", "07_*.ipynb", "figures/fig_*")  # what `report.write_report` makes of the tables
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tables:
-    """What a comparison left in its folder; `nulls` and `trajectories` are None where it has none. outside:
-    rows of embeddings and output heads, which `matrices` and `nulls` hold only where there is nothing else: a
-    mean over matrices would be neither theirs nor the layers'."""
-
-    matrices: pd.DataFrame
-    outside: pd.DataFrame
-    nulls: pd.DataFrame | None
-    trajectories: pd.DataFrame | None
-    account: dict[str, Any]
-    paths: tuple[Path, ...]
-
-
-def read_comparison(folder: str | Path) -> Tables:
-    """The tables and the account in a folder that `compare` filled; raises CompanionError where it is not."""
-    folder = Path(folder)
-    path, remedy = folder / "pairing.json", f"`python -m paper_lib compare … --out {folder}` makes it"
-    if not (account := read_json(path, remedy)):
-        raise CompanionError(f"{path} is missing or empty: {remedy}")
-    files = {name: folder / f"{name}.parquet" for name in TABLE_NAMES}
-    paths = tuple(path for name, path in files.items() if path.is_file() or name == "matrices")
-    tables: dict[str, Any] = {name: read_table(f) if f in paths else None for name, f in files.items()}
-    outside = tables["matrices"][is_outside(tables["matrices"])]
-    if len(outside) < len(tables["matrices"]):
-        for name in ("matrices", "nulls"):
-            table = tables[name]
-            tables[name] = None if table is None else table[~is_outside(table)]
-    return Tables(paths=paths, account=account, outside=outside, **tables)
-
-
-def is_outside(rows: pd.DataFrame) -> pd.Series:
-    """Which rows are of an embedding or an output head."""
-    return rows["module"].str.partition(".")[0].isin(OUTSIDE)
 
 
 def join_tables(parts: Sequence["MatrixPart"], out: Path) -> None:
@@ -81,9 +47,12 @@ def join_tables(parts: Sequence["MatrixPart"], out: Path) -> None:
     grams, rows = rows[is_gram], rows[~is_gram]
     tables = {"matrices": rows[rows["null"] == OWN].drop(columns="null")}
     paths = {str(null): _path_rows(group, of.steps) for null, group in grams.groupby("null")}
-    own = parts[0].keyed(of.finetuned.label, paths.pop(OWN))
+    own = parts[0].keyed(of.finetuned.label, paths.pop(OWN)) if paths else None
+    if of.other is not None:
+        tables["pairs"] = rows[rows["null"] == BESIDE].drop(columns="null")
+        tables["pairs"] = tables["pairs"].assign(other=of.other.label, other_seed=0)
     if of.nulls:
-        tables["nulls"] = rows[rows["null"] != OWN]
+        tables["nulls"] = rows[~rows["null"].isin((OWN, BESIDE))]
     if len(of.steps) > 2:
         sims = tables["matrices"][tables["matrices"]["metric"].str.endswith("_alignment")]
         keys = ["profile", "run", "seed", "step", "metric", "k"]
@@ -109,7 +78,7 @@ def _path_rows(grams: pd.DataFrame, steps: Sequence[int]) -> list[Row]:
 
 # --- One matrix of a comparison: read from every snapshot, measured, and told in rows.
 
-OWN = ""  # in the place of a null's name: rows of the update itself
+OWN, BESIDE = "", "beside"  # in the place of a null's name: rows of the update itself, and beside another's
 GRAM = "path_gram"  # ⟨ΔW_s, ΔW_t⟩, step s and k = t, in parts alone
 
 
@@ -129,10 +98,7 @@ class MatrixPart(Part):
         of, name = self.checkpoints, matrix.name
         try:
             weights = [_finite(source, name) for _, source in of.snapshots]
-            own = measure_matrix(weights, of.steps, self.config, of.learning_rates, exact=of.exact)
-            if matrix.module.partition(".")[0] in OUTSIDE:
-                own += _untouched_rows(weights[0], weights[-1], of.steps[-1])
-            rows = {OWN: own + _gram_rows(update_gram(weights), of.steps)}
+            rows = self._rows(weights, _finite(of.other, name) if of.other else None)
             if of.nulls:
                 nulls, walks = measure_nulls(
                     weights, of.steps, self.config, lambda null: seeded_generator(null, "compare", name)
@@ -145,12 +111,25 @@ class MatrixPart(Part):
         frame = self.keyed_nulls(of.finetuned.label, rows, **matrix_keys(matrix))
         return Share(frames={"nulls": [frame]}, sums={})
 
+    def _rows(self, weights: list[Tensor], other: Tensor | None) -> dict[str, list[Row]]:
+        """Of the update itself, and beside that of W_0's other fine-tune where there is one."""
+        of, last = self.checkpoints, self.checkpoints.steps[-1]
+        if of.adapter_alone:
+            return {OWN: update_rows(last, of.learning_rates, weights[-1], self.config, exact=of.exact)}
+        beside: list[Row] = []
 
-def _untouched_rows(w_0: Tensor, w_t: Tensor, step: int) -> list[Row]:
-    touched = ~untouched_rows(w_0, w_t)
-    sparsity = update_sparsity(w_0[touched], w_t[touched]).item() if touched.any() else math.nan
-    untouched = len(touched) - int(touched.sum())
-    return [Row(step, "untouched_rows", untouched), Row(step, "touched_sparsity", sparsity)]
+        def at_end(start: Spectrum, end: Spectrum, found: Decomposition) -> list[Row]:
+            if other is not None:
+                three = (start.w, end.w, other)
+                beside.extend(beside_rows(last, found, three, self.config, exact=of.exact))
+            return end_rows(last, of.learning_rates, start, end, found)
+
+        own = measure_matrix(
+            *(weights, of.steps, self.config, of.learning_rates), exact=of.exact, at_end=at_end
+        )
+        if self.matrix.module.partition(".")[0] in OUTSIDE:
+            own += untouched(last, weights[0], weights[-1])
+        return {OWN: own + _gram_rows(update_gram(weights), of.steps), BESIDE: beside}
 
 
 def _finite(source: Source, name: str) -> Tensor:
@@ -200,7 +179,7 @@ def compare_profile(profile: Profile, data_dir: str | Path = "data") -> Path:
 
 def compare(
     base: str | Path,
-    finetuned: str | Path,
+    finetuned: str | Path | None,
     out: str | Path,
     *,
     workers: int | None = None,
@@ -210,8 +189,9 @@ def compare(
     force: bool = False,
     **options: Any,
 ) -> dict[str, str]:
-    """Measure every matrix that two checkpoints share; out gets `matrices.parquet`, with `nulls` and a
-    trajectory `nulls.parquet` and `trajectories.parquet`, and `pairing.json`, which says what was left out.
+    """Measure every matrix that two checkpoints share; out gets `matrices.parquet`, with nulls, a trajectory
+    and another fine-tune `nulls`, `trajectories` and `pairs.parquet`, `pairing.json`, which says what was
+    left out, and `summary.json` (`summary.summary`).
     Returns by name why matrices could not be measured; CompanionError where none could.
 
     options: of `open_checkpoints`. workers: processes, of `threads` threads each (1 unless asked for); None
@@ -245,6 +225,7 @@ def compare(
     if not measured:
         raise CompanionError(f"no matrix could be measured: {next(iter(failed.values()))}")
     join_tables(measured, out)
+    write_json(out / SUMMARY, summary(read_comparison(out), read_table(REFERENCE)))
     return failed
 
 
@@ -259,11 +240,11 @@ def _announced(checkpoints: Checkpoints, todo: int, workers: int | None) -> str:
     share = todo / len(checkpoints.matrices)
     seconds = share * _operations(checkpoints) / (WORTH_A_WORKER / 60) / (workers or 1)
     measured, skipped = (", ".join(f"{kind} ({n})" for kind, n in each.items()) for each in (kinds, left))
-    names = f"{checkpoints.finetuned.label} against {checkpoints.base.label}"
+    names = one_line(f"{checkpoints.finetuned.label} against {checkpoints.base.label}")
     number = len(checkpoints.matrices)
     return (
         f"{names}: {number} matrices, {todo} to be measured, {roughly(seconds)}: {measured}\n"
-        f"left out: {skipped or 'nothing'}"
+        f"left out: {one_line(skipped) or 'nothing'}"
     )
 
 
@@ -274,6 +255,8 @@ def _write_account(
         "version": __version__,
         "base": checkpoints.base.label,
         "finetuned": checkpoints.finetuned.label,
+        "other": checkpoints.other.label if checkpoints.other else "",
+        "unmoved": _unmoved(checkpoints),
         "steps": list(checkpoints.steps),
         "width": checkpoints.width,
         "sizes": asdict(checkpoints.config) | {"null_runs": None},
@@ -282,6 +265,18 @@ def _write_account(
         "failed": dict(failed),
     }
     write_json(out / "pairing.json", account)
+
+
+def _unmoved(checkpoints: Checkpoints) -> dict[str, Any]:
+    """Of vectors, which no diagnostic reads, and of embeddings and heads that were not asked for: `among`,
+    the names of all, and `names`, of those whose every entry is the base's."""
+    ends = checkpoints.base, checkpoints.finetuned
+    before, after = (source.vectors() for source in ends)
+    aside = [n for n, kind in checkpoints.left_out.get("not asked for", {}).items() if kind in OUTSIDE]
+    shared = [name for name in before if name in after and before[name].shape == after[name].shape]
+    same = [name for name in shared if bool((before[name] == after[name]).all())]
+    same += [name for name in aside if bool(torch.eq(*(source.read(name) for source in ends)).all())]
+    return {"among": [*shared, *aside], "names": same}
 
 
 def _require_space(checkpoints: Checkpoints, out: Path) -> None:

@@ -86,6 +86,7 @@ class ShardedSource(Source):
     entries: dict[str, tuple[Matrix, Stored, Piece]]
     left_out: dict[str, str]
     same: dict[str, str]  # an output head by name, and the embedding that it is
+    flat: dict[str, Stored]  # vectors
 
     def matrices(self) -> list[Matrix]:
         found = [matrix for matrix, _, _ in self.entries.values()]
@@ -97,6 +98,9 @@ class ShardedSource(Source):
     def read(self, name: str) -> Tensor:
         _, stored, piece = self._entry(name)
         return stored.read(piece)
+
+    def vectors(self) -> dict[str, Tensor]:
+        return {name: stored.read(Piece(name=stored.name)) for name, stored in self.flat.items()}
 
     def file(self, name: str) -> Path:
         return self._entry(name)[1].path
@@ -149,6 +153,11 @@ def sharded_source(files: list[Path], folder: Path, label: str, weight_map: dict
         entries=entries,
         left_out=left_out,
         same=_tied(entries, left_out, config),
+        flat={
+            canonical_name(name): stored
+            for name, stored in tensors.items()
+            if len(stored.shape) == 1 and stored.dtype in FLOATS
+        },
     )
 
 

@@ -115,6 +115,20 @@ def top_energy(sigma: Tensor, k: int, *, norm: Tensor | None = None) -> Tensor:
     return energy[..., :k].sum(-1) / total
 
 
+def energy_rank(sigma: Tensor, share: float) -> int:
+    """The least k whose best rank-k approximation holds this share of ‖ΔW‖_F²: what a LoRA of that rank could
+    hold at best. sigma: (r,), complete. Returns 0 where ΔW = 0; raises ValueError for a share outside (0, 1].
+
+    >>> energy_rank(torch.tensor([3.0, 1.0, 1.0, 1.0]), 0.8)
+    2
+    """
+    _require_spectrum("sigma", sigma)
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1], got {share} for sigma {tuple(sigma.shape)}")
+    energy = sigma.double().square().cumsum(-1)
+    return int((energy < share * energy[-1]).count_nonzero()) + 1 if energy[-1] > 0 else 0
+
+
 def drift_ratio(delta_w: Tensor, learning_rates: Sequence[float] | Tensor) -> Tensor:
     """RMS(ΔW) / √Σ_t lr_t²: about 1 is what Adam does on pure noise, more is drift.
 

@@ -133,6 +133,10 @@ class Source(ABC):
         """By name, the matrices that are not stored, or stored twice, since they are another one: an output
         head that is the embedding. `read` gives them too."""
 
+    def vectors(self) -> dict[str, Tensor]:
+        """Norms and biases by canonical name, as far as this source has any of its own."""
+        return {}
+
 
 def canonical_name(name: str) -> str:
     """The name without what wrappers put around it, as a plain causal model of the family would store it.

@@ -129,6 +129,7 @@ def measure_matrix(
     learning_rates: Sequence[float] | None = None,
     *,
     exact: bool = False,
+    at_end: Callable[[Spectrum, Spectrum, Decomposition], list[Row]] | None = None,
 ) -> list[Row]:
     """Every metric of the table `matrices` for one matrix, at each step but 0.
 
@@ -136,7 +137,8 @@ def measure_matrix(
     optimizer step, for `drift_ratio`, which is left out where None. What has no value is NaN: overlaps where
     no entry is visible, spectral shapes where ΔW = 0, alignments where an update has fewer than K directions.
     exact: LAPACK's SVD throughout; else `certified` chooses, and rows `*_bound` tell the error of what is not
-    LAPACK's. Memory: the weights as they are given, and about ten float64 matrices.
+    LAPACK's. at_end: more rows from the decompositions of W_0, W_T and ΔW_T. Memory: the weights as they are
+    given, and about ten float64 matrices.
     """
     w_0 = weights[0]
     start = _start(w_0, config, exact=exact)
@@ -148,14 +150,17 @@ def measure_matrix(
         rows += _visibility(step, w_0, w_t, masks, config)
         absolute = sparsity.absolute_sparsity(w_0, w_t, threshold=config.absolute_threshold)
         rows.append(Row(step, "absolute_sparsity", absolute.item()))
-        rows += _rotation(step, start, w_t, config, each=step == steps[-1], exact=exact)
+        end = weight_spectrum(w_t, _angle_k(w_t, config), exact=exact)
+        rows += _rotation(step, start, end, config, each=step == steps[-1])
         delta_w = w_t.double() - w_0.double()
-        found = update_spectrum(delta_w, max(config.K, config.hill_k, config.energy_k), exact=exact)
-        rows += _spectrum(step, delta_w, found, w_0, config)
+        found = leading_triplets(delta_w, config, exact=exact)
+        rows += spectrum_rows(step, delta_w, found, w_0, config)
         path.follow(step, found, None if w_s is w_0 else w_t.double() - w_s.double())
         if learning_rates is not None:
             ratio = spectra.drift_ratio(delta_w, learning_rates[:step])
             rows.append(Row(step, "drift_ratio", ratio.item()))
+        if at_end is not None and step == steps[-1]:
+            rows += at_end(start, end, found)
     rows += path.alignment()
     chance = subspaces.chance_alignment(config.K, w_0.shape[1])
     rows.append(Row(steps[-1], "subspace_alignment_chance", chance, config.K))
@@ -273,11 +278,10 @@ def _angle_k(w_0: Tensor, config: DiagnosticsConfig) -> int:
 
 
 def _rotation(
-    step: int, start: Spectrum, w_t: Tensor, config: DiagnosticsConfig, *, each: bool, exact: bool = False
+    step: int, start: Spectrum, end: Spectrum, config: DiagnosticsConfig, *, each: bool
 ) -> list[Row]:
     """NSS, and the angles of the leading k-dimensional subspaces, with what is known of their errors."""
-    k = _angle_k(w_t, config)
-    end = weight_spectrum(w_t, k, exact=exact)
+    k = _angle_k(end.w, config)
     shift, bound, by_lapack = certified_shift(start, end)
     rows = [Row(step, "spectral_shift", shift)]
     before, after = start.decomposition, end.decomposition
@@ -295,9 +299,15 @@ def _rotation(
     return rows
 
 
-def _spectrum(
+def leading_triplets(delta_w: Tensor, config: DiagnosticsConfig, *, exact: bool = False) -> Decomposition:
+    """As many triplets of ΔW (m, n) as `spectrum_rows` and Sim_K take."""
+    return update_spectrum(delta_w, max(config.K, config.hill_k, config.energy_k), exact=exact)
+
+
+def spectrum_rows(
     step: int, delta_w: Tensor, found: Decomposition, w_0: Tensor, config: DiagnosticsConfig
 ) -> list[Row]:
+    """What ΔW (m, n) alone tells, from its `leading_triplets`, and its norm relative to W_0's."""
     norm, sigma = spectra.frobenius_norm(delta_w), found.sigma
     rows = [
         Row(step, "frobenius_norm", norm.item()),
@@ -319,7 +329,8 @@ def _null_update(step: int, start: Spectrum, delta_w: Tensor, config: Diagnostic
     w_0 = start.w
     w_t = (w_0.double() + delta_w).to(w_0.dtype)
     rows = _visibility(step, w_0, w_t, weight_masks(w_0, config, _factors(start)), config)
-    rows += _rotation(step, start, w_t, config, each=False)
+    end = weight_spectrum(w_t, _angle_k(w_t, config))
+    rows += _rotation(step, start, end, config, each=False)
     norm, leading = spectra.frobenius_norm(delta_w), update_spectrum(delta_w, 1).sigma
     rank = spectra.stable_rank(delta_w, sigma=leading, norm=norm)
     return [*rows, Row(step, "stable_rank", rank.item())]
@@ -335,7 +346,19 @@ def update_cosine(a: Tensor, b: Tensor) -> Tensor:
 def measure_pair(
     one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], step: int, config: DiagnosticsConfig
 ) -> list[Row]:
-    """Every metric of the table `pairs` for one matrix.
+    """Every metric of the table `pairs` for one matrix; arguments and errors as of `mask_rows`."""
+    delta_a, delta_b = (w_t.double() - w_0.double() for w_0, w_t in (one, other))
+    rows = [
+        *mask_rows(one, other, step, config),
+        Row(step, "update_cosine", update_cosine(delta_a, delta_b).item()),
+    ]
+    return [*rows, Row(step, "subspace_alignment", shared_subspace(delta_a, delta_b, config.K), config.K)]
+
+
+def mask_rows(
+    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], step: int, config: DiagnosticsConfig
+) -> list[Row]:
+    """How the visible masks of two updates of one matrix meet.
 
     one, other: (W_0, W_t) of the two runs, all of shape (m, n); the two W_0 may differ. `*_chance` is what
     independent masks of these densities give; `*_rounding` what updates of these sizes, dealt out at random,
@@ -347,7 +370,6 @@ def measure_pair(
     p_a, p_b = (sparsity.showing_probability(*run) for run in (one, other))
     both = (p_a * p_b).sum()
     density, other_density = a.double().mean(), b.double().mean()
-    delta_a, delta_b = (w_t.double() - w_0.double() for w_0, w_t in (one, other))
     values = {
         "density": density,
         "other_density": other_density,
@@ -358,10 +380,8 @@ def measure_pair(
         "coverage_rounding": both / p_b.sum(),
         "reverse_coverage": sparsity.mask_overlap(b, a),
         "reverse_coverage_rounding": both / p_a.sum(),
-        "update_cosine": update_cosine(delta_a, delta_b),
     }
-    rows = [Row(step, metric, value.item()) for metric, value in values.items()]
-    return [*rows, Row(step, "subspace_alignment", shared_subspace(delta_a, delta_b, config.K), config.K)]
+    return [Row(step, metric, value.item()) for metric, value in values.items()]
 
 
 def shared_subspace(delta_a: Tensor, delta_b: Tensor, K: int) -> float:

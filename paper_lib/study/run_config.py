@@ -189,23 +189,26 @@ class RunConfig:
             require("chance", self.chance, own, f"None but in {of} on all tokens of the student's rollouts")
 
     def learning_rates(self) -> tuple[float, ...]:
-        """Learning rate of each optimizer step: linear warm-up, then constant or a cosine to final_fraction
-        of it."""
+        """Learning rate of each optimizer step (`scheduled`)."""
         warmup = round(self.warmup_fraction * self.steps)
-        rates = []
-        for step in range(self.steps):
-            if step < warmup:
-                factor = (step + 1) / warmup
-            elif self.schedule == "constant":
-                factor = 1.0
-            else:
-                progress = (step - warmup) / max(1, self.steps - 1 - warmup)
-                factor = (
-                    self.final_fraction + (1 - self.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
-                )
-            rates.append(self.learning_rate * factor)
-        return tuple(rates)
+        end = None if self.schedule == "constant" else self.final_fraction
+        return scheduled(self.learning_rate, self.steps, warmup=warmup, end=end)
 
     def snapshot_steps(self) -> tuple[int, ...]:
         """Steps whose weights are kept, from 0 (W_0) to the last."""
         return (*range(0, self.steps, self.snapshot_every), self.steps)
+
+
+def scheduled(rate: float, steps: int, *, warmup: int = 0, end: float | None = None) -> tuple[float, ...]:
+    """Learning rate of each optimizer step: linear warm-up, then constant, or a cosine to `end` of it."""
+    rates = []
+    for step in range(steps):
+        if step < warmup:
+            factor = (step + 1) / warmup
+        elif end is None:
+            factor = 1.0
+        else:
+            progress = (step - warmup) / max(1, steps - 1 - warmup)
+            factor = end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2
+        rates.append(rate * factor)
+    return tuple(rates)

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from paper_lib.compare.answer import outside_table
-from paper_lib.compare.run import compare, read_comparison
+from paper_lib.compare.run import compare
+from paper_lib.compare.summary import read_comparison
 from paper_lib.training.checkpoints import save_checkpoint
 
 EMBED, Q = "model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"
@@ -24,7 +25,7 @@ def test_untouched_rows_are_counted_and_no_mean_holds_both(tmp_path: Path) -> No
         compare(tmp_path / "a", tmp_path / "b", out, modules=modules)
         found = read_comparison(out)
         assert list(found.matrices["module"].unique()) == inside
-        (row,) = outside_table(found.outside, found.account).to_dict("records")
+        (row,) = outside_table(found).to_dict("records")
         touched = [w[EMBED][:10].bfloat16() for w in (start, end)]
         assert row["rows untouched"] == "30"
         assert row["in the other rows"] == f"{100 * (touched[0] == touched[1]).double().mean():.3g} %"

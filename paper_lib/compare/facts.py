@@ -1,0 +1,97 @@
+"""What those who train ask of an update beside the paper's diagnostics: more rows for one matrix."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from paper_lib.geometry.certified import Spectrum, update_spectrum
+from paper_lib.geometry.decompositions import Decomposition, gram
+from paper_lib.geometry.rounding import (
+    adam_bound,
+    half_ulp_counts,
+    patch_bytes,
+    rounding_share,
+    shown_share,
+)
+from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
+from paper_lib.geometry.spectra import drift_ratio, energy_rank, frobenius_norm
+from paper_lib.geometry.subspaces import INTRUDER_TOP, intruder_count, principal_angles, subspace_alignment
+from paper_lib.ground.tables import Row
+from paper_lib.measure.matrix import leading_triplets, mask_rows, spectrum_rows, update_cosine
+from paper_lib.study.config import DiagnosticsConfig
+
+
+def end_rows(
+    step: int, rates: Sequence[float] | None, start: Spectrum, end: Spectrum, found: Decomposition
+) -> list[Row]:
+    """`energy_rank_90` and `…_99`; `intruders`, k how many vectors were looked at; `patch_bytes` as stored
+    and `…_bf16`; `rounding_share`. With learning rates, of the weights: `stuck_share`, which no step of Adam
+    can move in bf16 where nothing keeps float32 masters, and `hidden_share`, which would not show if every
+    step went one way. found: of ΔW.
+    """
+    w_0, w_t = start.w, end.w
+    delta_w, u_t = w_t.double() - w_0.double(), end.decomposition.u[:, :INTRUDER_TOP]
+    rows = _ranks(step, delta_w, found)
+    intruders = intruder_count(u_t, start.decomposition.u, w_0) if delta_w.any() else 0
+    rows.append(Row(step, "intruders", intruders, u_t.shape[1]))
+    shown = w_0.bfloat16() != w_t.bfloat16()
+    for name, changed, width in (("", delta_w, max(w_0.itemsize, w_t.itemsize)), ("_bf16", shown, 2)):
+        size = patch_bytes(w_0.numel(), int(changed.count_nonzero()), width)
+        rows.append(Row(step, f"patch_bytes{name}", size))
+    rows.append(Row(step, "rounding_share", rounding_share(w_0, w_t)))
+    if rates is not None:
+        half, counts = half_ulp_counts(w_0)
+        for name, reach in (("stuck", adam_bound() * max(rates)), ("hidden", sum(rates))):
+            rows.append(Row(step, f"{name}_share", 1 - shown_share(half, counts, reach)))
+    return rows
+
+
+def update_rows(
+    step: int, rates: Sequence[float] | None, delta_w: Tensor, config: DiagnosticsConfig, *, exact: bool
+) -> list[Row]:
+    """Of an update (m, n) without its W_0, what needs none: norms, stable rank, Hill's index and ranks."""
+    found = leading_triplets(delta_w.double(), config, exact=exact)
+    rows = spectrum_rows(step, delta_w.double(), found, delta_w.new_zeros(delta_w.shape), config)
+    rows += [*_ranks(step, delta_w, found), Row(step, "parameters", delta_w.numel())]
+    ratio = [] if rates is None else [Row(step, "drift_ratio", drift_ratio(delta_w, rates).item())]
+    return [*(row for row in rows if row.metric != "relative_norm"), *ratio]
+
+
+def _ranks(step: int, delta_w: Tensor, found: Decomposition) -> list[Row]:
+    sigma = found.sigma if len(found.sigma) == min(delta_w.shape) else gram(delta_w, 1).sigma
+    return [Row(step, f"energy_rank_{share}", energy_rank(sigma, share / 100)) for share in (90, 99)]
+
+
+def untouched(step: int, w_0: Tensor, w_t: Tensor) -> list[Row]:
+    """Of an embedding: `untouched_rows`, how many, and `touched_sparsity`, the sparsity of its other rows."""
+    touched = ~untouched_rows(w_0, w_t)
+    sparsity = update_sparsity(w_0[touched], w_t[touched]).item() if touched.any() else math.nan
+    return [
+        Row(step, "untouched_rows", int((~touched).sum())),
+        Row(step, "touched_sparsity", sparsity),
+    ]
+
+
+def beside_rows(
+    step: int, found: Decomposition, weights: Sequence[Tensor], config: DiagnosticsConfig, *, exact: bool
+) -> list[Row]:
+    """Of the table `pairs`: how the update ΔW of W_t and that of another fine-tune of the same W_0 meet.
+
+    weights: W_0, W_t and the other's, (m, n). found: of ΔW. Beside the masks: `update_cosine`, `other_norm`,
+    and of the top-K singular subspaces `subspace_alignment` and mean principal angles, NaN where an update
+    has fewer directions.
+    """
+    w_0, w_t, w_other = weights
+    delta_w, other = (w.double() - w_0.double() for w in (w_t, w_other))
+    theirs, K = update_spectrum(other, config.K, exact=exact), config.K
+    values = {"update_cosine": update_cosine(delta_w, other), "other_norm": frobenius_norm(other)}
+    rows = [Row(step, name, value.item()) for name, value in values.items()]
+    (u, v), (u_other, v_other) = ((each.u[:, :K], each.v[:, :K]) for each in (found, theirs))
+    spans = {"subspace_alignment": math.nan, "angle_u_mean": math.nan, "angle_v_mean": math.nan}
+    if found.sigma[K - 1] > 0 and theirs.sigma[K - 1] > 0:
+        spans["subspace_alignment"] = subspace_alignment(v, v_other).item()
+        spans["angle_u_mean"] = principal_angles(u, u_other).mean().item()
+        spans["angle_v_mean"] = principal_angles(v, v_other).mean().item()
+    rows += [Row(step, name, value, K) for name, value in spans.items()]
+    return [*mask_rows((w_0, w_t), (w_0, w_other), step, config), *rows]
