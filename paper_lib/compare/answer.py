@@ -180,11 +180,9 @@ def _trained(told: Mapping[str, Any]) -> str:
         (trained["unmoved_matrices"], told["matrices"], "matrices"),
         (trained["unmoved_others"], trained["others"], "norms, biases and embeddings beside them"),
     ):
-        if names and number == 1:
-            lines.append(f"Of the {kind} the one, {_code(names[0])}, never moved.")
-        elif number:
-            some = f", such as {_code(names[0])}," if 0 < len(names) < number else ""
-            lines.append(f"Of {number} {kind} {len(names) or 'none'}{some} never moved.")
+        if number:
+            some = f" ({'such as ' * (len(names) > 1)}{_code(names[0])})" if names else ""
+            lines.append(f"Of {number} {kind} {len(names) or 'none'} never moved{some}.")
     if told["verdicts"]["frozen-norms"]:
         lines.append("**None of the norms moved.**")
     if "stuck_share" in trained:
@@ -235,13 +233,11 @@ def module_table(told: Mapping[str, Any]) -> pd.DataFrame:
     for module, of in told["modules"].items():
         row = {"module": module, "matrices": of["matrices"]}
         for share in (90, 99):
-            row[f"rank for {share} % of the energy"] = (
-                f"{of[f'rank_{share}']:g}, at most {of[f'rank_{share}_most']}"
-            )
+            row[f"rank, {share} % (most)"] = f"{of[f'rank_{share}']:g} ({of[f'rank_{share}_most']})"
         if "intruders" in of:
             row["intruder dimensions"] = of["intruders"]
-            for name, words in (("patch_bytes", "as stored"), ("patch_bytes_bf16", "in bf16")):
-                row[f"lossless patch {words} (MB)"] = f"{of[name] / 1e6:.3g}"
+            for name, words in (("patch_bytes", "stored"), ("patch_bytes_bf16", "bf16")):
+                row[f"patch, {words} (MB)"] = f"{of[name] / 1e6:.3g}"
         rows.append(row)
     return pd.DataFrame(rows)
 

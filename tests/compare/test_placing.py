@@ -185,8 +185,8 @@ def test_the_answer_names_what_never_moved(measured, reference):
     norms = (measured["metric"] == "frobenius_norm") & (measured["layer"] < 1)
     found = told(measured.assign(value=measured["value"].mask(norms, 0.0)), None, reference)
     assert found["trained"]["unmoved_matrices"] == ["0.q"]
-    assert "Of 4 matrices 1, such as `0.q`, never moved." in answer(found)
-    assert "Of 2 norms, biases and embeddings beside them 1, such as `b.norm`, never moved." in answer(found)
+    assert "Of 4 matrices 1 never moved (`0.q`)." in answer(found)
+    assert "Of 2 norms, biases and embeddings beside them 1 never moved (`b.norm`)." in answer(found)
 
 
 @pytest.mark.parametrize(
