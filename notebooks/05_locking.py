@@ -406,8 +406,10 @@ from paper_lib.figures import draw_accuracy
 
 def draw_family(ax: plt.Axes, parent: str, runs: list[str]) -> None:
     frozen = [run for run in [f"{parent}_projected_none"] if run in trained]
-    since = study.run(runs[-1]).branch[1]
-    draw_accuracy(ax, curves, runs=[*runs, *frozen], since=since)
+    draw_accuracy(
+        ax, curves, runs=[*runs, *frozen], since=study.run(runs[-1]).branch[1]
+    )
+    draw_chance(ax, anchor, "anchor, where OPD starts")
     ax.set(title=label(parent), xlim=(0.15, 1.24), xticks=(0.2, 0.6, 1))
 
 
@@ -423,7 +425,6 @@ for ax, (parent, runs) in zip(axes, families.items(), strict=False):
     ax.sharey(axes[0])
     ax.tick_params(labelleft=ax is axes[0])
     draw_family(ax, parent, runs)
-    draw_chance(ax, anchor, "anchor, where OPD starts")
 draw_trajectory(axes[-1], curves, "share_inside", runs=confined)
 plt.setp(axes[-1].lines, marker="")
 axes[0].set_ylabel("validation accuracy (avg@8)")
@@ -675,7 +676,7 @@ verdict
 #
 # <details><summary>Hint</summary>
 #
-# The table below `fig5_subspace_emergence` has both numbers; subtract row by row.
+# The table below figure 5 has both numbers; subtract row by row.
 #
 # </details>
 

@@ -185,7 +185,7 @@ SEED = option("--seed", "default: 0", NUMBER, default=0)
 COMMANDS = (
     Command(
         name="figures",
-        work="paper_lib.execute.run_notebooks",
+        work="paper_lib.figures.execute.run_notebooks",
         summary="Run the notebooks: train, measure, draw",
         options=(
             *(PROFILE, DATA),

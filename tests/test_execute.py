@@ -15,8 +15,8 @@ import pytest
 from jupyter_client.kernelspec import KernelSpec
 from patience import PATIENCE
 
-from paper_lib import execute
-from paper_lib.execute import KERNEL, ThisInterpreter, run_notebooks, take_turns
+from paper_lib.figures import execute
+from paper_lib.figures.execute import KERNEL, ThisInterpreter, run_notebooks, take_turns
 from paper_lib.ground.errors import CompanionError
 
 PARAMETERS = """\

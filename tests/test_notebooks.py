@@ -9,7 +9,7 @@ import jupytext
 import pytest
 from nbformat import NotebookNode
 
-from paper_lib.execute import notebook_sources
+from paper_lib.figures.execute import notebook_sources
 from paper_lib.ledger.contrasts import EXPLAINED
 from paper_lib.ledger.rules.controls import PRESERVED
 from paper_lib.ledger.rules.projection import KEPT

@@ -16,7 +16,7 @@ from executed import figures_in, page_of
 from reference import reference_pages
 from walk import drawing
 
-from paper_lib.execute import notebook_sources
+from paper_lib.figures.execute import notebook_sources
 from paper_lib.ground.errors import CompanionError
 
 BOOK = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-from paper_lib.execute import notebook_sources
+from paper_lib.figures.execute import notebook_sources
 from paper_lib.geometry.metrics import metrics_of
 from paper_lib.ground.errors import CompanionError
 

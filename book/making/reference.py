@@ -7,11 +7,11 @@ from pathlib import Path
 import paper_lib
 
 ROOMS = (
-    *("study", "training", "geometry", "measure", "figures", "ledger", "compare", "teaching"),
+    *("study", "training", "geometry", "measure", "figures", "ledger", "compare", "live", "teaching"),
     "ground",
 )
 HALL = "the hall"  # modules that lie in no room
-HALL_SUMMARY = "The command line, the runner of the notebooks, and summaries of tables."
+HALL_SUMMARY = "The command line, and summaries of tables."
 
 
 def reference_pages(folder: Path) -> None:

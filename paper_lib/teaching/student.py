@@ -6,7 +6,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 
-from paper_lib.execute import notebook_sources
+from paper_lib.figures.execute import notebook_sources
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import read_json, write_json, write_text
 from paper_lib.teaching.exercises import EXERCISES

@@ -16,7 +16,7 @@ from linking import first_mentions, glossary_terms
 from reference import ROOMS, reference_pages
 from walk import STAGES, drawing, walk
 
-from paper_lib.execute import notebook_sources
+from paper_lib.figures.execute import notebook_sources
 from paper_lib.geometry.metrics import FIGURES, METRICS
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paper_lib.execute import notebook_sources
+from paper_lib.figures.execute import notebook_sources
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from paper_lib.execute import notebook_sources
+from paper_lib.figures.execute import notebook_sources
 
 PROJECT = Path(__file__).parents[2]
 REFERENCE = PROJECT / "figures" / "reference"

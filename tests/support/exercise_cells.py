@@ -10,7 +10,7 @@ from typing import Any
 import jupytext
 from nbformat import NotebookNode
 
-from paper_lib.execute import notebook_sources
+from paper_lib.figures.execute import notebook_sources
 from paper_lib.figures.results import Results, open_results
 from paper_lib.study.profiles import get_profile
 

@@ -1,0 +1,233 @@
+"""Training confined to the channel of its own early update, under any torch optimizer (§4.2)."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.matrices import canonical_name
+from paper_lib.live.attached import Attached
+from paper_lib.live.watch import projections, whole
+from paper_lib.training.confinement import Confinement
+
+FILE = "subspace.safetensors"  # in a checkpoint's folder
+Sides = Literal["right", "left", "both"]
+
+
+class ChannelConstraint(Confinement):
+    """Keeps parameters (m, n) in the span of V_K (n, K) from the right, of U_K (m, K) from the left, or both.
+
+    constrain "gradient" is the paper's g ← g V_K V_Kᵀ before the optimizer, whose elementwise scaling and
+    weight decay leave the subspace again; "update" projects what the optimizer applied, decay included;
+    "both" does both. frozen: parameters that are kept to the bit; all others train on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        right: Mapping[str, Tensor],
+        left: Mapping[str, Tensor],
+        constrain: Literal["gradient", "update", "both"],
+        frozen: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(model, right or left, frozen)
+        self.gradient, self.update = constrain in ("gradient", "both"), constrain in ("update", "both")
+        parameters = dict(model.named_parameters())
+        self.right, self.left = (
+            {id(parameters[name]): basis.to(parameters[name]) for name, basis in bases.items()}
+            for bases in (right, left)
+        )
+
+    def inside(self, parameter: Tensor, matrix: Tensor) -> Tensor:
+        """The part of a matrix (m, n) that lies in the parameter's subspace."""
+        if (v_k := self.right.get(id(parameter))) is not None:
+            matrix = (matrix @ v_k) @ v_k.T
+        if (u_k := self.left.get(id(parameter))) is not None:
+            matrix = u_k @ (u_k.T @ matrix)
+        return matrix
+
+    def on_gradient(self) -> None:
+        """Project the gradients, where asked, and remember the weights."""
+        for parameter, _ in self._pairs:
+            if self.gradient and parameter.grad is not None:
+                parameter.grad.copy_(self.inside(parameter, parameter.grad))
+        super().on_gradient()
+
+    def _confine(self, parameter: Tensor, before: Tensor, limit: Tensor) -> float:
+        kept = self.inside(parameter, parameter - before)  # (m, n)
+        if self.update:
+            parameter.copy_(before + kept)
+        return float(kept.square().sum())
+
+
+class SubspaceProjection(Attached):
+    """Confines a model's projection matrices, after a share of the run, to the channel of the update so far.
+
+    K: directions of each matrix; energy: instead, as few as hold this share of ‖ΔW‖². after: the share of the
+    run after which V_K is taken from the run itself; channel: a file of `save` instead, which confines from
+    the first step. constrain, side: what is projected, and from which side. others: embeddings, norms, head
+    and all else train on "free" or stay "frozen" from then on. `share_inside` is the share of the last
+    proposed step inside the subspace.
+
+    A callback of a trainer; in a loop of your own `attach` it to the optimizer. A trainer clips before the
+    projection: the norm of the gradient that it logs is the unprojected one. The channel lies in each
+    checkpoint, and a run that resumes without it ends with one line.
+    """
+
+    def __init__(
+        self,
+        K: int | None = None,
+        *,
+        energy: float | None = None,
+        after: float = 0.2,
+        channel: str | Path | None = None,
+        constrain: Literal["gradient", "update", "both"] = "update",
+        side: Sides = "right",
+        others: Literal["free", "frozen"] = "free",
+    ) -> None:
+        if channel is None and (
+            (K is None) == (energy is None) or (K or 1) < 1 or not 0 < (energy or 0.5) < 1
+        ):
+            raise CompanionError(
+                f"K is {K} and energy {energy}: give one, K of 1 or more or a share in (0, 1)"
+            )
+        if constrain not in ("gradient", "update", "both") or side not in ("right", "left", "both"):
+            raise CompanionError(
+                f"constrain is {constrain!r} and side {side!r}: see the documentation of either"
+            )
+        if not 0 < after < 1:
+            raise CompanionError(f"after is {after}, expected a share of the run in (0, 1)")
+        self.K, self.energy, self.after, self.side, self.others = K, energy, after, side, others
+        self.constrain: Literal["gradient", "update", "both"] = constrain
+        self.taken = 0
+        self.bases: dict[str, Tensor] = {} if channel is None else _read(Path(channel))
+        self.start: dict[str, Tensor] = {}
+        self.at = 0  # the step after which the channel is taken
+        self.constraint: ChannelConstraint | None = None
+
+    def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        """Confine this model's steps under this optimizer (the inner one where it is wrapped) in a run of so
+        many.
+
+        Raises CompanionError for a model that is quantised, offloaded, sharded with a left side, or without
+        projections, and for a K above a matrix's shorter side.
+        """
+        self.model, parameters = model, dict(model.named_parameters())
+        self.at = max(1, round(self.after * steps))
+        names = {canonical_name(name): name for name in parameters}
+        self.names = [names[each.matrix.name] for each in projections(model) if each.matrix.name in names]
+        if not self.names:
+            raise CompanionError(
+                "the optimizer sees A and B of an adapter: projecting these does not project B A"
+            )
+        for name in self.names:
+            if self.K is not None and min(parameters[name].shape) < self.K:
+                raise CompanionError(f"K = {self.K} exceeds the shorter side of {name}")
+            if hasattr(parameters[name], "full_tensor"):
+                raise CompanionError(
+                    f"{name} is sharded over processes, and a step is projected whole: use DDP"
+                )
+        if self.bases:
+            self._confine()
+        elif not self.start:
+            self.start = {name: whole(parameters[name]).clone() for name in self.names}
+        optimizer.register_step_pre_hook(lambda *_: self._before())
+        optimizer.register_step_post_hook(lambda *_: self._after())
+
+    @property
+    def share_inside(self) -> float:
+        """Of ‖Δ‖² of the last proposed step, what lies inside; NaN before the channel is taken."""
+        return math.nan if self.constraint is None else self.constraint.share_inside
+
+    def _before(self) -> None:
+        if self.constraint is not None:
+            self.constraint.on_gradient()
+
+    def _after(self) -> None:
+        self.taken += 1
+        if self.constraint is not None:
+            self.constraint.on_update()
+        elif self.taken == self.at:
+            self._take()
+            self._confine()
+
+    def _take(self) -> None:
+        """V_K and U_K of what each matrix has moved since the start."""
+        parameters = dict(self.model.named_parameters())
+        for name in self.names:
+            delta_w = whole(parameters[name]).double() - self.start[name].double()
+            if not delta_w.any():
+                raise CompanionError(f"{name} has not moved after {self.taken} steps: it has no channel yet")
+            u, sigma, vh = torch.linalg.svd(delta_w, full_matrices=False)
+            K = self.K or _enough(sigma, self.energy or 1.0)
+            if self.side != "left":
+                self.bases[f"right.{name}"] = vh[:K].T.contiguous()  # (n, K)
+            if self.side != "right":
+                self.bases[f"left.{name}"] = u[:, :K].contiguous()  # (m, K)
+        self.start = {}
+
+    def _confine(self) -> None:
+        sides = {
+            side: {
+                key.removeprefix(f"{side}."): v for key, v in self.bases.items() if key.startswith(f"{side}.")
+            }
+            for side in ("right", "left")
+        }
+        parameters = dict(self.model.named_parameters())
+        for side, bases in sides.items():
+            for name, basis in bases.items():
+                shape = tuple(parameters[name].shape) if name in parameters else None
+                if shape is None or shape[side == "right"] != basis.shape[0]:
+                    raise CompanionError(
+                        f"the channel of {name}, {tuple(basis.shape)}, is another model's: here it is {shape}"
+                    )
+        others = tuple(name for name in parameters if name not in self.names)
+        frozen = others if self.others == "frozen" else ()
+        self.constraint = ChannelConstraint(self.model, sides["right"], sides["left"], self.constrain, frozen)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the channel, or W_0 where it is not taken yet, into a checkpoint's folder."""
+        path = Path(folder) / FILE
+        taken = {"taken": torch.tensor(self.taken)}
+        save_file(taken | self.bases | {f"start.{name}": w for name, w in self.start.items()}, path)
+        return path
+
+    def load(self, folder: str | Path) -> None:
+        """Take up what `save` wrote, before `attach`. Raises CompanionError where there is no such file."""
+        flat = _read(Path(folder) / FILE)
+        self.taken = int(flat.pop("taken"))
+        self.start = {key.removeprefix("start."): w for key, w in flat.items() if key.startswith("start.")}
+        self.bases = {key: v for key, v in flat.items() if not key.startswith("start.")}
+
+    # --- In a trainer.
+
+    def begin(self, model: Any, optimizer: Any, args: Any, state: Any, folder: Path | None) -> None:
+        """Attach to what a trainer trains, with the channel of the checkpoint that it resumes from."""
+        if folder is not None:
+            self.load(folder)
+        self.attach(model, optimizer, state.max_steps)
+
+    def on_save(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Write the channel beside the checkpoint."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            self.save(folder)
+
+
+def _enough(sigma: Tensor, share: float) -> int:
+    energy: Any = sigma.square().cumsum(0)
+    return int((energy < share * energy[-1]).sum()) + 1
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CompanionError(
+            f"{path} does not exist: a resumed run needs the channel that its checkpoint holds"
+        )
+    flat: dict[str, Tensor] = load_file(path)
+    return flat
