@@ -32,8 +32,7 @@ def export_run(
     and where the destination is not empty.
     """
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
-    known = [run.name for run in study.profile.everything]
-    if run_name not in known:
+    if run_name not in (known := [run.name for run in study.profile.everything]):
         raise CompanionError(f"no run {run_name!r} in profile {profile_name}; it has {', '.join(known)}")
     destination = Path(os.path.abspath(destination))  # which "." has a name, too
     if dtype not in DTYPES:
@@ -47,21 +46,11 @@ def export_run(
         raise CompanionError(f"{trajectory.directory} has no snapshot after {step} steps; it has {steps}")
     model, tokenizer = snapshot_model(models_directory(study.profile, data_dir), trajectory, step)
     recipe = {"run": trajectory.config, "fingerprint": trajectory.fingerprint, "step": step}
-    save_model(
-        model.to(DTYPES[dtype]),  # config.json names the dtype of the model
-        tokenizer,
-        destination,
-        card=_card(trajectory.config, step, dtype),
-        recipe=recipe,
-        dtype=DTYPES[dtype],
-    )
-    return destination
+    card = f"""# {run_name}, step {step}
 
-
-def _card(config: dict, step: int, dtype: str) -> str:
-    name = config.get("name", "run")
-    return f"""# {name}, step {step}
-
-The student of the run `{name}` after {step} optimizer steps, in {dtype}. `recipe.json` has the run's
+The student of the run `{run_name}` after {step} optimizer steps, in {dtype}. `recipe.json` has the run's
 settings. Load it with `AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained`.
 """
+    model.to(DTYPES[dtype])  # config.json names the dtype of the model
+    save_model(model, tokenizer, destination, card=card, recipe=recipe, dtype=DTYPES[dtype])
+    return destination

@@ -4,14 +4,12 @@ Post-training elicits what a base already can. The student therefore learns from
 from traces whose digits are corrupted now and then, as web text would be; a teacher sees clean traces alone.
 """
 
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from transformers import PreTrainedModel
 
 from paper_lib.ground.parallel import run_parallel
 from paper_lib.study.config import EvaluationConfig, Lineage, Profile, fingerprint
@@ -61,7 +59,12 @@ def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, forc
 
 
 def _build(profile: Profile, lineage: Lineage, data_dir: Path | str, runs: Path, force: bool) -> None:
-    policy = _start(lineage)
+    tokenizer = character_tokenizer()
+    if lineage.shape is None:
+        model, tokenizer = load_smollm2()
+    else:
+        model = build_model(lineage.shape, tokenizer, seed=lineage.seed)
+    policy = Policy(student=model, tokenizer=tokenizer)
     history = fingerprint(lineage.shape or lineage.origin, lineage.seed)
     for stage in lineage.stages:
         history = fingerprint(history, stage)
@@ -76,14 +79,6 @@ def _build(profile: Profile, lineage: Lineage, data_dir: Path | str, runs: Path,
             _save(policy, lineage, stage, models_directory(profile, data_dir) / name)
 
 
-def _start(lineage: Lineage) -> Policy:
-    if lineage.shape is None:
-        model, tokenizer = load_smollm2()
-        return Policy(student=model, tokenizer=tokenizer)
-    tokenizer = character_tokenizer()
-    return Policy(student=build_model(lineage.shape, tokenizer, seed=lineage.seed), tokenizer=tokenizer)
-
-
 def _save(policy: Policy, lineage: Lineage, stage: RunConfig, directory: Path) -> None:
     stages = lineage.stages[: lineage.stages.index(stage) + 1]
     recipe = {
@@ -95,26 +90,14 @@ def _save(policy: Policy, lineage: Lineage, stage: RunConfig, directory: Path) -
     stored = deepcopy(policy.student)
     stored.load_state_dict(as_stored(stored.state_dict()))
     options: dict[str, Any] = {"samples": 8, "max_new_tokens": stage.max_new_tokens, "seed": "card"}
-    scores = {}
+    table = "| task | sampled | greedy |\n|---|---|---|"
     for task in stage.tasks:
         chosen = problems(task, split="test", number=512, seed="card")
-        scores[task.name] = accuracy(stored, policy.tokenizer, chosen, **options)
-    card = _card(directory.name, lineage, stored, scores)
-    save_model(stored, policy.tokenizer, directory, card=card, recipe=recipe)
-
-
-def _card(
-    name: str, lineage: Lineage, stored: PreTrainedModel, scores: Mapping[str, Mapping[str, float]]
-) -> str:
+        sampled, error, greedy = accuracy(stored, policy.tokenizer, chosen, **options).values()
+        table += f"\n| {task.name} | {sampled:.3f} ± {error:.3f} | {greedy:.3f} |"
     start = "random weights" if lineage.origin is None else "SmolLM2-135M-Instruct (Apache-2.0)"
     millions = sum(p.numel() for p in stored.parameters()) / 1e6
-    rows = [
-        f"| {task} | {score['sampled_accuracy']:.3f} ± {score['sampled_accuracy_se']:.3f} "
-        f"| {score['greedy_accuracy']:.3f} |"
-        for task, score in scores.items()
-    ]
-    table = "\n".join(["| task | sampled | greedy |", "|---|---|---|", *rows])
-    return f"""# {name}
+    card = f"""# {directory.name}
 
 A {type(stored).__name__} of {millions:.2f} M parameters, trained from {start} on synthetic
 arithmetic traces by `make pretrain`; `recipe.json` has every stage and setting. Weights are bf16. The licence
@@ -127,6 +110,7 @@ and greedy.
 
 Weights fingerprint: `{weights_fingerprint(stored.state_dict())}`
 """
+    save_model(stored, policy.tokenizer, directory, card=card, recipe=recipe)
 
 
 def _missing(profile: Profile, lineage: Lineage, data_dir: Path | str) -> list[str]:

@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
@@ -69,9 +69,7 @@ class RunFolder:
 
     def states(self) -> list[int]:
         """The steps whose training state is on disk, in order."""
-        return sorted(
-            int(path.stem.removeprefix("state_")) for path in self.directory.glob("state_*.safetensors")
-        )
+        return sorted(int(path.stem[len("state_") :]) for path in self.directory.glob("state_*.safetensors"))
 
     def drop_states(self, *, latest: int | None = None) -> None:
         """Remove every training state but the kept ones and the latest."""
@@ -172,11 +170,13 @@ def train_run(
     is not finite; snapshots made by then are kept.
     """
     accelerator = find_accelerator()
-    with _held(folder, accelerator):
+    main = accelerator.is_main_process
+    with folder.lock() if main else nullcontext():  # held for all that train the run together
+        accelerator.wait_for_everyone()
         if folder.finished():
             return
         accelerator.wait_for_everyone()  # nobody clears the folder while another still reads it
-        if accelerator.is_main_process:
+        if main:
             _prepare(run, folder, parent)
         accelerator.wait_for_everyone()
         for model in (policy.student, policy.teacher):
@@ -188,14 +188,6 @@ def train_run(
         accelerator.wait_for_everyone()  # nobody writes while another still reads where to go on from
         _train(folder, optimization, evaluation, first, rows, report)
         accelerator.wait_for_everyone()
-
-
-@contextmanager
-def _held(folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
-    """The run's lock, which the main process holds for all that train the run together."""
-    with folder.lock() if accelerator.is_main_process else nullcontext():
-        accelerator.wait_for_everyone()
-        yield
 
 
 def _prepare(run: RunConfig, folder: RunFolder, parent: RunFolder | None) -> None:
@@ -244,31 +236,18 @@ def _train(
         if main:
             scores = _evaluate(run, optimization.policy, evaluation, folder.seed, step)
             record(step, scores)
-            _save(folder, step, optimization, rows)
+            # The state to go on from comes last: it says that snapshot and curve are there.
+            save_checkpoint(optimization.policy.student.state_dict(), step_path(folder.directory, step))
+            write_json(folder.directory / "curve.json", rows)
+            save_checkpoint(optimization.state(), folder.state_path(step))
+            folder.drop_states(latest=step)
             progress = f"step {step}/{run.steps}, accuracy {scores['sampled_accuracy']:.3f}"
             report(f"[{run.name} seed {folder.seed}] {progress}, {monotonic() - began:.0f} s")
     if main:
-        _finish(run, folder, rows)
-
-
-def _save(folder: RunFolder, step: int, optimization: Optimization, rows: list[dict]) -> None:
-    """The snapshot and the curve, and last the state to go on from, which says that both are there."""
-    save_checkpoint(optimization.policy.student.state_dict(), step_path(folder.directory, step))
-    write_json(folder.directory / "curve.json", rows)
-    save_checkpoint(optimization.state(), folder.state_path(step))
-    folder.drop_states(latest=step)
-
-
-def _finish(run: RunConfig, folder: RunFolder, rows: list[dict]) -> None:
-    folder.write_curve(rows)
-    marker = {
-        "fingerprint": folder.fingerprint,
-        "config": asdict(run),
-        "steps": run.snapshot_steps(),
-        "finished": True,
-    }
-    write_json(folder.directory / "run.json", marker)
-    folder.drop_states()
+        folder.write_curve(rows)
+        marker = {"fingerprint": folder.fingerprint, "config": asdict(run), "finished": True}
+        write_json(folder.directory / "run.json", marker | {"steps": run.snapshot_steps()})
+        folder.drop_states()
 
 
 def _evaluate(

@@ -13,7 +13,7 @@ from paper_lib.geometry.sparsity import visible_mask
 from paper_lib.geometry.subspaces import top_right_singular_vectors
 from paper_lib.ground.errors import CompanionError
 from paper_lib.study.config import Profile, fingerprint
-from paper_lib.study.run_config import Projection, RunConfig
+from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import seeded_generator
 from paper_lib.training.checkpoints import Trajectory, load_checkpoint, read_matrix, step_path
 from paper_lib.training.confinement import (
@@ -96,27 +96,27 @@ class Study:
         """The pretrained models that a run and the runs it starts from are made from."""
         return set(models_of(run)).union(*(self._behind(parent) for parent in self.parents(run)))
 
-    def model_names(self) -> set[str]:
-        """The bases that its runs start from, and the teachers that they learn from."""
-        return {BASE, *(name for run, _ in self.profile.planned() for name in models_of(run))}
+    def model_names(self) -> list[str]:
+        """The bases that its runs start from, and the teachers that they learn from, by name."""
+        return sorted({BASE, *(name for run, _ in self.profile.planned() for name in models_of(run))})
 
     def models(self) -> dict[str, str]:
         """Fingerprint of every model of the profile, by name; a missing one raises CompanionError."""
-        return {name: self._model_fingerprint(name) for name in sorted(self.model_names())}
+        return {name: weights_fingerprint(stored_weights(self.model(name))) for name in self.model_names()}
 
     def known_models(self, recorded: dict[str, str]) -> dict[str, str]:
         """As `models`; of those not on disk, what was recorded with what was made from them, if it was."""
-        models, known = models_directory(self.profile, self.data_dir), {}
-        for name in sorted(self.model_names()):
-            if (models / name / "config.json").is_file():
-                known[name] = self._model_fingerprint(name)
+        known = {}
+        for name in self.model_names():
+            if (self.model(name) / "config.json").is_file():
+                known[name] = weights_fingerprint(stored_weights(self.model(name)))
             elif name in recorded:
                 known[name] = recorded[name]
         return known
 
-    def _model_fingerprint(self, name: str) -> str:
-        models = models_directory(self.profile, self.data_dir)
-        return weights_fingerprint(stored_weights(models / name))
+    def model(self, name: str) -> Path:
+        """The folder of a pretrained model."""
+        return models_directory(self.profile, self.data_dir) / name
 
 
 def models_of(run: RunConfig) -> list[str]:
@@ -126,15 +126,14 @@ def models_of(run: RunConfig) -> list[str]:
 
 def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
     """The student at W_0, its tokenizer, and the teacher where the run has one."""
-    models = models_directory(study.profile, study.data_dir)
-    student, tokenizer = load_model(models / (run.base or BASE))
+    student, tokenizer = load_model(study.model(run.base or BASE))
     if run.start == "anchor":
         student.load_state_dict(anchor_weights(study, seed, run.anchor or ANCHOR))
     if run.rotated_layers is not None:
         student.load_state_dict(rotated_weights(student, run.rotated_layers, seed))
     teacher: PreTrainedModel | None = None
     if run.objective in ("opd", "mix"):
-        teacher, theirs = load_model(models / run.teacher)
+        teacher, theirs = load_model(study.model(run.teacher))
         require_same_vocabulary(tokenizer, theirs, run.teacher)
         teacher.requires_grad_(False)
     return Policy(student=student, tokenizer=tokenizer, teacher=teacher)
@@ -206,17 +205,13 @@ def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTraine
         target = read_matrix(step_path(folder, 0), name)
         if projection.basis != "principal":
             target = read_matrix(step_path(folder, step), name) - target
-        bases[name] = top_right_singular_vectors(target, _directions(target, projection))
+        directions = projection.K
+        if projection.energy is not None:  # as few of K as hold this share of ‖target‖²
+            energy = torch.linalg.svdvals(target.double()).square()  # (min(m, n),)
+            enough = energy.cumsum(0) >= projection.energy * energy.sum()
+            directions = min(directions, int(enough.int().argmax()) + 1)
+        bases[name] = top_right_singular_vectors(target, directions)
     return bases
-
-
-def _directions(target: Tensor, projection: Projection) -> int:
-    """K, or as few of K as hold the share of ‖target‖² that is asked for."""
-    if projection.energy is None:
-        return projection.K
-    energy = torch.linalg.svdvals(target.double()).square()  # (min(m, n),)
-    enough = energy.cumsum(0) >= projection.energy * energy.sum()
-    return min(projection.K, int(enough.int().argmax()) + 1)
 
 
 def subnetwork_masks(study: Study, run: RunConfig, seed: int) -> dict[str, Tensor]:

@@ -267,7 +267,11 @@ class Optimization:
             loss += part.detach()
         if self.accelerator.num_processes > 1:
             loss = self.accelerator.reduce(loss, reduction="sum")
-            self._sum_gradients()
+            trained = list(self.parameters.values())
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+            total = self.accelerator.reduce(torch.cat([g.flatten() for g in grads]), reduction="sum")
+            for parameter, grad in zip(trained, total.split([g.numel() for g in grads]), strict=True):
+                parameter.grad = grad.view_as(parameter)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.run.max_gradient_norm)
         for what, value in (("loss", float(loss)), ("norm of the gradient", float(norm))):
             if not math.isfinite(value):
@@ -283,14 +287,6 @@ class Optimization:
         if self.constraint is not None:
             self.constraint.on_update()
         return {"loss": float(loss), "gradient_norm": float(norm)}
-
-    def _sum_gradients(self) -> None:
-        """Sum the gradients over the processes, in one message."""
-        parameters = list(self.parameters.values())
-        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        total = self.accelerator.reduce(torch.cat([g.flatten() for g in own]), reduction="sum")
-        for parameter, part in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and the optimizer's memory as one flat dict of tensors, for safetensors."""
