@@ -129,9 +129,8 @@ def called(answer: Any, case: Case, returns: str) -> Any:
     try:
         return _array(result)
     except _NO_NUMBERS:
-        raise Wrong(
-            f"on {case.name} it returns a {type(result).__name__} of no numbers, expected {returns}"
-        ) from None
+        kind = type(result).__name__
+        raise Wrong(f"on {case.name} it returns a {kind} of no numbers, expected {returns}") from None
 
 
 def result_of(answer: Any, case: Case, returns: str) -> Any:
@@ -159,17 +158,24 @@ def as_matrix(value: Any, shape: torch.Size, name: str, where: str) -> torch.Ten
     return torch.from_numpy(array.copy())
 
 
-def shaped_cases(seed: int, *more: Any, decay: float = 0.7) -> list[Case]:
+def shaped_cases(seed: int, *more: Any) -> list[Case]:
     """A tall, a wide and a square float64 matrix with a falling spectrum, followed by `more` arguments."""
     generator = torch.Generator().manual_seed(seed)
     cases = []
     for kind, shape in {"tall": (9, 5), "wide": (5, 8), "square": (6, 6)}.items():
         noise = torch.randn(shape, generator=generator, dtype=torch.float64)
         u, _, vh = torch.linalg.svd(noise, full_matrices=False)
-        spectrum = decay ** torch.arange(min(shape), dtype=torch.float64)
+        spectrum = 0.7 ** torch.arange(min(shape), dtype=torch.float64)
         matrix = 2 * (u * spectrum) @ vh
         cases.append(Case(name=f"a {kind} {shape[0]} × {shape[1]} matrix", arguments=(matrix, *more)))
     return cases
+
+
+def shaped_pairs(seed: int, size: float, k: int) -> list[Case]:
+    """Those matrices of `seed`, the same with `size` times those of the next seed added, and k."""
+    pairs = zip(shaped_cases(seed), shaped_cases(seed + 1), strict=True)
+    both = [(case.name, case.arguments[0], other.arguments[0]) for case, other in pairs]
+    return [Case(name=name, arguments=(a, a + size * b, k)) for name, a, b in both]
 
 
 def _copied(case: Case) -> tuple[Any, ...]:

@@ -9,16 +9,9 @@ import pandas as pd
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.tables import read_table
-from paper_lib.teaching.exercises import (
-    checkpoints,
-    controls,
-    diagnostics,
-    locking,
-    rotation,
-    sparsity,
-    training,
-)
 from paper_lib.teaching.judging import Exercise, Wrong
+
+from . import checkpoints, controls, diagnostics, locking, rotation, sparsity, training
 
 _BY_NOTEBOOK = (training, diagnostics, sparsity, rotation, locking, controls, checkpoints)
 EXERCISES = {
@@ -75,8 +68,7 @@ def check(exercise: str, answer: Any, *, tables: Mapping[str, Any] | None = None
 
 def _table(exercise: str, name: str, tables: Mapping[str, Any]) -> pd.DataFrame:
     if name not in tables:
-        raise CompanionError(
-            f"exercise {exercise} is judged by the table {name!r}: pass tables={{{name!r}: {name}, …}}"
-        )
+        given = f"pass tables={{{name!r}: {name}, …}}"
+        raise CompanionError(f"exercise {exercise} is judged by the table {name!r}: {given}")
     table = tables[name]
     return read_table(table) if isinstance(table, str | Path) else table

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from paper_lib.geometry.spectra import top_energy
-from paper_lib.geometry.subspaces import subspace_alignment, top_right_singular_vectors
+from paper_lib.geometry.subspaces import subspace_alignment
+from paper_lib.geometry.subspaces import top_right_singular_vectors as _top
 from paper_lib.summaries import ATTENTION, over_matrices
-from paper_lib.teaching.judging import Case, Wrong, exercise, judge_function, shaped_cases
+from paper_lib.teaching.judging import Case, Wrong, exercise, judge_function, shaped_pairs
 
 COMPARED = ("sft", "sft_matched", "opd", "rlvr")
 FALLS = (0.5, 0.8, 0.9, 0.95)  # how fast the planted spectra fall
@@ -17,19 +18,13 @@ FALLS = (0.5, 0.8, 0.9, 0.95)  # how fast the planted spectra fall
 
 @exercise("05-1", "Sim_K by hand", minutes=15)
 def _alignment(answer: Any) -> str:
-    cases = []
-    for case, other in zip(shaped_cases(51), shaped_cases(52), strict=True):
-        (early,), (rest,) = case.arguments, other.arguments
-        cases.append(Case(name=case.name, arguments=(early, early + 0.8 * rest, 3)))
     judge_function(
         answer,
         _sim,
         returns="one number in [0, 1]",
-        cases=cases,
+        cases=shaped_pairs(51, 0.8, 3),
         mistakes={
-            "the left singular vectors: V_K holds the right ones, a row space": lambda a, b, K: _sim(
-                a.mT, b.mT, K
-            ),
+            "the left singular vectors: V_K holds the right ones": lambda a, b, K: _sim(a.mT, b.mT, K),
             "not divided by K: one span should give 1": lambda a, b, K: K * _sim(a, b, K),
             "the norm is not squared, so that one span would not give 1": lambda a, b, K: (
                 (K * _sim(a, b, K)) ** 0.5 / K
@@ -44,10 +39,6 @@ def _alignment(answer: Any) -> str:
         },
     )
     return "It is the mean of cos²θ over the K principal angles, so it does not depend on the bases."
-
-
-def _top(delta: Tensor, K: int) -> Tensor:
-    return top_right_singular_vectors(delta, K)
 
 
 def _last(delta: Tensor, K: int) -> Tensor:
@@ -138,9 +129,7 @@ def _adam_step(answer: Any) -> str:
             "the share outside: asked is what stays inside span(v)": lambda v: 1 - _share_inside(v),
             "a cosine: the share of ‖step‖² is its square": lambda v: _share_inside(v) ** 0.5,
             "not divided by ‖sign(v)‖², which is the number of entries": lambda v: len(v) * _share_inside(v),
-            "not divided by ‖v‖²: project on the unit vector along v": lambda v: (
-                v.abs().sum() / len(v)
-            ).square(),
+            "not divided by ‖v‖²: project on the unit vector along v": lambda v: v.abs().mean().square(),
             "the limit for a long normal v: asked is the share for this v": lambda v: 2 / torch.pi,
         },
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import accumulate, count
 from typing import Any
 
 import pandas as pd
@@ -12,16 +13,8 @@ from paper_lib.geometry.nulls import random_walk_explained_variance
 from paper_lib.geometry.spectra import singular_values, spectral_shift
 from paper_lib.geometry.subspaces import principal_angles, top_right_singular_vectors
 from paper_lib.summaries import at_end
-from paper_lib.teaching.judging import (
-    Case,
-    Wrong,
-    as_matrix,
-    exercise,
-    judge_function,
-    judge_numbers,
-    result_of,
-    shaped_cases,
-)
+from paper_lib.teaching import judging
+from paper_lib.teaching.judging import Wrong, as_matrix, exercise, judge_function, judge_numbers, shaped_cases
 
 SHARE = 0.9
 TURNED = 89.9  # degrees
@@ -47,24 +40,16 @@ def _components(answer: Any) -> str:
 
 
 def _fewest(share: Callable[[int], float]) -> int:
-    total, k = 0.0, 0
-    while total < SHARE:
-        k += 1
-        total += share(k)
-    return k
+    return next(k for k, total in enumerate(accumulate(map(share, count(1))), 1) if total >= SHARE)
 
 
 @exercise("04-2", "The largest angle", minutes=15)
 def _largest_angle(answer: Any) -> str:
-    cases = []
-    for case, other in zip(shaped_cases(31), shaped_cases(32), strict=True):
-        (w_0,), (noise,) = case.arguments, other.arguments
-        cases.append(Case(name=case.name, arguments=(w_0, w_0 + 0.2 * noise, 2)))
     judge_function(
         answer,
         _degrees,
         returns="one number, in degrees",
-        cases=cases,
+        cases=judging.shaped_pairs(31, 0.2, 2),
         relative=1e-5,
         mistakes={
             "radians: asked is the angle in degrees": lambda a, b, k: math.radians(_degrees(a, b, k)),
@@ -126,7 +111,7 @@ def _unseen(answer: Any) -> str:
     returns = "a matrix of W_0's shape"
     for case in shaped_cases(41):
         (w_0,) = case.arguments
-        w_t = as_matrix(result_of(answer, case, returns), w_0.shape, "W_t", case.name)
+        w_t = as_matrix(judging.result_of(answer, case, returns), w_0.shape, "W_t", case.name)
         shift = spectral_shift(singular_values(w_0), singular_values(w_t)).item()
         if shift > 1e-6:  # float32 will do
             raise Wrong(f"NSS is {shift:.1e} on {case.name}: multiply W_0 by orthogonal matrices alone")
@@ -134,9 +119,7 @@ def _unseen(answer: Any) -> str:
         if right < 1e-4 and left < 1e-4:
             raise Wrong(f"NSS is 0 on {case.name}, but no span turns: signs are no rotation")
         if right < 1e-4:
-            raise Wrong(
-                f"NSS is 0 on {case.name} but the left vectors turn, not the right ones: try the other side"
-            )
+            raise Wrong(f"NSS is 0 on {case.name}, but the left vectors turn alone: try the other side")
         if right < TURNED:
             raise Wrong(
                 f"NSS is 0 and the right span turns on {case.name}, by {right:.0f}° only: which of the old "

@@ -19,9 +19,7 @@ SFT_DENSITY, SFT_PRINCIPAL, SFT_LOW = (
 @exercise("03-1", "Which α was it?", minutes=10)
 def _alpha_range(answer: Any) -> str:
     spared = 1 - SFT_DENSITY
-    principal, low = (
-        (overlap * SFT_DENSITY, overlap * SFT_DENSITY + spared) for overlap in (SFT_PRINCIPAL, SFT_LOW)
-    )
+    principal, low = ((s * SFT_DENSITY, s * SFT_DENSITY + spared) for s in (SFT_PRINCIPAL, SFT_LOW))
     least, most = zip(principal, low, strict=True)
     right, either = (max(least), min(most)), (min(least), max(most))
     forgetful = (right[0], right[1] - spared)
@@ -64,9 +62,7 @@ def _principal(answer: Any) -> str:
             "U Vᵀ without the singular values between them": lambda w, a, r: mark_largest(
                 _leading(w, r, scaled=False).abs(), a
             ),
-            "the complement: mark the α that are principal": lambda w, a, r: (
-                ~principal_mask(w, alpha=a, rank=r)
-            ),
+            "the complement: mark the principal ones": lambda w, a, r: ~principal_mask(w, alpha=a, rank=r),
         },
     )
     return "A small weight can be principal: it is, where the leading directions cross and the rest cancels."
