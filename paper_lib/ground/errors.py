@@ -40,14 +40,11 @@ def require_choices(settings: Any) -> None:
     """Raise ValueError unless every field of a dataclass whose type is a Literal, or a Literal or None, holds
     one of its values: Python itself would take a misspelt one."""
     for name, hint in get_type_hints(type(settings)).items():
-        if allowed := _allowed(hint):
+        # The values that a Literal type allows, alone or in a union; none for any other type.
+        parts = get_args(hint) if get_origin(hint) is Union else (hint,)
+        allowed = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
+        if allowed:
+            allowed += [None] * (NoneType in parts)
             *others, last = map(str, allowed)
             expected = f"{', '.join(others)} or {last}" if others else last
             require(name, getattr(settings, name), getattr(settings, name) in allowed, expected)
-
-
-def _allowed(hint: Any) -> tuple[Any, ...]:
-    """The values that a Literal type allows; none for any other type."""
-    parts = get_args(hint) if get_origin(hint) is Union else (hint,)
-    values = tuple(value for part in parts if get_origin(part) is Literal for value in get_args(part))
-    return (*values, None) if values and NoneType in parts else values

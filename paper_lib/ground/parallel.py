@@ -1,10 +1,9 @@
-"""Independent jobs over worker processes, a thread each unless asked for more, with progress and every
-failure told at the end."""
+"""Independent jobs over worker processes, a thread each, with progress and every failure told at the end."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from multiprocessing import current_process
 from threading import Thread
 from time import monotonic, sleep
@@ -27,8 +26,7 @@ def cores() -> int:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """That many threads for torch and BLAS: the number, not the machine or how many share it, decides how
-    floating-point sums are split."""
+    """That many threads for torch and BLAS: the number alone decides how floating-point sums are split."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -78,7 +76,7 @@ def completed(
     """
     if not jobs:
         return
-    say = report or _say
+    say = report or partial(print, flush=True)
     count = max(1, min(workers or cores(), len(jobs)))
     began = monotonic()
     # A worker of this machine may start when this process is gone already: it is told whom to follow.
@@ -131,10 +129,6 @@ def _follow_parent(parent: int) -> None:
         os._exit(1)
 
     Thread(target=watch, daemon=True, name="follow-parent").start()
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 def roughly(seconds: float) -> str:

@@ -82,7 +82,13 @@ def write_table(
     empty, and where two rows share all keys. The file appears whole or not at all.
     """
     path = Path(path)
-    _check_columns(frame, columns, path.name)
+    missing = [column for column in columns if column not in frame]
+    unknown = [column for column in frame if column not in columns]
+    if missing or unknown:
+        raise ValueError(f"{path.name}: missing columns {missing}, unknown columns {unknown}")
+    for column in (name for name in columns if name not in _MAY_BE_NAN):
+        if empty := int(frame[column].isna().sum()):
+            raise ValueError(f"{path.name}: column {column!r} has {empty} empty entries")
     keys = [name for name in columns if name not in _MEASURED]
     frame = frame.loc[:, list(columns)].sort_values(keys, kind="stable", ignore_index=True)
     if (twice := frame.duplicated(keys)).any():
@@ -99,20 +105,9 @@ def write_table(
     if parts is not None:
         about["parts"] = json.dumps(parts, sort_keys=True)
     about["digest"] = _digest(schema, about["paper_lib"].encode(), about.get("parts", "").encode())
+    table = table.replace_schema_metadata(about)
     with whole_file(path) as part:
-        pq.write_table(
-            table.replace_schema_metadata(about), part, compression="zstd", write_page_checksum=True
-        )
-
-
-def _check_columns(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
-    missing = [column for column in columns if column not in frame]
-    unknown = [column for column in frame if column not in columns]
-    if missing or unknown:
-        raise ValueError(f"{name}: missing columns {missing}, unknown columns {unknown}")
-    for column in columns:
-        if column not in _MAY_BE_NAN and frame[column].isna().any():
-            raise ValueError(f"{name}: column {column!r} has {int(frame[column].isna().sum())} empty entries")
+        pq.write_table(table, part, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -130,9 +125,7 @@ def table_metadata(path: str | Path) -> dict[str, Any]:
     """What a table says of itself: `version`, `fingerprint`, `seed`, `libraries`; raises as `read_table`."""
     about = _metadata(path)
     if b"paper_lib" not in about:
-        raise CompanionError(
-            f"{path} was not written by this project, so nothing says what made it: rebuild it"
-        )
+        raise CompanionError(f"{path} was not written by this project: nothing says what made it, rebuild it")
     return _parsed(about[b"paper_lib"], path)
 
 
@@ -171,7 +164,5 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CompanionError(
-            f"{path} is not a readable parquet file ({reason}): delete it, {remake}"
-        ) from error
+        why = str(error).splitlines()[0]
+        raise CompanionError(f"{path} is not a readable parquet file ({why}): delete it, {remake}") from error

@@ -47,8 +47,7 @@ def step_path(directory: str | Path, step: int) -> Path:
 def open_trajectory(directory: str | Path) -> Trajectory:
     """Open a finished run directory: `run.json` and one `step_*.safetensors` for each of its steps.
 
-    Only headers are read. Raises CompanionError where the run is missing or unfinished, and where a snapshot
-    is missing or truncated.
+    Only headers are read. Raises CompanionError where it is unfinished or a file is missing or truncated.
     """
     directory = Path(directory)
     marker = directory / "run.json"

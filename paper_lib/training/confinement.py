@@ -21,9 +21,7 @@ class Confinement(ABC):
         parameters = dict(model.named_parameters())
         if unknown := sorted({*limits, *frozen} - set(parameters)):
             raise ValueError(f"no parameter named {unknown[0]!r} in the model; use its parameter names")
-        self._pairs = [
-            (parameters[name], limit.to(parameters[name].device)) for name, limit in limits.items()
-        ]
+        self._pairs = [(parameters[name], v.to(parameters[name].device)) for name, v in limits.items()]
         self._frozen = [parameters[name] for name in frozen]
         self._before: list[Tensor] = []
         self._kept: list[Tensor] = []
@@ -56,8 +54,7 @@ PROJECTED = tuple(f"{module}_proj" for module in MODULES)
 
 
 def is_projected(name: str) -> bool:
-    """Whether a parameter is one of the seven projection matrices of a decoder layer, the ones that are
-    tracked."""
+    """Whether a parameter is one of the seven tracked projection matrices of a decoder layer."""
     return name.endswith(".weight") and name.split(".")[-2] in PROJECTED
 
 
@@ -67,9 +64,8 @@ def project_right(matrix: Tensor, v_k: Tensor) -> Tensor:
     Returns (m, n). Raises ValueError where G has another number of columns than V_K has rows.
     """
     if matrix.shape[-1] != v_k.shape[0]:
-        raise ValueError(
-            f"matrix {tuple(matrix.shape)} has {matrix.shape[-1]} columns, V_K is {tuple(v_k.shape)}"
-        )
+        columns = f"{tuple(matrix.shape)} has {matrix.shape[-1]} columns"
+        raise ValueError(f"matrix {columns}, V_K is {tuple(v_k.shape)}")
     return (matrix @ v_k) @ v_k.T
 
 

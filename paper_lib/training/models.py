@@ -35,8 +35,7 @@ def models_directory(profile: Profile, data_dir: Path | str) -> Path:
 
 
 def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> PreTrainedModel:
-    """A randomly initialised Qwen3 decoder, or Qwen3-MoE where the shape has experts, in float32; the seed
-    fixes its weights."""
+    """A Qwen3 decoder, or Qwen3-MoE where the shape has experts, in float32, its weights drawn by the seed."""
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": shape.hidden_size,
@@ -52,19 +51,18 @@ def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed:
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,
     }
-    if shape.experts is not None:
-        # Weights of the chosen experts sum to 1, as in the published Qwen3-MoE models.
-        settings |= {
-            "num_experts": shape.experts,
-            "num_experts_per_tok": shape.experts_per_token,
-            "moe_intermediate_size": shape.expert_size,
-            "norm_topk_prob": True,
-        }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if shape.experts is not None:
-            return Qwen3MoeForCausalLM(Qwen3MoeConfig(**settings)).float().eval()
-        return Qwen3ForCausalLM(Qwen3Config(**settings)).float().eval()
+        if shape.experts is None:
+            return Qwen3ForCausalLM(Qwen3Config(**settings)).float().eval()
+        experts = Qwen3MoeConfig(
+            num_experts=shape.experts,
+            num_experts_per_tok=shape.experts_per_token,
+            moe_intermediate_size=shape.expert_size,
+            norm_topk_prob=True,  # weights of the chosen experts sum to 1, as in the published models
+            **settings,
+        )
+        return Qwen3MoeForCausalLM(experts).float().eval()
 
 
 def save_model(
@@ -87,9 +85,8 @@ def save_model(
 
 
 def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model in float32 and tokenizer from a local directory; raises CompanionError where it is missing or
-    broken."""
-    directory = _model_directory(directory)
+    """Model in float32 and tokenizer of a local directory; CompanionError where it is missing or broken."""
+    directory, again = _model_directory(directory), "restore it or rebuild it"
     try:
         with _quiet():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -102,14 +99,10 @@ def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokeni
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as reason:  # tokenizers raises the base class
         line = str(reason).strip().split("\n")[0]
-        raise CompanionError(
-            f"cannot read the model in {directory} ({line}); restore it or rebuild it"
-        ) from reason
+        raise CompanionError(f"cannot read the model in {directory} ({line}); {again}") from reason
     if report["missing_keys"]:
         lacking = sorted(report["missing_keys"])[0]
-        raise CompanionError(
-            f"cannot read the model in {directory}: it lacks {lacking}; restore it or rebuild it"
-        )
+        raise CompanionError(f"cannot read the model in {directory}: it lacks {lacking}; {again}")
     return model.eval(), tokenizer
 
 
@@ -155,13 +148,10 @@ def smollm2_weights() -> Path:
 def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """SmolLM2-135M-Instruct in float32, from `smollm2_weights`."""
     weights = smollm2_weights()
+    file: dict[str, Any] = {"gguf_file": weights.name, "local_files_only": True}
     with _quiet():
-        model = AutoModelForCausalLM.from_pretrained(
-            weights.parent, gguf_file=weights.name, dtype=torch.float32, local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            weights.parent, gguf_file=weights.name, local_files_only=True
-        )
+        model = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.float32, **file)
+        tokenizer = AutoTokenizer.from_pretrained(weights.parent, **file)
     tokenizer.padding_side = "left"
     return model.eval(), tokenizer
 

@@ -12,8 +12,7 @@ from torch import Generator, Tensor
 
 
 def token_gap(log_p: Tensor, teacher_log_p: Tensor) -> Tensor:
-    """r_t = log π_θ(a_t) − log π_T(a_t) on the sampled tokens: (rows, T), detached. Credit of OPD is −r_t
-    (§3.3)."""
+    """r_t = log π_θ(a_t) − log π_T(a_t) on the sampled tokens: (rows, T), detached; OPD's credit is −r_t."""
     return (log_p - teacher_log_p).detach()
 
 
@@ -44,9 +43,8 @@ def mixed_credit(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}, expected a value in [0, 1]")
     if scales is not None:
-        gap, advantages = (
-            v / s if s else torch.zeros_like(v) for v, s in zip((gap, advantages), scales, strict=True)
-        )
+        both = zip((gap, advantages), scales, strict=True)
+        gap, advantages = (v / s if s else torch.zeros_like(v) for v, s in both)
     return alpha * -gap + (1 - alpha) * advantages[:, None].expand_as(gap)
 
 

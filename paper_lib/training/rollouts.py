@@ -85,20 +85,16 @@ def encode_demonstrations(
     """One completion a prompt, each closed with the end mark."""
     prompt_ids, prompt_mask = encode_prompts(tokenizer, prompts)
     rows = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
-    completion_ids, mask = _pad(
-        [[*r, tokenizer.eos_token_id] for r in rows], tokenizer.pad_token_id, left=False
-    )
-    return Batch(
-        prompt_ids=prompt_ids, prompt_mask=prompt_mask, completion_ids=completion_ids, completion_mask=mask
-    )
+    closed = [[*row, tokenizer.eos_token_id] for row in rows]
+    ids, mask = _pad(closed, tokenizer.pad_token_id, left=False)
+    return Batch(prompt_ids=prompt_ids, prompt_mask=prompt_mask, completion_ids=ids, completion_mask=mask)
 
 
 def _pad(rows: list[list[int]], fill: int, *, left: bool) -> tuple[Tensor, Tensor]:
     """Ids and mask, each (rows, the longest of them)."""
     options: dict[str, Any] = {"batch_first": True, "padding_side": "left" if left else "right"}
     ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], padding_value=fill, **options)
-    mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], **options)
-    return ids, mask
+    return ids, pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], **options)
 
 
 def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -215,9 +211,8 @@ def sample(
         if left <= 0.9 * len(active):
             kept = running.nonzero()[:, 0]  # (left,)
             cache.batch_select_indices(kept)
-            active, seen, position, chosen, running = (
-                x[kept] for x in (active, seen, position, chosen, running)
-            )
+            rows = (active, seen, position, chosen, running)
+            active, seen, position, chosen, running = (each[kept] for each in rows)
         position = position + 1
         seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
         logits = next_logits(chosen[:, None], seen, position[:, None])

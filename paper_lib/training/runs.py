@@ -191,8 +191,7 @@ def train_run(
 
 
 def _prepare(run: RunConfig, folder: RunFolder, parent: RunFolder | None) -> None:
-    """A folder to go on in: clear of other configurations and of an end that does not count, a branch begun
-    by its parent."""
+    """A folder to go on in: clear of other runs and of an end that does not count, begun by its parent."""
     ended = (folder.directory / "run.json").exists()
     if ended or fingerprint_in(folder.directory / "config.json") != folder.fingerprint:
         folder.clear()
@@ -253,8 +252,7 @@ def _train(
 def _evaluate(
     run: RunConfig, policy: Policy, evaluation: EvaluationConfig, seed: int, step: int
 ) -> dict[str, float]:
-    """Accuracy on validation problems at every snapshot; on test problems and the variants at the last
-    step."""
+    """Accuracy on validation problems at every snapshot; on test problems and variants at the last step."""
 
     def scores(split: Split, task: Task, number: int) -> dict[str, float]:
         return accuracy(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -36,8 +37,7 @@ class Policy:
 
 
 def step_problems(run: RunConfig, seed: int, step: int, number: int) -> list[Problem]:
-    """The training problems of one step: each task's share of `number`, by its weight, at least one a
-    task."""
+    """The training problems of one step: each task's share of `number` by its weight, at least one."""
     total = sum(run.weights)
     shares = [max(1, round(number * w / total)) for w in run.weights]
     shares[0] += number - sum(shares)
@@ -57,9 +57,8 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
     """
     drawn = step_problems(run, seed, step, run.prompts_per_step)
     if len(drawn) % part[1]:
-        raise CompanionError(
-            f"run {run.name}: {len(drawn)} prompts a step do not divide among {part[1]} processes"
-        )
+        number = f"{len(drawn)} prompts a step"
+        raise CompanionError(f"run {run.name}: {number} do not divide among {part[1]} processes")
     size = len(drawn) // part[1]
     share = slice(part[0] * size, (part[0] + 1) * size)
     mine = drawn[share]
@@ -104,8 +103,7 @@ def drawn_rewards(reward: Tensor, generator: Generator) -> Tensor:
 
 
 def informative(batch: Batch, run: RunConfig) -> Batch | None:
-    """Groups whose rewards differ, the only ones that GRPO learns from; the whole batch for other
-    objectives."""
+    """Groups whose rewards differ, the only ones that GRPO learns from; all for other objectives."""
     if run.objective != "rlvr":
         return batch
     assert batch.rewards is not None
@@ -137,9 +135,8 @@ def chunk_loss(
     """
     logits = completion_logits(policy.student, chunk) / run.temperature  # (P * G, T, V)
     mask = chunk.completion_mask  # (P * G, T)
-    teacher_logits = None
-    if run.objective in ("opd", "mix"):
-        teacher_logits = _teacher_logits(policy, run, chunk)
+    taught = run.objective in ("opd", "mix")
+    teacher_logits = _teacher_logits(policy, run, chunk) if taught else None
     if run.estimator == "exact":
         assert teacher_logits is not None
         return objectives.reverse_kl(logits, teacher_logits).masked_fill(~mask, 0.0).sum() / tokens
@@ -198,8 +195,7 @@ def _rollout_gap(policy: Policy, run: RunConfig, batch: Batch) -> Tensor:
 def advantage_scales(policy: Policy, run: RunConfig, batch: Batch, accelerator: Accelerator) -> Scales:
     """RMS of −r_t and of A over all completion tokens of a step's batch, those of other processes included.
 
-    The loss works through the batch in chunks, so this comes before it, at one more forward pass of the
-    teacher.
+    The loss works through the batch in chunks: this comes before it, at one more pass of the teacher.
     """
     sums = torch.zeros(3, dtype=torch.float64, device=policy.student.device)
     for chunk in batch.chunks(CHUNK_TOKENS):
@@ -223,13 +219,10 @@ def build_optimizer(parameters: Iterable[Tensor], run: RunConfig) -> torch.optim
     SGD's decay λ is part of what it accumulates: in the long run it shrinks W by η λ / (1 − μ) a step,
     AdamW's by η λ.
     """
+    common: dict[str, Any] = {"lr": run.learning_rate, "weight_decay": run.weight_decay}
     if run.sgd_momentum is not None:
-        return torch.optim.SGD(
-            parameters, lr=run.learning_rate, momentum=run.sgd_momentum, weight_decay=run.weight_decay
-        )
-    return torch.optim.AdamW(
-        parameters, lr=run.learning_rate, betas=run.betas, eps=run.epsilon, weight_decay=run.weight_decay
-    )
+        return torch.optim.SGD(parameters, momentum=run.sgd_momentum, **common)
+    return torch.optim.AdamW(parameters, betas=run.betas, eps=run.epsilon, **common)
 
 
 class Optimization:
@@ -260,9 +253,8 @@ class Optimization:
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=device)
         for chunk in [] if batch is None else batch.chunks(CHUNK_TOKENS):
-            part = chunk_loss(
-                self.policy, self.run, chunk, tokens=tokens, off_policy=off_policy, scales=scales
-            )
+            which: dict[str, Any] = {"tokens": tokens, "off_policy": off_policy, "scales": scales}
+            part = chunk_loss(self.policy, self.run, chunk, **which)
             self.accelerator.backward(part)
             loss += part.detach()
         if self.accelerator.num_processes > 1:
@@ -317,11 +309,8 @@ def train_steps(
     *,
     record: Callable[[int, dict[str, float]], None],
 ) -> None:
-    """Optimizer steps first..last − 1 of a run; `record(step, values)` is called after each, with step from
-    1.
-
-    A step whose RLVR groups all lack variance leaves the weights alone.
-    """
+    """Optimizer steps first..last − 1 of a run; `record(step, values)` follows each, with step from 1. A step
+    whose RLVR groups all lack variance leaves the weights alone."""
     policy, run, accelerator = optimization.policy, optimization.run, optimization.accelerator
     part = (accelerator.process_index, accelerator.num_processes)
     for start in range(first, last, run.updates_per_batch):
