@@ -122,8 +122,7 @@ def draw_prediction(
     """Gate III: the visible density against what ½ ULP entry by entry predicts (filled) and what the same
     sizes dealt out at random would show (rings), each on its diagonal where it is right.
 
-    matrices: the table. Means over matrices and seeds, with the interval of what is observed. others: more
-    runs, as grey dots.
+    matrices: the table. Means over matrices and seeds, the interval of the observed. others: as grey dots.
     """
     columns = ("predicted_density", "independent_density", "update_density")
     place = ["run", "seed", "layer", "module"]

@@ -14,8 +14,7 @@ from paper_lib.figures.styles import in_order, run_style
 from paper_lib.study.config import Profile
 from paper_lib.summaries import paired
 
-# --- What the figures of projected training and of the ledger draw: accuracies with their errors, a
-# --- table.
+# --- Accuracies with their errors.
 
 
 def scores(curves: pd.DataFrame, runs: Sequence[str], task: str | None = None) -> pd.DataFrame:
@@ -75,8 +74,7 @@ def draw_accuracy(ax: Axes, curves: pd.DataFrame, *, runs: Sequence[str], since:
 
 
 def draw_losses(ax: Axes, results: Results, task: str, *, runs: Sequence[str], free: str) -> pd.Series:
-    """How many points of test accuracy on a task a confined run ends below its free parent, a row a run;
-    returns the means by run."""
+    """Points of test accuracy by which a confined run ends below its free parent, a row a run; the means."""
     names, seeds, lost = [run_style(run).label for run in runs], list[int](), dict[str, float]()
     for height, run in enumerate(runs):
         whole, confined = paired(*(results.score(each, task)[0] for each in (free, run)))
@@ -121,16 +119,14 @@ def accuracy_change(profile: Profile, curves: pd.DataFrame, task: str) -> pd.Dat
     rows = curves[curves["metric"].isin(names)].replace({"metric": names})
     wide = rows.pivot_table(index=["run", "seed"], columns="metric", values="value", aggfunc="last")
     mine = projected_runs(profile).merge(wide.reset_index(), on="run")
-    both = mine.merge(
-        wide.reset_index().rename(columns={"run": "parent"}), on=["parent", "seed"], suffixes=("", "_free")
-    )
+    free = wide.reset_index().rename(columns={"run": "parent"})
+    both = mine.merge(free, on=["parent", "seed"], suffixes=("", "_free"))
     both["change"] = both["score"] - both["score_free"]
     return both.assign(error=np.hypot(both["se"], both["se_free"])).drop(columns=["score", "score_free"])
 
 
 def draw_change(ax: Axes, changes: pd.DataFrame, along: str) -> None:
-    """The change of accuracy over "K" or over "at", a line a parent and basis; over "at" only parents that
-    vary it, where there are any.
+    """The change of accuracy over "K" or "at" (there of parents that vary it), a line a parent and basis.
 
     changes: of `accuracy_change`; only projected gradients, at the usual value of the other of the two. A
     point has the interval over seeds from three on, below that the error of the evaluation.

@@ -114,8 +114,7 @@ Draw = Callable[[float], None]  # draws a share of training, from 0 to 1
 def path_in_plane(table: pd.DataFrame, run: str, *, seed: int, metric: str) -> NDArray[np.float64]:
     """One run's snapshots on the first two components: (T, 3) of progress, component 1 and component 2.
 
-    table: `trajectories`. metric: "joint_pca_coordinate" or "pca_coordinate". Raises ValueError for a run
-    without them.
+    table: `trajectories`. metric: "joint_pca_coordinate" or "pca_coordinate". ValueError for a run without.
     """
     rows = table[(table["run"] == run) & (table["seed"] == seed) & (table["metric"] == metric)]
     if rows.empty:
@@ -143,7 +142,12 @@ def animate_paths(
         ax.plot(*path[0, 1:], "o", color=style.color, markerfacecolor="white", markersize=6)
         traces[run] = (passed, trace, head)
         tell(ax, style.label, path[:, 1:])
-    _fix_axes(ax, np.concatenate([path[:, 1:] for path in paths.values()]))
+    points = np.concatenate([path[:, 1:] for path in paths.values()])
+    low, high = points.min(0), points.max(0)
+    middle, half = (low + high) / 2, 0.58 * (high - low).max()  # one scale for both components
+    ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
+    ax.set_box_aspect(1)
+    ax.set(xlabel="component 1 (weight units)", ylabel="component 2 (weight units)")
 
     def draw(progress: float) -> None:
         for run, (passed, trace, head) in traces.items():
@@ -156,11 +160,3 @@ def animate_paths(
 
     draw(1.0)
     return draw
-
-
-def _fix_axes(ax: Axes, points: NDArray[np.float64]) -> None:
-    low, high = points.min(0), points.max(0)
-    middle, half = (low + high) / 2, 0.58 * (high - low).max()  # one scale for both components
-    ax.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
-    ax.set_box_aspect(1)
-    ax.set(xlabel="component 1 (weight units)", ylabel="component 2 (weight units)")

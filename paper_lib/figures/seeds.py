@@ -55,8 +55,7 @@ def draw_means(
     path: bool = False,
     **look: Any,
 ) -> None:
-    """Draw and tell one run's means over its seeds along x = step / unit, with the band of their interval, or
-    two seeds as dots.
+    """Draw and tell a run's means over its seeds along step / unit, with their interval or two seeds as dots.
 
     values: rows of run, step, seed, value. name: of the legend. scale: factor on the values. path: tell x
     too. look: the line's, of which the colour is also the band's.
@@ -73,8 +72,7 @@ def draw_means(
 def tell_means(
     ax: Axes, name: str, line: pd.DataFrame, *, of: str = "", scale: float = 1.0, path: bool = False
 ) -> None:
-    """Tell rows of `spread` as a series: the means (path: with their steps), the interval of the last, how
-    many seeds."""
+    """Tell rows of `spread`: the means (path: with steps), the interval of the last, how many seeds."""
     means, interval = scale * line["mean"], scale * line[["low", "high"]].iloc[-1]
     values = np.column_stack([line["step"], means]) if path else means
     tell(ax, name, values, of=of, interval=interval, seeds=line["seeds"].max())

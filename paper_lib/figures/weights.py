@@ -242,7 +242,7 @@ def draw_update_density(ax: Axes, masks: pd.DataFrame, run: str) -> AxesImage:
 
 
 _CELL = "#E8E8E8"
-_SMALLEST = 2.0**-133  # above 0 in bf16
+
 _MOST = 24  # grid lines in a panel: beyond, they would be a grey wall
 
 
@@ -296,11 +296,8 @@ def _rounded(value: float) -> float:
 
 def neighbour(stored: float, direction: int) -> float:
     """The next bf16 number above (1) or below (−1) a finite bf16 number."""
-    if stored == 0:
-        return direction * _SMALLEST
-    bits = torch.tensor([stored], dtype=torch.float64).to(torch.bfloat16).view(torch.int16)
-    away = direction if stored > 0 else -direction
-    return (bits + away).to(torch.int16).view(torch.bfloat16).double().item()
+    number, end = torch.tensor([stored, direction * torch.inf], dtype=torch.float64).to(torch.bfloat16)
+    return torch.nextafter(number, end).item()
 
 
 def _draw_grid(ax: Axes, low: float, high: float) -> None:

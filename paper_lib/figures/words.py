@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -105,9 +105,8 @@ def tell(
     array = None if values is None else np.atleast_1d(np.asarray(values, dtype=float))
     finite = None if array is None else array[np.isfinite(array).reshape(len(array), -1).all(1)]
     (low, high), name, of = map(float, interval), plain(name), plain(of)
-    told(ax).append(
-        Series(name=name, values=finite, of=of, interval=(low, high), aside=aside, seeds=int(seeds))
-    )
+    about: dict[str, Any] = {"interval": (low, high), "aside": aside, "seeds": int(seeds)}
+    told(ax).append(Series(name=name, values=finite, of=of, **about))
 
 
 def told(ax: Axes) -> list[Series]:

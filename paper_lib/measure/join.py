@@ -35,8 +35,7 @@ def write_joined(results: Path, parts: Mapping[Key, PlannedPart], models: Mappin
     """Write every table with the rows of `parts`, in any case the same bytes.
 
     The rows of a `Part` are read from its own files; one that is merely planned keeps the rows that the
-    tables in `results` hold of it. Raises CompanionError where they hold them no more. models: fingerprints
-    of the models behind the rows.
+    tables in `results` hold of it; CompanionError where they do no more. models: their fingerprints.
     """
     with _lock(results):
         _write(results, parts, models)
@@ -120,9 +119,8 @@ def forget(
         for key in gone:
             rmtree(part_directory(results, key), ignore_errors=True)
         _write(results, {key: part for key, part in held.items() if key not in gone}, manifest.models)
-    print(
-        f"[forget] removed from {results}: {spoken(removed)}; train and extract bring them back", flush=True
-    )
+    again = "train and extract bring them back"
+    print(f"[forget] removed from {results}: {spoken(removed)}; {again}", flush=True)
     return removed
 
 

@@ -27,8 +27,7 @@ Unit = MatrixName | None  # a matrix; None is the model as a whole
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one unit gives to its part: frames by table, and by name what is summed over matrices (counts,
-    inner products of paths)."""
+    """What one unit gives to its part: frames by table, and by name what is summed over matrices."""
 
     frames: Frames
     sums: dict[str, Tensor]
@@ -36,8 +35,7 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Part(PlannedPart, ABC):
-    """A planned part whose weights are on disk: its matrices are measured one by one, and together they
-    become its tables."""
+    """A planned part whose weights are on disk: its matrices are measured one by one, and give its tables."""
 
     label: str
     profile: str

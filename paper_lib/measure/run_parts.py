@@ -111,9 +111,8 @@ def snapshots(trajectory: Trajectory, matrix: MatrixName, steps: Sequence[int] |
     for step, w_t in zip(steps, weights, strict=True):
         if not torch.isfinite(w_t).all():
             path = trajectory.path(step)
-            raise CompanionError(
-                f"{path}: {matrix.name} is not finite: the run diverged, train it at a lower rate"
-            )
+            diverged = "the run diverged, train it at a lower rate"
+            raise CompanionError(f"{path}: {matrix.name} is not finite: {diverged}")
     return weights
 
 

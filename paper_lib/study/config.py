@@ -108,8 +108,7 @@ def _present(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Shape of a Qwen3-architecture decoder that is built from its config (untied, no biases, RMSNorm on q
-    and k).
+    """Shape of a Qwen3-architecture decoder, built from its config (untied, no biases, RMSNorm on q and k).
 
     experts, experts_per_token, expert_size: of a mixture of experts in every layer (Qwen3-MoE), each a gated
     MLP of expert_size in place of the one of intermediate_size; all three are None in a dense decoder.

@@ -44,8 +44,7 @@ def pretraining_stage(name: str, **changes: Any) -> RunConfig:
 def study_runs(
     *, task: Task, second_task: Task, sft: dict[str, Any], policy: dict[str, Any], K: int
 ) -> tuple[RunConfig, ...]:
-    """Every run of the paper and its controls. sft: settings of the first stage; policy: of all runs from
-    the anchor.
+    """Every run of the paper and its controls. sft: settings of the first stage; policy: of all that follow.
 
     The branch of projected training is at a fifth of the run, as in §4.2.
     """
@@ -56,13 +55,8 @@ def study_runs(
     rlvr = replace(opd, name="rlvr", objective="rlvr")
     matched = replace(opd, name="sft_matched", objective="sft", prompts_per_step=batch, samples_per_prompt=1)
     kept = [
-        replace(
-            opd,
-            name=f"opd_tokens_{selection}_{round(100 * rho)}",
-            token_selection=selection,
-            keep_fraction=rho,
-        )
-        for selection in ("top_gap", "random")
+        replace(opd, name=f"opd_tokens_{kind}_{round(100 * rho)}", token_selection=kind, keep_fraction=rho)
+        for kind in ("top_gap", "random")
         for rho in (0.5, 0.25)
     ]
     mixes = [replace(opd, name=f"mix_{alpha:g}", objective="mix", alpha=alpha) for alpha in MIX_ALPHAS]
@@ -93,9 +87,8 @@ def study_runs(
 
 def projected(parent: RunConfig, label: str, at: int, projection: Projection) -> RunConfig:
     """The run that goes on from the state of `parent` after `at` steps, confined."""
-    return replace(
-        parent, name=f"{parent.name}_projected_{label}", branch=(parent.name, at), projection=projection
-    )
+    name = f"{parent.name}_projected_{label}"
+    return replace(parent, name=name, branch=(parent.name, at), projection=projection)
 
 
 UNIT_ALPHAS = (0.5, 0.25, 0.05)
@@ -150,8 +143,7 @@ def control_runs(
 
 
 def opd_as_sft(sft: RunConfig, opd: RunConfig) -> RunConfig:
-    """OPD where `sft_matched` is SFT: at SFT's start, rate, schedule, warm-up, β₂, steps and completions a
-    step."""
+    """OPD where `sft_matched` is SFT: at SFT's start, rates, β₂, steps and completions a step."""
     batch = sft.prompts_per_step * sft.samples_per_prompt
     return replace(
         sft,
@@ -192,10 +184,8 @@ def projections(
     assert early.projection is not None
     assert early.branch is not None
     later = [
-        replace(
-            early, name=f"{early.name}_at_{round(100 * share)}", branch=("opd", round(share * early.steps))
-        )
-        for share in branches
+        replace(early, name=f"{early.name}_at_{100 * at:.0f}", branch=("opd", round(at * early.steps)))
+        for at in branches
     ]
     update = replace(sft_early.projection, constrain="update")
     matched = [

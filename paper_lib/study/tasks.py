@@ -24,8 +24,7 @@ UNSEEN_ORDER = ("-", "+")  # of three terms; no model is pretrained on these
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """prompt: what the model reads; demonstration: a correct completion without its end mark; answer: its
-    last part."""
+    """What the model reads, a correct completion without its end mark, and its last part, the answer."""
 
     prompt: str
     demonstration: str
@@ -96,13 +95,17 @@ def _stream(task: Task, split: Split, seed: object) -> Iterator[Problem]:
     in_vain = 0
     for index in count():
         if in_vain == CANDIDATES:
-            raise CompanionError(
-                f"task {task.name}: no {split} problem among {CANDIDATES} candidates; widen its ranges"
-            )
+            none = f"no {split} problem among {CANDIDATES} candidates"
+            raise CompanionError(f"task {task.name}: {none}; widen its ranges")
         in_vain += 1
         item = dataset[index]["metadata"]
         if task.domain == "number_sorting":
-            problem = _sorting_problem(item)
+            numbers, ordered = (
+                ",".join(str(int(float(x))) for x in item[f"{kind}_numbers"])
+                for kind in ("original", "sorted")
+            )
+            sign = "<" if item["direction"] == "ascending" else ">"
+            problem = Problem(prompt=f"?{sign}{numbers}=", demonstration=ordered, answer=ordered)
         else:
             tokens = item["expression"].split()
             if (tuple(tokens[1::2]) == UNSEEN_ORDER) != (task.order == "unseen"):
@@ -134,13 +137,6 @@ def _chain_problem(tokens: list[str]) -> Problem:
         total += term if tokens[position] == "+" else -term
         lines.append(str(total) + "".join(tokens[position + 2 :]))
     return Problem(prompt="?" + "".join(tokens) + "=", demonstration="=".join(lines), answer=str(total))
-
-
-def _sorting_problem(item: dict) -> Problem:
-    numbers = [str(int(float(x))) for x in item["original_numbers"]]
-    ordered = ",".join(str(int(float(x))) for x in item["sorted_numbers"])
-    sign = "<" if item["direction"] == "ascending" else ">"
-    return Problem(prompt="?" + sign + ",".join(numbers) + "=", demonstration=ordered, answer=ordered)
 
 
 def verify(completion: str, problem: Problem) -> bool:

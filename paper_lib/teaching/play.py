@@ -178,9 +178,8 @@ _FOLDER = Path(__file__).parent
 def view(name: str, data: Mapping[str, Any], still: Still) -> str:
     """The view `name` of `data`, with `still` for readers without scripts.
 
-    <name>.html, <name>.js and view.css beside this module are its parts. Scripts and style reach
-    what is inside the view's root alone, which has no id, so a page may hold several. Raises ValueError for
-    NaN or infinity in `data`.
+    <name>.html, <name>.js and view.css beside this module are its parts. Scripts and style reach what is in
+    the view's root alone, so a page may hold several. Raises ValueError for NaN or infinity in `data`.
     """
     colors = "".join(f"--{key}: {color}; " for key, color in COLORS.items())
     return (
@@ -223,14 +222,10 @@ def play_tolerance(trajectories: pd.DataFrame, *, runs: list[str], eta: float) -
         found = rows[(rows["run"] == values["run"]) & (rows["metric"] == _METRIC + values["precision"])]
         return [(f"{k:.4g}", k) for k in sorted(found["k"].unique().tolist())]
 
+    measured = [(label(run), run) for run in in_order(rows["run"].unique())]
     stored = [(words, name) for name, (words, *_) in PRECISIONS.items() if _METRIC + name in there]
     controls = (
-        Control(
-            name="run",
-            label="Run",
-            options=[(label(run), run) for run in in_order(rows["run"].unique())],
-            start="opd",
-        ),
+        Control(name="run", label="Run", options=measured, start="opd"),
         Control(name="precision", label="Stored as", options=stored),
         Control(name="eta", label="Tolerance η", options=etas, start=eta, kind="slider"),
     )
@@ -264,19 +259,10 @@ def draw_tolerance(
 # --- Projected training to play with: subspace, target, K and branch, beside free training.
 
 
-_LABELS = {
-    "parent": "Objective",
-    "basis": "Subspace V",
-    "constrain": "What is projected",
-    "K": "K",
-    "at": "V taken at",
-}
-_WORDS = {
-    "early": "its own early V",
-    "other_seed": "V of other rollouts",
-    "random": "random V",
-    "principal": "top of W₀",
-}
+_LABELS = {"parent": "Objective", "basis": "Subspace V", "constrain": "What is projected"}
+_LABELS |= {"K": "K", "at": "V taken at"}
+_WORDS = {"early": "its own early V", "other_seed": "V of other rollouts"}
+_WORDS |= {"random": "random V", "principal": "top of W₀"}
 
 
 def play_projection(profile: Profile, curves: pd.DataFrame) -> Play:
@@ -285,9 +271,8 @@ def play_projection(profile: Profile, curves: pd.DataFrame) -> Play:
     runs = projected_runs(profile)
     runs = runs[runs["run"].isin(curves["run"]) & runs["parent"].isin(curves["run"])]
     rows = curves[curves["run"].isin({*runs["run"], *runs["parent"]})]
-    controls = [
-        Control(name=name, label=words, options=_offered(runs, name)) for name, words in _LABELS.items()
-    ]
+    names = _LABELS.items()
+    controls = [Control(name=name, label=words, options=_offered(runs, name)) for name, words in names]
     return Play(controls, partial(draw_projection, profile, rows, runs))
 
 

@@ -35,7 +35,7 @@ def models_directory(profile: Profile, data_dir: Path | str) -> Path:
 
 
 def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> PreTrainedModel:
-    """A Qwen3 decoder, or Qwen3-MoE where the shape has experts, in float32, its weights drawn by the seed."""
+    """A Qwen3 decoder, or Qwen3-MoE where the shape has experts, in float32, its weights by the seed."""
     settings: dict[str, Any] = {
         "vocab_size": len(tokenizer),
         "hidden_size": shape.hidden_size,

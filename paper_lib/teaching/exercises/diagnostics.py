@@ -52,7 +52,7 @@ def _scale_free(answer: Any) -> str:
     if changed := [name for name in METRICS if name in chosen - same]:
         raise Wrong(f"{changed[0]} changes: {METRICS[changed[0]][1]}")
     if missing := same - chosen:
-        raise Wrong(f"all of these stay, and {len(missing)} more: look for quotients of ΔW's singular values")
+        raise Wrong(f"all of these stay, and {len(missing)} more: they are quotients of singular values")
     return "These three compare runs of unequal norm as they are; all others mix in the size of the update."
 
 
