@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from math import floor, log10
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,6 +116,13 @@ def over_matrices(
     weighted["sum"] = weighted["value"] * weighted["size"]
     totals = weighted.dropna(subset="value").groupby(keys, as_index=False)[["sum", "size"]].sum()
     return totals.assign(value=totals["sum"] / totals["size"]).drop(columns=["sum", "size"])
+
+
+def rows_with(table: pd.DataFrame, **entries: Any) -> pd.DataFrame:
+    """The rows with these entries, by column."""
+    for column, value in entries.items():
+        table = table[table[column] == value]
+    return table
 
 
 def rows_of_metric(table: pd.DataFrame, metric: str) -> pd.DataFrame:

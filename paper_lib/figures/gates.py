@@ -139,7 +139,13 @@ def draw_prediction(
         if run in runs and len(mine):
             ring: dict[str, Any] = {"markerfacecolor": "none", "markersize": 8, "markeredgewidth": 0.8}
             ax.plot(mine["independent_density"], mine["update_density"], **(look | ring))
-            _draw_spread(ax, each, run)
+            x, y = each["predicted_density"], each["update_density"]
+            point = spread_values(y).iloc[0]  # of the observed density over seeds
+            interval = point[["low", "high"]]
+            ax.plot([x.mean()] * 2, interval, color=style.color, linewidth=1)
+            tell(ax, style.label, [(x.mean(), y.mean())], interval=interval, seeds=point["seeds"])
+            if is_few(point["seeds"]):
+                draw_few(ax, x, y, style.color)
             label_once(ax, style.label, **look)
     ax.plot([0, 1], [0, 1], color=NULL, linestyle="--", linewidth=1, zorder=1)
     black: dict[str, Any] = {"color": "black", "marker": "o", "linestyle": "none"}
@@ -147,17 +153,6 @@ def draw_prediction(
     label_once(ax, "sizes dealt out at random", markerfacecolor="none", markersize=7, **black)
     ax.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     ax.set(xlabel="predicted visible density", ylabel="observed visible density")
-
-
-def _draw_spread(ax: Axes, each: pd.DataFrame, run: str) -> None:
-    """The interval of the observed density of one run over its seeds, or the seeds where they are two."""
-    x, y, style = each["predicted_density"], each["update_density"], run_style(run)
-    point = spread_values(y).iloc[0]
-    interval = point[["low", "high"]]
-    ax.plot([x.mean()] * 2, interval, color=style.color, linewidth=1)
-    tell(ax, style.label, [(x.mean(), y.mean())], interval=interval, seeds=point["seeds"])
-    if is_few(point["seeds"]):
-        draw_few(ax, x, y, style.color)
 
 
 def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: float) -> None:

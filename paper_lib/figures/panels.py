@@ -175,7 +175,7 @@ def draw_points(
         tell_means(ax, style.label, line, scale=scale)
         if nulls is not None:
             mine = nulls[nulls["run"] == name]
-            for kind in sorted(mine["null"].unique(), key=_null_place):
+            for kind in sorted(mine["null"].unique(), key=lambda null: [*_NULL_LABELS, null].index(null)):
                 value = scale * mine.loc[mine["null"] == kind, "value"].mean()
                 label, look = null_look(str(kind))
                 ax.plot(value, row + _BELOW, **look)
@@ -246,10 +246,6 @@ def null_look(null: str) -> tuple[str, dict[str, Any]]:
     """The label of a null, and how one value of it is drawn: in grey, with a marker of its own."""
     look = {"color": NULL, "marker": _NULL_MARKERS.get(null, "|"), "linestyle": "none"}
     return _NULL_LABELS.get(null, null), look | {"markerfacecolor": "none", "markersize": 5}
-
-
-def _null_place(null: str) -> int:
-    return [*_NULL_LABELS, null].index(null)
 
 
 def label_once(ax: Axes, label: str, **look: Any) -> None:

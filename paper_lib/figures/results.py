@@ -13,7 +13,7 @@ from paper_lib.figures.save import save_animation, save_figure
 from paper_lib.ground.tables import read_table
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import REFERENCE, get_profile
-from paper_lib.summaries import Untested, at_end, defined, over_matrices, squared_norm
+from paper_lib.summaries import Untested, at_end, defined, over_matrices, rows_with, squared_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Results:
             rows = self.paths(metric, nulls=null is not None, **which)
         except Untested:
             raise Untested(missing) from None
-        return _along(_rows(rows, run=run, **({"null": null} if null else {})), missing)
+        return _along(rows_with(rows, run=run, **({"null": null} if null else {})), missing)
 
     def end(self, run: str, metric: str, **which: Any) -> pd.Series:
         """The value at the last snapshot, one entry a seed; arguments as for `path`."""
@@ -110,7 +110,7 @@ class Results:
 
     def learning(self, run: str, metric: str = "sampled_accuracy") -> pd.DataFrame:
         """Validation accuracy along training, W_0 left out, as `path` gives a metric."""
-        rows = _rows(self.table("curves"), run=run, metric=metric)
+        rows = rows_with(self.table("curves"), run=run, metric=metric)
         return _along(rows[rows["step"] > 0], f"no validation accuracy of {run} in the tables")
 
     def score(self, run: str, task: str | None = None) -> tuple[pd.Series, pd.Series]:
@@ -176,7 +176,7 @@ class Results:
         layers: Iterable[int] | None = None,
         modules: Iterable[str] | None = None,
     ) -> pd.DataFrame:
-        rows = _rows(self.table("pairs"), run=run, other=other, metric=metric)
+        rows = rows_with(self.table("pairs"), run=run, other=other, metric=metric)
         rows = rows[rows["seed"] == rows["other_seed"]]
         rows = rows if layers is None else rows[rows["layer"].isin(list(layers))]
         rows = rows if modules is None else rows[rows["module"].isin(list(modules))]
@@ -196,7 +196,7 @@ class Results:
 
     def _known(self, table: str, *, run: str, metric: str, **where: str) -> pd.DataFrame:
         """The rows of a table with these entries; raises Untested where there are none."""
-        rows = _rows(self.table(table), run=run, metric=metric, **where)
+        rows = rows_with(self.table(table), run=run, metric=metric, **where)
         if rows.empty:
             place = "the tables" if table in ("matrices", "curves") else f"a table of {table}"
             raise Untested(f"no {' along '.join((metric, *where.values()))} of {run} in {place}")
@@ -237,7 +237,7 @@ class Results:
     @cached_property
     def scale(self) -> str:
         """The profile and how many weights its diagnostics track."""
-        rows = _rows(self.table("matrices"), metric="parameters")
+        rows = rows_with(self.table("matrices"), metric="parameters")
         size = rows.drop_duplicates(["layer", "module"])["value"]
         return f"{self.study.name}: {size.sum() / 1e6:.2g} M weights in {len(size)} matrices"
 
@@ -260,13 +260,6 @@ def open_results(
         print(f"{folder} has no tables yet: these are those of profile {REFERENCE.name}, in {reference}")
         study, folder = REFERENCE, reference
     return Results(study=study, folder=folder, figures=Path(figures_dir) / profile)
-
-
-def _rows(table: pd.DataFrame, **where: str) -> pd.DataFrame:
-    """The rows with these entries."""
-    for column, value in where.items():
-        table = table[table[column] == value]
-    return table
 
 
 def _along(rows: pd.DataFrame, missing: str) -> pd.DataFrame:

@@ -61,7 +61,11 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
         path = results / f"{table}.parquet"
         mine = {key: part for key, part in parts.items() if table in part.joined}
         files = {key: part.path(table) for key, part in mine.items() if isinstance(part, Part)}
-        frames = [_owned(table, key, file) for key, file in files.items()]
+        frames = []
+        for key, file in files.items():
+            frames.append(rows := read_table(file))
+            if strange := set(owners(table, rows)) - {key}:
+                raise ValueError(f"{file} holds rows of {sorted(strange)}, not of {key} alone")
         if held := mine.keys() & kept.keys():
             frames.append(rows_of(table, read_table(path), held))
         fingerprints = [[*key, part.fingerprint] for key, part in mine.items()]
@@ -73,14 +77,6 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
             libraries=_libraries([*files.values(), *([path] if held else [])]) or None,
             parts={"fingerprints": fingerprints, "models": dict(models), **rules},
         )
-
-
-def _owned(table: str, key: Key, file: Path) -> pd.DataFrame:
-    """The rows of one part, which must be those that `owners` will say are its own."""
-    rows = read_table(file)
-    if strange := set(owners(table, rows)) - {key}:
-        raise ValueError(f"{file} holds rows of {sorted(strange)}, not of {key} alone")
-    return rows
 
 
 def _libraries(files: Iterable[Path]) -> dict[str, str]:

@@ -14,12 +14,11 @@ def _one_stage(model: str, shape: ModelConfig, seed: int, stage: RunConfig) -> L
     return Lineage(shape=shape, seed=seed, stages=(stage,), kept={model: stage.name})
 
 
+_NOISE: dict[str, Any] = {"schedule": "constant", "demonstration_noise": 0.1}
 _STUDENT_SHAPE = ModelConfig(hidden_size=128, layers=4, heads=4, kv_heads=2, intermediate_size=384)
 _STUDENT_STAGES = (
     pretraining_stage("student_clean", steps=2000),
-    pretraining_stage(
-        "student_noisy", steps=200, schedule="constant", learning_rate=5e-4, demonstration_noise=0.1
-    ),
+    pretraining_stage("student_noisy", steps=200, **_NOISE | {"learning_rate": 5e-4}),
 )
 LAPTOP_LINEAGES = (
     Lineage(
@@ -87,7 +86,7 @@ _SMALL: dict[str, Any] = {
     **{"tasks": (SMALL_SUMS, SMALL_SORTING), "weights": (0.7, 0.3), "max_new_tokens": 12},
     **{"learning_rate": 5e-3, "snapshot_every": 200},
 }
-_NOISY = _SMALL | {"schedule": "constant", "learning_rate": 1e-3, "demonstration_noise": 0.1}
+_NOISY = _SMALL | _NOISE | {"learning_rate": 1e-3}
 _TINY = ModelConfig(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64)
 SMOKE_LINEAGES = (
     Lineage(

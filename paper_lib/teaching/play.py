@@ -24,7 +24,7 @@ from paper_lib.figures.styles import OPD, ORANGE, RLVR, SFT, SKY, in_order
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ledger.claim import count_seeds, label
 from paper_lib.study.config import Profile
-from paper_lib.summaries import say
+from paper_lib.summaries import rows_with, say
 
 Options = Sequence[tuple[str, Any]]
 
@@ -219,7 +219,7 @@ def play_tolerance(trajectories: pd.DataFrame, *, runs: list[str], eta: float) -
     there = set(rows["metric"])
 
     def etas(values: Mapping[str, Any]) -> Options:
-        found = rows[(rows["run"] == values["run"]) & (rows["metric"] == _METRIC + values["precision"])]
+        found = rows_with(rows, run=values["run"], metric=_METRIC + values["precision"])
         return [(f"{k:.4g}", k) for k in sorted(found["k"].unique().tolist())]
 
     measured = [(label(run), run) for run in in_order(rows["run"].unique())]
@@ -280,7 +280,7 @@ def _offered(runs: pd.DataFrame, name: str) -> Callable[[Mapping[str, Any]], Opt
     """The values of a column among the runs that have the values chosen before it."""
 
     def options(values: Mapping[str, Any]) -> Options:
-        return [(_say(name, value), value) for value in _those(runs, values)[name].unique().tolist()]
+        return [(_say(name, value), value) for value in rows_with(runs, **values)[name].unique().tolist()]
 
     return options
 
@@ -290,8 +290,8 @@ def draw_projection(
 ) -> tuple[Figure, str]:
     """Left, validation accuracy of the chosen run and its free parent from the branch on, and of the random V
     of the same K where there is one; right, the share of the step at each snapshot that lay inside V."""
-    run, parent = _those(runs, chosen).iloc[0]["run"], chosen["parent"]
-    random = _those(runs, chosen | {"basis": "random"})["run"].tolist()
+    run, parent = rows_with(runs, **chosen).iloc[0]["run"], chosen["parent"]
+    random = rows_with(runs, **chosen | {"basis": "random"})["run"].tolist()
     shown = list(dict.fromkeys([run, *random]))
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
@@ -317,12 +317,6 @@ def _words(profile: Profile, curves: pd.DataFrame, run: str, chosen: Mapping[str
         f"{start}. Test accuracy minus the free run's: {say(change)} ({count_seeds({run: change})}); "
         f"{100 * inside['value'].mean():.0f} % of the energy of its steps lay inside V."
     )
-
-
-def _those(runs: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
-    for name, value in values.items():
-        runs = runs[runs[name] == value]
-    return runs
 
 
 def _say(name: str, value: Any) -> str:

@@ -71,9 +71,8 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
         behind = {name: trajectories[name, seed] for name in COMPARED if (name, seed) in trajectories}
         if len(behind) > 1:
             made_from = fingerprint(profile.name, JOINT, seed, config, behind)
-            curved = config.model_probes is not None and behind.keys() & set(
-                config.model_probes.curvature_runs
-            )
+            probes = config.model_probes
+            curved = probes is not None and behind.keys() & set(probes.curvature_runs)
             tables = ("trajectories", "nulls", *(("curvature",) if curved else ()))
             compared = tuple((name, seed) for name in behind)
             parts[JOINT, seed] = PlannedPart(fingerprint=made_from, tables=tables, compared=compared)

@@ -128,7 +128,9 @@ def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
     """The student at W_0, its tokenizer, and the teacher where the run has one."""
     student, tokenizer = load_model(study.model(run.base or BASE))
     if run.start == "anchor":
-        student.load_state_dict(anchor_weights(study, seed, run.anchor or ANCHOR))
+        anchor = study.profile.run(run.anchor or ANCHOR)
+        end = load_checkpoint(step_path(study.directory(anchor, seed), anchor.steps))
+        student.load_state_dict(as_stored(end))
     if run.rotated_layers is not None:
         student.load_state_dict(rotated_weights(student, run.rotated_layers, seed))
     teacher: PreTrainedModel | None = None
@@ -137,16 +139,6 @@ def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
         require_same_vocabulary(tokenizer, theirs, run.teacher)
         teacher.requires_grad_(False)
     return Policy(student=student, tokenizer=tokenizer, teacher=teacher)
-
-
-def anchor_weights(study: Study, seed: int, name: str = ANCHOR) -> dict[str, Tensor]:
-    """The end of the SFT run of this seed, as a bf16 checkpoint holds it.
-
-    Returns, by parameter name, tensors of the model's shapes, float32 on bf16's grid. Raises CompanionError
-    where the snapshot is missing or truncated.
-    """
-    anchor = study.profile.run(name)
-    return as_stored(load_checkpoint(step_path(study.directory(anchor, seed), anchor.steps)))
 
 
 def rotated_weights(student: PreTrainedModel, layers: tuple[int, ...], seed: int) -> dict[str, Tensor]:

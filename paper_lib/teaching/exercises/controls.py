@@ -1,7 +1,6 @@
 """The exercises of 06_controls: which tokens count, what α mixes, how many seeds decide."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,10 +65,8 @@ def _balance(answer: Any, curves: pd.DataFrame) -> str:
         mistakes={
             "that weighs the larger gradient more: set α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": opd / (opd + rlvr),
             "equal weights give equal parts only where the two gradients have one norm": 0.5,
-            "a quotient of the norms, RLVR's over OPD's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ for α": rlvr
-            / opd,
-            "a quotient of the norms, OPD's over RLVR's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ for α": opd
-            / rlvr,
+            "a quotient of the norms, RLVR's over OPD's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": rlvr / opd,
+            "a quotient of the norms, OPD's over RLVR's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": opd / rlvr,
             "from the first step alone, one noisy batch: take the mean over the run": first_step,
         },
     )
@@ -86,7 +83,7 @@ def _seeds(answer: Any) -> str:
     )
     judge_function(
         answer,
-        seeds_needed,
+        _needed,
         returns="a whole number of seeds",
         cases=[Case(name=f"differences {s}", arguments=(np.array(s),)) for s in samples],
         mistakes={
@@ -106,15 +103,11 @@ def _seeds(answer: Any) -> str:
     return "Pairing is what makes few seeds enough: the anchors' differences cancel in the difference."
 
 
-def seeds_needed(differences: Sequence[float] | np.ndarray) -> int:
+def _needed(differences: np.ndarray, *, quantile: Any = None, correction: int = 1, power: float = 0.5) -> int:
     """The fewest seeds N ≥ 2 whose 95 % interval, of half width t_{N−1} s / √N, would not reach 0.
 
-    differences: paired, one a seed, at least two, as measured. At most 10 000, where more would be needed.
+    differences: paired, (seeds,), as measured. At most 10 000, where more would be needed.
     """
-    return _needed(np.asarray(differences, dtype=float))
-
-
-def _needed(differences: np.ndarray, *, quantile: Any = None, correction: int = 1, power: float = 0.5) -> int:
     mean, deviation = abs(differences.mean()), differences.std(ddof=correction)
     quantile = quantile or _student
     for count in range(2, MOST_SEEDS):

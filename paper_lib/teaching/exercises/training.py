@@ -75,12 +75,8 @@ def _gradient(answer: Any) -> str:
         cases=[Case(name=f"a vocabulary of {len(a)}", arguments=(a, b)) for a, b in pairs],
         relative=1e-4,  # the exact divergence is float32
         mistakes={
-            "the sign: the credit −r_t climbs, and what falls is the divergence": lambda z, t: (
-                -_by_autograd(z, t)
-            ),
-            "∇ log p_v is not e_v alone: the softmax takes p away from it": lambda z, t: (
-                z.softmax(0) * _gap(z, t)
-            ),
+            "the sign: the credit −r_t climbs, the divergence falls": lambda z, t: -_by_autograd(z, t),
+            "∇ log p_v is not e_v alone: the softmax takes p away": lambda z, t: z.softmax(0) * _gap(z, t),
             "averaged over the teacher's distribution; on-policy samples are the student's": lambda z, t: (
                 t.softmax(0) * _gap(z, t) - (t.softmax(0) * _gap(z, t)).sum() * z.softmax(0)
             ),
