@@ -137,8 +137,7 @@ def mean_angles(table: pd.DataFrame) -> pd.DataFrame:
     """The mean principal angle of every matrix, left and right subspaces together: the one number that stands
     for a rotation wherever there is one (C3), as rows of the metric ANGLE_MEAN, in radians.
 
-    table: `matrices` or `nulls`; no rows where it has no angles. Their k, which the shorter side may cut from
-    matrix to matrix, is NaN.
+    table: `matrices` or `nulls`. Their k, which the shorter side may cut from matrix to matrix, is NaN.
     """
     rows = table[table["metric"].isin(("angle_u_mean", "angle_v_mean"))].drop(columns=["metric", "k"])
     keys = [name for name in rows if name != "value"]
@@ -193,8 +192,7 @@ def mask_recall(table: pd.DataFrame, mask: str) -> pd.DataFrame:
     """|mask ∩ update| / |mask| of every matrix, overlap · density / α: the visible share of the weights in
     an α-mask, to be read against the density. mask: "principal" or "low_magnitude".
 
-    table: `matrices` or `nulls`. Returns such rows, of metric "<mask>_recall" and k = α; 0 where nothing is
-    visible.
+    table: `matrices` or `nulls`. Returns rows of "<mask>_recall", k = α; 0 where nothing is visible.
     """
     keys = [name for name in table if name not in ("metric", "k", "value")]
     rows, density = (table[table["metric"] == name] for name in (f"{mask}_overlap", "update_density"))

@@ -1,7 +1,7 @@
 """Tables to pictures: what a notebook opens, what draws each panel, one look, and how a figure is saved."""
 
 # fmt: off
-# ruff: noqa: I001
+# ruff: noqa: F401, I001
 from paper_lib.figures.gates import draw_curvature, draw_kl_and_norm, draw_prediction, draw_principal_energy
 from paper_lib.figures.gates import draw_tolerances
 from paper_lib.figures.pairs import draw_cosines, draw_jaccard, draw_rotated, draw_shared
@@ -18,15 +18,3 @@ from paper_lib.figures.weights import draw_density, draw_journey, draw_mask, dra
 from paper_lib.figures.weights import draw_plane, draw_reach_curve, draw_update_density, line_spread, mask_of
 from paper_lib.summaries import ANGLE_MEAN, ATTENTION, MLP, MODULE_GROUPS, at_end, distance, seed_spread
 from paper_lib.summaries import t_interval
-
-__all__ = [
-    "ANGLE_MEAN", "ATTENTION", "DEGREES", "MLP", "MODULE_GROUPS", "ORANGE", "PURPLE", "accuracy_change",
-    "animate_paths", "at_end", "distance", "draw_accuracy", "draw_angles", "draw_beside", "draw_chance",
-    "draw_change", "draw_cosines", "draw_curvature", "draw_density", "draw_explained_variance",
-    "draw_jaccard", "draw_journey", "draw_kl_and_norm", "draw_layers", "draw_legend", "draw_losses",
-    "draw_mask", "draw_overlap", "draw_paper", "draw_paths", "draw_plane", "draw_points", "draw_prediction",
-    "draw_principal_energy", "draw_ratios", "draw_reach_curve", "draw_rotated", "draw_share_inside",
-    "draw_shared", "draw_tolerances", "draw_trajectory", "draw_update_density", "in_order", "line_spread",
-    "mask_of", "open_results", "plain_log", "run_style", "save_figure", "scores", "seed_spread",
-    "t_interval", "use_style",
-]

@@ -112,7 +112,6 @@ def draw_trajectory(
     metric: str,
     *,
     runs: Sequence[str] | None = None,
-    k: float | None = None,
     modules: Iterable[str] | None = None,
     null: pd.DataFrame | None = None,
     scale: float = 1.0,
@@ -120,18 +119,17 @@ def draw_trajectory(
 ) -> None:
     """Draw `metric` along training, a line a run: the mean over matrices and seeds, the band its interval.
 
-    table, k, modules: as for `over_matrices`. runs: which, and in which order; None is all. null: rows of the
-    table `nulls`, thin in the colour of their run, each kind with its own dashes. scale: factor on the
-    values, such as 180/π. against: "progress" (step over the run's last) or "step". Raises ValueError for a
-    run without rows.
+    table, modules: as for `over_matrices`. runs: which, and in which order; None is all. null: rows of the
+    table `nulls`, thin in the colour of their run. scale: factor on the values, such as 180/π. against:
+    "progress" (step over the run's last) or "step". Raises ValueError for a run without rows.
     """
     if against not in ("progress", "step"):
         raise ValueError(f"against is {against!r}, expected 'progress' or 'step'")
-    values = over_matrices(table, metric, k=k, modules=modules)
+    values = over_matrices(table, metric, modules=modules)
     names = in_order(values["run"]) if runs is None else list(runs)
     nulls = None
     if null is not None:
-        nulls = over_seeds(over_matrices(null, metric, k=k, modules=modules, sizes=table))
+        nulls = over_seeds(over_matrices(null, metric, modules=modules, sizes=table))
     for name in names:
         mine, style = of_run(values, name, metric), run_style(name)
         unit = mine["step"].max() if against == "progress" else 1

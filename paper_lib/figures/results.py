@@ -21,9 +21,8 @@ class Results:
     """The tables of one study, asked for one metric at a time: of every run, or of one.
 
     study: the profile that the tables are of. folder: where they lie; tables: those that are read already.
-    figures: the folder of what is drawn from them. Values are means over matrices, as `over_matrices` takes
-    them. What is asked of one run has one column or entry a seed; a run, metric or value that is not there
-    raises Untested.
+    figures: the folder of what is drawn from them. Values are means over matrices (`over_matrices`). What is
+    asked of one run has one column or entry a seed; a run, metric or value that is missing raises Untested.
     """
 
     study: Profile
@@ -184,10 +183,10 @@ class Results:
             raise Untested(f"no {metric} of {run} and {other} in a table of pairs")
         return at_end(rows)
 
-    def drift(self, run: str, metric: str = "forward_kl") -> pd.Series:
-        """How far the policy is from its start at the end of a run, in nats a token, one entry a seed."""
-        rows = self._known("trajectories", run=run, metric=metric)
-        return defined(at_end(rows).groupby("seed")["value"].mean(), f"{metric} of {run}")
+    def drift(self, run: str) -> pd.Series:
+        """KL(π_0 ‖ π_t) at the end of a run, in nats a token, one entry a seed."""
+        rows = self._known("trajectories", run=run, metric="forward_kl")
+        return defined(at_end(rows).groupby("seed")["value"].mean(), f"forward_kl of {run}")
 
     def curved(self, run: str, direction: str) -> pd.Series:
         """The curvature of the KL at W_0 along a direction of a run ("start" for W_0's own), one a seed."""

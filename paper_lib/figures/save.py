@@ -20,8 +20,7 @@ from paper_lib.ground.errors import CompanionError, require
 from paper_lib.ground.files import sha256, write_bytes, write_json
 from paper_lib.ground.tables import library_versions, table_metadata
 
-# --- One look for every figure, and one way to save them: SVG, PNG and a JSON that says what they were
-# --- drawn from.
+# --- One way to save figures: SVG, PNG and a JSON that says what they were drawn from.
 
 _UNDATED = {"Date": None, "Creator": None}
 
@@ -55,14 +54,10 @@ def write_with_provenance(
     for file, content in images.items():
         write_bytes(path.parent / file, content)
         digests[file] = sha256(path.parent / file)
-    versions = {
-        "paper_lib": __version__,
-        **library_versions(),
-        "matplotlib": mpl.__version__,
-        "seaborn": sns.__version__,
-    }
-    about = {"figure": path.stem, "profile": path.parent.name, "caption": caption, "alt": alt}
-    write_json(path, about | {"files": digests, "tables": list(sources), "versions": versions})
+    versions = {"paper_lib": __version__, "matplotlib": mpl.__version__, "seaborn": sns.__version__}
+    about: dict[str, Any] = {"figure": path.stem, "profile": path.parent.name, "caption": caption, "alt": alt}
+    about |= {"files": digests, "tables": list(sources), "versions": library_versions() | versions}
+    write_json(path, about)
 
 
 def _ready(
@@ -153,18 +148,15 @@ def save_animation(
     draw(1.0)
     alt, sources = _ready(fig, name, inputs, caption)
     still = rendered_png(fig, alt)
-    frames = [_frame(fig, draw, share) for share in np.linspace(0, 1, round(seconds * _PER_SECOND) + 1)]
+    frames, canvas = [], FigureCanvasAgg(fig)
+    for share in np.linspace(0, 1, round(seconds * _PER_SECOND) + 1):
+        draw(float(share))
+        canvas.draw()
+        frames.append(Image.fromarray(np.array(canvas.buffer_rgba())[..., :3]))
     images = {f"{name}.gif": _gif(frames), f"{name}.png": still}
     path = Path(folder) / f"{name}.json"
     write_with_provenance(images, path, sources, caption=caption, alt=alt)
     return path.with_suffix(".gif")
-
-
-def _frame(fig: Figure, draw: Callable[[float], Any], share: float) -> Image.Image:
-    draw(float(share))
-    canvas = FigureCanvasAgg(fig)
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _gif(frames: Sequence[Image.Image]) -> bytes:

@@ -207,10 +207,10 @@ def line_spread(mask: NDArray[np.bool_], axis: int) -> float:
     return float(lines.var(ddof=1) / expected) if expected > 0 else float("nan")
 
 
-def draw_density(ax: Axes, mask: NDArray[np.bool_], color: str, *, most: float = 1.0) -> AxesImage:
-    """A mask as local density from 0 (white) to `most` (dark), the density of its columns above it and that
+def draw_density(ax: Axes, mask: NDArray[np.bool_], color: str) -> AxesImage:
+    """A mask as local density from 0 (white) to 1 (dark), the density of its columns above it and that
     of its rows at its right, from 0 to 1; shaded are two standard deviations of independent entries."""
-    look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": most, "interpolation": "nearest"}
+    look: dict[str, Any] = {"cmap": "Greys", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
     (m, n), density = mask.shape, block_density(mask)
     image = ax.imshow(density, extent=(0, n, m, 0), aspect="auto", **look)
     above = ax.inset_axes((0, 1.03, 1, _MARGIN), sharex=ax)

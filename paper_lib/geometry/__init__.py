@@ -1,7 +1,7 @@
 """The equations: pure functions on tensors, with what chance would give, and their certified numerics."""
 
 # fmt: off
-# ruff: noqa: I001
+# ruff: noqa: F401, I001
 from paper_lib.geometry.metrics import METRICS, Metric, metrics_of
 from paper_lib.geometry.nulls import random_walk, random_walk_explained_variance
 from paper_lib.geometry.sparsity import half_ulp, low_magnitude_mask, mark_largest, mask_overlap
@@ -9,10 +9,3 @@ from paper_lib.geometry.sparsity import overlap_bounds, principal_mask, update_s
 from paper_lib.geometry.spectra import drift_ratio, hill_index, singular_values, stable_rank, top_energy
 from paper_lib.geometry.subspaces import chance_alignment, principal_angles, subspace_alignment
 from paper_lib.geometry.subspaces import top_right_singular_vectors
-
-__all__ = [
-    "METRICS", "Metric", "chance_alignment", "drift_ratio", "half_ulp", "hill_index", "low_magnitude_mask",
-    "mark_largest", "mask_overlap", "metrics_of", "overlap_bounds", "principal_angles", "principal_mask",
-    "random_walk", "random_walk_explained_variance", "singular_values", "stable_rank", "subspace_alignment",
-    "top_energy", "top_right_singular_vectors", "update_sparsity", "visible_mask",
-]

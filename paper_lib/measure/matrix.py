@@ -228,8 +228,7 @@ def measure_rescaled(
 ) -> list[Row]:
     """Another run's update at the size of this run's, on this run's W_0; no rows where that update is 0.
 
-    w_0, w_end: (m, n), as stored; other_delta_w: (m, n), float64. Rows of step `step`, of what does not
-    follow from the norm alone.
+    w_0, w_end: (m, n), as stored; other_delta_w: (m, n), float64. Rows of what the norm does not decide.
     """
     if not other_delta_w.any():
         return []
@@ -272,8 +271,7 @@ def _factors(start: Spectrum) -> sparsity.Factors:
 
 
 def _angle_k(w_0: Tensor, config: DiagnosticsConfig) -> int:
-    """At most half the short side: two larger subspaces intersect whatever happened, and those angles are
-    zero by counting dimensions."""
+    """At most half the short side: two larger subspaces intersect by counting dimensions."""
     return max(1, min(config.angle_k, min(w_0.shape) // 2))
 
 

@@ -135,8 +135,7 @@ def sequence_kl(p: PreTrainedModel, q: PreTrainedModel, batch: Batch) -> tuple[T
     """Σ_t KL(p(· | x, y_<t) ‖ q(· | x, y_<t)) over the tokens of each completion, and their number.
 
     Returns (P, G) twice, float64: over completions that p sampled, the first is an unbiased estimate of the
-    KL between the two distributions of whole completions, without the noise of the sampled tokens'
-    log-ratios.
+    KL between the distributions of whole completions, without the noise of sampled log-ratios.
     """
     total, count = (torch.zeros(batch.completion_ids.shape[0], dtype=torch.float64) for _ in range(2))
     step = max(1, CHUNK // (batch.group_size * batch.completion_ids.shape[1]))

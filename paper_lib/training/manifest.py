@@ -1,9 +1,8 @@
 """What the tables of a profile are made of, and which of it they already hold.
 
 A part is a run of one seed, what compares the runs of one seed, a few weights of theirs, or a pair of runs.
-Each joined table says of every part in it which fingerprint its rows were computed from. It does so in its
-own metadata: rows and fingerprints are one file, so no crash can make them disagree. What is measured needs
-no run on disk.
+Each joined table says in its metadata from which fingerprint the rows of each part were computed: being one
+file, they cannot disagree. What is measured needs no run on disk.
 """
 
 from collections.abc import Mapping, Set
@@ -29,8 +28,7 @@ Key = tuple[str, int]  # (run, seed), (JOINT, seed), (JOURNEY, seed) or (run & r
 
 
 def compared_runs(key: Key) -> tuple[Key, ...]:
-    """The (run, seed) that a part may compare, none for a run by itself. A pair of a run with itself is of
-    this seed and the next."""
+    """The (run, seed) that a part may compare; a pair of a run with itself is of this seed and the next."""
     name, seed = key
     if name in (JOINT, JOURNEY):
         return tuple((run, seed) for run in COMPARED)
@@ -145,11 +143,8 @@ def part_directory(results: Path, key: Key) -> Path:
 
 
 def measured_runs(profile: Profile, results: Path, trajectories: Mapping[Key, str]) -> set[Key]:
-    """The planned (run, seed) that need no trajectory any more, `trajectories` giving all fingerprints.
-
-    A run that is compared with others counts only where that comparison is measured as well: it takes all
-    their weights.
-    """
+    """The planned (run, seed) that need no trajectory any more, `trajectories` giving all fingerprints. A run
+    that is compared with others counts only where that comparison, which takes its weights, is measured."""
     manifest, parts = read_manifest(results), planned_parts(profile, trajectories)
     up_to_date = {key for key, part in parts.items() if manifest.holds(key, part)}
     awaited = {run for key in parts.keys() - up_to_date for run in parts[key].compared}

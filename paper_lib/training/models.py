@@ -110,8 +110,7 @@ def stored_weights(directory: Path | str) -> dict[str, Tensor]:
     """The state dict of the model that `load_model` builds, out of its file alone, in float32.
 
     A file without an output head has that of the embedding. E experts, one by one in the file, come as
-    transformers holds them: gate over up (E, 2 * I, H), down (E, H, I). Raises CompanionError where the model
-    is missing or its file truncated.
+    transformers holds them: gate over up (E, 2 * I, H), down (E, H, I). Raises as `load_model`.
     """
     with opened(_model_directory(directory) / "model.safetensors", "restore it or rebuild the model") as file:
         state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118

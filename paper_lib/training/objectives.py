@@ -108,8 +108,7 @@ def clipped_loss(
 
     PPO's surrogate (Schulman et al. 2017, arXiv 1707.06347) with DAPO's asymmetric range (Yu et al. 2025,
     arXiv 2503.14476). Its gradient is that of `credit_weighted_loss` where π_θ = π_old.
-    log_p, old_log_p, credit, mask: (rows, T); clip: (low, high); tokens: the denominator, where it is not
-    Σ mask. Returns ().
+    log_p, old_log_p, credit, mask: (rows, T); clip: (low, high); tokens: as there. Returns ().
     """
     ratio = (log_p - old_log_p).exp()
     bounded = ratio.clamp(1 - clip[0], 1 + clip[1])

@@ -164,9 +164,8 @@ def sample(
     """`samples` (G) completions of each of P prompts; greedy when the generator is None.
 
     One uniform number a row and position decides the token (inverse of the cumulative distribution), so a
-    row's sample depends neither on the other rows nor on when they finish. Finished rows are dropped from
-    the batch, the prompt is run once for all its samples. `part` (i of n) says which of n equal shares of a
-    larger draw this is.
+    row's sample depends neither on the other rows nor on when they finish. `part` (i, n): this is the i-th of
+    n equal shares of a larger draw.
     """
     device, count = model.device, len(prompts) * samples  # count = P * G rows
     prompt_ids, prompt_mask = (t.to(device) for t in encode_prompts(tokenizer, prompts))  # (P, L) each

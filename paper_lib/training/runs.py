@@ -104,11 +104,8 @@ def fingerprint_in(marker: Path) -> str | None:
 
 
 def reuse_finished(run: RunConfig, folder: RunFolder, runs_dir: Path) -> bool:
-    """Take over a finished run of the same fingerprint from another profile; True where there was one.
-
-    Snapshots and kept states become hard links (copies across file systems), the curve gets this profile's
-    name, and `run.json` comes last, so a copy that was stopped is not mistaken for a whole one.
-    """
+    """Take over a finished run of the same fingerprint from another profile, by hard links or as a copy;
+    True where there was one. `run.json` comes last: what was stopped is not mistaken for whole."""
     for directory in sorted(runs_dir.glob(f"*/{run.name}/seed_{folder.seed}")):
         other = replace(folder, directory=directory, profile=directory.parents[1].name)
         if directory != folder.directory and other.finished():

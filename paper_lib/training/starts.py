@@ -142,11 +142,8 @@ def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
 
 
 def rotated_weights(student: PreTrainedModel, layers: tuple[int, ...], seed: int) -> dict[str, Tensor]:
-    """The student's weights with the heads of these layers changed, as a bf16 checkpoint holds them.
-
-    Returns, by parameter name, tensors of the student's shapes, float32 on bf16's grid. Raises CompanionError
-    for a layer that the student lacks.
-    """
+    """The student's weights with the heads of these layers changed, as a bf16 checkpoint holds them, in
+    float32 on bf16's grid; CompanionError for a layer that the student lacks."""
     config = student.config
     if max(layers) >= (number := config.num_hidden_layers):
         raise CompanionError(f"rotated_layers is {layers}, expected layers from 0 to {number - 1}")
@@ -171,8 +168,7 @@ def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTraine
     """V_K (n, K) of every projection matrix (m, n) for a projected run, none for a free one (§4.2).
 
     Returns, by parameter name, orthonormal columns, in float64 where there are any. Raises CompanionError
-    where K exceeds the smaller side of a matrix and where a snapshot is missing or truncated, ValueError
-    where an update has no K directions.
+    where K exceeds the smaller side of a matrix, ValueError where an update has no K directions.
     """
     projection = run.projection
     if projection is None or run.branch is None:
@@ -208,11 +204,7 @@ def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTraine
 
 def subnetwork_masks(study: Study, run: RunConfig, seed: int) -> dict[str, Tensor]:
     """The entries of every projection matrix that the run trains: what its source visibly changed in bf16
-    from W_0 to its end, or a random set of that size.
-
-    Returns, by parameter name, bool masks of the matrices' shapes (m, n). Raises CompanionError where a
-    snapshot of the source is missing or truncated.
-    """
+    from W_0 to its end, or a random set of that size: by parameter name, bool (m, n)."""
     assert run.subnetwork is not None
     source = study.profile.run(run.subnetwork.source)
     folder = study.directory(source, seed)

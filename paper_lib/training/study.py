@@ -39,14 +39,6 @@ def selected(profile: Profile, runs: list[str] | None, seeds: list[int] | None) 
     return chosen
 
 
-def with_parents(study: Study, chosen: Sequence[Planned]) -> list[Planned]:
-    """These runs and all that they start from."""
-    needed = list(chosen)
-    for run, seed in needed:
-        needed += [(parent, seed) for parent in study.parents(run) if (parent, seed) not in needed]
-    return needed
-
-
 def waves(study: Study, wanted: Sequence[Planned], workers: int) -> list[list[Planned]]:
     """Runs by how many generations they have behind them, the longest first within a wave.
 
@@ -113,11 +105,12 @@ def _demanded(study: Study, chosen: list[Planned], models: dict[str, str], *, fo
     """What has to be trained: of the unmeasured runs, and of what these start from, whatever is neither
     finished nor to be had from another profile, or lacks a state that others branch from."""
     if force:
-        everything = with_parents(study, chosen)
+        everything = list(chosen)
         for run, seed in everything:
             folder = study.folder(run, seed, models)
             with folder.lock():
                 folder.clear()
+            everything += [(run, seed) for run in study.parents(run) if (run, seed) not in everything]
         return everything
     asked, todo, shared = _unmeasured(study, chosen, models), list[Planned](), list[Key]()
     for run, seed in asked:
