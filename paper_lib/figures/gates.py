@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.figures.panels import draw_beside, draw_chance, draw_row, label_once, name_rows, plain_log
+from paper_lib.figures.panels import draw_beside, draw_chance, draw_rows, label_once, plain_log
 from paper_lib.figures.seeds import draw_few, draw_means, is_few, spread, spread_values
 from paper_lib.figures.styles import NULL, ORANGE, PURPLE, in_order, run_style
 from paper_lib.figures.words import tell
@@ -81,15 +81,15 @@ def draw_curvature(ax: Axes, curvature: pd.DataFrame) -> None:
     for run in in_order(set(rows["run"]) - {START}):
         lines += [(run, name, f"{run_style(run).label}, {words}") for name, words in OF_RUN.items()]
     there = set(zip(rows["run"], rows["direction"], strict=True))
-    lines, seeds = [line for line in lines if line[:2] in there], []
-    for height, (run, direction, words) in enumerate(lines):
+    drawn = []
+    for run, direction, words in (line for line in lines if line[:2] in there):
         values = rows[(rows["run"] == run) & (rows["direction"] == direction)]
         color, marker = ("black", "D") if run == START else (run_style(run).color, run_style(run).marker)
         fill = "white" if direction == "permuted_update" else color
         look: dict[str, Any] = {"color": color, "marker": marker, "markerfacecolor": fill}
-        seeds.append(draw_row(ax, height, words, values.set_index("seed")["value"], **look))
+        drawn.append((words, values.set_index("seed")["value"], look))
     plain_log(ax, "x", subs=(1,))
-    name_rows(ax, [words for *_, words in lines], seeds)
+    draw_rows(ax, drawn)
     ax.set_xlabel(r"curvature $\mu$ (nats a token per unit$^2$)")
 
 
@@ -106,13 +106,13 @@ def draw_principal_energy(
         for metric in ("principal_energy", "principal_energy_chance")
     )
     ratio = (share / chance).rename("value").reset_index()
-    shown, seeds = [run for run in runs if run in set(ratio["run"])], []
-    for height, run in enumerate(shown):
+    drawn = []
+    for run in (run for run in runs if run in set(ratio["run"])):
         style, values = run_style(run), ratio[ratio["run"] == run].set_index("seed")["value"]
-        seeds.append(draw_row(ax, height, style.label, values, color=style.color, marker=style.marker))
+        drawn.append((style.label, values, {"color": style.color, "marker": style.marker}))
+    draw_rows(ax, drawn)
     draw_chance(ax, 1, axis="x")
     plain_log(ax, "x", subs=(1, 2, 5))
-    name_rows(ax, [run_style(run).label for run in shown], seeds)
     ax.set_xlabel("energy in principal subspaces\nover chance")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.figures.panels import draw_chance, draw_row, label_once, name_rows
+from paper_lib.figures.panels import draw_chance, draw_rows, label_once
 from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.summaries import ATTENTION
@@ -59,8 +59,7 @@ def draw_cosines(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> No
 
 def _draw_pairs(ax: Axes, values: dict[tuple[str, str], pd.Series]) -> None:
     shown = sorted(values, key=lambda pair: -values[pair].mean())
-    seeds = [draw_row(ax, y, _name(pair), values[pair], **_look(pair)) for y, pair in enumerate(shown)]
-    name_rows(ax, [_name(pair) for pair in shown], seeds)
+    draw_rows(ax, [(_name(pair), values[pair], _look(pair)) for pair in shown])
 
 
 def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
@@ -75,17 +74,14 @@ def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
         ax.text(0.5, 0.5, "no run with rotated heads", ha="center", transform=ax.transAxes, fontsize=8)
         tell(ax, "no run with rotated heads")
         return
-    places = {
-        "rotated layers": sorted(rotated),
-        "untouched layers": sorted(set(rows["layer"]) - set(rotated)),
-    }
-    color, seeds = run_style(ROTATED[1]).color, []
-    names = [f"{place}\n({', '.join(map(str, layers))})" for place, layers in places.items()]
-    for height, (name, layers) in enumerate(zip(names, places.values(), strict=True)):
+    untouched = sorted(set(rows["layer"]) - set(rotated))
+    places = {"rotated layers": sorted(rotated), "untouched layers": untouched}
+    color, lines = run_style(ROTATED[1]).color, []
+    for fill, (place, layers) in zip((color, "white"), places.items(), strict=True):
         values = _beyond_rounding(rows, ROTATED, layers=layers, modules=ATTENTION)
-        marker = {"color": color, "marker": "8", "markerfacecolor": "white" if height else color}
-        seeds.append(draw_row(ax, height, name, values, **marker))
-    name_rows(ax, names, seeds)
+        look = {"color": color, "marker": "8", "markerfacecolor": fill}
+        lines.append((f"{place}\n({', '.join(map(str, layers))})", values, look))
+    draw_rows(ax, lines)
     _name_rounding(ax)
 
 

@@ -53,6 +53,12 @@ def name_rows(ax: Axes, names: Sequence[str], seeds: Sequence[int]) -> None:
     ax.grid(visible=False, axis="y")
 
 
+def draw_rows(ax: Axes, rows: Sequence[tuple[str, pd.Series, dict[str, Any]]]) -> None:
+    """`draw_row` of each (name, values, look) from the top, and their names."""
+    seeds = [draw_row(ax, height, name, values, **look) for height, (name, values, look) in enumerate(rows)]
+    name_rows(ax, [name for name, *_ in rows], seeds)
+
+
 # --- Runs against OPD over all of training: their ratio, seed by seed, where lines would coincide.
 
 _NOISE = "opd_restream"  # OPD again from the same anchor: what of a ratio is the rollouts'
@@ -66,14 +72,11 @@ def draw_ratios(
     path: of a run, as `Results.path` gives it; what: its name on the axis. Shaded is the interval of OPD with
     other rollouts throughout, where there is such a run. Raises Untested for a run that is not there.
     """
-    opd, rows = path("opd")[list(seeds)], []
+    opd, styles = path("opd")[list(seeds)], {run: run_style(run) for run in runs}
     _draw_noise(ax, path, opd)
     ax.axvline(1, color=run_style("opd").color, linewidth=1.4, zorder=1.5)
     tell(ax, run_style("opd").label, 1)
-    for height, run in enumerate(runs):
-        style = run_style(run)
-        rows.append(draw_row(ax, height, style.label, _over(path(run), opd), **style.mark))
-    name_rows(ax, [run_style(run).label for run in runs], rows)
+    draw_rows(ax, [(style.label, _over(path(run), opd), style.mark) for run, style in styles.items()])
     ax.set_xlabel(f"{what} over OPD's")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.figures.panels import draw_chance, draw_row, name_rows
+from paper_lib.figures.panels import draw_chance, draw_rows
 from paper_lib.figures.results import Results
 from paper_lib.figures.seeds import draw_band, draw_few, is_few, spread, tell_means
 from paper_lib.figures.styles import in_order, run_style
@@ -75,13 +75,13 @@ def draw_accuracy(ax: Axes, curves: pd.DataFrame, *, runs: Sequence[str], since:
 
 def draw_losses(ax: Axes, results: Results, task: str, *, runs: Sequence[str], free: str) -> pd.Series:
     """Points of test accuracy by which a confined run ends below its free parent, a row a run; the means."""
-    names, seeds, lost = [run_style(run).label for run in runs], list[int](), dict[str, float]()
-    for height, run in enumerate(runs):
+    drawn, lost = [], dict[str, float]()
+    for run in runs:
         whole, confined = paired(*(results.score(each, task)[0] for each in (free, run)))
-        look = {"color": run_style(run).color, "marker": run_style(run).marker}
-        seeds.append(draw_row(ax, height, names[height], 100 * (whole - confined), **look))
-        lost[run] = 100 * (whole - confined).mean()
-    name_rows(ax, names, seeds)
+        values, style = 100 * (whole - confined), run_style(run)
+        drawn.append((style.label, values, {"color": style.color, "marker": style.marker}))
+        lost[run] = values.mean()
+    draw_rows(ax, drawn)
     draw_chance(ax, 0, "free training", axis="x")
     return pd.Series(lost)
 
@@ -174,11 +174,9 @@ def draw_share_inside(ax: Axes, profile: Profile, curves: pd.DataFrame) -> None:
         + (", random V" if runs["basis"][run] == "random" else "")
         for run in in_order(rows["run"])
     }
-    seeds = []
-    for height, run in enumerate(names):
-        values = rows[rows["run"] == run].groupby("seed")["value"].mean()
-        style = run_style(run)
-        look = {"color": style.color, "marker": style.marker}
-        seeds.append(draw_row(ax, height, names[run], values, **look))
-    name_rows(ax, list(names.values()), seeds)
+    drawn = []
+    for run, name in names.items():
+        values, style = rows[rows["run"] == run].groupby("seed")["value"].mean(), run_style(run)
+        drawn.append((name, values, {"color": style.color, "marker": style.marker}))
+    draw_rows(ax, drawn)
     ax.set(xlabel="share of the step inside V", xlim=(0, 1))

@@ -118,7 +118,7 @@ def extract_study(
     """
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
     manifest = read_manifest(study.results)
-    models = study.known_models(manifest.models)
+    models = study.models(manifest.models)
     parts = _parts(study, manifest, *find_runs(study, manifest, study.fingerprints(models)))
     write_text(study.results / "parts" / ".gitignore", "*\n")
     on_disk = [part for part in parts.values() if isinstance(part, Part)]

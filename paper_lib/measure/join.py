@@ -126,7 +126,7 @@ def training_curves(study: Study) -> tuple[pd.DataFrame, list[Path]]:
     Raises CompanionError where there is none.
     """
     manifest = read_manifest(study.results)
-    models = study.known_models(manifest.models)
+    models = study.models(manifest.models)
     planned = study.fingerprints(models)
     parts = planned_parts(study.profile, planned)
     held = {key for key in planned if manifest.holds(key, parts[key])}

@@ -96,22 +96,14 @@ class Study:
         """The pretrained models that a run and the runs it starts from are made from."""
         return set(models_of(run)).union(*(self._behind(parent) for parent in self.parents(run)))
 
-    def model_names(self) -> list[str]:
-        """The bases that its runs start from, and the teachers that they learn from, by name."""
-        return sorted({BASE, *(name for run, _ in self.profile.planned() for name in models_of(run))})
-
-    def models(self) -> dict[str, str]:
-        """Fingerprint of every model of the profile, by name; a missing one raises CompanionError."""
-        return {name: weights_fingerprint(stored_weights(self.model(name))) for name in self.model_names()}
-
-    def known_models(self, recorded: dict[str, str]) -> dict[str, str]:
-        """As `models`; of those not on disk, what was recorded with what was made from them, if it was."""
-        known = {}
-        for name in self.model_names():
-            if (self.model(name) / "config.json").is_file():
+    def models(self, recorded: dict[str, str] | None = None) -> dict[str, str]:
+        """Fingerprint of every model that a run starts or learns from, by name. Of those not on disk what was
+        `recorded` with what was made from them, if it was; without it a missing one raises CompanionError."""
+        names = sorted({BASE, *(name for run, _ in self.profile.planned() for name in models_of(run))})
+        known = {name: made for name, made in (recorded or {}).items() if name in names}
+        for name in names:
+            if recorded is None or (self.model(name) / "config.json").is_file():
                 known[name] = weights_fingerprint(stored_weights(self.model(name)))
-            elif name in recorded:
-                known[name] = recorded[name]
         return known
 
     def model(self, name: str) -> Path:

@@ -82,7 +82,7 @@ def train_study(
         models = study.models()
         _train(study, _demanded(study, chosen, models, force=force), models, workers or cores())
         return [study.directory(*pair) for pair in chosen if study.folder(*pair, models).finished()]
-    models = study.known_models(read_manifest(study.results).models)
+    models = study.models(read_manifest(study.results).models)
     known = study.fingerprints(models)  # a run whose model was never built is not there
     finished = [(r, s) for r, s in chosen if (r.name, s) in known and study.folder(r, s, models).finished()]
     if missing := sum(pair not in finished for pair in _unmeasured(study, chosen, models)):

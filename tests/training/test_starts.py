@@ -202,9 +202,9 @@ def test_a_model_that_was_never_built_leaves_out_its_own_runs_alone(probed, tmp_
     shutil.copytree(probed.data_dir / "models", tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "base_small")
     study = Study(profile=probed.profile, data_dir=tmp_path)
-    models = study.known_models({})
+    models = study.models({})
     assert models == {name: value for name, value in probed.models().items() if name != "base_small"}
     whole = probed.fingerprints(probed.models())
     left = {key: value for key, value in whole.items() if key[0] not in (SMALL.name, FROM_SMALL.name)}
     assert study.fingerprints(models) == left
-    assert study.known_models({"base_small": "recorded"}) == models | {"base_small": "recorded"}
+    assert study.models({"base_small": "recorded"}) == models | {"base_small": "recorded"}
