@@ -10,6 +10,7 @@ from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import write_text
 from paper_lib.ground.tables import TABLES, table_metadata
 from paper_lib.measure.join import write_joined
+from paper_lib.measure.merging import Merging
 from paper_lib.measure.parts import Part, measure_parts, outdated
 from paper_lib.measure.run_parts import JointPart, JourneyPart, PairPart, RunPart
 from paper_lib.study.config import Profile
@@ -180,6 +181,7 @@ def _part(study: Study, key: Key, plan: PlannedPart, members: dict[Key, Trajecto
             trajectory=members[key],
             pictured=pictured_matrix(matrices),
             models=models,
+            stepped=name in profile.stepped_runs,
             **common,
         )
     by_name = {run: trajectory for (run, _), trajectory in members.items()}
@@ -197,7 +199,11 @@ def _part(study: Study, key: Key, plan: PlannedPart, members: dict[Key, Trajecto
             **common,
         )
     seeds = " and ".join(dict.fromkeys(str(seed) for _, seed in members))
-    return PairPart(label=f"{name}, seed {seeds}", trajectories=members, **common)
+    merging, pair = None, tuple(by_name)
+    if profile.merges and pair in profile.merges.pairs:
+        run = profile.run(pair[0])
+        merging = Merging(run=run, config=profile.merges, evaluation=profile.evaluation, models=models)
+    return PairPart(label=f"{name}, seed {seeds}", trajectories=members, merging=merging, **common)
 
 
 def _matrices(profile: Profile, trajectory: Trajectory) -> list[MatrixName]:

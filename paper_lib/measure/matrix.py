@@ -314,8 +314,8 @@ def spectrum_rows(
         Row(step, "stable_rank", spectra.stable_rank(delta_w, sigma=sigma, norm=norm).item()),
         Row(step, "hill_index", spectra.hill_index(sigma, config.hill_k).item(), config.hill_k),
     ]
-    energy = spectra.top_energy(sigma, config.energy_k, norm=norm)
-    rows.append(Row(step, "top_energy", energy.item(), config.energy_k))
+    for k in (config.energy_k, *(config.channel_ks or ())):
+        rows.append(Row(step, "top_energy", spectra.top_energy(sigma, k, norm=norm).item(), k))
     if found.method != "lapack":
         rows.append(Row(step, "operator_norm_bound", found.sigma_bound[0].item()))
         rows.append(Row(step, "update_angle_bound", found.angle_bound(config.K), config.K))

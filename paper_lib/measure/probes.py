@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +14,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.geometry.decompositions import Decomposition
 from paper_lib.geometry.nulls import permuted
+from paper_lib.geometry.sparsity import visible_mask
 from paper_lib.ground.tables import START, Row
 from paper_lib.study.config import ModelProbes
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import problems, seeded_generator
+from paper_lib.training.checkpoints import load_checkpoint
+from paper_lib.training.confinement import is_projected
 from paper_lib.training.objectives import exact_kl
 from paper_lib.training.rollouts import Batch, completion_logits, sample
+from paper_lib.training.runs import find_accelerator
+from paper_lib.training.train import Optimization, Policy, train_steps
 
 # --- Gate II: how strongly the policy resists a direction in weight space, by the curvature of its KL.
 
@@ -287,6 +293,37 @@ def named_directions(
         for draw in range(draws):
             draws_of = {n: seeded_generator("permuted_update", seed, run, draw, n) for n in update}
             yield run, "permuted_update", {n: permuted(w, draws_of[n]) for n, w in update.items()}
+
+
+def step_rows(policy: Policy, run: RunConfig, states: Mapping[int, Path], seed: int) -> list[Row]:
+    """What one step moves in bf16, over all projection matrices, from each of a run's training states on.
+
+    states: by the steps taken. `step_density`: the share of the entries that the run's next step moves;
+    `coasting_density`: that a step moves from there on a gradient of zero, by Adam's memory alone;
+    `coasting_coverage`: the share of the first that the second moves too, NaN where the first is none.
+    """
+    accelerator, rows = find_accelerator(), list[Row]()
+    for model in (policy.student, policy.teacher):
+        if model is not None:
+            model.to(accelerator.device)
+    optimization = Optimization(policy, run, accelerator)
+    for step, path in states.items():
+        saved = load_checkpoint(path)
+
+        def moved(saved: dict[str, Tensor] = saved) -> Tensor:
+            weights = {n: p.detach().cpu() for n, p in optimization.parameters.items() if is_projected(n)}
+            return torch.cat([visible_mask(saved[f"model.{n}"], p).flatten() for n, p in weights.items()])
+
+        optimization.load_state(saved)
+        train_steps(optimization, seed, step, step + 1, record=lambda *_: None)
+        told = moved()
+        optimization.load_state(saved)
+        optimization.coast(step)
+        coasted, both = moved(), moved() & told
+        rows += [Row(step, "step_density", told.double().mean().item())]
+        rows += [Row(step, "coasting_density", coasted.double().mean().item())]
+        rows += [Row(step, "coasting_coverage", (both.sum().double() / told.sum()).item())]
+    return rows
 
 
 def _prompts(run: RunConfig, number: int) -> list[str]:

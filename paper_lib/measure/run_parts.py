@@ -26,13 +26,14 @@ from paper_lib.measure.matrix import (
     unchanged_counts,
     unchanged_rows,
 )
+from paper_lib.measure.merging import Merging, merge_rows
 from paper_lib.measure.parts import EVERYWHERE, Frames, Part, Share, Unit, matrix_keys
-from paper_lib.measure.probes import curvature_rows, drift_rows, named_directions
+from paper_lib.measure.probes import curvature_rows, drift_rows, named_directions, step_rows
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import seeded_generator
 from paper_lib.training.checkpoints import MatrixName, Trajectory, read_matrix
 from paper_lib.training.manifest import FOLLOWED, FOLLOWED_IN, JOINT_RUNS, RESCALED_FROM, RESCALED_TO, Key
-from paper_lib.training.starts import load_snapshot, snapshot_model
+from paper_lib.training.starts import load_snapshot, snapshot_model, with_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class RunPart(Part):
     trajectory: Trajectory
     pictured: MatrixName
     models: Path  # folder with the models that W_0 comes from
+    stepped: bool = False
 
     @property
     def units(self) -> tuple[Unit, ...]:
@@ -74,7 +76,7 @@ class RunPart(Part):
         return Share(frames=frames, sums=sums)
 
     def measure_model(self) -> Share:
-        """How far the policy has drifted from its start."""
+        """How far the policy has drifted from its start, and where asked what one step moves."""
         probes = self.config.model_probes
         assert probes is not None
         run, trajectory = self.run, self.trajectory
@@ -88,6 +90,11 @@ class RunPart(Part):
                 yield step, now
 
         rows = drift_rows(start, models(), tokenizer, run, probes, self.seed)
+        if self.stepped:
+            paths = sorted(trajectory.directory.glob("state_*.safetensors"))
+            states = {int(path.stem.removeprefix("state_")): path for path in paths}
+            policy = with_teacher(now, tokenizer, run, self.models)
+            rows += step_rows(policy, run, {s: p for s, p in states.items() if s < run.steps}, self.seed)
         return Share(frames={"trajectories": [self.keyed(run.name, rows)]}, sums={})
 
     def paths(self, sums: dict[str, Tensor]) -> Frames:
@@ -189,9 +196,15 @@ class JointPart(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class PairPart(Part):
-    """Two runs, or two seeds of one, compared at their ends matrix by matrix; their W_0 may differ."""
+    """Two runs, or two seeds of one, compared at their ends matrix by matrix; their W_0 may differ, but not
+    where they are merged and what the merged models can do comes with it."""
 
     trajectories: dict[Key, Trajectory]
+    merging: Merging | None = None
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        return self.matrices if self.merging is None else (*self.matrices, None)
 
     def measure(self, matrix: MatrixName) -> Share:
         (one, other), (a, b) = self.trajectories, self.trajectories.values()
@@ -199,6 +212,18 @@ class PairPart(Part):
         w_0_other, w_t_other = snapshots(b, matrix, (0, b.steps[-1]))
         rows = measure_pair((w_0, w_t), (w_0_other, w_t_other), a.steps[-1], self.config)
         frame = self.keyed(one[0], rows, other=other[0], other_seed=other[1], **matrix_keys(matrix))
+        return Share(frames={"pairs": [frame]}, sums={})
+
+    def measure_model(self) -> Share:
+        assert self.merging is not None
+        (one, other), (a, b) = self.trajectories, self.trajectories.values()
+        frame = self.keyed(
+            one[0],
+            merge_rows(self.merging, a, b, self.seed),
+            other=other[0],
+            other_seed=other[1],
+            **EVERYWHERE,
+        )
         return Share(frames={"pairs": [frame]}, sums={})
 
 

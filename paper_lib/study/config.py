@@ -51,9 +51,10 @@ class DiagnosticsConfig:
 
     alphas: of the masks, the one that the paper's numbers need first, then its appendix's and the sibling's.
     etas: tolerances η at which the sparsity is measured besides `eta`; precision_etas: those of them for
-    storage other than bf16. coordinate_fractions: shares of the entries whose energy is measured. pairs: runs
-    of one seed whose updates are compared; seed_runs: runs compared with their own next seed. model_probes:
-    what needs the models, None to do without.
+    storage other than bf16. coordinate_fractions: shares of the entries whose energy is measured.
+    channel_ks: k of `top_energy` beside `energy_k`. pairs: runs of one seed whose updates are compared;
+    seed_runs: runs compared with their own next seed. model_probes: what needs the models, None to do
+    without.
     """
 
     alphas: tuple[float, ...] = (0.3, 0.5, 0.1)
@@ -68,6 +69,7 @@ class DiagnosticsConfig:
     etas: tuple[float, ...] = ETAS
     precision_etas: tuple[float, ...] = (0.0, 1e-3)
     coordinate_fractions: tuple[float, ...] = (0.01, 0.05, 0.1, 0.175)
+    channel_ks: tuple[int, ...] | None = None
     pairs: tuple[tuple[str, str], ...] = PAIRS
     seed_runs: tuple[str, ...] = ("sft", "sft_matched", "opd", "rlvr")
     model_probes: ModelProbes | None = field(default_factory=ModelProbes)
@@ -84,6 +86,9 @@ class DiagnosticsConfig:
             require(name, etas, all(0 <= eta < 1 for eta in etas), "values in [0, 1)")
         shares = self.coordinate_fractions
         require("coordinate_fractions", shares, all(0 < share <= 1 for share in shares), "values in (0, 1]")
+        known = max(self.K, self.hill_k, self.energy_k)
+        within = all(1 <= k <= known and k != self.energy_k for k in self.channel_ks or ())
+        require("channel_ks", self.channel_ks, within, f"values in [1, {known}] other than energy_k")
         apart = all(one != other for one, other in self.pairs)
         require("pairs", self.pairs, apart and len(set(self.pairs)) == len(self.pairs), "different runs")
 
@@ -177,12 +182,26 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergeConfig:
+    """Pairs of runs of one seed whose updates are put together and evaluated, with settings that were fixed
+    before any result. scale: λ of task arithmetic; keep: share of an update's entries that TIES keeps."""
+
+    pairs: tuple[tuple[str, str], ...]
+    scale: float = 0.5
+    keep: float = 0.2
+
+    def __post_init__(self) -> None:
+        require("keep", self.keep, 0 < self.keep <= 1, "a value in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """All that a study needs. runs: the paper's and their controls; probes: what goes beyond them, matched
     controls and causal probes. seeds: for every run; main_seeds: for the runs named in main_runs.
 
     probe_pairs: runs of one seed whose updates are compared beside `diagnostics.pairs`, apart from these
-    because every measured row depends on all settings of its diagnostics.
+    because every measured row depends on all settings of its diagnostics; for the same reason stand apart
+    merges, and stepped_runs, of which a step is compared with one on no gradient wherever a state was kept.
     models: where base and teachers live, relative to the data folder. lineages: how to make them.
     bases: the pretrained model that all runs of a seed start from, where it is not `base`.
     committed: its tables are part of the repository, so figures are redrawn from what they hold, and runs
@@ -201,6 +220,8 @@ class Profile:
     diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     probe_pairs: tuple[tuple[str, str], ...] = ()
+    merges: MergeConfig | None = None
+    stepped_runs: tuple[str, ...] = ()
     committed: bool = False
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from paper_lib.ground.tables import TABLES, table_parts
-from paper_lib.study.config import Profile, fingerprint
+from paper_lib.study.config import MergeConfig, Profile, fingerprint
 
 JOINT = "joint"  # in the place of a run's name: what compares the runs of a seed
 JOURNEY = "journey"  # likewise: single weights followed through the runs of a seed
@@ -63,7 +63,8 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
         nulls = ("nulls",) if name in config.null_runs else ()
         masks = ("masks",) if nulls and seed == first_seed[name] else ()
         tables = ("matrices", "trajectories", *nulls, *masks)
-        made_from = fingerprint(profile.name, profile.run(name), seed, config, trained, tables)
+        stepped = ("stepped",) if name in profile.stepped_runs else ()
+        made_from = fingerprint(profile.name, profile.run(name), seed, config, trained, tables, *stepped)
         parts[name, seed] = PlannedPart(fingerprint=made_from, tables=tables)
     for seed in sorted({seed for _, seed in trajectories}):
         behind = {name: trajectories[name, seed] for name in COMPARED if (name, seed) in trajectories}
@@ -74,11 +75,16 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
             tables = ("trajectories", "nulls", *(("curvature",) if curved else ()))
             compared = tuple((name, seed) for name in behind)
             parts[JOINT, seed] = PlannedPart(fingerprint=made_from, tables=tables, compared=compared)
-    for one, other in (*config.pairs, *profile.probe_pairs, *((run, run) for run in config.seed_runs)):
+    merges = profile.merges or MergeConfig(pairs=())
+    pairs = (*config.pairs, *profile.probe_pairs, *merges.pairs, *((run, run) for run in config.seed_runs))
+    for one, other in dict.fromkeys(pairs):
         for key in [(one + AND + other, seed) for name, seed in trajectories if name == one]:
             if not trajectories.keys() >= set(compared := compared_runs(key)):
                 continue
-            made_from = fingerprint(profile.name, key, config, [trajectories[run] for run in compared])
+            made = [profile.name, key, config, [trajectories[run] for run in compared]]
+            if (one, other) in merges.pairs:
+                made += [merges.scale, merges.keep, profile.evaluation]
+            made_from = fingerprint(*made)
             parts[key] = PlannedPart(fingerprint=made_from, tables=("pairs",), compared=compared)
     if (chosen := (FOLLOWED_IN, first_seed.get(FOLLOWED_IN, -1))) in trajectories:
         runs = [run for run in compared_runs((JOURNEY, chosen[1])) if run in trajectories]

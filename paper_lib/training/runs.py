@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import isnan
 from pathlib import Path
 from time import monotonic
@@ -251,18 +252,7 @@ def _evaluate(
 ) -> dict[str, float]:
     """Accuracy on validation problems at every snapshot; on test problems and variants at the last step."""
 
-    def scores(split: Split, task: Task, number: int) -> dict[str, float]:
-        return accuracy(
-            policy.student,
-            policy.tokenizer,
-            problems(task, split=split, number=number, seed=drawn),
-            samples=evaluation.samples,
-            max_new_tokens=run.max_new_tokens,
-            seed=f"{seed}/{split}/{task.name}",
-        )
-
-    drawn = "evaluation" if evaluation.drawn is None else f"evaluation/{seed}"
-    home = run.tasks[0]
+    home, scores = run.tasks[0], partial(score, policy, run, evaluation, seed)
     values = scores("validation", home, evaluation.snapshot_problems)
     if step == run.steps:
         numbers = dict.fromkeys((home, *evaluation.variants), evaluation.variant_problems)
@@ -270,3 +260,24 @@ def _evaluate(
             tested = scores("test", task, number)
             values |= {f"{metric}:{task.name}": value for metric, value in tested.items()}
     return values
+
+
+def score(
+    policy: Policy,
+    run: RunConfig,
+    evaluation: EvaluationConfig,
+    seed: int,
+    split: Split,
+    task: Task,
+    number: int,
+) -> dict[str, float]:
+    """The `accuracy` of a run's student on that many problems, the same in all that is evaluated so."""
+    drawn = "evaluation" if evaluation.drawn is None else f"evaluation/{seed}"
+    return accuracy(
+        policy.student,
+        policy.tokenizer,
+        problems(task, split=split, number=number, seed=drawn),
+        samples=evaluation.samples,
+        max_new_tokens=run.max_new_tokens,
+        seed=f"{seed}/{split}/{task.name}",
+    )

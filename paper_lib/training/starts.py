@@ -125,6 +125,13 @@ def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
         student.load_state_dict(as_stored(end))
     if run.rotated_layers is not None:
         student.load_state_dict(rotated_weights(student, run.rotated_layers, seed))
+    return with_teacher(student, tokenizer, run, models)
+
+
+def with_teacher(
+    student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, run: RunConfig, models: Path
+) -> Policy:
+    """The student, and the teacher of its run where it has one."""
     teacher: PreTrainedModel | None = None
     if run.objective in ("opd", "mix"):
         teacher, theirs = load_model(study.model(run.teacher))

@@ -273,12 +273,21 @@ class Optimization:
                 )
         if self.constraint is not None:
             self.constraint.on_gradient()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rates[step]
-        self.optimizer.step()
+        self._step(step)
         if self.constraint is not None:
             self.constraint.on_update()
         return {"loss": float(loss), "gradient_norm": float(norm)}
+
+    def coast(self, step: int) -> None:
+        """One optimizer step on a gradient of zero: what its memory, and the decay, do by themselves."""
+        for parameter in self.parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
+        self._step(step)
+
+    def _step(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates[step]
+        self.optimizer.step()
 
     def state(self) -> dict[str, Tensor]:
         """Weights and the optimizer's memory as one flat dict of tensors, for safetensors."""
