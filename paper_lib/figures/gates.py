@@ -176,6 +176,19 @@ def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: floa
     ax.set(title=run_style(run).label, ylim=(-0.03, 1.03))
 
 
+def one_step(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """What one step moves in bf16, in % of the weights, from the kept states of each run on: on its gradient,
+    on a gradient of zero, and the share of the first that the second moves too; indexed by run and step."""
+    names = {
+        "step_density": "on its gradient, %",
+        "coasting_density": "on a gradient of zero, %",
+        "coasting_coverage": "of the first, both, %",
+    }
+    rows = trajectories[trajectories["metric"].isin(names)]
+    means = rows.groupby(["run", "step", "metric"])["value"].mean().unstack()
+    return (100 * means).reindex(columns=list(names)).rename(columns=names)
+
+
 def left_edge(rows: pd.DataFrame) -> float:
     """Where η = 0 stands on a logarithmic axis: a little left of the smallest other k of these rows."""
     return rows.loc[rows["k"] > 0, "k"].min() / 3

@@ -160,25 +160,17 @@ class Results:
         keys = ["seed", "layer", "module"]
         return rows.merge(norms[[*keys, "value"]].rename(columns={"value": run}), on=keys)
 
-    def pair(self, run: str, other: str, metric: str, **which: Any) -> pd.Series:
-        """A metric of the table `pairs` for two runs of one seed at their ends, the mean over matrices (of
-        these layers and modules), one entry a seed."""
-        rows = self._pairs(run, other, metric, **which)
+    def pair(self, run: str, other: str, metric: str, **among: Iterable[Any]) -> pd.Series:
+        """A metric of the table `pairs` for two runs of one seed at their ends, the mean over matrices (among
+        values of layer and of module), one entry a seed."""
+        rows = self._pairs(run, other, metric, **among)
         return defined(rows.groupby("seed")["value"].mean(), f"{metric} of {run} and {other}")
 
-    def _pairs(
-        self,
-        run: str,
-        other: str,
-        metric: str,
-        *,
-        layers: Iterable[int] | None = None,
-        modules: Iterable[str] | None = None,
-    ) -> pd.DataFrame:
+    def _pairs(self, run: str, other: str, metric: str, **among: Iterable[Any]) -> pd.DataFrame:
         rows = rows_with(self.table("pairs"), run=run, other=other, metric=metric)
         rows = rows[rows["seed"] == rows["other_seed"]]
-        rows = rows if layers is None else rows[rows["layer"].isin(list(layers))]
-        rows = rows if modules is None else rows[rows["module"].isin(list(modules))]
+        for column, values in among.items():
+            rows = rows[rows[column].isin(list(values))]
         if rows.empty:
             raise Untested(f"no {metric} of {run} and {other} in a table of pairs")
         return at_end(rows)

@@ -28,13 +28,6 @@ def _plain(node: Any) -> Any:
         fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
         return [type(node).__name__, *((name, _plain(value)) for name, value in fields)]
     if isinstance(node, list):
-        return [_plain(each) for each in node if not _is_bare_string(each)]
+        bare = [isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant) for each in node]
+        return [_plain(each) for each, idle in zip(node, bare, strict=True) if not idle]
     return repr(node)
-
-
-def _is_bare_string(node: Any) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )

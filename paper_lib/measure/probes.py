@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -308,21 +309,18 @@ def step_rows(policy: Policy, run: RunConfig, states: Mapping[int, Path], seed: 
             model.to(accelerator.device)
     optimization = Optimization(policy, run, accelerator)
     for step, path in states.items():
-        saved = load_checkpoint(path)
-
-        def moved(saved: dict[str, Tensor] = saved) -> Tensor:
+        saved, masks = load_checkpoint(path), []
+        told_step = partial(train_steps, optimization, seed, step, step + 1, record=lambda *_: None)
+        for move in (told_step, partial(optimization.coast, step)):
+            optimization.load_state(saved)
+            move()
             weights = {n: p.detach().cpu() for n, p in optimization.parameters.items() if is_projected(n)}
-            return torch.cat([visible_mask(saved[f"model.{n}"], p).flatten() for n, p in weights.items()])
-
-        optimization.load_state(saved)
-        train_steps(optimization, seed, step, step + 1, record=lambda *_: None)
-        told = moved()
-        optimization.load_state(saved)
-        optimization.coast(step)
-        coasted, both = moved(), moved() & told
-        rows += [Row(step, "step_density", told.double().mean().item())]
-        rows += [Row(step, "coasting_density", coasted.double().mean().item())]
-        rows += [Row(step, "coasting_coverage", (both.sum().double() / told.sum()).item())]
+            moved = [visible_mask(saved[f"model.{name}"], w).flatten() for name, w in weights.items()]
+            masks.append(torch.cat(moved).double())
+        told, coasted = masks
+        shares = {"step_density": told.mean(), "coasting_density": coasted.mean()}
+        shares["coasting_coverage"] = (told * coasted).sum() / told.sum()
+        rows += [Row(step, metric, share.item()) for metric, share in shares.items()]
     return rows
 
 

@@ -217,13 +217,8 @@ class PairPart(Part):
     def measure_model(self) -> Share:
         assert self.merging is not None
         (one, other), (a, b) = self.trajectories, self.trajectories.values()
-        frame = self.keyed(
-            one[0],
-            merge_rows(self.merging, a, b, self.seed),
-            other=other[0],
-            other_seed=other[1],
-            **EVERYWHERE,
-        )
+        rows = merge_rows(self.merging, a, b, self.seed)
+        frame = self.keyed(one[0], rows, other=other[0], other_seed=other[1], **EVERYWHERE)
         return Share(frames={"pairs": [frame]}, sums={})
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.study.config import DiagnosticsConfig, EvaluationConfig, ModelProbes, Profile
+from paper_lib.study.config import DiagnosticsConfig, EvaluationConfig, MergeConfig, ModelProbes, Profile
 from paper_lib.study.lineages import (
     HEADROOM_LINEAGES,
     LAPTOP_LINEAGES,
@@ -183,6 +183,8 @@ SMOKE = Profile(
         energy_k=2,
         model_probes=ModelProbes(drift_prompts=8, curvature_prompts=8, draws=2, samples=2),
     ),
+    merges=MergeConfig(pairs=(("opd", "rlvr"),)),
+    stepped_runs=("opd",),
     evaluation=EvaluationConfig(
         snapshot_problems=32,
         final_problems=64,

@@ -125,7 +125,7 @@ def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
         student.load_state_dict(as_stored(end))
     if run.rotated_layers is not None:
         student.load_state_dict(rotated_weights(student, run.rotated_layers, seed))
-    return with_teacher(student, tokenizer, run, models)
+    return with_teacher(student, tokenizer, run, models_directory(study.profile, study.data_dir))
 
 
 def with_teacher(
@@ -134,7 +134,7 @@ def with_teacher(
     """The student, and the teacher of its run where it has one."""
     teacher: PreTrainedModel | None = None
     if run.objective in ("opd", "mix"):
-        teacher, theirs = load_model(study.model(run.teacher))
+        teacher, theirs = load_model(models / run.teacher)
         require_same_vocabulary(tokenizer, theirs, run.teacher)
         teacher.requires_grad_(False)
     return Policy(student=student, tokenizer=tokenizer, teacher=teacher)

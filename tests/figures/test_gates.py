@@ -11,6 +11,7 @@ from paper_lib.figures.gates import (
     draw_prediction,
     draw_principal_energy,
     draw_tolerances,
+    one_step,
 )
 from paper_lib.figures.styles import OPD
 
@@ -77,3 +78,17 @@ def test_sparsity_over_tolerance_puts_zero_at_the_left_edge(ax):
     table = [rows("update_sparsity_bfloat16", {("opd", 0, 9): s}, k) for k, s in ((0, 0.5), (3e-3, 0.6))]
     draw_tolerances(ax, pd.concat(table), "opd", eta=1e-3)
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1e-3, 0.5], [3e-3, 0.6]])
+
+
+def test_one_step_is_told_by_run_and_state_and_nothing_where_none_was_taken():
+    shares = {
+        "step_density": (0.001, 0.003),
+        "coasting_density": (0.002, 0.002),
+        "coasting_coverage": (0.9, 0.7),
+    }
+    table = pd.concat(
+        rows(metric, {("opd", seed, 20): value for seed, value in enumerate(values)})
+        for metric, values in shares.items()
+    )
+    assert one_step(table).loc["opd", 20].tolist() == pytest.approx([0.2, 0.2, 80])
+    assert one_step(rows("loss", {("opd", 0, 20): 1.0})).empty

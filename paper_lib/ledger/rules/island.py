@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import log
 
 import pandas as pd
@@ -10,13 +11,15 @@ from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import ENDS, HARDER, Cast, Finding, claim, if_there, label, null_if_there, show
 from paper_lib.ledger.contrasts import Contrast, above, left_by_null, log_of, more, times
 from paper_lib.ledger.rules.weights import PERCENT, POINTS
-from paper_lib.summaries import Untested, paired, say
+from paper_lib.summaries import Untested, say
 
-ISLAND = "No Task Vector Is an Island, 2609.39405"
-# Where the design differs: nobody was taught by our RLVR.
-TAUGHT = (
-    "by design: start, prompts, samples, rate, steps and batch are shared; but their OPD has the RL expert "
-    "itself for a teacher, ours another model"
+says = partial(
+    claim,
+    where="No Task Vector Is an Island, 2609.39405",
+    matched=(
+        "by design: start, prompts, samples, rate, steps and batch are shared; but their OPD has the RL "
+        "expert itself for a teacher, ours another model"
+    ),
 )
 MOSTLY = 0.5  # M4: of OPD's energy; theirs has 93 %
 # M5: how task vectors are put together, and what the sum is to beat, with what theirs beats it by.
@@ -28,63 +31,48 @@ CONTROLS = {
 }
 
 
-@claim(
+@says(
     "M1",
     "OPD changes fewer weights at bf16 than RL",
-    where=ISLAND,
     paper="OPD / RL 1.27 / 21.04 % (mathematics), 1.31 / 27.98 % (code)",
     holds_when="share of weights changed at bf16, in logarithms: OPD < RLVR",
-    matched=TAUGHT,
     also=ENDS[1:],
 )
 def changes_fewer(evidence: Results, cast: Cast) -> Finding:
-    def density(run: str) -> pd.Series:
-        return 1 - evidence.end(run, "update_sparsity")
-
-    return _below_rlvr(cast, density, "{} changes fewer than RLVR", log(21.04 / 1.27), "%", 100)
+    text, paper = "{} changes fewer than RLVR", log(21.04 / 1.27)
+    return _below_rlvr(cast, lambda run: 1 - evidence.end(run, "update_sparsity"), text, paper, "%", 100)
 
 
-@claim(
+@says(
     "M2",
     "OPD's update is smaller than RL's",
-    where=ISLAND,
     paper="norm, OPD over RL 0.597 (mathematics), 0.687 (code)",
     holds_when="norm over all matrices, in logarithms: OPD < RLVR",
-    matched=TAUGHT,
     also=(*ENDS[1:5], HARDER),
 )
 def is_smaller(evidence: Results, cast: Cast) -> Finding:
     return _below_rlvr(cast, evidence.total_norm, "{}'s norm below RLVR's", log(1 / 0.687))
 
 
-@claim(
+@says(
     "M3",
     "OPD's update is spread over more directions than RL's",
-    where=ISLAND,
     paper="F(256 of 2,048) 33.7 / 39.2 % (mathematics), 33.4 / 45.9 % (code); lower at 8 to 256",
     holds_when=(
         "share of the energy in the k leading directions of each matrix, in logarithms: OPD < RLVR at each "
         "k of the tables; 4 of our 128 are as 64 of their 2,048"
     ),
-    matched=TAUGHT,
     also=(*ENDS[1:5], HARDER),
 )
 def spreads_wider(evidence: Results, cast: Cast) -> Finding:
     rows = evidence.table("matrices")
     ks = sorted({int(k) for k in rows.loc[rows["metric"].eq("top_energy"), "k"]})
-    findings = [_concentration(evidence, cast, k) for k in ks]
-    if not findings:
+    if not ks:
         raise Untested("no top_energy in the tables")
+    asked = [(partial(evidence.retained, k=k), f"F({k}): {{}} below RLVR") for k in ks]
+    findings = [_below_rlvr(cast, *each, log(39.2 / 33.7), "%", 100) for each in asked]
     ours = "; ".join(f"F({k}) {finding.ours}" for k, finding in zip(ks, findings, strict=True))
-    contrasts = [contrast for finding in findings for contrast in finding.contrasts]
-    return replace(findings[-1], ours=ours, contrasts=contrasts)
-
-
-def _concentration(evidence: Results, cast: Cast, k: int) -> Finding:
-    def ask(run: str) -> pd.Series:
-        return evidence.retained(run, k)
-
-    return _below_rlvr(cast, ask, f"F({k}): {{}} below RLVR", log(39.2 / 33.7), "%", 100)
+    return replace(findings[-1], ours=ours, contrasts=[each.contrasts[0] for each in findings])
 
 
 def _below_rlvr(
@@ -108,13 +96,11 @@ def _below_rlvr(
     )
 
 
-@claim(
+@says(
     "M4",
     "Most of OPD's update is orthogonal to RL's",
-    where=ISLAND,
     paper="93.0 % (mathematics), 95.2 % (code) of its energy",
     holds_when=f"1 − cos² of the whole updates above {100 * MOSTLY:g} %",
-    matched=TAUGHT,
     also=(HARDER,),
 )
 def is_orthogonal(evidence: Results, cast: Cast) -> Finding:
@@ -136,16 +122,14 @@ def is_orthogonal(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "M5",
     "OPD's update added to RL's makes a better model than either",
-    where=ISLAND,
     paper="above both in 7 of 12 cells; the sum above either at its norm by 1.77 and 2.07 points (code)",
     holds_when=(
         "sampled accuracy: the sum, half of it, and TIES of the two updates above the better run; the sum "
         "above either update at its norm, and above itself without what of OPD's is orthogonal to RLVR's"
     ),
-    matched=TAUGHT,
     judged_on=HARDER,
 )
 def composes(evidence: Results, cast: Cast) -> Finding:
@@ -156,35 +140,24 @@ def composes(evidence: Results, cast: Cast) -> Finding:
     single = {run: evidence.score(run)[0] for run in pair}
     best, total = max(pair, key=lambda run: single[run].mean()), made["raw_sum"]
     matched = {CONTROLS[name][0]: made[name] for name in ("norm_matched_other", "norm_matched")}
+    above_best = [more(made[n], single[best], f"{MERGES[n]} above {label(best)}", **POINTS) for n in MERGES]
+    above_controls = [
+        more(total, made[name], f"the sum above {words}", paper=paper, **POINTS)
+        for name, (words, paper) in CONTROLS.items()
+    ]
     shown = {label(run): each for run, each in single.items()} | {MERGES[n]: made[n] for n in MERGES}
+
+    def demonstrated() -> dict[str, pd.Series]:
+        return {label(run): evidence.pair(run, "sft_matched", "sampled_accuracy:raw_sum") for run in pair}
+
     return Finding(
         ours=f"accuracy {show(shown, '%', 100)}",
-        contrasts=[
-            *(more(made[n], single[best], f"{MERGES[n]} above {label(best)}", **POINTS) for n in MERGES),
-            *(
-                more(total, made[name], f"the sum above {words}", paper=paper, **POINTS)
-                for name, (words, paper) in CONTROLS.items()
-            ),
-        ],
+        contrasts=[*above_best, *above_controls],
         null=f"either update at the sum's norm: {show(matched, '%', 100)}",
-        beyond=more(total, _highest(*matched.values()), "the sum above the better of the two", **POINTS),
+        beyond=more(total, pd.concat(matched, axis=1).max(axis=1), "the sum above the better", **POINTS),
         explained="one update of that norm does as well",
-        note=if_there(lambda: _with_demonstrations(evidence, cast)),
+        note=if_there(lambda: f"the sum with matched SFT's update: {show(demonstrated(), '%', 100)}"),
     )
-
-
-def _with_demonstrations(evidence: Results, cast: Cast) -> str:
-    """What the same sum does for updates that no merging paper has put together."""
-    matched = "sft_matched"
-    total = {
-        f"{label(run)} + {label(matched)}": evidence.pair(run, matched, "sampled_accuracy:raw_sum")
-        for run in (cast.opd, cast.verified)
-    }
-    return f"{label(matched)} {say(evidence.score(matched)[0], 100)} %, sums {show(total, '%', 100)}"
-
-
-def _highest(*values: pd.Series) -> pd.Series:
-    return pd.concat(paired(*values), axis=1).max(axis=1)
 
 
 CLAIMS = (changes_fewer, is_smaller, spreads_wider, is_orthogonal, composes)

@@ -1,8 +1,7 @@
 """P1–P5, their rules: what "The Path Not Taken" (Zhu et al., arXiv 2511.08567) says of RLVR's updates."""
 
+from functools import partial
 from typing import Any
-
-import pandas as pd
 
 from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import ONE_RUN, SAME_SETTINGS, Cast, Finding, claim, label, null_if_there, show
@@ -10,14 +9,13 @@ from paper_lib.ledger.contrasts import Contrast, left_by_null, more, same, times
 from paper_lib.ledger.rules.weights import POINTS, SAID, rescaled
 from paper_lib.summaries import ANGLE_MEAN, ATTENTION, Untested, say
 
-PNT = "The Path Not Taken, 2511.08567"
+says = partial(claim, where="The Path Not Taken, 2511.08567")
 NEAR_CHANCE = 0.03  # P2: Jaccard; a quarter of the 13 points between the paper's runs and their chance
 
 
-@claim(
+@says(
     "P1",
     "RLVR's updates are sparser than SFT's",
-    where=PNT,
     paper="36–92 / 0.6–18.8 %",
     holds_when="sparsity: RLVR > SFT",
     also=("equal norm", "equal accuracy"),
@@ -34,10 +32,9 @@ def sparser_than_sft(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "P2",
     "Rotating heads, the function unchanged, destroys mask overlap in those layers only",
-    where=PNT,
     paper="overlap falls to chance in the rotated layers",
     holds_when=(
         f"Jaccard of attention masks: within {100 * NEAR_CHANCE:g} points of chance in rotated layers, "
@@ -53,7 +50,7 @@ def rotated_heads(evidence: Results, cast: Cast) -> Finding:
     layers = set(evidence.table("matrices")["layer"].unique()) - set(evidence.rotated)
     places: dict[str, Any] = {"rotated": evidence.rotated, "other": sorted(layers)}
     jaccard = {
-        (place, metric): either_way(evidence, "opd", "opd_rotated", metric, layers=which, modules=ATTENTION)
+        (place, metric): evidence.pair("opd", "opd_rotated", metric, layer=which, module=ATTENTION)
         for place, which in places.items()
         for metric in ("jaccard", "jaccard_chance", "jaccard_rounding")
     }
@@ -76,10 +73,9 @@ def rotated_heads(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "P3",
     "Update masks of different runs meet more than chance",
-    where=PNT,
     paper="Jaccard 0.55–0.60, chance 0.37–0.47",
     holds_when="Jaccard above that of independent masks: OPD and other rollouts, OPD and RLVR",
     matched=SAME_SETTINGS,
@@ -88,14 +84,14 @@ def masks_across_runs(evidence: Results, cast: Cast) -> Finding:
     """Two OPD runs with other rollouts, and OPD with RLVR."""
     others = ["opd_restream", *([cast.rlvr] if cast.rlvr else [])]
     values, chance = (
-        {f"OPD and {label(run)}": either_way(evidence, "opd", run, metric) for run in others}
+        {f"OPD and {label(run)}": evidence.pair("opd", run, metric) for run in others}
         for metric in ("jaccard", "jaccard_chance")
     )
     told: dict[str, Any] = {"paper": 0.55 - 0.47, **POINTS}
     contrasts = [more(values[name], chance[name], f"{name} above chance", **told) for name in values]
 
     def rounding() -> tuple[str, Contrast]:
-        name, dealt = next(iter(values)), either_way(evidence, "opd", others[0], "jaccard_rounding")
+        name, dealt = next(iter(values)), evidence.pair("opd", others[0], "jaccard_rounding")
         effect, under_null = values[name] - chance[name], dealt - chance[name]
         return f"rounding alone: {say(dealt, 100)} %", left_by_null(effect, under_null, "above rounding")
 
@@ -107,10 +103,9 @@ def masks_across_runs(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "P4",
     "RLVR keeps the spectral geometry that SFT disturbs",
-    where=PNT,
     paper="rotation and spectral shift below SFT's",
     holds_when="mean principal angle and NSS, in logarithms: RLVR < SFT",
     also=("equal norm", "equal accuracy"),
@@ -133,10 +128,9 @@ def milder_than_sft(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "P5",
     "RLVR's visible updates avoid principal weights that are not small",
-    where=PNT,
     paper="overlap below chance",
     holds_when="overlap with principal and not low-magnitude weights below their share",
     matched=ONE_RUN,
@@ -158,14 +152,6 @@ def off_principal(evidence: Results, cast: Cast) -> Finding:
         explained="rounding to bf16 explains it",
         **null_if_there(permuted),
     )
-
-
-def either_way(evidence: Results, run: str, other: str, metric: str, **which: Any) -> pd.Series:
-    """A symmetric metric of a pair, whichever of the two the table names first."""
-    try:
-        return evidence.pair(run, other, metric, **which)
-    except Untested:
-        return evidence.pair(other, run, metric, **which)
 
 
 CLAIMS = (sparser_than_sft, rotated_heads, masks_across_runs, milder_than_sft, off_principal)

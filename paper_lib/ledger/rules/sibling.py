@@ -1,6 +1,7 @@
 """S1–S7, their rules: what "Dense Supervision, Sparse Updates" (Yu et al., arXiv 2606.13657) says of OPD."""
 
 import re
+from functools import partial
 from math import log
 
 from paper_lib.figures.results import Results
@@ -19,19 +20,18 @@ from paper_lib.ledger.contrasts import Contrast, above, below, left_by_null, mor
 from paper_lib.ledger.rules.projection import greedy
 from paper_lib.ledger.rules.trajectory import ALONG, chance_rank
 from paper_lib.ledger.rules.weights import PERCENT, POINTS, permuted_overlap
-from paper_lib.summaries import MLP, Untested, say
+from paper_lib.summaries import MLP, say
 
-SIBLING = "Dense Supervision, Sparse Updates, 2606.13657"
+says = partial(claim, where="Dense Supervision, Sparse Updates, 2606.13657")
 # S6, of accuracy: two standard errors of one of our evaluations.
 INTACT = 0.02
 SMALL = (0.00036, 0.00142)  # S1: the range that the sibling reports, of the norm of W_0
 FAR_BELOW = 10.0  # S1: an order of magnitude; the sibling has two (0.142 against 11.9 %)
 
 
-@claim(
+@says(
     "S1",
     "OPD's update is small, two orders of magnitude below offline distillation's",
-    where=SIBLING,
     paper="0.036–0.142 / 11.9 % of ‖W₀‖",
     holds_when=f"relative norm in the sibling's range; at least {FAR_BELOW:g} times below SFT's",
 )
@@ -49,10 +49,9 @@ def small_update(evidence: Results, cast: Cast) -> Finding:
     return Finding(ours=show(values, "% of the norm of W₀", 100), contrasts=[in_range, far])
 
 
-@claim(
+@says(
     "S2",
     "OPD's stable rank is below offline distillation's",
-    where=SIBLING,
     paper="7.3–20.3 / 82.7",
     holds_when="stable rank, in logarithms: OPD < SFT",
     also=("equal norm", "equal accuracy"),
@@ -69,10 +68,9 @@ def low_rank(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "S3",
     "OPD's visible updates avoid principal weights and gather on small ones",
-    where=SIBLING,
     paper="4.4–5.5 and 23–49 %, chance 10 %",
     holds_when="principal overlap below chance, low-magnitude overlap above",
     matched=ONE_RUN,
@@ -94,10 +92,9 @@ def masks_of_opd(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "S4",
     "The MLP carries most of the update's energy",
-    where=SIBLING,
     paper="62–86 %",
     holds_when="more of ‖ΔW‖_F² over all matrices than half, and than their share of the weights",
     matched=ONE_RUN,
@@ -117,22 +114,17 @@ def energy_in_mlp(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "S5",
     "RLVR's mask covers OPD's beyond chance",
-    where=SIBLING,
     paper="53 %, chance 17.5 %",
     holds_when="share of OPD's visible entries that RLVR shows above RLVR's density",
     matched=SAME_SETTINGS,
 )
 def shared_masks(evidence: Results, cast: Cast) -> Finding:
     """The share of OPD's visible entries that RLVR shows too; its chance is RLVR's density."""
-    names = ("coverage", "density", "coverage_rounding")
-    try:
-        covered, chance, dealt = (evidence.pair(cast.verified, cast.opd, name) for name in names)
-    except Untested:
-        names = ("reverse_coverage", "other_density", "reverse_coverage_rounding")
-        covered, chance, dealt = (evidence.pair(cast.opd, cast.verified, name) for name in names)
+    names = ("reverse_coverage", "other_density", "reverse_coverage_rounding")
+    covered, chance, dealt = (evidence.pair(cast.opd, cast.verified, name) for name in names)
     return Finding(
         ours=show({"coverage": covered, "chance": chance}, "%", 100),
         contrasts=[more(covered, chance, "coverage above chance", paper=0.53 - 0.175, **POINTS)],
@@ -142,10 +134,9 @@ def shared_masks(evidence: Results, cast: Cast) -> Finding:
     )
 
 
-@claim(
+@says(
     "S6",
     "Training only the subnetwork that OPD found recovers its accuracy, a random one does not",
-    where=SIBLING,
     paper="35.10 / 35.52 full / 32.92 random",
     holds_when=(
         f"found loses less than {100 * INTACT:g} points of accuracy, random more than that, and more "
@@ -172,15 +163,13 @@ def subnetwork(evidence: Results, cast: Cast) -> Finding:
 def _mask_size(evidence: Results, runs: tuple[str, ...]) -> str:
     """How much either mask leaves free, beside greedy accuracy; the sibling's leaves 17.5 %."""
     density = evidence.end("opd", "update_density")
-    return f"each mask leaves {say(density, 100)} % of the weights free, the sibling's 17.5 %; " + greedy(
-        evidence, runs
-    )
+    free = f"each mask leaves {say(density, 100)} % of the weights free, the sibling's 17.5 %"
+    return f"{free}; {greedy(evidence, runs)}"
 
 
-@claim(
+@says(
     "S7",
     "OPD with AdamW beats OPD with SGD",
-    where=SIBLING,
     paper="43.0 / 39.1",
     holds_when="accuracy: AdamW > SGD at a rate searched for, at its best rate and at the study's",
     matched="by design: start, steps and batch shared, each optimizer at its own rate",
