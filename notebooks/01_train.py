@@ -13,24 +13,25 @@
 # %% [markdown]
 # # One base, three objectives
 #
-# **Question.** The paper compares three ways to train a model further: supervised fine-tuning on
-# demonstrations (SFT), on-policy distillation from a teacher (OPD), and reinforcement learning from a
-# verified answer (RLVR), the last two from the end of the first (§3). Can a study with this structure be
-# trained on two cores, with each objective improving its student, so that the geometry of the updates is
-# worth looking at?
+# **Question.** The paper compares three ways to train a model further (§3): supervised
+# fine-tuning on demonstrations (SFT), on-policy distillation from a teacher (OPD), and
+# reinforcement learning from a verified answer (RLVR). OPD and RLVR start where SFT
+# ends. Can a study of this structure be trained on two cores? Does each objective
+# improve its student, so that the geometry of the updates is worth looking at?
 #
 # **In this notebook**
 #
-# - the task, and the reasoning trace that gives every token something to learn from;
-# - the objectives as one equation that differs in two places, and the runs that vary one thing at a time;
-# - the training of all of them, in parallel, continued where an earlier call stopped;
-# - the credit that each objective gives to every token of one completion;
-# - learning curves, beside the teacher;
-# - to play with: a few completions token by token, under every objective's credit.
+# - The task, and the reasoning trace that gives every token something to learn from.
+# - The objectives as one equation, and the runs that vary one thing at a time.
+# - The training of all runs, in parallel, continued where an earlier call stopped.
+# - The credit that each objective gives to every token of one completion.
+# - Learning curves, beside the teacher.
+# - To play with: a few completions token by token, under every objective's credit.
 #
-# Training takes about 1 minute (`smoke`), 12 to 20 (`laptop`) or hours (`reference`) on two cores; what is
-# finished or measured is not trained again, and without any run on disk this notebook shows what the tables
-# hold. `02_extract` measures the weights that come out, the other notebooks draw.
+# Training takes about 1 minute (`smoke`), 12 to 20 (`laptop`) or hours (`reference`) on
+# two cores. A run that is finished or measured is not trained again. Without any run on
+# disk, the notebook shows what the tables hold. `02_extract` measures the weights that
+# come out, and the other notebooks draw.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which study: smoke, laptop or reference
@@ -39,16 +40,14 @@ data_dir: str = "data"  # runs go to runs/<profile>/ below it
 figures_dir: str = "figures"  # figures go to <profile>/ below it
 workers: int | None = None  # processes; None is one a core
 force: bool = False  # where it trains, train again what is finished
-train: bool | None = None  # train what is not measured; None: unless the profile's tables are committed
+train: bool | None = None  # train what is not measured; None: if no tables are shipped
 
 # %%
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
-from paper_lib.figures import use_style
+from paper_lib.figures import by_label, new_figure, use_style
 from paper_lib.study.profiles import get_profile
 from paper_lib.training.starts import Study
 
@@ -59,10 +58,11 @@ use_style()
 # %% [markdown]
 # ## The task
 #
-# A problem is a short sum; its demonstration reduces it one operation at a time, left to right, and ends with
-# the answer. One token is one character, `?` opens a prompt and `$` ends a completion. The answer is what
-# follows the last `=`, so that a verifier needs no model. Problems are split by a hash of their prompt: none
-# is ever in two splits, whatever the seed.
+# A problem is a short sum. Its demonstration reduces the sum one operation at a time,
+# from left to right, and ends with the answer. One token is one character: `?` opens a
+# prompt and `$` ends a completion. The answer follows the last `=`, so a verifier needs
+# no model. A hash of the prompt decides the split of a problem. No problem is ever in
+# two splits, whatever the seed.
 
 # %%
 from paper_lib.study.tasks import corrupt, problems, seeded_generator, verify
@@ -73,18 +73,20 @@ for problem in examples:
     assert verify(problem.demonstration, problem)
     print(f"{problem.prompt}{problem.demonstration}$   answer {problem.answer}")
 noisy = corrupt(examples[-1].demonstration, 0.3, seeded_generator("example", seed))
-print(f"{examples[-1].prompt}{noisy}$   the last one with 30 % of its digits corrupted")
+print(f"{examples[-1].prompt}{noisy}$   with 30 % of its digits corrupted")
 
 # %% [markdown]
-# The base has learned this from clean traces first, then from traces with some digits corrupted, as found
-# text would be. It can do the task but samples badly, which leaves something to *elicit*. The teacher, a
-# larger model, saw clean traces alone. SFT on cleaner demonstrations than the base's last ones makes the
-# *anchor*, from which OPD, RLVR and most controls start.
+# The base has learned the task in two stages: from clean traces, then from traces with
+# some digits corrupted, as found text would be. It can do the task and samples badly,
+# which leaves something to *elicit*. The teacher is a larger model that saw clean
+# traces alone. SFT on demonstrations cleaner than the base's last ones makes the
+# *anchor*. OPD, RLVR and most controls start from the anchor.
 
 # %% [markdown]
 # ## The objectives
 #
-# One form covers all of them (§3.3): completions $y$ come from somewhere, and every token has a credit $a_t$,
+# One form covers all objectives (§3.3). Completions $y$ come from somewhere, and every
+# token has a credit $a_t$. The update follows
 #
 # $$g = \sum_t a_t \, \nabla_\theta \log p_\theta(y_t \mid x, y_{<t}).$$
 #
@@ -95,17 +97,79 @@ print(f"{examples[-1].prompt}{noisy}$   the last one with 30 % of its digits cor
 # | RLVR | the student's own | $a_t = A$ |
 # | mix | the student's own | $a_t = -\alpha\, r_t + (1 - \alpha) A$ |
 #
-# Here $r_t = \log \pi_\theta(y_t) - \log \pi_T(y_t)$ is the gap to the teacher on the sampled token. $A$ is
-# the reward less the mean of its group (the completions of one prompt), over their standard deviation: one
-# number for all tokens.
+# The loss of $T$ tokens is $L = -\frac{1}{T} \sum_t a_t \log p_\theta(y_t)$, so that
+# $-\nabla L = g / T$. With $a_t = 1$ the loss is the cross-entropy:
+
+# %%
+import torch
+
+from paper_lib.training.objectives import credit_weighted_loss
+
+generator = torch.Generator().manual_seed(seed)
+logits, y = torch.randn(5, 7, generator=generator), torch.tensor([0, 3, 6, 2, 2])
+log_p = logits.log_softmax(-1).gather(1, y[:, None]).T  # (1, T)
+ones = torch.ones(1, 5)
+loss = credit_weighted_loss(log_p, ones, ones.bool())
+assert torch.isclose(loss, torch.nn.functional.cross_entropy(logits, y))
+
+# %% [markdown]
+# **OPD.** The gap to the teacher on the sampled token is
 #
-# OPD's credit estimates, from one sampled token, the gradient of the reverse KL divergence to the teacher at
-# that place, the text before it taken as given; `opd_exact` takes that divergence over the whole vocabulary
-# instead. Controls keep a share of the tokens (`opd_tokens_…`), sample from the teacher
-# (`opd_teacher_rollouts`), change teacher or task, or continue a run with its gradient or update projected on
-# a subspace (`…_projected_…`). `sft_matched` is SFT at OPD's start, learning rate, batch and steps, the run
-# that the paper lacks. Further probes, which `reference` has in full and `smoke` one of each kind, change one
-# thing more: `paper_lib.study.plan` says which and why.
+# $$r_t = \log \pi_\theta(y_t) - \log \pi_T(y_t).$$
+#
+# One sampled token with the credit $-r_t$ estimates the gradient of the reverse KL
+# divergence at that place, the text before it taken as given:
+#
+# $$\mathbb{E}_{v \sim \pi_\theta} \bigl[ r_v \nabla_\theta \log \pi_\theta(v) \bigr]
+# = \nabla_\theta \, \mathrm{KL}(\pi_\theta \,\Vert\, \pi_T).$$
+#
+# Over a vocabulary of seven words, the expectation is a sum and can be checked:
+
+# %%
+from paper_lib.training.objectives import reverse_kl, token_gap
+
+student, teacher = torch.randn(2, 7, generator=generator)
+log_p = student.requires_grad_().log_softmax(0)
+gap = token_gap(log_p, teacher.log_softmax(0))
+expected = (log_p.exp().detach() * gap * log_p).sum()
+losses = (expected, reverse_kl(student, teacher))
+one, other = (
+    torch.autograd.grad(loss, student, retain_graph=True)[0] for loss in losses
+)
+assert torch.allclose(one, other, atol=1e-6)
+
+# %% [markdown]
+# **RLVR.** The advantage of completion $i$ compares its reward $R_i$ with the other
+# completions of the same prompt, its group of $G$ (GRPO):
+#
+# $$A_i = \frac{R_i - \bar R}{s_R + \varepsilon}, \qquad
+# s_R^2 = \frac{1}{G - 1} \sum_{j=1}^{G} (R_j - \bar R)^2.$$
+#
+# All tokens of a completion have the same $A$. One right answer of four is worth 1.5,
+# the others lose 0.5, and a group with equal rewards has no advantage. The mix turns
+# from one credit to the other:
+
+# %%
+from paper_lib.training.objectives import group_advantages, mixed_credit
+
+rewards = torch.tensor([1.0, 0, 0, 0, 1, 1, 1, 1])
+advantage = group_advantages(rewards, 4)
+planted = torch.tensor([1.5, -0.5, -0.5, -0.5, 0, 0, 0, 0])
+assert torch.allclose(advantage, planted, atol=1e-3)
+gap = torch.randn(8, 3, generator=generator)
+assert torch.equal(mixed_credit(gap, advantage, 1.0), -gap)
+assert torch.equal(mixed_credit(gap, advantage, 0.0), advantage[:, None].expand(8, 3))
+
+# %% [markdown]
+# ### The runs
+#
+# Every further run changes one thing. `opd_exact` takes the divergence over the whole
+# vocabulary. Controls keep a share of the tokens (`opd_tokens_…`), sample from the
+# teacher (`opd_teacher_rollouts`), or change teacher or task. Others continue a run
+# with its gradient or update projected on a subspace (`…_projected_…`). `sft_matched`
+# is the run that the paper lacks: SFT at OPD's start, learning rate, batch and steps.
+# `paper_lib.study.plan` says of every run what it changes and why. `reference` has all
+# of them, `smoke` one of each kind.
 
 # %%
 from collections import Counter
@@ -114,31 +178,56 @@ from dataclasses import asdict
 plan = pd.DataFrame([asdict(run) for run in study.profile.everything]).set_index("name")
 plan["seeds"] = pd.Series(Counter(run.name for run, _ in study.profile.planned()))
 plan["batch"] = plan["prompts_per_step"] * plan["samples_per_prompt"]
-shown = ["objective", "start", "steps", "learning_rate", "schedule", "batch", "teacher", "seeds"]
-plan[shown].assign(teacher=plan["teacher"].where(plan["objective"].isin(["opd", "mix"]), "–"))
+distilled = plan["objective"].isin(["opd", "mix"])
+plan["teacher"] = plan["teacher"].where(distilled, "–")
+main_runs = ["sft", "sft_matched", "opd", "rlvr"]
+
+# %%
+heads = {"learning_rate": "learning rate", "prompts_per_step": "prompts a step"}
+heads |= {"samples_per_prompt": "samples a prompt"}
+shown = [
+    "start",
+    "steps",
+    "learning_rate",
+    "schedule",
+    *[*heads][1:],
+    "batch",
+    "teacher",
+    "seeds",
+]
+print(f"{len(plan)} runs are planned, of which these are the main ones:")
+by_label(plan.loc[main_runs, shown].rename(columns=heads))
 
 # %% [markdown]
-# Prompts times samples a prompt make the batch. Compare with the paper's scale: SFT takes 5,375 steps at
-# 10⁻⁵, OPD 300 and RLVR 1,024 steps at 10⁻⁶, so that SFT differs from the other two in its start, rate,
-# schedule, length and batch at once. Ours differs in the same ways, except that OPD and RLVR have equal
-# batches and steps; what follows from the schedule then shows between `sft` and `sft_matched`.
+# In the paper, SFT takes 5,375 steps at a rate of $10^{-5}$. OPD takes 300 steps and
+# RLVR 1,024 steps at $10^{-6}$. So SFT differs from the other two in its start, rate,
+# schedule, length and batch at once. Our `sft` differs in the same ways. Our OPD and
+# RLVR have equal batches and steps, which the paper's have not. What follows from the
+# schedule shows between `sft` and `sft_matched`.
+#
+# One difference is left between `sft_matched` and OPD: the same batch holds other
+# prompts. SFT reads one demonstration of each prompt, OPD and RLVR sample several
+# completions.
 
 # %% [markdown]
 # ## Training
 #
-# Every run goes to its own folder, `runs/<profile>/<run>/seed_<seed>/`: float32 snapshots, a table of curves,
-# and `run.json`, written last. A run whose folder matches its configuration is left alone; one that was
-# stopped goes on from its last snapshot and ends in the same weights as if it had not been.
+# Every run goes to a folder of its own, `runs/<profile>/<run>/seed_<seed>/`. It holds
+# float32 snapshots, a table of curves, and `run.json`, written last. A run whose folder
+# matches its configuration is left alone. A run that was stopped goes on from its last
+# snapshot and ends in the same weights.
 #
-# Trajectories are large and stay on the machine that made them, while the tables that `02_extract` makes of
-# them are small. A run whose rows are in the tables, computed from what the profile plans now, is therefore
-# not trained again, whether its folder is still there or not, unless something that is missing starts from
-# it. Where the tables are committed, as those of `reference` are, nothing is trained unless `train` says so.
+# Snapshots are large and stay on the machine that made them. The tables that
+# `02_extract` makes of them are small. A run with rows in the tables, computed from
+# what the profile plans now, is therefore not trained again, unless a missing run
+# starts from it. Where the tables are committed, as those of `reference` are, nothing
+# is trained unless `train` says so.
 
 # %% tags=["remove-stdout"]
 from paper_lib.training.study import train_study
 
-directories = train_study(profile, data_dir=data_dir, workers=workers, force=force, train=train)
+options = {"workers": workers, "force": force, "train": train}
+directories = train_study(profile, data_dir=data_dir, **options)
 
 # %%
 from paper_lib.measure.join import training_curves
@@ -146,27 +235,25 @@ from paper_lib.measure.join import training_curves
 curves, used = training_curves(study)
 snapshots = sum(len(list(folder.glob("step_*.safetensors"))) for folder in directories)
 known = curves.groupby(["run", "seed"]).ngroups
-print(f"{len(study.profile.planned())} runs are planned, a run of five seeds counted as five.")
-print(f"{known} of them have results: rows in the tables, or a folder on this disk.")
-print(f"{len(directories)} of them have their weights on this disk, {snapshots} snapshots in all.")
+print(f"{len(study.profile.planned())} runs are planned, five seeds counted as five.")
+print(f"{known} have results: rows in the tables, or a folder on this disk.")
+print(f"{len(directories)} have weights on this disk, {snapshots} snapshots in all.")
 
 # %% [markdown]
-# What is drawn here and in the notebooks after it needs the rows alone. The weights of a run are needed to
-# measure something new in it, or to go on from it; where none are on this disk, nothing can be.
+# The figures of this notebook and of the later ones need the rows alone. The weights of
+# a run are needed to measure something new in it, or to go on from it.
 
 # %% [markdown]
 # ## Credit, token by token
 #
-# We let the base, which is there before any run is, sample completions of eight problems, and score them with
-# the teacher. On a long one, wrong if there is any, we compare what the objectives would have it learn from.
-# In the study, OPD and RLVR start from the anchor instead.
+# The base samples completions of eight problems, and the teacher scores them. We take a
+# long completion, a wrong one if there is any, and compare what the objectives would
+# have the base learn from it. In the study, OPD and RLVR start from the anchor instead.
+# The base is used here because it is there before any run.
 
 # %%
 from dataclasses import replace
 
-import torch
-
-from paper_lib.training.objectives import group_advantages, token_gap
 from paper_lib.training.rollouts import completion_logits, token_log_probs
 from paper_lib.training.starts import load_policy
 from paper_lib.training.train import collect
@@ -181,20 +268,30 @@ with torch.no_grad():
     )
 
 # %%
-gap, advantage = token_gap(log_p, teacher_log_p), group_advantages(batch.rewards, 8)
+gap = token_gap(log_p, teacher_log_p)
+advantage = group_advantages(batch.rewards, 8)
 lengths, wrong = batch.completion_mask.sum(1).tolist(), (1 - batch.rewards).tolist()
-row = max(range(len(wrong)), key=lambda r: (wrong[r], lengths[r]))  # a wrong one, and of these a long one
+row = max(
+    range(len(wrong)), key=lambda r: (wrong[r], lengths[r])
+)  # wrong first, then long
 length = lengths[row]
-tokens = policy.tokenizer.convert_ids_to_tokens(batch.completion_ids[row, :length].tolist())
+ids = batch.completion_ids[row, :length].tolist()
+tokens = policy.tokenizer.convert_ids_to_tokens(ids)
 prompt = policy.tokenizer.decode(batch.prompt_ids[row // 8], skip_special_tokens=True)
-print(f"{prompt}{''.join(tokens)}   reward {batch.rewards[row]:.0f}, advantage {advantage[row]:.2f}")
-values = {"student": log_p[row].exp(), "teacher": teacher_log_p[row].exp(), "r_t": gap[row]}
-pd.DataFrame({"token": tokens} | {name: line[:length].tolist() for name, line in values.items()}).round(3)
+print(f"{prompt}{''.join(tokens)}")
+print(f"reward {batch.rewards[row]:.0f}, advantage {advantage[row]:.2f}")
+
+# %%
+chances = {"student": log_p[row].exp(), "teacher": teacher_log_p[row].exp()}
+table = {f"probability, {name}": p[:length].tolist() for name, p in chances.items()}
+table |= {"token": tokens, "gap (nats)": gap[row, :length].tolist()}
+pd.DataFrame(table).set_index("token").round(3).T
 
 # %% [markdown]
-# **Claim (§3.3).** OPD's credit is dense: it differs from token to token and points at the mistakes, where
-# RLVR has one number for a whole completion and SFT never sees it. Refuted by a gap that is spread evenly
-# over right and wrong tokens.
+# **Claim (§3.3).** OPD's credit is dense: it differs from token to token and points at
+# the mistakes. RLVR has one number for a whole completion. SFT never sees the
+# completion. A gap that is spread evenly over right and wrong tokens would refute the
+# claim.
 
 # %%
 from paper_lib.figures import draw_legend, save_figure
@@ -203,65 +300,124 @@ from paper_lib.training.models import models_directory
 
 models = models_directory(study.profile, study.data_dir)
 weights = [models / name / "model.safetensors" for name in ("base", "teacher")]
-fig, ax = plt.subplots(figsize=(7.2, 2.6), layout="constrained")
-draw_credit(ax, tokens, gap[row, :length], advantage[row])
-ax.set_xlabel(f"completion of {prompt}")
+worst = int(gap[row, :length].argmax())
+lost, said = gap[row, worst].item(), advantage[row].item()
+words = f"OPD's credit falls to −{lost:.1f} nats, RLVR's is {said:.2f} on every token"
+
+# %%
+title = words.replace("-", "−")
+fig, (dense, one) = new_figure(
+    2, height=3.4, title=title, height_ratios=(3, 1), sharex=True
+)
+draw_credit(dense, one, tokens, gap[row, :length], advantage[row])
+one.set_xlabel(f"completion of {prompt}")
 draw_legend(fig)
-caption = "The credit that OPD and RLVR give to every token of one completion sampled by the base."
+caption = (
+    "The credit that OPD and RLVR give to every token of one completion sampled by the "
+    "base."
+)
 save_figure(fig, "fig_token_credit", figures, inputs=weights, caption=caption)
 
 # %% [markdown]
-# Each bar is the teacher's verdict on one token that the student chose: near zero where they agree, far below
-# where the teacher would hardly have written it. Find the first long bar and check the arithmetic there; the
-# tokens after it are judged given the mistake, so a consistent continuation is likely to the teacher again.
-# RLVR's line is the same for all tokens, and at zero when all completions of a problem are right, or all
-# wrong.
+# Each bar at the top of `fig_token_credit` is the teacher's verdict on one token that
+# the student chose. The bar is near zero where teacher and student agree, and far below
+# zero where the teacher would hardly have written the token. Beyond ±1 its axis is
+# logarithmic. Find the first long bar and check the arithmetic there. The tokens after
+# a mistake are judged with the mistake given, so a consistent continuation is likely to
+# the teacher again.
+#
+# RLVR's credit is the same for all tokens. It is zero where all completions of a
+# problem are right, and where all are wrong.
 
 # %% [markdown]
 # ## Learning curves
 #
-# **Claim (the premise of §3).** Every objective improves its student: SFT the base, OPD and RLVR the anchor,
-# with headroom left below the teacher. Where a run has not improved, its geometry says nothing of learning.
+# **Claim (the premise of §3).** Every objective improves its student: SFT the base, OPD
+# and RLVR the anchor, with headroom left below the teacher. Where a run has not
+# improved, its geometry says nothing of learning.
 #
-# Curves come from the tables where a run is measured, and from its folder where it is not yet.
+# Accuracy (avg@8) is that of eight answers a problem, sampled at temperature 1. The
+# *greedy* accuracy is that of one answer a problem, made of the likeliest tokens.
+# Curves come from the tables where a run is measured, and otherwise from its folder.
 
 # %%
 from paper_lib.training.rollouts import accuracy
 
 evaluation, home = study.profile.evaluation, opd.tasks[0]
-asked = problems(home, split="validation", number=evaluation.snapshot_problems, seed="evaluation")
-sampling = {"samples": evaluation.samples, "max_new_tokens": opd.max_new_tokens, "seed": "teacher"}
-best = accuracy(policy.teacher, policy.tokenizer, asked, **sampling)
-print(f"teacher: {best['sampled_accuracy']:.3f} ± {best['sampled_accuracy_se']:.3f} sampled")
-print(f"         {best['greedy_accuracy']:.3f} greedy, on {len(asked)} validation problems")
+number = evaluation.snapshot_problems
+asked = problems(home, split="validation", number=number, seed="evaluation")
+sampling = {"samples": evaluation.samples, "max_new_tokens": opd.max_new_tokens}
+best = accuracy(policy.teacher, policy.tokenizer, asked, seed="teacher", **sampling)
+print(
+    f"teacher: {100 * best['sampled_accuracy']:.1f} % of the sampled answers are right,"
+)
+print(f"{100 * best['greedy_accuracy']:.1f} % of the greedy ones, on {number} problems")
 
 # %%
-from paper_lib.figures import draw_accuracy, draw_chance, scores
+from paper_lib.figures import scores
+
+lines = {run: scores(curves, [run]).set_index("step") for run in main_runs}
+first = pd.DataFrame({run: 100 * line.iloc[0] for run, line in lines.items()}).T
+last = pd.DataFrame({run: 100 * line.iloc[-1] for run, line in lines.items()}).T
+gain = last["mean"] - first["mean"]
+error = (first["error"] ** 2 + last["error"] ** 2) ** 0.5
+greedy = (
+    curves.query("metric == 'greedy_accuracy'").groupby(["run", "step"])["value"].mean()
+)
+ends = 100 * greedy.groupby("run").agg(["first", "last"])
+
+# %%
+from paper_lib.figures import draw_accuracy, draw_beside, draw_chance, run_style
 
 panels = {"from the base": ["sft"], "from the anchor": ["opd", "rlvr", "sft_matched"]}
-panels["variants of OPD"] = ["opd", "opd_exact", "opd_small_teacher", "opd_teacher_rollouts"]
-fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.3), layout="constrained", sharey=True)
+panels["variants of OPD"] = [
+    "opd",
+    "opd_exact",
+    "opd_small_teacher",
+    "opd_teacher_rollouts",
+]
+
+
+def draw_greedy(ax, run):
+    line, color = greedy[run], run_style(run).color
+    label = "greedy answers, in the colour of the run"
+    x = line.index / line.index.max()
+    draw_beside(ax, x, line, label, color=color, linestyle=":", linewidth=1)
+
+
+# %%
+words = "Points gained: OPD {opd:.1f}, RLVR {rlvr:.1f}, matched SFT {sft_matched:.1f}"
+fig, axes = new_figure(1, 3, height=3.5, sharey=True, title=words.format(**gain))
 for ax, (title, runs) in zip(axes, panels.items(), strict=True):
     draw_accuracy(ax, curves, runs=runs)
+    for run in runs:
+        draw_greedy(ax, run)
     draw_chance(ax, best["sampled_accuracy"], "teacher")
     ax.set_title(title)
 axes[0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
-caption = "Validation accuracy of the main runs and variants of OPD while they train, beside the teacher's."
+caption = (
+    "Validation accuracy of the main runs and variants of OPD while they train, beside "
+    "the teacher's."
+)
 save_figure(fig, "fig_training_curves", figures, inputs=used, caption=caption)
 
 # %% [markdown]
-# Accuracy (avg@8) is that of eight answers a problem, sampled at temperature 1, for the seeds that all runs
-# of a panel have. The band and the bars at the right are the 95 % interval over seeds where there are three.
-# With fewer they are the standard error of the evaluation, over problems and not over training. The runs of
-# the middle and right panels start from the weights in which the left one ends. A curve that ends within the
-# errors of its start is no evidence of learning.
+# `fig_training_curves` shows the seeds that all runs of a panel have. The band and the
+# bars at the right are the 95 % interval over seeds where there are three. With fewer
+# they are the standard error of the evaluation, over problems and not over training.
+# The runs of the middle and right panels start from the weights in which the left one
+# ends. A curve that ends within the errors of its start is no evidence of learning.
+#
+# The dotted lines are the caveat of this study. Where a dotted line is at the top all
+# along, the student knew every answer before the run, and sampling alone improved.
 
 # %% [markdown]
 # ## Try it: whose credit?
 #
-# Take a wrong completion and turn α from 1 (OPD) to 0 (RLVR): the credit leaves the wrong tokens and spreads
-# over all. Then take a problem whose eight rewards are equal, where A = 0 and OPD alone has something to say.
+# Take a wrong completion and turn $\alpha$ from 1 (OPD) to 0 (RLVR): the credit leaves
+# the wrong tokens and spreads over all. Then take a problem whose eight rewards are
+# equal. There $A = 0$, and OPD alone has something to say.
 
 # %%
 from paper_lib.teaching.rollout import play_rollouts
@@ -273,10 +429,10 @@ play_rollouts(batch, log_p, teacher_log_p, policy.tokenizer, posed, row=row)
 # %% [markdown]
 # ## What we found
 #
-# The gain is that of the last over the first snapshot on the same validation problems. Its error is taken as
-# if they were drawn anew each time, which makes it too large rather than too small; *agrees* and *disagrees*
-# need two of them. *greedy* is the accuracy at both ends without sampling, the likeliest token taken each
-# time.
+# The gain is the accuracy of the last snapshot less that of the first, on the same
+# validation problems. Its error is computed as if the problems were drawn anew each
+# time, so it is too large rather than too small. *Agrees* and *disagrees* need two
+# errors. The greedy column has both ends.
 
 # %%
 claims = pd.DataFrame(columns=["claim", "paper, AIME 2024 (first draft)"])
@@ -284,33 +440,37 @@ claims.loc["sft"] = "SFT improves the base", "55.5 after SFT"
 claims.loc["opd"] = "OPD improves the anchor", "55.5 → 63.3"
 claims.loc["rlvr"] = "RLVR improves the anchor", "not printed"
 claims.loc["sft_matched"] = "so does SFT at OPD's rate, batch and steps", "no such run"
-lines = {run: scores(curves, [run]).set_index("step") for run in claims.index}
-first, last = (pd.DataFrame({run: line.iloc[at] for run, line in lines.items()}).T for at in (0, -1))
-gain, error = last["mean"] - first["mean"], (first["error"] ** 2 + last["error"] ** 2) ** 0.5
-claims["ours"] = first["mean"].map("{:.3f} → ".format) + last["mean"].map("{:.3f}".format)
-claims["gain"] = [f"{a:.3f} ± {b:.3f}" for a, b in zip(gain, error, strict=True)]
-greedy = curves[curves["metric"] == "greedy_accuracy"].groupby(["run", "seed"])["value"]
-greedy = greedy.agg(["first", "last"]).groupby("run").mean()
-claims["greedy"] = greedy["first"].map("{:.3f} → ".format) + greedy["last"].map("{:.3f}".format)
-claims["agrees?"] = pd.cut(gain / error, [-np.inf, -2, 2, np.inf], labels=["disagrees", "unclear", "agrees"])
+
+# %%
+steps = {"ours, sampled (%)": (first["mean"], last["mean"])}
+steps["ours, greedy (%)"] = (ends["first"], ends["last"])
+for head, (start, end) in steps.items():
+    claims[head] = start.map("{:.1f} → ".format) + end.map("{:.1f}".format)
+claims["gain (points)"] = gain.map("{:.1f} ± ".format) + error.map("{:.1f}".format)
+words = ["disagrees", "unclear", "agrees"]
+claims["agrees?"] = pd.cut(
+    gain / error, [-float("inf"), -2, 2, float("inf")], labels=words
+)
 claims.reset_index(drop=True)
 
 # %% [markdown]
-# Compare the two kinds of accuracy. In the reference set the anchor's greedy answer is right on every
-# validation problem, and so it is after OPD, RLVR and matched SFT. These runs teach their student no sum that
-# it could not do. They *sharpen* it: sampled at temperature 1, it slips less often. Only SFT, from the base,
-# gets more of the greedy answers right (0.906 → 1.000). Three things follow.
+# Compare the two columns of ours. A run whose greedy column is at 100 at both ends
+# teaches its student no sum that the student could not do. Such a run *sharpens*:
+# sampled at temperature 1, the student slips less often. A run whose greedy column
+# rises teaches new sums. Three things follow for a run that sharpens.
 #
-# - Accuracy in this study, and what OPD gains over the anchor, say how seldom sampling errs.
-# - A loss under projected training (C11) is sharpening that was not gained, and no skill that was lost.
-# - Whether learning something new has the same geometry cannot be seen here. avg@8, which the paper reports
-#   too, does not tell the two kinds of gain apart.
+# - Its accuracy, and its gain over the anchor, say how seldom sampling errs.
+# - A loss under projected training (C11) is sharpening that was not gained, and no
+#   skill that was lost.
+# - Whether learning something new has the same geometry cannot be seen in it. The paper
+#   reports avg@8 too, which does not tell the two kinds of gain apart.
 
 # %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
-# the cell. `check` says whether it is right, and otherwise which mistake it looks like.
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the
+# whole line) and run the cell. `check` says whether it is right, and otherwise which
+# mistake it looks like.
 
 # %%
 from paper_lib.teaching.exercises import check
@@ -318,8 +478,9 @@ from paper_lib.teaching.exercises import check
 # %% [markdown]
 # ### Exercise 01-1 — How much more does SFT see? (5 minutes)
 #
-# In the paper, SFT takes 5,375 steps of 256 sequences. OPD takes 300 steps of 64 sequences, eight samples
-# for each of eight prompts. How many times as many sequences does SFT see as OPD?
+# In the paper, SFT takes 5,375 steps of 256 sequences. OPD takes 300 steps of 64
+# sequences, eight samples for each of eight prompts. How many times as many sequences
+# does SFT see as OPD?
 #
 # <details><summary>Hint</summary>
 #
@@ -334,9 +495,10 @@ check("01-1", answer)
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# SFT sees 5,375 · 256 = 1,376,000 sequences and OPD 300 · 64 = 19,200, about 72 times fewer: four times
-# fewer a step, and nearly eighteen times fewer steps. The paper compares the two updates as if the objective
-# were what differs. `sft_matched` is the run that has OPD's start, rate, steps and batch.
+# SFT sees $5375 \cdot 256 = 1\,376\,000$ sequences and OPD $300 \cdot 64 = 19\,200$,
+# about 72 times fewer: four times fewer a step, and nearly eighteen times fewer steps.
+# The paper compares the two updates as if the objective were what differs.
+# `sft_matched` is the run that has OPD's start, rate, steps and batch.
 #
 # </details>
 
@@ -351,12 +513,14 @@ verdict
 # %% [markdown]
 # ### Exercise 01-2 — The advantage of a group (10 minutes)
 #
-# Write RLVR's advantage (GRPO) for the completions of one prompt: the reward less the mean of the group,
-# over the group's standard deviation (the one with G − 1). What must it be where all rewards are equal?
+# Write RLVR's advantage (GRPO) for the completions of one prompt: the reward less the
+# mean of the group, over the group's standard deviation (the one with $G - 1$). What
+# must it be where all rewards are equal?
 #
 # <details><summary>Hint</summary>
 #
-# `rewards.std()` of a tensor divides by G − 1. Try it on `torch.ones(4)`, then divide by it.
+# `rewards.std()` of a tensor divides by $G - 1$. Try it on `torch.ones(4)`, then divide
+# by it.
 #
 # </details>
 
@@ -364,12 +528,14 @@ verdict
 answer = ...  # a function of rewards, a (G,) tensor, that returns (G,)
 check("01-2", answer)
 
+
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# Adding a small number to the deviation, as is usual, makes a group without variance 0 and changes others
-# by less than a thousandth. Such a group teaches RLVR nothing: its line in the figure on credit is at zero.
-# OPD still learns from it, as the teacher judges every token of right answers too.
+# A small number is usually added to the deviation. It makes the advantage of a group
+# without variance 0 and changes others by less than a thousandth. Such a group teaches
+# RLVR nothing: its line in the figure on credit is at zero. OPD still learns from it,
+# as the teacher judges every token of right answers too.
 #
 # </details>
 
@@ -386,15 +552,16 @@ verdict
 # %% [markdown]
 # ### Exercise 01-3 — Why −r_t is the right credit (25 minutes)
 #
-# OPD samples a token $v$ from the student's $p$ and gives it the credit $-r_v = \log q_v - \log p_v$, where
-# $q$ is the teacher's distribution. Write the gradient of the reverse KL, $\sum_v p_v r_v$, with respect to
-# the student's logits, without automatic differentiation. It is the mean over the student's samples of $r_v
-# \nabla \log p_v$, although $r_v$ itself depends on the logits: why?
+# OPD samples a token $v$ from the student's $p$ and gives it the credit
+# $-r_v = \log q_v - \log p_v$, where $q$ is the teacher's distribution. Write the
+# gradient of the reverse KL, $\sum_v p_v r_v$, with respect to the student's logits,
+# without automatic differentiation. It is the mean over the student's samples of
+# $r_v \nabla \log p_v$, although $r_v$ itself depends on the logits: why?
 #
 # <details><summary>Hint</summary>
 #
-# For a softmax, ∇ log p_v = e_v − p, with e_v the v-th unit vector. The term in which r_v is differentiated
-# is the mean of ∇ log p_v itself.
+# For a softmax, $\nabla \log p_v = e_v - p$, with $e_v$ the $v$-th unit vector. The
+# term in which $r_v$ is differentiated is the mean of $\nabla \log p_v$ itself.
 #
 # </details>
 
@@ -402,13 +569,18 @@ verdict
 answer = ...  # a function of logits and teacher_logits, (V,) tensors, that returns (V,)
 check("01-3", answer)
 
+
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# Differentiate Σ p_v r_v as a product. One part is Σ p_v r_v ∇ log p_v, the mean that sampling estimates;
-# the other is Σ p_v ∇ log p_v = ∇ Σ p_v = ∇ 1 = 0. With ∇ log p_v = e_v − p the first is p_v (r_v − Σ_w p_w
-# r_w) in its v-th entry: a token gains where its gap is below the mean gap. Averaged over the *teacher's*
-# samples the same credit is no longer this gradient, which is what is odd about teacher rollouts (C13).
+# Differentiate $\sum_v p_v r_v$ as a product. One part is
+# $\sum_v p_v r_v \nabla \log p_v$, the mean that sampling estimates. The other part is
+# $\sum_v p_v \nabla \log p_v = \nabla \sum_v p_v = \nabla 1 = 0$.
+#
+# With $\nabla \log p_v = e_v - p$, entry $v$ of the first part is
+# $p_v (r_v - \sum_w p_w r_w)$: a token gains where its gap is below the mean gap.
+# Averaged over the *teacher's* samples, the same credit is no longer this gradient,
+# which makes teacher rollouts another experiment (C13).
 #
 # </details>
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -25,9 +26,30 @@ from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import plain, tell, told
 from paper_lib.summaries import Untested, log_ratio, over_matrices, over_seeds
 
+WIDTH = 7.2  # inches: a page's
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, *, height: float, title: str = "", **grid: Any
+) -> tuple[Figure, Any]:
+    """A figure as wide as the page and a grid of panels, as `plt.subplots` gives them.
+
+    height: in inches. title: what the figure shows, computed from what it is drawn from. grid: as
+    `plt.subplots` takes it, such as sharey.
+    """
+    fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **grid)
+    fig.suptitle(title, fontsize=9)
+    return fig, axes
+
+
+def by_label(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose index names runs, with their labels in place of the names."""
+    return table.rename(index=lambda run: run_style(run).label).rename_axis(index=None)
+
+
 # --- One row a comparison: the seeds, their mean, its interval, and nulls below, for several figures.
 
-_ABOVE, _BELOW = -0.28, 0.3  # of a row's height: where seeds and nulls stand
+_ABOVE, _BELOW, _DODGE = -0.28, 0.14, 0.06  # of a row's height: seeds, the first null, and from null to null
 
 
 def draw_row(ax: Axes, height: float, name: str, values: pd.Series, **look: Any) -> int:
@@ -106,7 +128,6 @@ _NULL_LABELS = {  # in the order drawn and told
     "adam_walk": "Adam on noise alone",
 }
 _NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "s", "v", "^"), strict=True))
-_BELOW = 0.3  # of a line's height, where its nulls stand: on top of the run nobody would see either
 
 
 def draw_trajectory(
@@ -159,7 +180,7 @@ def draw_points(
     """Draw one value a run, top to bottom: each seed a ring, their mean a marker, a bar for its interval.
 
     summary: rows of one step a run (`at_end(over_matrices(…))`). nulls: the same of the table `nulls`, drawn
-    grey just below the run they belong to.
+    grey below the run they belong to, each kind at a height of its own.
     """
     names = in_order(summary["run"]) if runs is None else list(runs)
     means = spread(summary)
@@ -179,12 +200,11 @@ def draw_points(
             for kind in sorted(mine["null"].unique(), key=lambda null: [*_NULL_LABELS, null].index(null)):
                 value = scale * mine.loc[mine["null"] == kind, "value"].mean()
                 label, look = null_look(str(kind))
-                ax.plot(value, row + _BELOW, **look)
+                ax.plot(value, row + _BELOW + _DODGE * [*_NULL_LABELS, kind].index(kind), **look)
                 label_once(ax, label, **look)
                 tell(ax, label, value, of=style.label, aside=True)
     numbers = [means.loc[means["run"] == name, "seeds"].max() for name in names]
     name_rows(ax, [run_style(name).label for name in names], numbers)
-    ax.set_ylim(len(names) - 0.5, -0.5)
 
 
 def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: str = "y") -> None:

@@ -70,6 +70,10 @@ class Results:
         """The rows of `paths` at each run's last snapshot; arguments as for `paths`."""
         return at_end(self.paths(metric, **which))
 
+    def levels(self, metric: str, *, scale: float = 1.0, **which: Any) -> pd.Series:
+        """The mean over seeds of `ends` times a scale, such as 100 for percent, one entry a run."""
+        return scale * self.ends(metric, **which).groupby("run")["value"].mean()
+
     def firsts(self, metric: str, **which: Any) -> pd.DataFrame:
         """The rows of `paths` at each run's first snapshot after W_0; arguments as for `paths`."""
         rows = self.paths(metric, **which)

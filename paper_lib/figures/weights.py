@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from paper_lib.figures.panels import draw_chance, draw_points, label_once, null_look, of_run
 from paper_lib.figures.seeds import ENOUGH, draw_few, is_few, spread
-from paper_lib.figures.styles import NULL, ORANGE, PURPLE, in_order, run_style
-from paper_lib.figures.words import number, tell
+from paper_lib.figures.styles import NULL, in_order, run_style
+from paper_lib.figures.words import tell
 from paper_lib.geometry.sparsity import overlap_bounds
 from paper_lib.summaries import at_end, over_matrices, overlap_range
 
@@ -55,31 +54,6 @@ def draw_reach(ax: Axes, ranges: pd.DataFrame, *, runs: Sequence[str]) -> None:
         low, high = ranges.loc[ranges["run"] == run, ["low", "high"]].mean()
         ax.barh(row, high - low, left=low, height=0.62, color=_REACH, linewidth=0, zorder=0)
     label_once(ax, "within reach", color=_REACH, linewidth=6)
-
-
-def draw_mask(ax: Axes, masks: pd.DataFrame, run: str, *, window: int, of: str = "update") -> None:
-    """The first rows and columns of a mask of one run: its visible update, or of = "weights" for W_0's.
-
-    masks: the table `masks`. The weights' picture tells the principal mask, the low-magnitude one and both
-    apart. window: how many rows and columns. Raises ValueError for a run without a picture.
-    """
-    rows = of_run(masks, run, "masks")
-    rows = rows[(rows["row"] < window) & (rows["column"] < window)]
-    if of == "update":
-        shade, colors = rows["update"].astype(int), ["white", run_style(run).color]
-    else:
-        shade = rows["principal"] + 2 * rows["low_magnitude"].astype(int)
-        colors = ["white", PURPLE, ORANGE, "black"]
-        for label, color in zip(("principal", "low magnitude", "both"), colors[1:], strict=True):
-            label_once(ax, label, color=color, marker="s", linestyle="none", markersize=5)
-    picture = rows.assign(shade=shade).pivot(index="row", columns="column", values="shade").to_numpy()
-    look: dict[str, Any] = {"vmin": 0, "vmax": len(colors) - 1, "interpolation": "nearest"}
-    ax.imshow(picture, cmap=ListedColormap(colors), **look)
-    what = "changed visibly" if of == "update" else "are principal, small or both"
-    tell(ax, f"share of {' × '.join(map(str, picture.shape))} entries that {what}:", (picture > 0).mean())
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.grid(visible=False)
 
 
 def draw_overlap(
@@ -226,32 +200,28 @@ def draw_density(ax: Axes, mask: NDArray[np.bool_], color: str) -> AxesImage:
         reach = 2 * np.sqrt(mask.mean() * (1 - mask.mean()) / size)
         fill(mask.mean() - reach, mask.mean() + reach, color=NULL, alpha=0.3, linewidth=0)
         beside.margins(0)
-    above.set(ylim=(0, 1), yticks=[])
-    right.set(xlim=(0, 1), xticks=[])
+    above.set(ylim=(0, 1), yticks=(0, 1))
+    right.set(xlim=(0, 1), xticks=(0, 1))
     for each in (ax, above, right):
-        each.tick_params(labelbottom=False, labelleft=False, length=0)
+        each.tick_params(labelbottom=each is right, labelleft=each is above, length=0, labelsize=6, pad=1)
         each.grid(visible=False)
     return image
 
 
-def draw_update_density(ax: Axes, masks: pd.DataFrame, run: str) -> AxesImage:
-    """The visible update of one run, as `draw_density`."""
-    image = draw_density(ax, mask_of(masks, run, "update"), run_style(run).color)
-    ax.set_title(run_style(run).label)
-    return image
-
-
 _CELL = "#E8E8E8"
-
 _MOST = 24  # grid lines in a panel: beyond, they would be a grey wall
+_BITS = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16).double().numpy()
+NUMBERS = np.unique(_BITS[np.isfinite(_BITS)])  # that bf16 has, rising
 
 
 def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
-    """One weight along training: its float32 value in the run's colour, what bf16 stores of it in black.
+    """One weight along training, in half gaps from the bf16 number it started at: its float32 value in the
+    run's colour, what bf16 stores of it in black.
 
-    journeys: the table; one entry k of one run of it is drawn. Grey lines are the numbers that bf16 has, the
-    shaded cell holds what rounds to the first of them; the panel's title says from when on another shows.
-    Where the table has no such rows the panel is blank, with a sentence.
+    journeys: the table; one entry k of one run of it is drawn. Half a gap is the way up to the edge of the
+    shaded cell, which holds what rounds to the first number; grey lines are the numbers that bf16 has. The
+    panel's title says from when on another number shows. Where the table has no such rows the panel is blank,
+    with a sentence.
     """
     rows = journeys[(journeys["run"] == run) & (journeys["k"] == k)].sort_values("step")
     if rows.empty:
@@ -261,56 +231,35 @@ def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
         tell(ax, words)
         return
     progress, style = rows["step"] / rows["step"].max(), run_style(run)
-    values, stored = rows["value"].to_numpy(), rows["stored"].to_numpy()
-    low, high = cell(stored[0])
-    shown = [*values, *stored, low, high]
-    _draw_grid(ax, min(shown), max(shown))
-    ax.axhspan(low, high, color=_CELL, linewidth=0, zorder=0)
-    label_once(ax, "rounds to the first value", color=_CELL, linewidth=6)
-    steps: dict[str, Any] = {"color": "black", "linewidth": 1.6, "drawstyle": "steps-post"}
-    ax.plot(progress, stored, **steps)
+    start = rows["stored"].iloc[0]
+    low, high = cell(start)
+    values, stored, numbers = ((x - start) / (high - start) for x in (rows["value"], rows["stored"], NUMBERS))
+    edges = [*values, *stored, (low - start) / (high - start), 1]
+    reach = min(edges) - 0.5, max(edges) + 0.5
+    there = numbers[(numbers > reach[0]) & (numbers < reach[1])]
+    if len(there) <= _MOST:
+        ax.hlines(there, -1, 2, color=NULL, linewidth=0.4, alpha=0.7, zorder=1)
+        label_once(ax, "numbers that bf16 has", color=NULL, linewidth=0.6)
+    ax.axhspan(edges[-2], 1, color=_CELL, linewidth=0, zorder=0)
+    label_once(ax, "rounds to the first number", color=_CELL, linewidth=6)
+    ax.plot(progress, stored, color="black", linewidth=1.6, drawstyle="steps-post")
     label_once(ax, "what bf16 shows", color="black", linewidth=1.6)
     look: dict[str, Any] = {"color": style.color, "marker": style.marker, "linewidth": 1}
-    half_gaps = (values[-1] - values[0]) / (high - stored[0])
     ax.plot(progress, values, **look)
-    tell(ax, f"{style.label} ends {number(round(half_gaps, 1))} half gaps away,", values)
+    tell(ax, f"{style.label} in half gaps", values)
     label_once(ax, f"{style.label}, float32", **look)
-    ax.set_title(_first_shown(progress.to_numpy(), stored), fontsize=7.5, weight="normal")
-    ends = [stored[0]] if stored[0] == stored[-1] else [stored[0], stored[-1]]
-    ax.set_yticks(ends, [f"{value:.5g}".replace("-", "−") for value in ends], fontsize=7)
-    ax.set(xticks=(0, 0.5, 1), xlim=(-0.03, 1.03))
+    ax.set_title(_first_shown(progress.to_numpy(), stored.to_numpy()), fontsize=7.5, weight="normal")
+    ax.set(xticks=(0, 0.5, 1), xlim=(-0.03, 1.03), ylim=reach)
     ax.grid(visible=False)
 
 
 def cell(stored: float) -> tuple[float, float]:
     """What rounds to a bf16 number: from and to halfway to its neighbours. Raises ValueError for another."""
-    if _rounded(stored) != stored:
-        raise ValueError(f"{stored!r} is not a bf16 number")
-    below, above = neighbour(stored, -1), neighbour(stored, 1)
-    return (below + stored) / 2, (stored + above) / 2
-
-
-def _rounded(value: float) -> float:
-    return torch.tensor([value], dtype=torch.float64).to(torch.bfloat16).double().item()
-
-
-def neighbour(stored: float, direction: int) -> float:
-    """The next bf16 number above (1) or below (−1) a finite bf16 number."""
-    number, end = torch.tensor([stored, direction * torch.inf], dtype=torch.float64).to(torch.bfloat16)
-    return torch.nextafter(number, end).item()
-
-
-def _draw_grid(ax: Axes, low: float, high: float) -> None:
-    """A hairline at every bf16 number from low to high, or none where they are too many to tell apart."""
-    place, found = _rounded(low), list[float]()
-    place = neighbour(place, -1) if place > low else place
-    while place <= high and len(found) <= _MOST:
-        found.append(place)
-        place = neighbour(place, 1)
-    if 0 < len(found) <= _MOST:
-        ax.hlines(found, -1, 2, color=NULL, linewidth=0.4, alpha=0.7, zorder=1)
-        label_once(ax, "numbers that bf16 has", color=NULL, linewidth=0.6)
-    ax.set_ylim(low - 0.15 * (high - low), high + 0.15 * (high - low))
+    place = int(np.searchsorted(NUMBERS, stored))
+    if not 0 < place < len(NUMBERS) - 1 or NUMBERS[place] != stored:
+        raise ValueError(f"{stored!r} is not a bf16 number between the least and the largest")
+    below, above = NUMBERS[place - 1], NUMBERS[place + 1]
+    return float(below + stored) / 2, float(above + stored) / 2
 
 
 def _first_shown(progress: np.ndarray, stored: np.ndarray) -> str:

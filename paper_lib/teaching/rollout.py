@@ -167,18 +167,27 @@ def draw_rollout(
     return figure, f"{each['said']} {said_mix(each, alpha)}"
 
 
-def draw_credit(ax: Axes, tokens: Sequence[str], gap: Tensor, advantage: Tensor) -> None:
-    """The credit a_t of every token of one completion (§3.3): OPD's −r_t as bars, RLVR's A as a line.
+def draw_credit(dense: Axes, one: Axes, tokens: Sequence[str], gap: Tensor, advantage: Tensor) -> None:
+    """The credit a_t of every token of one completion (§3.3), as bars: OPD's −r_t in nats, logarithmic beyond
+    ±1, and in a panel of its own RLVR's A, which has no unit.
 
     tokens: T words. gap: r_t, (T,). advantage: A of the completion, ().
     """
-    ax.bar(range(len(tokens)), (-gap).tolist(), color=OPD, label=r"OPD: $a_t = -r_t$")
-    ax.axhline(float(advantage), color=RLVR, label="RLVR: $a_t = A$")
-    ax.set_xticks(range(len(tokens)), tokens)
-    ax.grid(visible=False, axis="x")
-    ax.set_ylabel("credit $a_t$")
-    tell(ax, "OPD: $a_t = -r_t$", [-gap.max(), -gap.min()], of=f"{len(tokens)} tokens from")
-    tell(ax, "RLVR: $a_t = A$", advantage)
+    places, credit = range(len(tokens)), (-gap).tolist()
+    bars = dense.bar(places, credit, color=OPD, label=r"OPD: $a_t = -r_t$")
+    dense.bar_label(bars, [signed(value) for value in credit], fontsize=7, padding=2)
+    dense.set_yscale("symlog", linthresh=1)
+    dense.set(ylabel="$-r_t$ (nats)", yticks=(-10, -1, 0, 1), yticklabels=("−10", "−1", "0", "1"))
+    dense.margins(y=0.25)
+    one.bar(places, [float(advantage)] * len(tokens), color=RLVR, label="RLVR: $a_t = A$")
+    one.set(ylabel="$A$")
+    one.margins(y=0.25)
+    for ax in (dense, one):
+        ax.axhline(0, color="black", linewidth=0.6)
+        ax.set_xticks(places, tokens)
+        ax.grid(visible=False, axis="x")
+    tell(dense, "OPD: $a_t = -r_t$", [-gap.max(), -gap.min()], of=f"{len(tokens)} tokens from")
+    tell(one, "RLVR: $a_t = A$", advantage)
 
 
 def said_mix(completion: Mapping[str, Any], alpha: float) -> str:

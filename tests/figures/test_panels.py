@@ -81,7 +81,7 @@ def test_points_are_one_line_a_run_from_the_top():
         float(x): float(y)
         for x, y in (line.get_xydata()[0] for line in ax.lines if len(line.get_xdata()) == 1)
     }
-    assert means == pytest.approx({10.05: 0, 20.05: 1, 30.05: 2, 5.0: 2.3})
+    assert means == pytest.approx({10.05: 0, 20.05: 1, 30.05: 2, 5.0: 2.26})
     assert [line.get_color() for line in ax.lines].count(NULL) == 4
     draw_legend(fig)
 

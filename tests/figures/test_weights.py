@@ -11,20 +11,18 @@ from numpy.testing import assert_allclose
 
 from paper_lib.figures.styles import OPD
 from paper_lib.figures.weights import (
+    NUMBERS,
     block_density,
     cell,
     draw_density,
     draw_journey,
-    draw_mask,
     draw_overlap,
     draw_paper,
     draw_plane,
     draw_reach,
     draw_reach_curve,
-    draw_update_density,
     line_spread,
     mask_of,
-    neighbour,
 )
 from paper_lib.figures.words import alt_text
 from paper_lib.geometry.sparsity import overlap_bounds
@@ -104,19 +102,6 @@ def test_the_axis_of_principal_overlaps_holds_every_mark_and_no_more(ax):
     assert "paper, 8B" in ax.get_legend_handles_labels()[1]
 
 
-def test_a_mask_is_shown_as_it_is_and_the_weights_in_four_kinds(ax):
-    places = [(r, c) for r in range(3) for c in range(3)]
-    masks = pd.DataFrame(places, columns=["row", "column"]).assign(run="opd")
-    masks["update"] = masks["row"] == masks["column"]
-    masks["principal"], masks["low_magnitude"] = masks["row"] == 0, masks["column"] == 1
-    draw_mask(ax, masks, "opd", window=2)
-    assert ax.images[0].get_array().tolist() == [[1, 0], [0, 1]]
-    draw_mask(ax, masks, "opd", window=2, of="weights")
-    assert ax.images[1].get_array().tolist() == [[1, 3], [0, 2]]
-    with pytest.raises(ValueError, match=r"no masks of run 'sft'; there are \['opd'\]"):
-        draw_mask(ax, masks, "sft", window=2)
-
-
 def test_a_plane_shows_the_mean_path_of_the_seeds_and_one_point_a_null(ax):
     frame = pd.DataFrame({"run": "opd", "seed": [0, 1, 0, 1], "step": [4, 4, 8, 8]})
     frame["x"], frame["y"] = [1.0, 3.0, 4.0, 6.0], [0.1, 0.3, 0.4, 0.6]
@@ -158,7 +143,7 @@ def test_a_mask_comes_back_from_its_table_and_its_density_is_described():
     masks["update"] = planted.ravel()
     assert (mask_of(masks.sample(frac=1, random_state=0), "opd", "update") == planted).all()
     with pytest.raises(ValueError, match=r"no masks of run 'ppo'; there are \['opd'\]"):
-        draw_update_density(plt.subplots()[1], masks, "ppo")
+        mask_of(masks, "ppo", "update")
     fig, ax = plt.subplots()
     half = np.zeros((8, 8), dtype=bool)
     half[:4, :2] = True
@@ -172,15 +157,15 @@ def test_a_cell_reaches_halfway_to_both_neighbours(stored):
     low, high = cell(float(stored))
     assert low < stored < high
     assert [bf16(low + 1e-6 * abs(low)), bf16(high - 1e-6 * abs(high))] == [stored, stored]
-    assert bf16(high + 1e-6 * abs(high)) == neighbour(float(stored), 1)
-    assert bf16(low - 1e-6 * abs(low)) == neighbour(float(stored), -1)
+    place = NUMBERS.tolist().index(stored)
+    assert bf16(high + 1e-6 * abs(high)) == NUMBERS[place + 1]
+    assert bf16(low - 1e-6 * abs(low)) == NUMBERS[place - 1]
     with pytest.raises(ValueError, match="is not a bf16 number"):
         cell(float(stored) * (1 + 1e-5))
 
 
 def test_zero_lies_between_the_smallest_numbers():
     assert cell(0.0) == (-(2.0**-134), 2.0**-134)
-    assert neighbour(neighbour(0.0, 1), -1) == neighbour(neighbour(0.0, -1), 1) == 0
 
 
 def bf16(value: float) -> float:
@@ -194,12 +179,13 @@ def journeys(values: list[float]) -> pd.DataFrame:
 
 def test_a_journey_says_when_bf16_first_shows_it():
     fig, axes = plt.subplots(1, 4)
-    gap = neighbour(1.0, 1) - 1.0
+    gap = 2.0**-7
     draw_journey(axes[0], journeys([1.0, 1 + 0.4 * gap, 1 + 0.3 * gap]), "opd", 0.5)
     draw_journey(axes[1], journeys([1.0, 1 + 0.4 * gap, 1 + 0.6 * gap]), "opd", 0.5)
     draw_journey(axes[2], journeys([1.0, 1 + 0.6 * gap, 1 + 0.2 * gap]), "opd", 0.5)
     draw_journey(axes[3], journeys([1.0]), "rlvr", 0.5)
     titles = [ax.get_title() for ax in axes]
     assert titles == ["never shows", "shows at 100 %", "shows at 50 % and back", ""]
-    assert "OPD ends 1.2 half gaps away, 1." in alt_text(fig, "A.")
+    assert "OPD in half gaps 0 to 1.2" in alt_text(fig, "A.")
+    assert axes[1].get_ylim() == (-0.5 - 0.5, 2 + 0.5)  # below 1, the gap is half as wide
     assert axes[3].texts[0].get_text() == "no weight of RLVR was followed"

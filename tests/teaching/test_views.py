@@ -78,11 +78,12 @@ def test_the_mix_at_one_is_opd_and_at_zero_rlvr_exactly():
 
 
 def test_the_credit_of_a_completion_is_minus_the_gap_for_opd_and_one_number_for_rlvr():
-    fig, ax = plt.subplots()
-    draw_credit(ax, ["1", "+", "$"], torch.tensor([0.5, -1.0, 2.0]), torch.tensor(-0.5))
-    assert [bar.get_height() for bar in ax.patches] == [-0.5, 1.0, -2.0]
-    said = "OPD: a_t = -r_t: 3 tokens from −2 to 1; RLVR: a_t = A −0.5."
-    assert alt_text(fig, "Credit.") == f"Credit. Y: credit a_t: {said}"
+    fig, (dense, one) = plt.subplots(2)
+    draw_credit(dense, one, ["1", "+", "$"], torch.tensor([0.5, -1.0, 2.0]), torch.tensor(-0.5))
+    assert [bar.get_height() for bar in dense.patches] == [-0.5, 1.0, -2.0]
+    assert [bar.get_height() for bar in one.patches] == [-0.5] * 3
+    assert "Y: -r_t (nats): OPD: a_t = -r_t: 3 tokens from −2 to 1." in alt_text(fig, "Credit.")
+    assert "Y: A: RLVR: a_t = A −0.5." in alt_text(fig, "Credit.")
     plt.close(fig)
 
 
