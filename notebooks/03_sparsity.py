@@ -634,7 +634,7 @@ assert abs(jaccard(one, other) - chance_jaccard(one, other)) < 0.005
 from paper_lib.figures import draw_jaccard, draw_rotated
 
 kinds = ("jaccard", "jaccard_rounding")
-shared = [100 * results.pair("opd", "rlvr", m, modules=chosen).mean() for m in kinds]
+shared = [100 * results.pair("opd", "rlvr", m, module=chosen).mean() for m in kinds]
 words = "OPD and RLVR share {:.0f} % of what either shows, by rounding alone {:.0f} %"
 grid = {"width_ratios": (3, 2), "title": words.format(*shared)}
 fig, (left, right) = new_figure(1, 2, height=4.6, **grid)
