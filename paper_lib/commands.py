@@ -106,6 +106,7 @@ POSITIVE: Kind = {"type": positive, "metavar": "N"}
 RATE: Kind = {"type": rate, "metavar": "X"}
 SIZE: Kind = {"type": size, "metavar": "NAME=N", "action": Collect, "default": {}}
 VALUES: Kind = {"type": parameter, "metavar": "NAME=VALUE", "action": Collect, "default": {}}
+FAIL: Kind = {"nargs": "+", "choices": VERDICTS, "default": [], "metavar": "VERDICT"}
 FLAG: Kind = {"action": "store_true"}
 
 
@@ -266,13 +267,7 @@ COMMANDS = (
                 required=True,
             ),
             option("--with", "another fine-tune of BASE, to set beside this one", dest="other", metavar="B"),
-            option(
-                "--fail-if",
-                f"exit with 3 where one holds: {', '.join(VERDICTS)}",
-                nargs="+",
-                choices=VERDICTS,
-                default=[],
-            ),
+            option("--fail-if", "exit with 3 where one holds", FAIL),
             option("--trajectory", "folders with the snapshots between", DIR, nargs="+", default=[]),
             option("--steps", "optimizer steps behind FINETUNED", POSITIVE, dest="last_step"),
             [
@@ -327,9 +322,7 @@ so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask 
             option("--steps", "optimizer steps", POSITIVE, required=True),
             option("--schedule", "default: constant", choices=("constant", "cosine"), default="constant"),
             option("--warmup", "steps of linear warm-up (default: 0)", NUMBER, default=0),
-            option(
-                "--betas", "Adam's β₁ and β₂ (default: 0.9 0.999)", nargs=2, type=float, default=[0.9, 0.999]
-            ),
+            option("--betas", "Adam's (default: 0.9 0.999)", nargs=2, type=float, default=[0.9, 0.999]),
             option("--hub", "allow BASE to be a name on the Hugging Face Hub", FLAG),
         ),
         examples="forecast base --learning-rate 1e-6 --steps 300",

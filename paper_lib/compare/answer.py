@@ -24,7 +24,7 @@ from paper_lib.compare.placing import (
     end_rows,
     end_values,
 )
-from paper_lib.compare.summary import Tables
+from paper_lib.compare.summary import Tables, ends
 from paper_lib.figures.panels import (
     draw_beside,
     draw_chance,
@@ -244,52 +244,41 @@ def module_table(told: Mapping[str, Any]) -> pd.DataFrame:
 
 def beside_table(told: Mapping[str, Any]) -> pd.DataFrame:
     """Two updates of one base: a row a quantity, with what chance and what rounding alone would give."""
-    of, degrees = told["beside"], METRICS["angle_mean"].show
-    shares = {
-        "energy orthogonal to the other": ("orthogonal_share", "", ""),
-        "Sim_K of their subspaces": ("subspace_alignment", "subspace_alignment_chance", ""),
-        "Jaccard of visible entries": ("jaccard", "jaccard_chance", "jaccard_rounding"),
-        "the other's entries that show here": ("coverage", "density", "coverage_rounding"),
-    }
-    rows = (
-        [
-            ("cosine", f"{of['cosine']:.3g}", "0", ""),
-            ("norm, this over the other", f"{of['norm_ratio']:.3g}", "", ""),
-            *(
-                (f"mean principal angle, {side.upper()}", degrees(of[f"angle_{side}_mean"]), "", "")
-                for side in "uv"
-            ),
-            *(
-                (words, *(_PERCENT(of[name]) if name else "" for name in names))
-                for words, names in shares.items()
-            ),
-        ]
-        if of
-        else []
+    columns, degrees = (
+        ["of the two updates", "value", "by chance", "by rounding alone"],
+        METRICS["angle_mean"].show,
     )
-    return pd.DataFrame(rows, columns=["of the two updates", "value", "by chance", "by rounding alone"])
+    if not (of := told["beside"]):
+        return pd.DataFrame(columns=columns)
+    rows: list[tuple[str, ...]] = [("cosine", f"{of['cosine']:.3g}", "0", "")]
+    rows.append(("norm, this over the other", f"{of['norm_ratio']:.3g}", "", ""))
+    rows += [
+        (f"mean principal angle, {side.upper()}", degrees(of[f"angle_{side}_mean"]), "", "") for side in "uv"
+    ]
+    for words, *names in (
+        ("energy orthogonal to the other", "orthogonal_share", "", ""),
+        ("Sim_K of their subspaces", "subspace_alignment", "subspace_alignment_chance", ""),
+        ("Jaccard of visible entries", "jaccard", "jaccard_chance", "jaccard_rounding"),
+        ("the other's entries that show here", "coverage", "density", "coverage_rounding"),
+    ):
+        rows.append((words, *(_PERCENT(of[name]) if name else "" for name in names)))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def outside_table(of: Tables) -> pd.DataFrame:
     """Embeddings and output heads, each by itself: how many of its rows nothing but decay moved
     (`untouched_rows`), and the share of unchanged weights without these rows."""
-    end = of.outside[of.outside["step"] == of.outside["step"].max()]
-    values = end[end["k"].isna()].pivot(index="module", columns="metric", values="value")
+    values = ends(of.outside)
     rows = []
     for matrix in of.account["measured"]:
-        if (module := matrix["module"]) in values.index:
-            one = values.loc[module]
-            number, width = matrix["shape"]
+        if (name := (matrix["layer"], matrix["module"])) in values.index:
+            one = values.loc[name]
+            size = "{:,} × {:,}".format(*matrix["shape"])
+            row = {"matrix": matrix["name"], "size": size, "rows untouched": f"{one['untouched_rows']:,.0f}"}
+            row["weights unchanged"] = _PERCENT(one["update_sparsity"])
+            row["in the other rows"] = _PERCENT(one["touched_sparsity"])
             rows.append(
-                {
-                    "matrix": matrix["name"],
-                    "size": f"{number:,} × {width:,}",
-                    "rows untouched": f"{one['untouched_rows']:,.0f}",
-                    "weights unchanged": METRICS["update_sparsity"].show(one["update_sparsity"]),
-                    "in the other rows": METRICS["update_sparsity"].show(one["touched_sparsity"]),
-                    "relative norm": METRICS["relative_norm"].show(one["relative_norm"]),
-                    "stable rank": METRICS["stable_rank"].show(one["stable_rank"]),
-                }
+                row | {METRICS[m].said: METRICS[m].show(one[m]) for m in ("relative_norm", "stable_rank")}
             )
     return pd.DataFrame(rows)
 
@@ -336,14 +325,8 @@ def _sentences(told: Mapping[str, Any]) -> list[str]:
 def _size(told: Mapping[str, Any]) -> list[str]:
     """What rounding alone explains of the metrics that an update's size may decide."""
     if told["verdicts"]["not-more-than-size"] is None:
-        return (
-            [
-                "Whether these are more than the size of the update cannot be said: "
-                "compare with `--nulls` to see what rounding alone gives."
-            ]
-            if told["base"] != NoBase.label
-            else []
-        )
+        asks = "Whether these are more than the size of the update cannot be said: compare with `--nulls`."
+        return [asks] if told["base"] != NoBase.label else []
     words: dict[str, list[str]] = {}
     for metric, of in told["metrics"].items():
         if metric in BY_SIZE and of["explained_by"] is not None:

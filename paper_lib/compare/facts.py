@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from paper_lib.geometry.certified import Spectrum, update_spectrum
@@ -16,9 +17,9 @@ from paper_lib.geometry.rounding import (
 )
 from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
 from paper_lib.geometry.spectra import drift_ratio, energy_rank, frobenius_norm
-from paper_lib.geometry.subspaces import INTRUDER_TOP, intruder_count, principal_angles, subspace_alignment
+from paper_lib.geometry.subspaces import INTRUDER_TOP, intruder_count, principal_angles
 from paper_lib.ground.tables import Row
-from paper_lib.measure.matrix import leading_triplets, mask_rows, spectrum_rows, update_cosine
+from paper_lib.measure.matrix import measure_pair, spectrum_rows
 from paper_lib.study.config import DiagnosticsConfig
 
 
@@ -51,8 +52,9 @@ def update_rows(
     step: int, rates: Sequence[float] | None, delta_w: Tensor, config: DiagnosticsConfig, *, exact: bool
 ) -> list[Row]:
     """Of an update (m, n) without its W_0, what needs none: norms, stable rank, Hill's index and ranks."""
-    found = leading_triplets(delta_w.double(), config, exact=exact)
-    rows = spectrum_rows(step, delta_w.double(), found, delta_w.new_zeros(delta_w.shape), config)
+    delta_w = delta_w.double()
+    found = update_spectrum(delta_w, max(config.K, config.hill_k, config.energy_k), exact=exact)
+    rows = spectrum_rows(step, delta_w, found, torch.zeros_like(delta_w), config)
     rows += [*_ranks(step, delta_w, found), Row(step, "parameters", delta_w.numel())]
     ratio = [] if rates is None else [Row(step, "drift_ratio", drift_ratio(delta_w, rates).item())]
     return [*(row for row in rows if row.metric != "relative_norm"), *ratio]
@@ -78,20 +80,17 @@ def beside_rows(
 ) -> list[Row]:
     """Of the table `pairs`: how the update ΔW of W_t and that of another fine-tune of the same W_0 meet.
 
-    weights: W_0, W_t and the other's, (m, n). found: of ΔW. Beside the masks: `update_cosine`, `other_norm`,
-    and of the top-K singular subspaces `subspace_alignment` and mean principal angles, NaN where an update
-    has fewer directions.
+    weights: W_0, W_t and the other's, (m, n). found: of ΔW. Beside `measure_pair`: `other_norm`, and mean
+    principal angles of the top-K singular subspaces, NaN where an update has fewer directions.
     """
     w_0, w_t, w_other = weights
-    delta_w, other = (w.double() - w_0.double() for w in (w_t, w_other))
-    theirs, K = update_spectrum(other, config.K, exact=exact), config.K
-    values = {"update_cosine": update_cosine(delta_w, other), "other_norm": frobenius_norm(other)}
-    rows = [Row(step, name, value.item()) for name, value in values.items()]
-    (u, v), (u_other, v_other) = ((each.u[:, :K], each.v[:, :K]) for each in (found, theirs))
-    spans = {"subspace_alignment": math.nan, "angle_u_mean": math.nan, "angle_v_mean": math.nan}
-    if found.sigma[K - 1] > 0 and theirs.sigma[K - 1] > 0:
-        spans["subspace_alignment"] = subspace_alignment(v, v_other).item()
-        spans["angle_u_mean"] = principal_angles(u, u_other).mean().item()
-        spans["angle_v_mean"] = principal_angles(v, v_other).mean().item()
-    rows += [Row(step, name, value, K) for name, value in spans.items()]
-    return [*mask_rows((w_0, w_t), (w_0, w_other), step, config), *rows]
+    other, K = w_other.double() - w_0.double(), config.K
+    theirs = update_spectrum(other, K, exact=exact)
+    rows = measure_pair((w_0, w_t), (w_0, w_other), step, config)
+    rows.append(Row(step, "other_norm", frobenius_norm(other).item()))
+    for side in "uv":
+        spans = [getattr(each, side)[:, :K] for each in (found, theirs)]  # (m, K) or (n, K) both
+        whole = bool(found.sigma[K - 1] > 0 and theirs.sigma[K - 1] > 0)
+        angle = principal_angles(*spans).mean().item() if whole else math.nan
+        rows.append(Row(step, f"angle_{side}_mean", angle, K))
+    return rows

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -275,7 +275,9 @@ def _unmoved(checkpoints: Checkpoints) -> dict[str, Any]:
     aside = [n for n, kind in checkpoints.left_out.get("not asked for", {}).items() if kind in OUTSIDE]
     shared = [name for name in before if name in after and before[name].shape == after[name].shape]
     same = [name for name in shared if bool((before[name] == after[name]).all())]
-    same += [name for name in aside if bool(torch.eq(*(source.read(name) for source in ends)).all())]
+    for name in aside:
+        with suppress(CompanionError, RuntimeError, ValueError):  # what cannot be read is not said to stay
+            same += [name] if bool(torch.eq(*(source.read(name) for source in ends)).all()) else []
     return {"among": [*shared, *aside], "names": same}
 
 

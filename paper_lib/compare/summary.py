@@ -18,7 +18,6 @@ from paper_lib.ground.tables import read_table
 
 TABLE_NAMES, SUMMARY = ("matrices", "nulls", "trajectories", "pairs"), "summary.json"
 _NORM = re.compile(r"norm|(?:^|[._])ln", re.IGNORECASE)
-_UNMOVABLE = ("stuck_share", "hidden_share")
 _COUNTS = ("intruders", "patch_bytes", "patch_bytes_bf16")
 
 
@@ -78,16 +77,12 @@ def summary(of: Tables, reference: pd.DataFrame) -> dict[str, Any]:
     changed; mostly-rounding, over half of the norm is rounding.
     """
     account, matrices, nulls = of.account, of.matrices, of.nulls
-    end, every = _ends(matrices), _ends(pd.concat([matrices, of.outside]).drop_duplicates())
+    end, every = ends(matrices), ends(pd.concat([matrices, of.outside]).drop_duplicates())
     still = every.index[every["frobenius_norm"] == 0]
     metrics: dict[str, dict[str, Any]] = {}
     for axis in axes_of(matrices):
         value = end_value(matrices, axis)
-        theirs = (
-            {}
-            if nulls is None
-            else {null: end_value(nulls, axis, null=null, sizes=matrices) for null in NULLS}
-        )
+        theirs = {n: nan if nulls is None else end_value(nulls, axis, null=n, sizes=matrices) for n in NULLS}
         why = explaining(value, theirs, share=axis.share)
         scales = zip(("paper", "ours"), places(axis, value, reference, account["width"]), strict=True)
         metrics[axis.name] = {"value": value, **theirs, "explained_by": why, **dict(scales)}
@@ -95,7 +90,11 @@ def summary(of: Tables, reference: pd.DataFrame) -> dict[str, Any]:
     beyond = [name for name, null in judged.items() if null != "same_norm_gaussian"]
     unmoved = account["unmoved"]
     norms = [name for name in unmoved["among"] if _NORM.search(name)]
-    shares = {name: np.average(end[name], weights=end["parameters"]) for name in _UNMOVABLE if name in end}
+    shares = {
+        name: np.average(end[name], weights=end["parameters"])
+        for name in ("stuck_share", "hidden_share")
+        if name in end
+    }
     rounding = nan
     if "rounding_share" in end and len(known := end.dropna(subset="rounding_share")):
         trained = np.linalg.norm(known["frobenius_norm"] * (1 - known["rounding_share"]))
@@ -125,12 +124,12 @@ def summary(of: Tables, reference: pd.DataFrame) -> dict[str, Any]:
             "beyond_size": beyond,
             "rounding_share": rounding,
             "modules": _by_module(every, [m["module"].partition(".")[0] for m in account["measured"]]),
-            "beside": {} if of.pairs is None else _beside(end, _ends(of.pairs)),
+            "beside": {} if of.pairs is None else _beside(end, ends(of.pairs)),
         }
     )
 
 
-def _ends(table: pd.DataFrame) -> pd.DataFrame:
+def ends(table: pd.DataFrame) -> pd.DataFrame:
     """Every metric at the last step, a column each, by (layer, module); its mean where it has several k."""
     rows = table[table["step"] == table["step"].max()]
     return rows.groupby(["layer", "module", "metric"])["value"].mean().unstack()

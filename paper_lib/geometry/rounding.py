@@ -1,8 +1,4 @@
-"""What storing in bf16 hides of an update, what it adds to one, and what a patch of it weighs.
-
-A stored weight moves where |ΔW_ij| exceeds ½ ULP of W_0,ij (Gate III; Shen et al. 2026, App. D). The ULP is
-one number a binade, so that counts by binade decide all of this.
-"""
+"""What storing in bf16 hides of an update and adds to it, by binade: there ½ ULP (Gate III) is one number."""
 
 from __future__ import annotations
 

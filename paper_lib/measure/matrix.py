@@ -153,7 +153,7 @@ def measure_matrix(
         end = weight_spectrum(w_t, _angle_k(w_t, config), exact=exact)
         rows += _rotation(step, start, end, config, each=step == steps[-1])
         delta_w = w_t.double() - w_0.double()
-        found = leading_triplets(delta_w, config, exact=exact)
+        found = update_spectrum(delta_w, max(config.K, config.hill_k, config.energy_k), exact=exact)
         rows += spectrum_rows(step, delta_w, found, w_0, config)
         path.follow(step, found, None if w_s is w_0 else w_t.double() - w_s.double())
         if learning_rates is not None:
@@ -297,15 +297,10 @@ def _rotation(
     return rows
 
 
-def leading_triplets(delta_w: Tensor, config: DiagnosticsConfig, *, exact: bool = False) -> Decomposition:
-    """As many triplets of ΔW (m, n) as `spectrum_rows` and Sim_K take."""
-    return update_spectrum(delta_w, max(config.K, config.hill_k, config.energy_k), exact=exact)
-
-
 def spectrum_rows(
     step: int, delta_w: Tensor, found: Decomposition, w_0: Tensor, config: DiagnosticsConfig
 ) -> list[Row]:
-    """What ΔW (m, n) alone tells, from its `leading_triplets`, and its norm relative to W_0's."""
+    """What ΔW (m, n) alone tells, from its leading triplets, and its norm relative to W_0's."""
     norm, sigma = spectra.frobenius_norm(delta_w), found.sigma
     rows = [
         Row(step, "frobenius_norm", norm.item()),
@@ -344,19 +339,7 @@ def update_cosine(a: Tensor, b: Tensor) -> Tensor:
 def measure_pair(
     one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], step: int, config: DiagnosticsConfig
 ) -> list[Row]:
-    """Every metric of the table `pairs` for one matrix; arguments and errors as of `mask_rows`."""
-    delta_a, delta_b = (w_t.double() - w_0.double() for w_0, w_t in (one, other))
-    rows = [
-        *mask_rows(one, other, step, config),
-        Row(step, "update_cosine", update_cosine(delta_a, delta_b).item()),
-    ]
-    return [*rows, Row(step, "subspace_alignment", shared_subspace(delta_a, delta_b, config.K), config.K)]
-
-
-def mask_rows(
-    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], step: int, config: DiagnosticsConfig
-) -> list[Row]:
-    """How the visible masks of two updates of one matrix meet.
+    """Every metric of the table `pairs` for one matrix.
 
     one, other: (W_0, W_t) of the two runs, all of shape (m, n); the two W_0 may differ. `*_chance` is what
     independent masks of these densities give; `*_rounding` what updates of these sizes, dealt out at random,
@@ -368,6 +351,7 @@ def mask_rows(
     p_a, p_b = (sparsity.showing_probability(*run) for run in (one, other))
     both = (p_a * p_b).sum()
     density, other_density = a.double().mean(), b.double().mean()
+    delta_a, delta_b = (w_t.double() - w_0.double() for w_0, w_t in (one, other))
     values = {
         "density": density,
         "other_density": other_density,
@@ -378,8 +362,10 @@ def mask_rows(
         "coverage_rounding": both / p_b.sum(),
         "reverse_coverage": sparsity.mask_overlap(b, a),
         "reverse_coverage_rounding": both / p_a.sum(),
+        "update_cosine": update_cosine(delta_a, delta_b),
     }
-    return [Row(step, metric, value.item()) for metric, value in values.items()]
+    rows = [Row(step, metric, value.item()) for metric, value in values.items()]
+    return [*rows, Row(step, "subspace_alignment", shared_subspace(delta_a, delta_b, config.K), config.K)]
 
 
 def shared_subspace(delta_a: Tensor, delta_b: Tensor, K: int) -> float:
