@@ -180,12 +180,12 @@ def _trained(told: Mapping[str, Any]) -> str:
         (trained["unmoved_matrices"], told["matrices"], "matrices"),
         (trained["unmoved_others"], trained["others"], "norms, biases and embeddings beside them"),
     ):
+        some = f" ({'such as ' * (len(names) > 1)}{_code(names[0])})" if names else ""
         if number:
-            some = f" ({'such as ' * (len(names) > 1)}{_code(names[0])})" if names else ""
-            lines.append(f"Of {number} {kind} {len(names) or 'none'} never moved{some}.")
+            lines.append(f"Of {number} {kind} {f'{len(names)} never' if names else 'all'} moved{some}.")
     if told["verdicts"]["frozen-norms"]:
         lines.append("**None of the norms moved.**")
-    if "stuck_share" in trained:
+    if trained.get("stuck_share"):
         lines.append(
             f"At these learning rates no step of Adam can move {_PERCENT(trained['stuck_share'])} of the "
             f"weights in bf16: without float32 masters they cannot train. With them, "

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from paper_lib.compare.pairing import Checkpoints, open_checkpoints
+from paper_lib.geometry.rounding import rounding_share
 from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
 from paper_lib.geometry.spectra import relative_norm, stable_rank
 from paper_lib.ground.matrices import MODULES
@@ -64,3 +65,15 @@ def test_most_words_never_occurred() -> None:
     assert int(untouched.sum()) == 28_502
     assert update_sparsity(w_0, w_t).item() == pytest.approx(0.926, abs=5e-4)
     assert update_sparsity(w_0[~untouched], w_t[~untouched]).item() == pytest.approx(0.157, abs=5e-4)
+
+
+@pytest.mark.parametrize("on_grid", [True, False], ids=["trained from bf16", "trained from float32"])
+@pytest.mark.parametrize("scale", [1, 0.1, 0.03])
+def test_bf16_copies_alone_say_what_share_of_the_norm_is_rounding(scale: float, on_grid: bool) -> None:
+    """A real update in float32, also at the sizes of smaller learning rates, beside what bf16 stores."""
+    for name in ("encoder.layer.0.attention.self.key.weight", "encoder.layer.5.output.dense.weight"):
+        w_0, w_t = (source.read(name).double() for _, source in opened("all").snapshots)
+        delta_w, start = scale * (w_t - w_0), w_0.bfloat16().double() if on_grid else w_0
+        stored = start.bfloat16(), (start + delta_w).bfloat16()
+        factor = ((stored[1].double() - stored[0].double()).norm() / delta_w.norm()).item()
+        assert 1 / (1 - rounding_share(*stored)) == pytest.approx(factor, rel=0.03)
