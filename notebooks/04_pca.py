@@ -305,10 +305,10 @@ print({name: f"{share:.1e}" for name, share in shrunk.items()})
 # %%
 logits = torch.tensor([1.0, 0.5, 0.0, -1.0], dtype=torch.float64)
 step = 0.01 * torch.tensor([1.0, -2.0, 0.5, 1.0], dtype=torch.float64)
-p = logits.softmax(0)
-fisher = torch.diag(p) - torch.outer(p, p)
+policy = logits.softmax(0)
+fisher = torch.diag(policy) - torch.outer(policy, policy)
 mu = step @ fisher @ step / step.square().sum()
-kl = (p * (p.log() - (logits + step).log_softmax(0))).sum()
+kl = (policy * (policy.log() - (logits + step).log_softmax(0))).sum()
 assert abs(kl / (mu * step.square().sum() / 2) - 1) < 0.02
 print(f"KL {kl:.3e}, to second order {mu * step.square().sum() / 2:.3e}")
 

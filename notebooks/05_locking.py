@@ -405,10 +405,8 @@ from paper_lib.figures import draw_accuracy
 
 
 def draw_family(ax: plt.Axes, parent: str, runs: list[str]) -> None:
-    frozen = [run for run in [f"{parent}_projected_none"] if run in trained]
-    draw_accuracy(
-        ax, curves, runs=[*runs, *frozen], since=study.run(runs[-1]).branch[1]
-    )
+    drawn = [run for run in (*runs, f"{parent}_projected_none") if run in trained]
+    draw_accuracy(ax, curves, runs=drawn, since=study.run(runs[-1]).branch[1])
     draw_chance(ax, anchor, "anchor, where OPD starts")
     ax.set(title=label(parent), xlim=(0.15, 1.24), xticks=(0.2, 0.6, 1))
 
@@ -648,9 +646,8 @@ check("05-1", answer)
 # <details><summary>Solution</summary>
 #
 # $\mathrm{Sim}_K$ is the mean of $\cos^2\theta$ over the $K$ principal angles. Signs
-# and order of the vectors cancel, which a comparison vector by vector would not
-# survive: two neighbouring singular values that swap would look like a change of
-# direction.
+# and order of the vectors cancel. A comparison vector by vector would not survive
+# that: two neighbouring singular values that swap would look like a turned update.
 #
 # </details>
 
@@ -762,9 +759,7 @@ verdict
 # </details>
 
 # %% tags=["exercise"]
-answer = (
-    ...
-)  # a function of v, a (n,) tensor without zeros, that returns a share in [0, 1]
+answer = ...  # a function of v, (n,) without zeros, that returns a share in [0, 1]
 check("05-4", answer)
 
 # %% [markdown] tags=["solution"]

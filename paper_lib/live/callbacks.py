@@ -61,7 +61,7 @@ class GeometryCallback(Attached):
             return
         try:
             means = self.watch.measure(spectra_too=state.global_step % self.spectra_every == 0)
-        except (CompanionError, ValueError) as error:
+        except (CompanionError, ValueError, RuntimeError) as error:
             warnings.warn(f"step {state.global_step} is not measured: {error}", stacklevel=2)
             return
         if self.main and self.trainer is not None:

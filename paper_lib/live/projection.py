@@ -105,7 +105,7 @@ class SubspaceProjection(Attached):
         self.K, self.energy, self.after, self.side, self.others = K, energy, after, side, others
         self.constrain: Literal["gradient", "update", "both"] = constrain
         self.taken = 0
-        self.bases: dict[str, Tensor] = {} if channel is None else _read(Path(channel))
+        self.bases: dict[str, Tensor] = {} if channel is None else _channel(Path(channel))
         self.start: dict[str, Tensor] = {}
         self.at = 0  # the step after which the channel is taken
         self.constraint: ChannelConstraint | None = None
@@ -179,6 +179,10 @@ class SubspaceProjection(Attached):
             for side in ("right", "left")
         }
         parameters = dict(self.model.named_parameters())
+        if lacking := [name for name in self.names if not any(name in bases for bases in sides.values())]:
+            raise CompanionError(
+                f"the channel lacks {lacking[0]}, which would train on freely: another model's?"
+            )
         for side, bases in sides.items():
             for name, basis in bases.items():
                 shape = tuple(parameters[name].shape) if name in parameters else None
@@ -217,6 +221,14 @@ class SubspaceProjection(Attached):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             self.save(folder)
+
+
+def _channel(path: Path) -> dict[str, Tensor]:
+    """V_K and U_K in a file of `save`. Raises CompanionError where it was written before they were taken."""
+    bases = {key: v for key, v in _read(path).items() if key.startswith(("right.", "left."))}
+    if not bases:
+        raise CompanionError(f"{path} was saved before its channel was taken: name a later checkpoint's")
+    return bases
 
 
 def _enough(sigma: Tensor, share: float) -> int:

@@ -92,6 +92,6 @@ def test_whatever_else_the_tables_are_asked_of_a_cut_run_is_not_answered_for_the
     cut_or_whole = {"path", "end", "first", "table", "save", "animate", "side_by_side"}
     for name in asked - cut_or_whole:
         _, *needed = signature(getattr(Results, name)).parameters.values()
-        given = ["opd" for each in needed if each.default is each.empty]
+        given = ["opd" for each in needed if each.default is each.empty and each.kind != each.VAR_KEYWORD]
         with pytest.raises(Untested, match="of the whole run alone"):
             getattr(cut, name)(*given)

@@ -139,3 +139,15 @@ def test_what_does_not_fit_the_model_is_refused(model, tmp_path):
     other = SubspaceProjection(channel=path)
     with pytest.raises(CompanionError, match="another model"):
         other.attach(wide, adam(wide), steps=10)
+
+
+def test_a_channel_that_confines_less_than_the_whole_model_is_refused(model, tmp_path):
+    early = SubspaceProjection(2)
+    early.attach(model, adam(model), steps=10)
+    with pytest.raises(CompanionError, match="before its channel was taken"):
+        SubspaceProjection(channel=early.save(tmp_path))
+    _, whole = confined(model)
+    whole.bases = dict(list(whole.bases.items())[:1])
+    part = SubspaceProjection(channel=whole.save(tmp_path))
+    with pytest.raises(CompanionError, match="would train on freely"):
+        part.attach(model, adam(model), steps=10)
