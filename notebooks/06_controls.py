@@ -121,21 +121,23 @@ def draw_control(rank: plt.Axes, accuracy: plt.Axes, runs: list[str]) -> None:
     draw_accuracy(accuracy, curves[curves["seed"].isin(shared)], runs=runs)
 
 
+caption = (
+    "Stable rank and validation accuracy along training, for OPD, RLVR and the controls of OPD. "
+    "Mixes, at the right, are divided by OPD of their seed."
+)
+
 # %%
-fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained", sharex=True)
+fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained")
 for title, column in zip(("tokens kept", "rollouts"), axes.T, strict=False):
     draw_control(*column, [*references, *controls[title]])
 draw_ratios(axes[0, 2], paths["stable_rank"], "stable rank", **mixed)
 draw_ratios(axes[1, 2], results.learning, "accuracy", **mixed)
 for title, ax in zip(controls, axes[0], strict=True):
-    ax.set(title=title, xlabel="", xlim=(-0.03, 1.25))
+    ax.set_title(title)
+plt.setp(axes[:, :2], xlabel="training progress", xlim=(-0.03, 1.25))
 axes[0, 0].set_ylabel("stable rank")
 axes[1, 0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
-caption = (
-    "Stable rank and validation accuracy along training, for OPD, RLVR and the controls of OPD. "
-    "Mixes, at the right, are divided by OPD of their seed."
-)
 results.save(fig, "fig7_controls_stable_rank", inputs=("matrices", "curves"), caption=caption)
 
 # %% [markdown]
@@ -198,14 +200,17 @@ def draw_metric(ax: plt.Axes, metric: str, runs: list[str]) -> None:
 
 # %%
 measured = {metric.name: metric.axis for metric in metrics_of("fig9_controls_auxiliary")}
-fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained", sharex=True)
+
+# %%
+fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained")
 for row, (metric, words) in zip(axes, measured.items(), strict=True):
     for title, ax in zip(("tokens kept", "rollouts"), row, strict=False):
         draw_metric(ax, metric, [*references, *controls[title]])
     draw_ratios(row[2], paths[metric], words, **mixed)
     row[0].set_ylabel(words)
 for title, ax in zip(controls, axes[0], strict=True):
-    ax.set(title=title, xlabel="", xticks=(0, 0.5, 1), xlim=(-0.03, 1.25))
+    ax.set_title(title)
+plt.setp(axes[:, :2], xticks=(0, 0.5, 1), xlim=(-0.03, 1.25))
 draw_legend(fig)
 caption = (
     "Norm and Hill index of the update along training, for OPD, RLVR and the controls of OPD. "

@@ -85,6 +85,12 @@ SAID: dict[str, Callable[[Results], str]] = {
     "rank": lambda e: "(stable rank {:.1f} against {:.1f})".format(
         *(e.end(run, "stable_rank", **ALONG).mean() for run in ("opd", "opd_shuffled_credit"))
     ),
+    "new skills": lambda e: (
+        "OPD keeps {} of what it gains after the branch, matched SFT {}, and {} where V".format(
+            kept(e.beside("headroom"), "early"),
+            *(kept(e.beside("headroom"), arm, "sft_matched") for arm in ("early", "early_e80")),
+        )
+    ),
     "greedy": lambda e: f"solves {100 * e.greedy('sft').mean():.1f} % before",
     "binds": lambda e: "{} of OPD's steps, {} of RLVR's and {} of matched SFT's".format(
         *(clipped(e, run) for run in ("opd", "rlvr", "sft_matched"))
