@@ -30,9 +30,8 @@ class Attached(TrainerCallback):
                 "DeepSpeed takes its step inside `backward`: use DDP or FSDP, or no callback"
             )
         optimizer = given["optimizer"]
-        while hasattr(
-            optimizer, "optimizer"
-        ):  # Accelerate wraps it, and skips its own step where fp16 overflows
+        # Accelerate wraps it, and skips the inner step where fp16 overflows.
+        while hasattr(optimizer, "optimizer"):
             optimizer = optimizer.optimizer
         model = given["model"]
         self.begin(getattr(model, "module", model), optimizer, args, state, _resumed_from(args, state))

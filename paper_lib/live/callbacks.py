@@ -99,9 +99,8 @@ def log_means(trainer: Any, means: dict[str, float]) -> None:
 
 def precision(model: Any, optimizer: Any) -> str:
     """In which precision the weights are trained, which decides what an update can show (Gate III)."""
-    held = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in model.parameters()})
-    stepped = {p.dtype for group in optimizer.param_groups for p in group["params"]}
-    masters = (
-        "with" if str(held) != str(sorted(str(d).removeprefix("torch.") for d in stepped)) else "without"
-    )
-    return f"weights in {' and '.join(held)}, {masters} masters of their own in the optimizer"
+    held = {parameter.dtype for parameter in model.parameters()}
+    stepped = {parameter.dtype for group in optimizer.param_groups for parameter in group["params"]}
+    words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in held))
+    masters = "without" if held == stepped else "with"
+    return f"weights in {words}, {masters} masters of their own in the optimizer"

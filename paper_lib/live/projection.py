@@ -9,23 +9,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from paper_lib.geometry.spectra import energy_rank
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.matrices import canonical_name
 from paper_lib.live.attached import Attached
 from paper_lib.live.watch import projections, whole
-from paper_lib.training.confinement import Confinement
+from paper_lib.training.confinement import SubspaceConstraint
 
 FILE = "subspace.safetensors"  # in a checkpoint's folder
 Sides = Literal["right", "left", "both"]
 
 
-class ChannelConstraint(Confinement):
-    """Keeps parameters (m, n) in the span of V_K (n, K) from the right, of U_K (m, K) from the left, or both.
-
-    constrain "gradient" is the paper's g ← g V_K V_Kᵀ before the optimizer, whose elementwise scaling and
-    weight decay leave the subspace again; "update" projects what the optimizer applied, decay included;
-    "both" does both. frozen: parameters that are kept to the bit; all others train on.
-    """
+class ChannelConstraint(SubspaceConstraint):
+    """A `SubspaceConstraint` to V_K (n, K) from the right, to U_K (m, K) from the left, or to both."""
 
     def __init__(
         self,
@@ -35,34 +31,16 @@ class ChannelConstraint(Confinement):
         constrain: Literal["gradient", "update", "both"],
         frozen: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(model, right or left, frozen)
-        self.gradient, self.update = constrain in ("gradient", "both"), constrain in ("update", "both")
+        super().__init__(model, right or left, constrain, frozen)
         parameters = dict(model.named_parameters())
-        self.right, self.left = (
-            {id(parameters[name]): basis.to(parameters[name]) for name, basis in bases.items()}
-            for bases in (right, left)
-        )
+        self._right = bool(right)
+        self._left = {id(parameters[name]): u_k.to(parameters[name]) for name, u_k in left.items()}
 
-    def inside(self, parameter: Tensor, matrix: Tensor) -> Tensor:
-        """The part of a matrix (m, n) that lies in the parameter's subspace."""
-        if (v_k := self.right.get(id(parameter))) is not None:
-            matrix = (matrix @ v_k) @ v_k.T
-        if (u_k := self.left.get(id(parameter))) is not None:
-            matrix = u_k @ (u_k.T @ matrix)
-        return matrix
-
-    def on_gradient(self) -> None:
-        """Project the gradients, where asked, and remember the weights."""
-        for parameter, _ in self._pairs:
-            if self.gradient and parameter.grad is not None:
-                parameter.grad.copy_(self.inside(parameter, parameter.grad))
-        super().on_gradient()
-
-    def _confine(self, parameter: Tensor, before: Tensor, limit: Tensor) -> float:
-        kept = self.inside(parameter, parameter - before)  # (m, n)
-        if self.update:
-            parameter.copy_(before + kept)
-        return float(kept.square().sum())
+    def _inside(self, parameter: Tensor, matrix: Tensor, v_k: Tensor) -> Tensor:
+        if self._right:
+            matrix = super()._inside(parameter, matrix, v_k)
+        u_k = self._left.get(id(parameter))
+        return matrix if u_k is None else u_k @ (u_k.T @ matrix)
 
 
 class SubspaceProjection(Attached):
@@ -164,7 +142,7 @@ class SubspaceProjection(Attached):
             if not delta_w.any():
                 raise CompanionError(f"{name} has not moved after {self.taken} steps: it has no channel yet")
             u, sigma, vh = torch.linalg.svd(delta_w, full_matrices=False)
-            K = self.K or _enough(sigma, self.energy or 1.0)
+            K = self.K or energy_rank(sigma, self.energy or 1.0)
             if self.side != "left":
                 self.bases[f"right.{name}"] = vh[:K].T.contiguous()  # (n, K)
             if self.side != "right":
@@ -229,11 +207,6 @@ def _channel(path: Path) -> dict[str, Tensor]:
     if not bases:
         raise CompanionError(f"{path} was saved before its channel was taken: name a later checkpoint's")
     return bases
-
-
-def _enough(sigma: Tensor, share: float) -> int:
-    energy: Any = sigma.square().cumsum(0)
-    return int((energy < share * energy[-1]).sum()) + 1
 
 
 def _read(path: Path) -> dict[str, Tensor]:

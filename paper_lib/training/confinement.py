@@ -102,14 +102,18 @@ class SubspaceConstraint(Confinement):
         """Project the gradients, where asked, and remember the weights."""
         for parameter, v_k in self._pairs:
             if self._gradient and parameter.grad is not None:
-                parameter.grad.copy_(project_right(parameter.grad, v_k))
+                parameter.grad.copy_(self._inside(parameter, parameter.grad, v_k))
         super().on_gradient()
 
     def _confine(self, parameter: Tensor, before: Tensor, limit: Tensor) -> float:
-        kept = project_right(parameter - before, limit)  # (m, n)
+        kept = self._inside(parameter, parameter - before, limit)  # (m, n)
         if self._update:
             parameter.copy_(before + kept)
         return float(kept.square().sum())
+
+    def _inside(self, parameter: Tensor, matrix: Tensor, v_k: Tensor) -> Tensor:
+        """The part of a matrix (m, n), the parameter's gradient or step, that lies in its subspace."""
+        return project_right(matrix, v_k)
 
 
 def random_mask(shape: torch.Size, count: int, generator: Generator) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.geometry.sparsity import visible_mask
+from paper_lib.geometry.spectra import energy_rank, singular_values
 from paper_lib.geometry.subspaces import top_right_singular_vectors
 from paper_lib.ground.errors import CompanionError
 from paper_lib.study.config import Profile, fingerprint
@@ -194,9 +194,7 @@ def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTraine
             target = read_matrix(step_path(folder, step), name) - target
         directions = projection.K
         if projection.energy is not None:  # as few of K as hold this share of ‖target‖²
-            energy = torch.linalg.svdvals(target.double()).square()  # (min(m, n),)
-            enough = energy.cumsum(0) >= projection.energy * energy.sum()
-            directions = min(directions, int(enough.int().argmax()) + 1)
+            directions = min(directions, energy_rank(singular_values(target), projection.energy))
         bases[name] = top_right_singular_vectors(target, directions)
     return bases
 
