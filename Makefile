@@ -14,7 +14,7 @@ DRAWN := build/book-figures/.drawn
 LAB := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab book check-book student reference pretrain bench clean distclean
+.PHONY: help figures test lab book check-book student reference pretrain bench torture clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ pretrain: $(READY) ## Rebuild the shipped models (PROFILE=reference for all)
 
 bench: $(READY) ## Time our code against TRL and LAPACK; one alone: ARGS='train …' or ARGS='diagnose …'
 	$(RUN) tests/bench/command.py $(or $(ARGS),all --profile $(PROFILE))
+
+torture: $(READY) ## Damage, kill and starve the commands, and count what goes wrong (SIZE=full: an hour)
+	$(RUN) tests/torture/command.py --size $(or $(SIZE),small) $(ARGS)
 
 REBUILT = $(filter-out build/student,$(wildcard build/*)) $(filter-out data/models data/results,$(wildcard data/*)) \
 	$(filter-out %/reference %/headroom %/budgets,$(wildcard data/results/* figures/*))

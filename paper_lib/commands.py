@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 
 from paper_lib import __version__
 from paper_lib.ground.errors import CompanionError, one_line
+from paper_lib.ground.files import parsed_json
 
 # --- Values of the command line's options.
 
@@ -30,16 +30,16 @@ def folder(text: str) -> str:
 
 
 def count(text: str) -> int:
-    """A whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    """A whole number from 0 to 10⁹."""
+    if not text.isdecimal() or len(text) > 10 or int(text) > 10**9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to a billion")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
-    if (number := count(text)) == 0:
-        raise argparse.ArgumentTypeError("it must be at least 1")
+    """A whole number from 1 to 10⁷: of learning rates there is one a step."""
+    if not 1 <= (number := count(text)) <= 10**7:
+        raise argparse.ArgumentTypeError("it must be at least 1, and at most ten million")
     return number
 
 
@@ -146,7 +146,7 @@ class Parser(argparse.ArgumentParser):
     """An ArgumentParser that complains in one line, as every other error here does."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def parser_of(prog: str, description: str, commands: Iterable[Command]) -> Parser:
@@ -385,11 +385,7 @@ def compare_and_report(
 def _read_rates(path: str) -> list[float]:
     from paper_lib.compare.pairing import require_rates
 
-    try:
-        with open(path, encoding="utf-8") as file:
-            rates = json.load(file)
-    except (OSError, ValueError) as error:
-        raise CompanionError(f"{path} is no JSON file to read: {error}") from None
+    rates = parsed_json(path, "give a list of numbers, one per optimizer step")
     if not isinstance(rates, list) or not all(type(rate) in (int, float) for rate in rates):
         raise CompanionError(f"{path} holds no list of numbers, one per optimizer step")
     require_rates(rates, path)

@@ -1,6 +1,6 @@
 """What is compared: two checkpoints, the snapshots between them, and which of their matrices."""
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -275,7 +275,7 @@ def _last_step(
 
 def require_rates(rates: Sequence[float], where: str | Path = "the list of learning rates") -> None:
     """Raise CompanionError unless the drift ratio can be computed from these; where: what holds them."""
-    if bad := [rate for rate in rates if not 0 <= rate < math.inf]:
+    if bad := [rate for rate in rates if not 0 <= rate <= sys.float_info.max]:
         raise CompanionError(f"{where} holds {bad[0]}: a learning rate is finite and at least 0")
     if not any(rates):
         held = "zeros alone" if rates else "nothing"

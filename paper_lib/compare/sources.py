@@ -14,7 +14,7 @@ from paper_lib.ground.matrices import Source
 from paper_lib.training.checkpoints import Trajectory, open_trajectory
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+_CHECKPOINT = re.compile(r"^checkpoint-(\d{1,9})$")
 _ANY_MODEL = re.compile(r"^(?:(?:adapter_)?model|(?:model_)?weights)(?:\.safetensors)?$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
 # What trainers leave instead of safetensors, by a file of it, and the tool that converts it.

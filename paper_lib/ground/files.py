@@ -91,7 +91,7 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
     """A JSON object from a file, {} where there is no file; CompanionError, with the remedy, for all else."""
     try:
-        value = _parsed(path, remedy)
+        value = parsed_json(path, remedy)
     except FileNotFoundError:
         return {}
     if not isinstance(value, dict):
@@ -102,7 +102,7 @@ def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
 def read_json_rows(path: str | Path, remedy: str) -> list[dict[str, Any]]:
     """A JSON list of objects from a file; CompanionError, with the remedy, for all else and for no file."""
     try:
-        rows = _parsed(path, remedy)
+        rows = parsed_json(path, remedy)
     except FileNotFoundError:
         raise CompanionError(f"{path} does not exist: {remedy}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -110,7 +110,8 @@ def read_json_rows(path: str | Path, remedy: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _parsed(path: str | Path, remedy: str) -> Any:
+def parsed_json(path: str | Path, remedy: str) -> Any:
+    """What a JSON file holds; FileNotFoundError where there is none, CompanionError for all else."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:

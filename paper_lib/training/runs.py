@@ -19,11 +19,11 @@ from transformers import PreTrainedModel
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import copy_file, read_json, read_json_rows, write_json
-from paper_lib.ground.tables import TABLES, write_table
+from paper_lib.ground.tables import TABLES, table_metadata, write_table
 from paper_lib.study.config import EvaluationConfig
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Split, Task, problems
-from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
+from paper_lib.training.checkpoints import load_checkpoint, open_trajectory, save_checkpoint, step_path
 from paper_lib.training.confinement import Confinement
 from paper_lib.training.rollouts import accuracy
 from paper_lib.training.train import Optimization, Policy, train_steps
@@ -50,9 +50,14 @@ class RunFolder:
         return FileLock(self.directory.with_name(f".{self.directory.name}.lock"))
 
     def finished(self) -> bool:
-        """Whether this very configuration ran to its end here, and its kept states are here still."""
-        kept = all(self.state_path(step).is_file() for step in self.kept_states)
-        return kept and fingerprint_in(self.directory / "run.json") == self.fingerprint
+        """Whether this very configuration ran to its end here, its files are whole, and its kept states are
+        here still."""
+        try:
+            table_metadata(self.directory / "curve.parquet")
+            marked = open_trajectory(self.directory).fingerprint
+        except CompanionError:
+            return False
+        return marked == self.fingerprint and all(self.state_path(s).is_file() for s in self.kept_states)
 
     def clear(self) -> None:
         """Remove the folder, `config.json` first: what is left of it by a crash is no run to go on with."""
