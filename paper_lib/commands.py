@@ -259,6 +259,7 @@ COMMANDS = (
             BASE,
             option(
                 *("finetuned", "the same after training; a LoRA adapter is merged into BASE, and needs none"),
+                type=folder,
                 metavar="FINETUNED",
                 nargs="?",
             ),
