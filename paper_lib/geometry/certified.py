@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,20 +21,18 @@ SMALL = 512  # shorter sides up to here are LAPACK's: nothing is gained below
 KRYLOV_FROM = 2048  # shorter sides from here on: below, all of the spectrum costs no more
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Spectrum:
     """A weight matrix and its decomposition, whose singular values LAPACK computes again on demand, once."""
 
     w: Tensor
     decomposition: Decomposition
-    _exact: Tensor | None = field(default=None, repr=False)
 
+    @cached_property
     def exact_sigma(self) -> Tensor:
         """σ(W) by LAPACK, (min(m, n),)."""
-        if self._exact is None:
-            lapacks = self.decomposition.method == "lapack"
-            self._exact = self.decomposition.sigma if lapacks else singular_values(self.w)
-        return self._exact
+        lapacks = self.decomposition.method == "lapack"
+        return self.decomposition.sigma if lapacks else singular_values(self.w)
 
 
 def weight_spectrum(w: Tensor, k: int, *, exact: bool = False) -> Spectrum:
@@ -82,7 +81,7 @@ def certified_shift(start: Spectrum, end: Spectrum) -> tuple[float, float, bool]
     roundings = rounding_bound(before.sigma) + rounding_bound(after.sigma)
     if bound <= max(SHIFT_TOLERANCE * shift, _shift_bound(before.sigma, after.sigma, roundings)):
         return shift, bound, False
-    exact_0, exact_t = start.exact_sigma(), end.exact_sigma()
+    exact_0, exact_t = start.exact_sigma, end.exact_sigma
     roundings = rounding_bound(exact_0) + rounding_bound(exact_t)
     return float(spectral_shift(exact_0, exact_t)), _shift_bound(exact_0, exact_t, roundings), True
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.linalg import blas
+from scipy.linalg import blas, eigh_tridiagonal
 from scipy.linalg import lapack as scipy_lapack
 from torch import Tensor
 
@@ -93,7 +93,7 @@ def gram(w: Tensor, k: int) -> Decomposition:
     tall = w if w.shape[0] >= w.shape[1] else w.mT
     try:
         values, right, trailing = _gram_eigen(tall, k)
-    except ArithmeticError:
+    except np.linalg.LinAlgError:
         return lapack(w, k)
     values = values.clamp(min=0)
     sigma, bound = values.sqrt(), _root_bound(values, rounding_bound(values))
@@ -151,24 +151,17 @@ def _gram_eigen(tall: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     reflectors, diagonal, beside, tau, _ = scipy_lapack.dsytrd(
         square, lower=1, lwork=int(size), overwrite_a=1
     )
-    values, failed = scipy_lapack.dsterf(diagonal, beside)
-    if failed:
-        raise ArithmeticError(f"the tridiagonal eigenproblem of size {n} did not converge")
+    values = eigh_tridiagonal(diagonal, beside, eigvals_only=True, lapack_driver="sterf")
 
-    def tridiagonal_vectors(first: int, last: int) -> np.ndarray:
-        """Of the eigenvalues first..last, counted from 1 and the smallest; (n, last − first + 1)."""
-        if last < first:
+    def vectors(first: int, count: int) -> np.ndarray:
+        """Of `count` eigenvalues in ascending order from place `first` on: (n, count)."""
+        if count == 0:
             return np.empty((n, 0))
-        _, _, found, failed = scipy_lapack.dstemr(
-            diagonal, np.append(beside, 0.0), 2, 0.0, 0.0, first, last, compute_v=1
-        )
-        if failed:
-            raise ArithmeticError(f"eigenvectors {first} to {last} of {n} did not converge")
-        return found[:, : last - first + 1]
+        span = (first, first + count - 1)
+        return eigh_tridiagonal(diagonal, beside, select="i", select_range=span, lapack_driver="stemr")[1]
 
     ascending = torch.from_numpy(values)
-    wanted = ((1, _blurred(ascending, k)), (n - k + 1, n))
-    both = np.concatenate([tridiagonal_vectors(*each) for each in wanted], axis=1)
+    both = np.concatenate([vectors(0, _blurred(ascending, k)), vectors(n - k, k)], axis=1)
     inner, below = np.asfortranarray(reflectors[1:, :-1]), np.asfortranarray(both[1:])
     _, work, _ = scipy_lapack.dormqr("L", "N", inner, tau, below, -1)
     both[1:], _, _ = scipy_lapack.dormqr("L", "N", inner, tau, below, int(work[0]), overwrite_c=1)

@@ -93,23 +93,23 @@ def absolute_sparsity(w_0: Tensor, w_t: Tensor, *, threshold: float = 1e-5) -> T
     return small.double() / w_0.shape[-2:].numel()
 
 
-def principal_mask(w_0: Tensor, *, alpha: float, rank: int, factors: Factors | None = None) -> Tensor:
+def principal_mask(w_0: Tensor, *, alpha: float, rank: int) -> Tensor:
     """The top-α entries by magnitude of the rank-r SVD reconstruction of W_0 (§3.2; the paper has r = 64).
 
-    w_0: (..., m, n). factors: (U, S, Vh) of W_0 with at least `rank` columns, where they are already known.
-    Returns (..., m, n), bool, with exactly round(α m n) entries a matrix, ties going to the earlier position.
-    Raises ValueError for α outside (0, 1), a rank outside [1, min(m, n)], or factors that do not fit W_0.
-    Cost: one float64 SVD unless `factors` is given.
+    w_0: (..., m, n). Returns (..., m, n), bool, with exactly round(α m n) entries a matrix, ties going to the
+    earlier position. Raises ValueError for α outside (0, 1) or a rank outside [1, min(m, n)]. Cost: one
+    float64 SVD.
 
     >>> principal_mask(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), alpha=0.25, rank=1).tolist()
     [[True, False], [False, False]]
     """
     _require_alpha(w_0, alpha)
-    return mark_largest(principal_magnitude(w_0, rank=rank, factors=factors), alpha)
+    return mark_largest(principal_magnitude(w_0, rank=rank), alpha)
 
 
 def principal_magnitude(w_0: Tensor, *, rank: int, factors: Factors | None = None) -> Tensor:
-    """|Σ_{i≤r} σ_i u_i v_iᵀ|, which `principal_mask` ranks: (..., m, n), float64. Raises as it does."""
+    """|Σ_{i≤r} σ_i u_i v_iᵀ|, which `principal_mask` ranks: (..., m, n), float64. Raises as it does, and for
+    factors, (U, S, Vh) of W_0 where they are known, that do not fit W_0 or have fewer than `rank` columns."""
     require_matrix("w_0", w_0)
     require_finite("w_0", w_0)
     rows, columns = w_0.shape[-2:]
@@ -299,11 +299,9 @@ def top_coordinate_energy(delta_w: Tensor, fraction: float) -> Tensor:
 
 
 def _update(w_0: Tensor, w_t: Tensor) -> Tensor:
-    if w_0.shape != w_t.shape or w_0.ndim < 2:
-        raise ValueError(f"w_0 and w_t need one (..., m, n), got {tuple(w_0.shape)} and {tuple(w_t.shape)}")
+    _require_one_shape(w_0, w_t)
     delta_w = w_t.double() - w_0.double()
-    if not torch.isfinite(delta_w).all():
-        raise ValueError(f"w_0 and w_t must be finite, which shape {tuple(w_0.shape)} is not")
+    require_finite("w_t − w_0", delta_w)
     return delta_w
 
 

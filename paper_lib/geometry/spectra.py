@@ -70,17 +70,16 @@ def relative_norm(delta_w: Tensor, w_0: Tensor) -> Tensor:
 def stable_rank(delta_w: Tensor, *, sigma: Tensor | None = None, norm: Tensor | None = None) -> Tensor:
     """srank(ΔW) = ‖ΔW‖_F² / ‖ΔW‖_op² (§4.1, Fig. 4a).
 
-    delta_w: (..., m, n); sigma: (..., min(m, n)), if known, or only the leading ones and norm (...,), ‖ΔW‖_F.
-    Returns (...,), float64, in [1, min(m, n)]; NaN where ΔW = 0. Taken as Σ (σ_i / σ_1)², or one over the
-    `top_energy` of one direction, which neither overflow nor underflow. Raises ValueError for a sigma of
-    another shape.
+    delta_w: (..., m, n); sigma and norm: its leading singular values (..., p) and ‖ΔW‖_F (...,), where both
+    are known. Returns (...,), float64, in [1, min(m, n)]; NaN where ΔW = 0. Taken as Σ (σ_i / σ_1)², or one
+    over the `top_energy` of one direction, which neither overflow nor underflow.
 
     >>> stable_rank(torch.stack([torch.eye(4, 8), torch.ones(4, 8)])).round(decimals=6).tolist()
     [4.0, 1.0]
     """
     if sigma is not None and norm is not None:
         return 1 / top_energy(sigma, 1, norm=norm)
-    return _scaled(_spectrum_of(delta_w, sigma)).square().sum(-1)
+    return _scaled(singular_values(delta_w)).square().sum(-1)
 
 
 def hill_index(sigma: Tensor, k: int) -> Tensor:
@@ -93,7 +92,7 @@ def hill_index(sigma: Tensor, k: int) -> Tensor:
     0.9618
     """
     _require_spectrum("sigma", sigma)
-    _require_count("k", k, 2, sigma)
+    _require_k(k, 2, sigma)
     logs = sigma[..., :k].double().log()  # (..., k)
     index = (k - 1) / (logs[..., :-1] - logs[..., -1:]).sum(-1)
     return torch.where(sigma[..., k - 1] > 0, index, torch.nan)
@@ -109,7 +108,7 @@ def top_energy(sigma: Tensor, k: int, *, norm: Tensor | None = None) -> Tensor:
     0.75
     """
     _require_spectrum("sigma", sigma)
-    _require_count("k", k, 1, sigma)
+    _require_k(k, 1, sigma)
     energy = _scaled(sigma.double()).square()  # (..., r), in units of σ_1²
     total = energy.sum(-1) if norm is None else (norm / sigma[..., 0]).square()
     return energy[..., :k].sum(-1) / total
@@ -146,15 +145,6 @@ def drift_ratio(delta_w: Tensor, learning_rates: Sequence[float] | Tensor) -> Te
     return frobenius_norm(delta_w) / entries**0.5 / torch.linalg.vector_norm(rates)
 
 
-def _spectrum_of(delta_w: Tensor, sigma: Tensor | None) -> Tensor:
-    if sigma is None:
-        return singular_values(delta_w)
-    if delta_w.ndim < 2 or sigma.shape != (*delta_w.shape[:-2], min(delta_w.shape[-2:])):
-        raise ValueError(f"sigma {tuple(sigma.shape)} does not fit delta_w {tuple(delta_w.shape)}")
-    _require_spectrum("sigma", sigma)
-    return sigma.double()
-
-
 def _scaled(sigma: Tensor) -> Tensor:
     """σ / σ_1, NaN for a zero spectrum (0 / 0)."""
     return sigma / sigma[..., :1]
@@ -165,11 +155,9 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(denominator > 0, numerator / denominator, torch.nan)
 
 
-def _require_count(name: str, count: int, lowest: int, sigma: Tensor) -> None:
-    if not lowest <= count <= sigma.shape[-1]:
-        raise ValueError(
-            f"{name} must lie in [{lowest}, {sigma.shape[-1]}], got {count} for sigma {tuple(sigma.shape)}"
-        )
+def _require_k(k: int, lowest: int, sigma: Tensor) -> None:
+    if not lowest <= k <= sigma.shape[-1]:
+        raise ValueError(f"k must lie in [{lowest}, {sigma.shape[-1]}], got {k} for {tuple(sigma.shape)}")
 
 
 def _require_spectrum(name: str, sigma: Tensor) -> None:

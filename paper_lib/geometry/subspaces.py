@@ -127,37 +127,6 @@ def intruder_count(u_t: Tensor, u_0: Tensor, w_0: Tensor, *, cosine: float = INT
     return int(((every.mT @ u_t.double()).abs().amax(0) < cosine).sum())
 
 
-def trajectory_pca(updates: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
-    """PCA of a path through weight space: T centred updates on their principal axes.
-
-    updates: (T, P), one flattened ΔW_t a row. Returns coordinates (T, c) and explained variance ratios (c,),
-    descending, both float64; a path that never moves has coordinates 0 and ratios NaN. Read the ratios
-    against `nulls.random_walk_explained_variance`: a high-dimensional random walk too looks low-dimensional.
-    Raises ValueError for c outside [1, min(T, P)] or T < 2. Memory: about six float64 copies of `updates`; a
-    (T, T) square root of their inner products, all that PCA depends on, does as well.
-
-    >>> coordinates, ratios = trajectory_pca(torch.arange(4.0)[:, None] * torch.ones(10), 1)  # (4, 10)
-    >>> coordinates.shape, ratios.round(decimals=6).tolist()
-    (torch.Size([4, 1]), [1.0])
-    """
-    require_finite_matrix("updates", updates)
-    if updates.ndim != 2 or updates.shape[0] < 2:
-        raise ValueError(f"updates must be (T, P) with T >= 2, got shape {tuple(updates.shape)}")
-    if not 1 <= n_components <= min(updates.shape):
-        raise ValueError(
-            f"n_components must lie in [1, min(T, P)], got {n_components} for {tuple(updates.shape)}"
-        )
-    if bool((updates == updates[:1]).all()):
-        coordinates = updates.new_zeros((updates.shape[0], n_components), dtype=torch.float64)
-        return coordinates, torch.full_like(coordinates[0], torch.nan)
-    from sklearn.decomposition import PCA  # a second, and only paths need it
-
-    pca = PCA(n_components, svd_solver="full")
-    projected = pca.fit_transform(updates.detach().double().cpu().numpy())  # (T, P) to (T, c)
-    coordinates = torch.as_tensor(projected, device=updates.device)
-    return coordinates, torch.as_tensor(pca.explained_variance_ratio_, device=updates.device)
-
-
 def _require_orthonormal(name: str, v: Tensor) -> None:
     require_finite_matrix(name, v)
     rows, columns = v.shape[-2:]
@@ -197,8 +166,10 @@ def path_pca(gram: Tensor) -> tuple[Tensor, Tensor]:
     """PCA of a path known by its inner products, so that no (T, P) table of all weights is ever built.
 
     gram: (T, T), float64. PCA depends on a path through these alone, so any path that has them will do: U √Λ
-    of their eigendecomposition. Returns coordinates (T, c) and explained variance ratios (c,), with
-    c = min(5, T − 1); each component's sign is the one that makes the last point's coordinate positive.
+    of their eigendecomposition. Returns coordinates (T, c) and explained variance ratios (c,), descending,
+    with c = min(5, T − 1); each component's sign is the one that makes the last point's coordinate positive.
+    A path that never moves has coordinates 0 and ratios NaN. Read the ratios against
+    `nulls.random_walk_explained_variance`: a high-dimensional random walk too looks low-dimensional.
 
     >>> coordinates, _ = path_pca(path_gram([t * torch.ones(2, 3) for t in range(4)]))
     >>> coordinates.shape
@@ -206,5 +177,12 @@ def path_pca(gram: Tensor) -> tuple[Tensor, Tensor]:
     """
     values, vectors = torch.linalg.eigh(gram)
     path = vectors * values.clamp(min=0).sqrt()  # (T, T), a row a point
-    coordinates, ratios = trajectory_pca(path, min(COMPONENTS, len(gram) - 1))
+    components = min(COMPONENTS, len(gram) - 1)
+    if bool((path == path[:1]).all()):
+        return path.new_zeros((len(path), components)), path.new_full((components,), torch.nan)
+    from sklearn.decomposition import PCA  # a second, and only paths need it
+
+    pca = PCA(components, svd_solver="full")
+    coordinates = torch.as_tensor(pca.fit_transform(path.numpy(force=True)), device=gram.device)  # (T, c)
+    ratios = torch.as_tensor(pca.explained_variance_ratio_, device=gram.device)
     return coordinates * torch.where(coordinates[-1] < 0, -1.0, 1.0), ratios

@@ -6,10 +6,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from frozen import rules_fingerprint
 
 from paper_lib.ground.tables import table_parts
 from paper_lib.ledger import rules
-from paper_lib.ledger.frozen import rules_fingerprint
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 RULE = '''"""Words."""
