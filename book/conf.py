@@ -32,7 +32,7 @@ extensions = [
     "docstrings",
     "linking",
 ]
-exclude_patterns = ["gallery.md", "ledger_in_short.md", "badges.md", "_extra"]
+exclude_patterns = ["answer.md", "verdicts.md", "badges.md", "_extra"]
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"
 myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath", "html_image"]

@@ -17,7 +17,7 @@ from paper_lib.ledger.rules.trajectory import BAND_FACTOR, NORM_FACTOR
 from paper_lib.ledger.rules.weights import STABLE_SPARSITY
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-README = FOLDER.parent / "README.md"
+GALLERY = FOLDER.parent / "book" / "pages" / "figures.md"
 SOURCES = notebook_sources(FOLDER)
 LINES, COLUMNS = 15, 88
 WIDE = tomllib.loads((FOLDER / ".ruff.toml").read_text())["format"]["exclude"]  # not yet made narrow
@@ -133,17 +133,20 @@ def test_a_figure_is_a_claim_a_cell_that_ends_in_saving_it_and_a_reading(source)
 
 
 def listed() -> dict[str, str]:
-    """By figure, the notebook that the README's table links to."""
-    table = README.read_text().partition("\n## Which figure is where\n")[2].partition("\n## ")[0]
-    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
+    """By figure, the notebook under whose heading the page of all figures has it."""
+    notebooks = re.split(
+        r"^## \[.*\]\(.*/(\w+)\.py\)$", GALLERY.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )[1:]
     return {
-        name: Path(re.findall(r"\((.+)\)", row[3])[0]).stem
-        for row in rows
-        for name in re.findall(r"`(\w+)`", row[1])
+        name: notebook
+        for notebook, table in zip(notebooks[::2], notebooks[1::2], strict=True)
+        for name in re.findall(
+            r"^\| !\[.+\]\(\.\./\.\./figures/reference/(\w+)\.png\) \| .+\. `\1` \|", table, re.MULTILINE
+        )
     }
 
 
-def test_every_figure_is_drawn_where_the_readme_says_and_no_other():
+def test_every_figure_is_drawn_where_the_page_of_all_figures_says_and_no_other():
     drawn = {name: source.stem for source in SOURCES for cell in cells(source) for name in saves(cell)}
     assert listed() == drawn
     committed = (FOLDER.parent / "figures" / "reference").glob("*.json")

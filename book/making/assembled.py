@@ -8,18 +8,23 @@ import csv
 import re
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nbformat
 from colab import for_colab
-from executed import figures_in, page_of
+from executed import figure_numbers, figures_in, page_of
 from reference import reference_pages
 from walk import drawing
+from written import answer, gallery, write_pages
 
 from paper_lib.figures.execute import notebook_sources
 from paper_lib.ground.errors import CompanionError
 
 BOOK = Path(__file__).resolve().parents[1]
+ROOT = BOOK.parent
+CARDS = ROOT.glob("data/results/*/README.md")
+BESIDE = {"changelog.md": ROOT / "CHANGELOG.md"} | {f"data-{path.parent.name}.md": path for path in CARDS}
 NOTEBOOKS = "notebooks"  # their folder among the pages
 
 
@@ -30,7 +35,7 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
     owner/name on GitHub for the badges, none without. Raises FileNotFoundError where one is
     missing, FileExistsError where `out` is something else.
     """
-    sources = notebook_sources(BOOK.parent / NOTEBOOKS)
+    sources = notebook_sources(ROOT / NOTEBOOKS)
     if out.exists() and not (out / "index.md").exists():
         raise FileExistsError(f"{out} is there and is no source of the book: name another folder")
     shutil.rmtree(out, ignore_errors=True)
@@ -38,42 +43,30 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
     (out / NOTEBOOKS).mkdir()
     (out / "figures").mkdir()
     (out / "_extra" / "figures").mkdir(parents=True)
-    shown: dict[str, tuple[str, str, str]] = {}
+    shown: dict[str, tuple[str, str]] = {}
     for source in sources:
         page = page_of(executed / f"{source.stem}.ipynb", figures)
         nbformat.write(page, out / NOTEBOOKS / f"{source.stem}.ipynb")
-        shown |= {name: (source.stem, *words) for name, words in figures_in(page).items()}
+        shown |= figures_in(page)
     for name in shown:
         shutil.copy(figures / f"{name}.png", out / "figures")
         for moving in figures.glob(f"{name}.gif"):
             shutil.copy(moving, out / "_extra" / "figures")
-    (out / "gallery.md").write_text(gallery(shown), encoding="utf-8")
-    (out / "ledger_in_short.md").write_text(ledger_in_short(figures / "claims.csv"), encoding="utf-8")
+    all_figures = gallery((out / "figures.md").read_text(encoding="utf-8"), shown, figure_numbers())
+    (out / "figures.md").write_text(all_figures, encoding="utf-8")
+    (out / "answer.md").write_text(answer((ROOT / "README.md").read_text(encoding="utf-8")), encoding="utf-8")
+    (out / "verdicts.md").write_text(verdicts(figures / "claims.csv"), encoding="utf-8")
+    for name, path in BESIDE.items():
+        shutil.copy(path, out / name)
     (out / "badges.md").write_text(badges([source.stem for source in sources], repository), encoding="utf-8")
     (out / "ledger.md").write_text(
         ledger((figures / "claims.md").read_text(encoding="utf-8")), encoding="utf-8"
     )
+    write_pages(out, repository)
     reference_pages(out / "api")
     (out / "walk.html").write_text(drawing(), encoding="utf-8")
     for_colab(sources, out / "_extra" / "colab", repository)
     return list(shown)
-
-
-def gallery(shown: dict[str, tuple[str, str, str]]) -> str:
-    """A card a figure, leading to it in its notebook. shown: notebook, caption, alt text by name."""
-    cards = []
-    for name, (notebook, caption, alt) in shown.items():
-        cards += [
-            f":::{{grid-item-card}} {caption}",
-            f":img-top: figures/{name}.png",
-            f":img-alt: {' '.join(alt.split())}",
-            f":link: {name.replace('_', '-')}",
-            ":link-type: ref",
-            f":class-card: figure-card {notebook}",
-            ":::",
-            "",
-        ]
-    return "\n".join(["::::{grid} 1 2 2 3", ":gutter: 3", "", *cards, "::::", ""])
 
 
 def ledger(claims: str) -> str:
@@ -81,22 +74,22 @@ def ledger(claims: str) -> str:
     labelled = re.sub(r"^### (\w+)\. ", r"(claim-\1)=\n### \1. ", claims, flags=re.MULTILINE)
     labelled = re.sub(r"^# .*", "# The ledger", labelled, count=1)
     return re.sub(
-        r"^\| ([CPS]\d+[abc]?) \|",
+        r"^\| ([CPSM]\d+[abc]?) \|",
         lambda row: f"| [{row[1]}](#claim-{row[1].lower()}) |",
         labelled,
         flags=re.MULTILINE,
     )
 
 
-def ledger_in_short(claims: Path) -> str:
-    """Claim, statement and both verdicts as a table, each claim leading to its entry in the ledger."""
+def verdicts(claims: Path) -> str:
+    """How many of the paper's claims came out how, at its own schedule and with matched settings."""
     with claims.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    lines = ["| claim | statement | verdict | matched |", "|---|---|---|---|"]
-    for row in rows:
-        statement = row["statement"].replace("|", "\\|")
-        cells = (f"[{row['claim']}](#claim-{row['claim'].lower()})", statement)
-        lines.append(f"| {' | '.join(cells)} | {row['verdict']} | {row['verdict, matched']} |")
+        rows = [row for row in csv.DictReader(file) if row["claim"].startswith("C")]
+    kinds = {"verdict": "with SFT at its own schedule", "verdict, matched": "with matched settings"}
+    lines = [f"Of the paper's fifteen claims, in {len(rows)} entries of [the ledger](ledger.md):", ""]
+    for kind, words in kinds.items():
+        counts = Counter(row[kind] for row in rows)
+        lines.append(f"- {words}: {', '.join(f'{n} {verdict}' for verdict, n in counts.most_common())}")
     return "\n".join([*lines, ""])
 
 

@@ -10,7 +10,7 @@ from docutils.nodes import Element, Node, Text
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
-_CLAIM = r"(?:C(?:1[0-5]|[1-9])[a-c]?|[PS][1-9])"
+_CLAIM = r"(?:C(?:1[0-5]|[1-9])[a-c]?|[PSM][1-9])"
 _CLOSED = (
     *(nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.math, nodes.raw, nodes.caption),
     *(nodes.comment, nodes.rubric, nodes.term, nodes.target, addnodes.pending_xref, addnodes.desc_signature),

@@ -47,7 +47,7 @@ class ModelProbes:
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosticsConfig:
-    """Sizes of the diagnostics, scaled to the model; the README's section on scale has the rule of each.
+    """Sizes of the diagnostics, scaled to the model; book/pages/scale.md has the rule of each.
 
     alphas: of the masks, the one that the paper's numbers need first, then its appendix's and the sibling's.
     etas: tolerances η at which the sparsity is measured besides `eta`; precision_etas: those of them for

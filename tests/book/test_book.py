@@ -1,5 +1,6 @@
 """What the book is made of: pages from notebooks, links, docstrings, the ledger, notebooks for Colab."""
 
+import hashlib
 import json
 import re
 import sys
@@ -8,13 +9,15 @@ from pathlib import Path
 import assembled
 import nbformat
 import pytest
-from assembled import badges, gallery, ledger, ledger_in_short
+from assembled import badges, ledger, verdicts
+from card import card
 from colab import for_colab
 from docstrings import to_rest
 from executed import SAVES, figure_numbers, figures_in, page_of
 from linking import first_mentions, glossary_terms
 from reference import ROOMS, reference_pages
 from walk import STAGES, drawing, walk
+from written import answer, for_book, gallery
 
 from paper_lib.figures.execute import notebook_sources
 from paper_lib.geometry.metrics import FIGURES, METRICS
@@ -142,13 +145,68 @@ def test_a_damaged_executed_notebook_is_one_line(executed, monkeypatch, text):
     assert "\n" not in told
 
 
-def test_a_card_of_the_gallery_is_what_its_page_says(executed):
-    page = page_of(executed, executed.parent)
-    (executed.parent / "fig_one.json").unlink()
-    card = gallery({name: (executed.stem, *words) for name, words in figures_in(page).items()})
-    assert "} One line.\n" in card
-    assert ":img-alt: One line. It goes from 0.1 to 0.9." in card
-    assert ":class-card: figure-card 05_locking" in card
+def test_a_card_of_the_gallery_leads_to_its_figure(executed):
+    shown = figures_in(page_of(executed, executed.parent))
+    row = "| ![Rank](../../figures/reference/fig_one.png) | Rank. `fig_one` | C7 |"
+    page = f"# Every figure\n\n|---|---|---|\n{row}\n"
+    made = gallery(page, shown, {"fig_one": "05-1"})
+    assert "} Rank\n" in made
+    assert ":link: fig-one\n" in made
+    assert ":img-alt: One line.\n" in made
+    assert "Figure 05-1 · C7" in made
+    with pytest.raises(ValueError, match="no row for fig_two"):
+        gallery(page, shown | {"fig_two": ("Two.", "Two.")}, {"fig_one": "05-1"})
+
+
+def test_the_answer_is_the_readme_with_four_figures_as_cards():
+    made = answer((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert made.startswith("## What the paper says")
+    assert len(re.findall(r"^:link: fig", made, flags=re.MULTILINE)) == 4
+    assert "## Two commands" not in made
+    assert "figures/reference/" not in made
+
+
+def test_links_between_files_become_links_between_pages():
+    page = "[a](../../notebooks/05_locking.py), [b](../../data/results/reference/README.md#rows), "
+    page += "[c](live.md)"
+    assert for_book(page) == "[a](notebooks/05_locking.ipynb), [b](data-reference.md#rows), [c](live.md)"
+    module = "[d](../../paper_lib/study/run_config.py) and [e](../../LICENSE)"
+    assert for_book(module) == "[d](#module-study-run-config) and e"
+    assert for_book(module, "a/b").endswith("[e](https://github.com/a/b/blob/HEAD/LICENSE)")
+
+
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "notebooks/start.md")),
+    *(path for path in (ROOT / "book" / "pages").glob("*.md") if path.stem != "index"),
+    *ROOT.glob("data/results/*/README.md"),
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[path.relative_to(ROOT).as_posix() for path in PAGES])
+def test_a_page_reads_without_the_book(page):
+    """Every link leads to a file of the repository, and to a heading of it where it names one."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = link.partition("#")
+        if ":" in path or heading.startswith("module-"):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings]
+
+
+@pytest.mark.parametrize(
+    "profile", sorted({path.parent.name for path in ROOT.glob("data/results/*/*.parquet")})
+)
+def test_the_card_of_committed_tables_has_their_columns_and_checksums(profile):
+    folder = ROOT / "data" / "results" / profile
+    assert (folder / "README.md").read_text(encoding="utf-8") == card(folder)
+    sums = dict(re.findall(r"^([0-9a-f]{64})  (\w+\.parquet)$", card(folder), flags=re.MULTILINE))
+    assert sums == {
+        hashlib.sha256(path.read_bytes()).hexdigest(): path.name for path in folder.glob("*.parquet")
+    }
 
 
 @pytest.mark.parametrize("lacking", ["caption", "alt"])
@@ -216,9 +274,9 @@ def test_a_run_passes_the_files_of_six_stages_on_its_way_to_figure_4(tmp_path):
 def test_the_ledger_has_a_place_for_each_claim(tmp_path):
     claims = (ROOT / "figures" / "reference" / "claims.md").read_text(encoding="utf-8")
     labels = re.findall(r"^\(claim-(\w+)\)=\n### \1\. ", ledger(claims), flags=re.MULTILINE)
-    short = ledger_in_short(ROOT / "figures" / "reference" / "claims.csv")
-    assert re.findall(r"\(#claim-(\w+)\)", short) == [label.lower() for label in labels]
     assert len(labels) >= 21
+    short = verdicts(ROOT / "figures" / "reference" / "claims.csv")
+    assert [sum(map(int, re.findall(r"(\d+) [a-z]", line))) for line in short.splitlines()[2:]] == [17, 17]
 
 
 def test_badges_need_a_repository():
