@@ -6,22 +6,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from paper_lib.compare.shards import FETCH, FLOATS, Stored, file_header, files_fingerprint
+from paper_lib.compare.shards import FETCH, FLOATS, Entry, Source, Stored, file_header, files_fingerprint
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import read_json
-from paper_lib.ground.matrices import (
-    Matrix,
-    Piece,
-    Source,
-    canonical_name,
-    layer_and_module,
-    reading_order,
-)
+from paper_lib.ground.matrices import Matrix, Piece, canonical_name, layer_and_module
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _FACTOR = re.compile(r"^(.+)\.lora_(embedding_)?(A|B|magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
@@ -43,16 +36,6 @@ _KEEPS_THE_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
 _LONGEST_PATTERN = 200  # characters; a longer one, or a repeated group, may take forever to match
 
 
-class Change(Protocol):
-    """What an adapter does to a stored weight, or to the piece of it that is one matrix."""
-
-    def shape(self, base: tuple[int, int]) -> tuple[int, int]:
-        """The shape (out, in) of the whole weight that it fits; `base` where it fits any."""
-
-    def applied(self, weight: Tensor, piece: Piece) -> Tensor:
-        """The changed matrix (m, n), in a dtype at least as wide as the weight's. weight: the base's."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class LowRank:
     """W + s·B·A of one module: A (r, n) and B (m, r) as stored, s the scaling; of an embedding (n, m) the
@@ -67,12 +50,13 @@ class LowRank:
     expert: tuple[int, int, slice] | None = None
 
     def shape(self, base: tuple[int, int]) -> tuple[int, int]:
+        """The shape (out, in) of the whole weight that it fits; `base` where it fits any."""
         if self.expert is not None:  # which is cut to fit
             return base
         m, n = self.b.shape[0], self.a.shape[1]
         return (n, m) if self.embedding else (m, n)
 
-    def applied(self, weight: Tensor, piece: Piece) -> Tensor:
+    def __call__(self, weight: Tensor, piece: Piece) -> Tensor:
         """W + s·B·A; with a magnitude m, m (W + s·B·A) / ‖W + s·B·A‖ row by row (Liu et al. 2024)."""
         a, b = (_wide(factor) for factor in (self.a, self.b))
         if self.expert is not None:
@@ -98,7 +82,7 @@ class Replaced:
     def shape(self, base: tuple[int, int]) -> tuple[int, int]:
         return self.stored.shape[0], self.stored.shape[1]
 
-    def applied(self, weight: Tensor, piece: Piece) -> Tensor:
+    def __call__(self, weight: Tensor, piece: Piece) -> Tensor:
         return piece.cut(self.stored.read(Piece(name=self.stored.name)))
 
 
@@ -115,104 +99,38 @@ class Tokens:
         fits = last < base[0] and self.rows.shape == (len(self.indices), base[1])
         return base if fits else (last + 1, self.rows.shape[1])
 
-    def applied(self, weight: Tensor, piece: Piece) -> Tensor:
+    def __call__(self, weight: Tensor, piece: Piece) -> Tensor:
         rows = _wide(self.rows)
         wide = weight.to(torch.promote_types(weight.dtype, rows.dtype), copy=True)
         return wide.index_copy_(0, torch.tensor(self.indices), rows.to(wide.dtype))
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdaptedSource(Source):
-    """A base with a LoRA adapter merged in, matrix by matrix as each is read. path: the adapter's file.
-    changes: by the name of a stored weight, or of one expert's matrix."""
-
-    label: str
-    fingerprint: str
-    path: Path
-    base: Source
-    changes: dict[str, tuple[Change, ...]]
-
-    def matrices(self) -> list[Matrix]:
-        """The base's matrices, and its tied output head where the adapter has one of its own."""
-        own = [matrix for name, matrix in self.base.tied().items() if name in self.changes]
-        return [*self.base.matrices(), *own]
-
-    def skipped(self) -> dict[str, str]:
-        return {name: why for name, why in self.base.skipped().items() if name not in self.changes}
-
-    def tied(self) -> dict[str, Matrix]:
-        return {name: matrix for name, matrix in self.base.tied().items() if name not in self.changes}
-
-    def read(self, name: str) -> Tensor:
-        """The base's matrix with each change, rounded once to the base's dtype, as peft's merge does."""
-        weight = changed = self.base.read(name)
-        piece = self.base.fused(name)[1]
-        for change in self._changes(name):
-            changed = change.applied(changed, piece)
-        return changed.to(weight.dtype)
-
-    def file(self, name: str) -> Path:
-        """The base's file; the adapter's own where it changes the matrix."""
-        return self.path if self._changes(name) else self.base.file(name)
-
-    def fused(self, name: str) -> tuple[str, Piece]:
-        return self.base.fused(name)
-
-    def _changes(self, name: str) -> tuple[Change, ...]:
-        if name in self.tied():
-            name = self.base.fused(name)[0]
-        return self.changes.get(name) or self.changes.get(self.base.fused(name)[0], ())
+Change = LowRank | Replaced | Tokens
+NO_BASE = "no base"
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoBase(Source):
-    """Zeros in place of a base that nobody has, at the modules that an adapter changes by A and B alone, so
-    that what is merged is the update. others: what it changes otherwise, and why that is left out."""
-
-    label: str = "no base"
-    fingerprint: str = "no base"
-    modules: dict[str, Matrix]
-    others: dict[str, str]
-
-    def matrices(self) -> list[Matrix]:
-        key = lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name)  # noqa: E731
-        return sorted(self.modules.values(), key=key)
-
-    def skipped(self) -> dict[str, str]:
-        return self.others
-
-    def tied(self) -> dict[str, Matrix]:
-        return {}
-
-    def read(self, name: str) -> Tensor:
-        return torch.zeros(self.modules[name].shape)
-
-    def file(self, name: str) -> Path:
-        return Path(self.label)
-
-    def fused(self, name: str) -> tuple[str, Piece]:
-        return name, Piece(name=name)
-
-
-def no_base(folder: Path) -> NoBase:
-    """What stands in place of the base of the adapter in a folder; CompanionError where it is none."""
-    path, base = folder / WEIGHTS, NoBase(modules={}, others={})
+def no_base(folder: Path) -> Source:
+    """Zeros in place of the base of the adapter in a folder, at the modules that it changes by A and B alone,
+    so that what is merged is the update. Raises CompanionError where it is no adapter, or changes no such."""
+    path = folder / WEIGHTS
+    base = Source(label=NO_BASE, fingerprint=NO_BASE, entries={}, tied={}, left_out={})
     if not path.is_file() or not (folder / CONFIG).is_file():
         raise CompanionError(f"{folder} is no LoRA adapter in safetensors: name a base and its fine-tune")
     for name, change in _read_changes(path, file_header(path), _checked_config(folder / CONFIG), base):
         if isinstance(change, LowRank) and change.magnitude is None:
             layer, module = layer_and_module(name)
             shape = change.shape((0, 0))
-            base.modules[name] = Matrix(layer=layer, module=module, name=name, shape=shape, dtype="float32")
+            matrix = Matrix(layer=layer, module=module, name=name, shape=shape, dtype="float32")
+            base.entries[name] = Entry(matrix=matrix, file=Path(NO_BASE), stored=None, piece=Piece(name=name))
         else:
-            base.others[name] = "changed by more than A and B, which needs the base"
-    if not base.modules:
+            base.left_out[name] = "changed by more than A and B, which needs the base"
+    if not base.entries:
         raise CompanionError(f"{path} holds nothing that can be told without its base: name that too")
     return base
 
 
-def adapted_source(folder: Path, label: str, base: Source | None) -> AdaptedSource:
-    """The adapter in `folder` on top of `base`.
+def adapted_source(folder: Path, label: str, base: Source | None) -> Source:
+    """`base` with the adapter in `folder` merged in, matrix by matrix as each is read.
 
     Raises CompanionError where there is no base, where base and adapter do not fit each other, and for a
     setting that changes more than this module can read, naming it.
@@ -230,21 +148,26 @@ def adapted_source(folder: Path, label: str, base: Source | None) -> AdaptedSour
         )
     config = _checked_config(folder / CONFIG)
     tensors = file_header(path)
-    changes: dict[str, tuple[Change, ...]] = {}
+    changes: dict[str, tuple[Change, ...]] = {}  # by the name of a stored weight, or of an expert's matrix
     for name, change in _read_changes(path, tensors, config, base):
-        if isinstance(base, NoBase) and name in base.others:
-            continue
-        changes[name] = (*changes.get(name, ()), change)
+        if base.fingerprint != NO_BASE or name in base.entries:
+            changes[name] = (*changes.get(name, ()), change)
     if not changes:
         raise CompanionError(f"{path} holds no LoRA factors: save the adapter again")
     _require_complete(path, tensors, config, changes)
     _require_fit(path, changes, base)
-    return AdaptedSource(
+    own = {name: entry for name, entry in base.tied.items() if name in changes}  # a head of its own now
+
+    def merged(name: str, entry: Entry) -> Entry:
+        made = changes.get(name) or changes.get(entry.whole)
+        return replace(entry, changes=made, file=path) if made else entry
+
+    return Source(
         label=label,
         fingerprint=files_fingerprint([path], config, base.fingerprint),
-        path=path,
-        base=base,
-        changes=changes,
+        entries={name: merged(name, entry) for name, entry in (base.entries | own).items()},
+        tied={name: merged(name, entry) for name, entry in base.tied.items() if name not in own},
+        left_out={name: why for name, why in base.left_out.items() if name not in changes},
     )
 
 
@@ -336,13 +259,12 @@ def _of_experts(
     """The factors of a stack of experts (target_parameters), by the matrices of each expert that they change:
     gate over up where B has twice gate's rows, else down."""
     prefix = module.removesuffix(".weight").removesuffix(".base_layer")
-    shapes = {matrix.name: matrix.shape for matrix in base.matrices()}
     for expert in range(experts):
         gate, up, down = (f"{prefix}.{expert}.{part}_proj.weight" for part in ("gate", "up", "down"))
-        if gate not in shapes or down not in shapes:
+        if gate not in base.entries or down not in base.entries:
             raise CompanionError(f"{path} changes {prefix}, and {base.label} has no such experts: {_REMEDY}")
-        half, n = shapes[gate]
-        if low_rank.shape(shapes[down]) == (2 * half, n):
+        half, n = base.entries[gate].matrix.shape
+        if low_rank.shape(base.entries[down].matrix.shape) == (2 * half, n):
             parts = {gate: slice(0, half), up: slice(half, 2 * half)}
         else:
             parts = {down: slice(None)}
@@ -382,14 +304,14 @@ def _require_complete(
 def _require_fit(path: Path, changes: Mapping[str, tuple[Change, ...]], base: Source) -> None:
     """Every changed weight is in the base, with the same shape."""
     shapes = dict[str, tuple[int, int]]()
-    for matrix in (*base.matrices(), *base.tied().values()):
-        m, n = matrix.shape
-        whole = matrix.name if matrix.name in base.tied() else base.fused(matrix.name)[0]
+    for name, entry in (base.entries | base.tied).items():
+        m, n = entry.matrix.shape
+        whole = name if name in base.tied else entry.whole
         shapes[whole] = (shapes.get(whole, (0, n))[0] + m, n)
-        shapes.setdefault(matrix.name, (0, n))  # a piece is no weight of its own, unless it is an expert's
+        shapes.setdefault(name, (0, n))  # a piece is no weight of its own, unless it is an expert's
     for name, of_weight in changes.items():
         if name not in shapes:
-            reason = base.skipped().get(name)
+            reason = base.left_out.get(name)
             lacks = f"where it is {reason}" if reason else "which lacks it"
             raise CompanionError(f"{path} changes {name} of {base.label}, {lacks}: name its own base")
         rows, columns = shapes[name]

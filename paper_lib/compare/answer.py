@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from paper_lib.compare.adapters import NoBase
+from paper_lib.compare.adapters import NO_BASE
 from paper_lib.compare.placing import (
     BY_SIZE,
     NULLS,
@@ -326,7 +326,7 @@ def _size(told: Mapping[str, Any]) -> list[str]:
     """What rounding alone explains of the metrics that an update's size may decide."""
     if told["verdicts"]["not-more-than-size"] is None:
         asks = "Whether these are more than the size of the update cannot be said: compare with `--nulls`."
-        return [asks] if told["base"] != NoBase.label else []
+        return [asks] if told["base"] != NO_BASE else []
     words: dict[str, list[str]] = {}
     for metric, of in told["metrics"].items():
         if metric in BY_SIZE and of["explained_by"] is not None:

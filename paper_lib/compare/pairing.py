@@ -9,11 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from paper_lib.compare.adapters import NoBase, no_base
-from paper_lib.compare.shards import DEQUANTISE, QUANTISED
+from paper_lib.compare.adapters import NO_BASE, no_base
+from paper_lib.compare.shards import DEQUANTISE, QUANTISED, Source
 from paper_lib.compare.sources import labels, open_source, trajectory_sources
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.matrices import OUTSIDE, Matrix, Source
+from paper_lib.ground.matrices import OUTSIDE, Matrix
 from paper_lib.study.config import DiagnosticsConfig, fingerprint
 from paper_lib.summaries import MODULE_GROUPS
 
@@ -80,9 +80,9 @@ def pair_up(base: Source, finetuned: Source) -> tuple[list[Matrix], LeftOut]:
     """
     ours, theirs = ({m.name: m for m in source.matrices()} for source in (base, finetuned))
     # An output head that is tied in one of the two is compared with the other's own.
-    ours |= {name: matrix for name, matrix in base.tied().items() if name in theirs}
-    theirs |= {name: matrix for name, matrix in finetuned.tied().items() if name in ours}
-    skipped = {**finetuned.skipped(), **base.skipped()}
+    ours |= {name: entry.matrix for name, entry in base.tied.items() if name in theirs}
+    theirs |= {name: entry.matrix for name, entry in finetuned.tied.items() if name in ours}
+    skipped = finetuned.left_out | base.left_out
     shared = [matrix for matrix in ours.values() if matrix.name in theirs]
     mismatched = {
         matrix.name: f"{_size(matrix)} in the base, {_size(theirs[matrix.name])} in {finetuned.label}"
@@ -146,7 +146,7 @@ class Checkpoints:
     @property
     def adapter_alone(self) -> bool:
         """Whether there is no W_0 but zeros."""
-        return isinstance(self.base, NoBase)
+        return self.base.fingerprint == NO_BASE
 
     @property
     def width(self) -> int:
@@ -248,7 +248,7 @@ def _nothing_asked_for(matched: Sequence[Matrix], names: str, *sources: Source) 
     """Why two checkpoints share nothing of what is asked for, and what to do."""
     base, end = sources
     for source in sources:
-        for name, reason in source.skipped().items():
+        for name, reason in source.left_out.items():
             if QUANTISED in reason:
                 packed = f"{name} of {source.label} is {reason}; {DEQUANTISE}"
                 return f"{end.label} and {base.label} share no {names}: {packed}"

@@ -19,13 +19,14 @@ from paper_lib import __version__
 from paper_lib.compare.facts import beside_rows, end_rows, untouched, update_rows
 from paper_lib.compare.pairing import Checkpoints, open_checkpoints
 from paper_lib.compare.placing import REFERENCE
+from paper_lib.compare.shards import Source
 from paper_lib.compare.summary import SUMMARY, TABLE_NAMES, read_comparison, summary
 from paper_lib.geometry.certified import Spectrum
 from paper_lib.geometry.decompositions import Decomposition
 from paper_lib.geometry.subspaces import path_gram, update_gram
 from paper_lib.ground.errors import CompanionError, one_line
 from paper_lib.ground.files import write_json
-from paper_lib.ground.matrices import OUTSIDE, Matrix, Source
+from paper_lib.ground.matrices import OUTSIDE, Matrix
 from paper_lib.ground.parallel import cores, roughly
 from paper_lib.ground.tables import TABLES, Row, read_table, write_table
 from paper_lib.measure.matrix import measure_matrix, measure_nulls, path_rows

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from paper_lib.compare.fused import pieces, text_config
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import read_json, sha256
-from paper_lib.ground.matrices import Matrix, Piece, Source, canonical_name, layer_and_module, reading_order
+from paper_lib.ground.matrices import Matrix, Piece, canonical_name, layer_and_module, reading_order
 from paper_lib.training.checkpoints import opened
 
 INDEX = "model.safetensors.index.json"
@@ -78,53 +79,70 @@ def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardedSource(Source):
-    """The matrices of one or more safetensors files."""
+class Entry:
+    """One matrix of a checkpoint, cut from a stored tensor, in `file`; without one it is zeros, in place of a
+    base that nobody has. changes: what an adapter does to it, in turn: from the matrix as it is and its piece
+    of the stored weight to the matrix as it becomes, in a dtype at least as wide."""
+
+    matrix: Matrix
+    file: Path
+    stored: Stored | None
+    piece: Piece
+    changes: tuple[Callable[[Tensor, Piece], Tensor], ...] = ()
+
+    @property
+    def whole(self) -> str:
+        """The canonical name of the stored weight."""
+        return canonical_name(self.stored.name) if self.stored else self.matrix.name
+
+    def read(self) -> Tensor:
+        """The matrix (m, n), with every change and then rounded once to the dtype stored, as peft merges."""
+        weight = self.stored.read(self.piece) if self.stored else torch.zeros(self.matrix.shape)
+        changed = weight
+        for change in self.changes:
+            changed = change(changed, self.piece)
+        return changed.to(weight.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A checkpoint to read matrices from. It can be pickled and keeps no file open.
+
+    label: short, for reports. fingerprint: changes when the files do. By canonical name: entries, its
+    matrices; tied, output heads that are not stored, or stored twice, since they are the embedding; left_out,
+    why every other tensor is no matrix; flat, norms and biases.
+    """
 
     label: str
     fingerprint: str
-    entries: dict[str, tuple[Matrix, Stored, Piece]]
+    entries: dict[str, Entry]
+    tied: dict[str, Entry]
     left_out: dict[str, str]
-    same: dict[str, str]  # an output head by name, and the embedding that it is
-    flat: dict[str, Stored]  # vectors
+    flat: dict[str, Stored] = field(default_factory=dict)
 
     def matrices(self) -> list[Matrix]:
-        found = [matrix for matrix, _, _ in self.entries.values()]
-        return sorted(found, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
-
-    def skipped(self) -> dict[str, str]:
-        return dict(self.left_out)
+        """Its matrices in layer order, then q … down; those outside the layers come first."""
+        matrices = [entry.matrix for entry in self.entries.values()]
+        return sorted(matrices, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
 
     def read(self, name: str) -> Tensor:
-        _, stored, piece = self._entry(name)
-        return stored.read(piece)
-
-    def vectors(self) -> dict[str, Tensor]:
-        return {name: stored.read(Piece(name=stored.name)) for name, stored in self.flat.items()}
+        """One matrix by its canonical name, tied ones too, (m, n), dtype as stored; no other tensor's pages
+        are read. Raises CompanionError where there is no such matrix, or where its file has gone."""
+        if (entry := self.entries.get(name) or self.tied.get(name)) is None:
+            reason = f": it is {self.left_out[name]}" if name in self.left_out else ""
+            raise CompanionError(f"{self.label} has no matrix {name!r}{reason}")
+        return entry.read()
 
     def file(self, name: str) -> Path:
-        return self._entry(name)[1].path
+        """Where the matrix is stored, for messages; the adapter's file where that changes it."""
+        return (self.entries | self.tied)[name].file
 
-    def fused(self, name: str) -> tuple[str, Piece]:
-        _, stored, piece = self._entry(name)
-        return canonical_name(stored.name), piece
-
-    def tied(self) -> dict[str, Matrix]:
-        return {
-            name: replace(self.entries[of][0], module="lm_head", name=name) for name, of in self.same.items()
-        }
-
-    def _entry(self, name: str) -> tuple[Matrix, Stored, Piece]:
-        entry = self.entries.get(self.same.get(name, name))
-        if entry is None:
-            reason = self.left_out.get(name)
-            raise CompanionError(
-                f"{self.label} has no matrix {name!r}" + (f": it is {reason}" if reason else "")
-            )
-        return entry
+    def vectors(self) -> dict[str, Tensor]:
+        """Norms and biases by canonical name, as far as this source has any of its own."""
+        return {name: stored.read(Piece(name=stored.name)) for name, stored in self.flat.items()}
 
 
-def sharded_source(files: list[Path], folder: Path, label: str, weight_map: dict[str, Path]) -> ShardedSource:
+def sharded_source(files: list[Path], folder: Path, label: str, weight_map: dict[str, Path]) -> Source:
     """The source of these files, with `folder`'s config.json. weight_map: tensor to file, as an index has it.
 
     Raises CompanionError where a file is broken, two hold one tensor, or nothing is left to compare.
@@ -147,12 +165,12 @@ def sharded_source(files: list[Path], folder: Path, label: str, weight_map: dict
         first = next((f"{name} is {reason}" for name, reason in left_out.items()), "it is empty")
         remedy = DEQUANTISE if QUANTISED in first else "name a checkpoint of a model"
         raise CompanionError(f"{where} holds no floating-point matrix to compare ({first}): {remedy}")
-    return ShardedSource(
+    return Source(
         label=label,
         fingerprint=files_fingerprint(files, config),
         entries=entries,
         left_out=left_out,
-        same=_tied(entries, left_out, config),
+        tied=_tied(entries, left_out, config),
         flat={
             canonical_name(name): stored
             for name, stored in tensors.items()
@@ -212,13 +230,13 @@ def file_header(path: Path) -> list[Stored]:
 
 def _sorted_out(
     tensors: dict[str, Stored], config: dict[str, Any], where: Path
-) -> tuple[dict[str, tuple[Matrix, Stored, Piece]], dict[str, str]]:
+) -> tuple[dict[str, Entry], dict[str, str]]:
     """Matrices by canonical name, and why the other tensors are none."""
     uses = Counter(canonical_name(name) for name in tensors)
     named = {canonical_name(n) if uses[canonical_name(n)] == 1 else n: s for n, s in tensors.items()}
     shapes = {name: stored.shape for name, stored in named.items()}
     method = (config.get("quantization_config") or {}).get("quant_method")
-    entries: dict[str, tuple[Matrix, Stored, Piece]] = {}
+    entries: dict[str, Entry] = {}
     left_out: dict[str, str] = {}
     for name, stored in named.items():
         if reason := _reason(name, stored, named, method):
@@ -242,7 +260,7 @@ def _sorted_out(
             )
             if piece.name in entries:
                 raise CompanionError(f"{where} holds {piece.name} twice, by itself and in {name}: keep one")
-            entries[piece.name] = (matrix, stored, piece)
+            entries[piece.name] = Entry(matrix=matrix, file=stored.path, stored=stored, piece=piece)
     return entries, left_out
 
 
@@ -265,10 +283,8 @@ def _reason(name: str, stored: Stored, named: dict[str, Stored], method: str | N
     return None
 
 
-def _tied(
-    entries: dict[str, tuple[Matrix, Stored, Piece]], left_out: dict[str, str], config: dict[str, Any]
-) -> dict[str, str]:
-    """The output head and the embedding that it is: stored with the same values, or not stored though the
+def _tied(entries: dict[str, Entry], left_out: dict[str, str], config: dict[str, Any]) -> dict[str, Entry]:
+    """The output head as the embedding that it is: stored with the same values, or not stored though the
     configuration does not untie them. A stored head with values of its own counts, whatever that says."""
     head = next((name for name in _HEADS if name in entries), _HEADS[0])
     embedding = next((name for name in _EMBEDDINGS if name in entries), None)
@@ -279,15 +295,10 @@ def _tied(
         left_out[head] = f"tied to {embedding}"
     elif text_config(config).get("tie_word_embeddings", config.get("tie_word_embeddings", True)) is False:
         return {}
-    return {head: embedding}
+    of = entries[embedding]
+    return {head: replace(of, matrix=replace(of.matrix, module="lm_head", name=head))}
 
 
-def _equal(*tensors: tuple[Matrix, Stored, Piece]) -> bool:
-    """Whether two matrices hold the same values, some rows at a time."""
-    (one, stored, _), (other, elsewhere, _) = tensors
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    step = max(1, _WHOLE // (8 * one.shape[1]))
-    blocks = [(start, min(start + step, one.shape[0])) for start in range(0, one.shape[0], step)]
-    cuts = (Piece(name="", rows=rows) for rows in blocks)
-    return all(torch.equal(stored.read(cut), elsewhere.read(cut)) for cut in cuts)
+def _equal(one: Entry, other: Entry) -> bool:
+    same_kind = (one.matrix.shape, one.matrix.dtype) == (other.matrix.shape, other.matrix.dtype)
+    return same_kind and torch.equal(one.read(), other.read())

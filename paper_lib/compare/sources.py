@@ -8,9 +8,8 @@ import torch
 
 from paper_lib.compare.adapters import CONFIG as ADAPTER_CONFIG
 from paper_lib.compare.adapters import adapted_source
-from paper_lib.compare.shards import INDEX, indexed_files, sharded_source
+from paper_lib.compare.shards import INDEX, Source, indexed_files, sharded_source
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.matrices import Source
 from paper_lib.training.checkpoints import Trajectory, open_trajectory
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -118,10 +117,9 @@ def _open_folder(folder: Path, label: str, base: Source | None) -> Source:
 
 def _require_same(shards: Source, single: Source, folder: Path) -> None:
     """A folder with two sets of weights is read only where both hold the same: loaders take either."""
-    ours, theirs = ({matrix.name: matrix for matrix in source.matrices()} for source in (shards, single))
     names = (
-        sorted(set(ours) ^ set(theirs))
-        or [name for name in ours if not torch.equal(shards.read(name), single.read(name))][:1]
+        sorted(shards.entries.keys() ^ single.entries.keys())
+        or [name for name in shards.entries if not torch.equal(shards.read(name), single.read(name))][:1]
     )
     if names:
         raise CompanionError(

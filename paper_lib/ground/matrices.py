@@ -1,9 +1,7 @@
 """What a weight matrix is called, wherever it is stored: one name, one layer and one module for each."""
 
 import re
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
@@ -94,48 +92,6 @@ class Piece:
             return matrix[slice(*self.rows)]
         blocks = matrix.unflatten(0, (self.heads, -1))  # (heads, rows a head, n)
         return blocks[:, slice(*self.rows)].flatten(0, 1)
-
-
-class Source(ABC):
-    """A checkpoint to read matrices from. It can be pickled and keeps no file open.
-
-    label: short, for reports. fingerprint: changes when the files do.
-    """
-
-    label: str
-    fingerprint: str
-
-    @abstractmethod
-    def matrices(self) -> list[Matrix]:
-        """Its matrices in layer order, then q … down; those outside the layers come first."""
-
-    @abstractmethod
-    def skipped(self) -> dict[str, str]:
-        """Canonical name to reason, of every other tensor."""
-
-    @abstractmethod
-    def read(self, name: str) -> Tensor:
-        """One matrix by its canonical name, (m, n), dtype as stored; no other tensor's pages are read.
-
-        Raises CompanionError where there is no such matrix, or where its file has gone.
-        """
-
-    @abstractmethod
-    def file(self, name: str) -> Path:
-        """Where the matrix is stored, for messages."""
-
-    @abstractmethod
-    def fused(self, name: str) -> tuple[str, Piece]:
-        """The module's own weight that a matrix is cut from, and how."""
-
-    @abstractmethod
-    def tied(self) -> dict[str, Matrix]:
-        """By name, the matrices that are not stored, or stored twice, since they are another one: an output
-        head that is the embedding. `read` gives them too."""
-
-    def vectors(self) -> dict[str, Tensor]:
-        """Norms and biases by canonical name, as far as this source has any of its own."""
-        return {}
 
 
 def canonical_name(name: str) -> str:

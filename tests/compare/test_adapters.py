@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from paper_lib.compare.pairing import pair_up
+from paper_lib.compare.shards import Source
 from paper_lib.compare.sources import open_source, trajectory_sources
 from paper_lib.ground.errors import CompanionError
 
@@ -38,8 +39,9 @@ def adapted(model: PreTrainedModel, folder: Path, **options: object) -> dict[str
     return peft_model.merge_and_unload().state_dict()
 
 
-def open_adapted(folder: Path):
-    return open_source(folder / "adapter", base=open_source(folder / "base"))
+def opened(folder: Path) -> tuple[Source, Source]:
+    base = open_source(folder / "base")
+    return base, open_source(folder / "adapter", base=base)
 
 
 def change_config(folder: Path, **changes: object) -> None:
@@ -49,7 +51,7 @@ def change_config(folder: Path, **changes: object) -> None:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(CompanionError) as refused:
-        open_adapted(folder)
+        opened(folder)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -69,12 +71,10 @@ def refusal(folder: Path) -> str:
 )
 def test_the_merge_is_pefts(student, tmp_path: Path, dtype: torch.dtype, options: dict[str, object]) -> None:
     merged = adapted(student.to(dtype), tmp_path, **options)
-    source = open_adapted(tmp_path)
+    base, source = opened(tmp_path)
     assert_same(all_matrices(source), {name: w for name, w in merged.items() if w.ndim == 2})
     changed = [
-        m.name
-        for m in pair_up(source.base, source)[0]
-        if not torch.equal(source.read(m.name), source.base.read(m.name))
+        m.name for m in pair_up(base, source)[0] if not torch.equal(source.read(m.name), base.read(m.name))
     ]
     assert len(changed) == 5
     assert all(name.split(".")[-2] in TARGETS for name in changed)
@@ -86,14 +86,14 @@ def test_an_adapter_in_16_bits_is_multiplied_in_32(student, tmp_path: Path) -> N
     save_file({name: w.to(torch.bfloat16) for name, w in load_file(path).items()}, path)
     base = type(student).from_pretrained(tmp_path / "base", dtype=torch.bfloat16)
     merged = PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload().state_dict()
-    source = open_adapted(tmp_path)
+    base, source = opened(tmp_path)
     assert_same(all_matrices(source), {name: w for name, w in merged.items() if w.ndim == 2})
 
 
 def test_an_adapter_of_a_fused_projection_reaches_its_parts(tmp_path: Path) -> None:
     model = phi3()
     merged = adapted(model, tmp_path, target_modules=["qkv_proj", "gate_up_proj"])
-    source = open_adapted(tmp_path)
+    _, source = opened(tmp_path)
     for layer in ("model.layers.0", "model.layers.1"):
         qkv = torch.cat([source.read(f"{layer}.self_attn.{m}_proj.weight") for m in "qkv"])
         assert torch.equal(qkv, merged[f"{layer}.self_attn.qkv_proj.weight"])
@@ -108,7 +108,7 @@ def test_weights_stored_the_other_way_round_get_the_transposed_update(
     torch.manual_seed(0)
     model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=30, n_positions=8))
     merged = adapted(model, tmp_path, target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, **options)
-    source = open_adapted(tmp_path)
+    _, source = opened(tmp_path)
     q, k, v = (source.read(f"h.0.attn.{module}_proj.weight") for module in "qkv")
     assert torch.equal(torch.cat([q, k, v]), merged["transformer.h.0.attn.c_attn.weight"].T)
     assert torch.equal(source.read("h.0.mlp.c_proj.weight"), merged["transformer.h.0.mlp.c_proj.weight"].T)
@@ -131,12 +131,10 @@ def test_what_is_trained_beside_the_factors_is_merged_as_peft_does(
     student, tmp_path: Path, options: dict[str, object]
 ) -> None:
     merged = adapted(student.double(), tmp_path, **options)
-    source = open_adapted(tmp_path)
+    base, source = opened(tmp_path)
     for matrix in source.matrices():
         torch.testing.assert_close(source.read(matrix.name), merged[matrix.name], rtol=1e-12, atol=1e-13)
-    changed = [
-        m.name for m in source.matrices() if not torch.equal(source.read(m.name), source.base.read(m.name))
-    ]
+    changed = [m.name for m in source.matrices() if not torch.equal(source.read(m.name), base.read(m.name))]
     assert len(changed) >= 2
 
 
@@ -153,7 +151,7 @@ def test_an_adapter_of_experts_is_merged_as_peft_does(tmp_path: Path, apart: boo
     merged = adapted(model, tmp_path, target_modules=[], target_parameters=parameters)
     if not apart:
         save_file(stacked, tmp_path / "base" / "model.safetensors")
-    source = open_adapted(tmp_path)
+    _, source = opened(tmp_path)
     experts = "model.layers.0.mlp.experts"
     for expert in range(3):
         gate, up, down = (source.read(f"{experts}.{expert}.{m}_proj.weight") for m in ("gate", "up", "down"))
@@ -169,10 +167,10 @@ def test_an_output_head_that_was_saved_whole_is_no_longer_the_embedding(student,
     path = tmp_path / "adapter" / "adapter_model.safetensors"
     head = torch.randn_like(student.lm_head.weight)
     save_file(load_file(path) | {"base_model.model.lm_head.weight": head}, path)
-    source = open_adapted(tmp_path)
-    assert "lm_head.weight" in [m.name for m in pair_up(source.base, source)[0]]
+    base, source = opened(tmp_path)
+    assert "lm_head.weight" in [m.name for m in pair_up(base, source)[0]]
     assert torch.equal(source.read("lm_head.weight"), head)
-    assert torch.equal(source.base.read("lm_head.weight"), source.base.read("model.embed_tokens.weight"))
+    assert torch.equal(base.read("lm_head.weight"), base.read("model.embed_tokens.weight"))
 
 
 def test_an_adapter_in_a_pickle_is_not_opened(student, tmp_path: Path) -> None:
@@ -195,14 +193,14 @@ def test_a_trajectory_of_adapters_is_read_on_one_base(student, tmp_path: Path) -
 
 def test_the_fingerprint_is_the_bases_and_the_adapters(student, tmp_path: Path) -> None:
     adapted(student, tmp_path)
-    before = open_adapted(tmp_path).fingerprint
-    assert open_adapted(tmp_path).fingerprint == before
+    before = opened(tmp_path)[1].fingerprint
+    assert opened(tmp_path)[1].fingerprint == before
     change_config(tmp_path, lora_alpha=7)
-    changed = open_adapted(tmp_path).fingerprint
+    changed = opened(tmp_path)[1].fingerprint
     assert changed != before
     weights = tmp_path / "base" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    assert open_adapted(tmp_path).fingerprint not in (before, changed)
+    assert opened(tmp_path)[1].fingerprint not in (before, changed)
 
 
 @pytest.mark.parametrize(

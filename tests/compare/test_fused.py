@@ -94,7 +94,7 @@ def test_a_stack_the_other_way_round_is_cut_by_expert_alone(tmp_path: Path) -> N
     source = open_source(tmp_path / "w.safetensors")
     assert {m.name for m in source.matrices()} >= {f"{prefix}0.gate_up_stack", f"{prefix}1.down_stack"}
     assert torch.equal(source.read(f"{prefix}1.gate_up_stack"), stacks[f"{prefix}gate_up_proj"][1])
-    assert "3 dimensions" in source.skipped()["conv.weight"]
+    assert "3 dimensions" in source.left_out["conv.weight"]
 
 
 FOUR_HEADS = {"num_attention_heads": 4, "num_hidden_layers": 1}
@@ -130,7 +130,7 @@ def test_the_rows_of_a_fused_projection_are_those_that_attend(
     whole.save_pretrained(tmp_path)
     source = open_source(tmp_path)
     (name,) = (m.name for m in source.matrices() if (m.layer, m.module) == (0, module))
-    stored, piece = source.fused(name)
+    stored, piece = source.entries[name].whole, source.entries[name].piece
     weight = next(w for n, w in whole.state_dict().items() if canonical_name(n) == stored)
     assert torch.equal(piece.of(weight), source.read(name))
     positions = piece.of(torch.arange(weight.numel()).view_as(weight))

@@ -37,7 +37,7 @@ def test_a_sharded_model_reads_as_transformers_loads_it(tmp_path: Path, student:
     loaded = type(student).from_pretrained(tmp_path).state_dict()
     source = open_source(tmp_path)
     assert_same(all_matrices(source), {n: w for n, w in loaded.items() if w.ndim == 2})
-    assert set(source.skipped().values()) == {"a vector"}
+    assert set(source.left_out.values()) == {"a vector"}
 
 
 def test_reading_a_matrix_opens_its_own_shard_alone(tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_tied_embeddings_appear_once(tmp_path: Path) -> None:
     )
     source = open_source(tmp_path)
     assert [m.module for m in source.matrices()] == ["embed"]
-    assert source.skipped() == {"lm_head.weight": "tied to model.embed_tokens.weight"}
+    assert source.left_out == {"lm_head.weight": "tied to model.embed_tokens.weight"}
     save_checkpoint(
         {"model.embed_tokens.weight": weight, "lm_head.weight": weight}, tmp_path / "b" / "w.safetensors"
     )
     _, left_out = pair_up(source, open_source(tmp_path / "b" / "w.safetensors"))
-    assert left_out["skipped"] == source.skipped()
+    assert left_out["skipped"] == source.left_out
     assert not left_out["only in the fine-tuned"]
 
 
@@ -138,7 +138,7 @@ def test_quantised_tensors_are_left_out_with_their_reason(tmp_path: Path) -> Non
     save_file(quantised | {"lm_head.weight": torch.ones(2, 2)}, path)
     source = open_source(path)
     assert [m.name for m in source.matrices()] == ["lm_head.weight", "model.layers.0.mlp.up_proj.weight"]
-    reasons = source.skipped()
+    reasons = source.left_out
     assert reasons[f"{layer}.qweight"].startswith("int32, quantised")
     assert reasons[f"{layer}.scales"] == "the scale of a quantised weight"
     assert reasons["model.layers.0.mlp.up_proj.weight_scale_inv"] == "the scale of a quantised weight"

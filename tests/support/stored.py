@@ -13,9 +13,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from paper_lib.compare.shards import Source
 from paper_lib.compare.sources import open_source
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.matrices import Source
 from paper_lib.training.checkpoints import save_checkpoint
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 40}
