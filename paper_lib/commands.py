@@ -10,7 +10,6 @@ from typing import Any, NoReturn
 
 from paper_lib import __version__
 from paper_lib.ground.errors import CompanionError, one_line
-from paper_lib.ground.files import parsed_json
 
 # --- Values of the command line's options.
 
@@ -357,20 +356,18 @@ def compare_and_report(
     finetuned: str | None,
     out: str,
     *,
-    learning_rates: float | str | None,
     report: bool,
     fail_if: list[str],
     **options: Any,
 ) -> int:
-    """`compare`, with learning rates from a file where they are its name, and the report of its tables;
-    returns 1 where a matrix failed, 3 where a verdict of `fail_if` holds."""
+    """`compare`, and the report of its tables; returns 1 where a matrix failed, 3 where a verdict of
+    `fail_if` holds."""
     from paper_lib.compare.run import compare
     from paper_lib.compare.summary import read_summary
 
     if "not-more-than-size" in fail_if and not options["nulls"]:
         raise CompanionError("--fail-if not-more-than-size asks the nulls: add --nulls")
-    rates = _read_rates(learning_rates) if isinstance(learning_rates, str) else learning_rates
-    failed = compare(base, finetuned, out, learning_rates=rates, **options)
+    failed = compare(base, finetuned, out, **options)
     if report:
         from paper_lib.compare.report import write_report
 
@@ -381,13 +378,3 @@ def compare_and_report(
     for name in held:
         print(f"error: {one_line(finetuned or base)} is {name}", file=sys.stderr)
     return 1 if failed else 3 if held else 0
-
-
-def _read_rates(path: str) -> list[float]:
-    from paper_lib.compare.pairing import require_rates
-
-    rates = parsed_json(path, "give a list of numbers, one per optimizer step")
-    if not isinstance(rates, list) or not all(type(rate) in (int, float) for rate in rates):
-        raise CompanionError(f"{path} holds no list of numbers, one per optimizer step")
-    require_rates(rates, path)
-    return rates

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from paper_lib.compare.adapters import NO_BASE
@@ -115,19 +114,12 @@ def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Metric) -> None:
 
 
 def path_figure(compared: Tables, folder: str | Path) -> Path | Markdown:
-    """Save the path along the snapshots as folder/fig_along_the_path; a sentence where there are none."""
-    if compared.trajectories is None:
+    """Save a run along its snapshots as folder/fig_along_the_path, in four panels: stable rank, norm, Sim_K
+    with the end, the PCA plane; a sentence where there are none."""
+    matrices, nulls, trajectories = compared.matrices, compared.nulls, compared.trajectories
+    if trajectories is None:
         return Markdown("No snapshots between the two were given (`--trajectory DIR`).")
     fig = plt.figure(figsize=(4.2, 4.6), layout="constrained")
-    draw_path(fig, compared.matrices, compared.nulls, compared.trajectories)
-    caption = "Stable rank, norm, alignment with the end and the plane of the path, snapshot by snapshot."
-    return save_figure(fig, "fig_along_the_path", folder, inputs=compared.paths, caption=caption)
-
-
-def draw_path(
-    fig: Figure, matrices: pd.DataFrame, nulls: pd.DataFrame | None, trajectories: pd.DataFrame
-) -> None:
-    """A run along its snapshots, in four panels: stable rank, norm, Sim_K to the end, the PCA plane."""
     (rank, norm), (alignment, plane) = fig.subplots(2, 2)
     walks = None if nulls is None else nulls[nulls["null"] == "random_walk"]
     draw_trajectory(rank, matrices, "stable_rank", null=walks, against="step")
@@ -150,6 +142,8 @@ def draw_path(
     alignment.set(title="Sim$_K$ with the end", ylim=(0, 1.03))
     plane.set(title="path, PC1 and PC2", xlabel="PC1", ylabel="PC2")
     draw_legend(fig, columns=2, seeds=False)
+    caption = "Stable rank, norm, alignment with the end and the plane of the path, snapshot by snapshot."
+    return save_figure(fig, "fig_along_the_path", folder, inputs=compared.paths, caption=caption)
 
 
 _PERCENT = METRICS["update_sparsity"].show

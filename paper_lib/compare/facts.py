@@ -6,15 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from paper_lib.compare.forecast import visible_shares
 from paper_lib.geometry.certified import Spectrum, update_spectrum
 from paper_lib.geometry.decompositions import Decomposition, gram
-from paper_lib.geometry.rounding import (
-    adam_bound,
-    half_ulp_counts,
-    patch_bytes,
-    rounding_share,
-    shown_share,
-)
+from paper_lib.geometry.rounding import adam_bound, half_ulp_counts, patch_bytes, rounding_share
 from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
 from paper_lib.geometry.spectra import drift_ratio, energy_rank, frobenius_norm
 from paper_lib.geometry.subspaces import INTRUDER_TOP, intruder_count, principal_angles
@@ -42,9 +37,9 @@ def end_rows(
         rows.append(Row(step, f"patch_bytes{name}", size))
     rows.append(Row(step, "rounding_share", rounding_share(w_0, w_t)))
     if rates is not None:
-        half, counts = half_ulp_counts(w_0)
-        for name, reach in (("stuck", adam_bound() * max(rates)), ("hidden", sum(rates))):
-            rows.append(Row(step, f"{name}_share", 1 - shown_share(half, counts, reach)))
+        shown_by = visible_shares(*half_ulp_counts(w_0), rates, adam_bound())
+        for name, walk in (("stuck", "one step"), ("hidden", "drift")):
+            rows.append(Row(step, f"{name}_share", 1 - shown_by[walk]))
     return rows
 
 

@@ -9,8 +9,9 @@ from paper_lib.ground.matrices import Piece
 
 # Families whose attention stores q, k, v and whose MLP stores gate, up as row blocks in this order. Others
 # use the same names for other orders (CodeGen, ESM), so only a family whose modelling code is known is split.
-_QKV = ("phi3", "phi4_multimodal", "gpt2", "mpt", "falcon", "gpt_bigcode")
-_QKV_A_HEAD = ("gpt_neox", "bloom", "falcon", "gpt_bigcode")  # q, k and v of one head under each other
+_QKV = ("phi3", "phi4_multimodal", "gpt2", "mpt")
+# q of the heads that share a k and a v, this k and this v under each other.
+_QKV_A_HEAD = ("gpt_neox", "bloom", "falcon", "gpt_bigcode")
 _GATE_UP = ("phi3", "phi4_multimodal", "glm", "glm4", "glm4v")
 _INTERLEAVED = ("gpt_oss",)  # gate and up take turns, row by row
 _CONV1D = ("gpt2", "openai-gpt", "imagegpt")  # a weight is stored as (in, out)
@@ -57,22 +58,15 @@ def _blocks(name: str, rows: int, family: str, config: Mapping[str, Any]) -> lis
     if fused[2] == "gate_up_proj":
         half = rows // 2
         return _under_each_other(fused[1], {"gate": half, "up": half} if family in _GATE_UP else {}, rows)
-    if not (heads := _head_rows(config)) or family not in (*_QKV, *_QKV_A_HEAD):
+    if not (heads := _head_rows(config)):
         return []
     queries, keys, width = heads
-    groups = keys // width if width else 0
-    if family in _QKV_A_HEAD and groups and rows == queries + 2 * keys and not _one_block(family, config):
-        a_head = {"q": queries // groups, "k": width, "v": width}
-        cut = _under_each_other(fused[1], a_head, rows // groups)
-        return [replace(piece, heads=groups) for piece in cut]
-    return _under_each_other(fused[1], {"q": queries, "k": keys, "v": keys}, rows) if family in _QKV else []
-
-
-def _one_block(family: str, config: Mapping[str, Any]) -> bool:
-    """Whether all heads of q come first: where they share one k and one v."""
-    if family == "falcon":
-        return bool(config.get("multi_query", True)) and not config.get("new_decoder_architecture")
-    return family == "gpt_bigcode" and bool(config.get("multi_query", True))
+    if family in _QKV:
+        return _under_each_other(fused[1], {"q": queries, "k": keys, "v": keys}, rows)
+    if family not in _QKV_A_HEAD or rows != queries + 2 * keys or not width or not (groups := keys // width):
+        return []
+    a_head = {"q": queries // groups, "k": width, "v": width}
+    return [replace(piece, heads=groups) for piece in _under_each_other(fused[1], a_head, rows // groups)]
 
 
 def _under_each_other(prefix: str, modules: Mapping[str, int], rows: int) -> list[Piece]:
@@ -95,14 +89,13 @@ def _head_rows(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
         return None
     if width is None and isinstance(hidden, int):
         width = hidden // heads
-    kv_heads = config.get("num_key_value_heads") or heads
-    if config.get("model_type") == "falcon":
-        shared = 1 if config.get("multi_query", True) else heads
-        kv_heads = config.get("num_kv_heads") or heads if config.get("new_decoder_architecture") else shared
-    elif config.get("model_type") == "gpt_bigcode":
-        kv_heads = 1 if config.get("multi_query", True) else heads
-    elif config.get("model_type") == "mpt":
+    family, kv_heads = config.get("model_type"), config.get("num_key_value_heads") or heads
+    if family == "mpt":
         kv_heads = (config.get("attn_config") or {}).get("kv_n_heads") or heads
+    elif family == "falcon" and config.get("new_decoder_architecture"):
+        kv_heads = config.get("num_kv_heads") or heads
+    elif family in ("falcon", "gpt_bigcode"):
+        kv_heads = 1 if config.get("multi_query", True) else heads
     if isinstance(kv_heads, int) and isinstance(width, int):
         return heads * width, kv_heads * width, width
     return None
@@ -120,21 +113,18 @@ def _experts(
     Gate and up are cut where down's shape (E, H, I) shows that gate_up is (E, 2 I, H); a stack the other way
     round stays whole under its own name.
     """
-    down = shapes.get(f"{prefix}down_proj", shapes.get(f"{prefix}down_proj.weight", ()))
-    upright = len(down) == 3 and str(config.get("model_type", "")) not in _INTERLEAVED
-    if upright and module == "gate_up":
-        upright = shape == (down[0], 2 * down[2], down[1])
-    elif upright:
-        gate_up = shapes.get(f"{prefix}gate_up_proj", shapes.get(f"{prefix}gate_up_proj.weight", ()))
-        upright = not gate_up or gate_up == (down[0], 2 * down[2], down[1])
+    down, gate_up = (
+        shapes.get(f"{prefix}{stack}_proj", shapes.get(f"{prefix}{stack}_proj.weight", ()))
+        for stack in ("down", "gate_up")
+    )
+    upright = len(down) == 3 and config.get("model_type") not in _INTERLEAVED
     experts = range(shape[0])
-    if not upright:
+    if not upright or gate_up not in ((), (down[0], 2 * down[2], down[1])):
         return [Piece(name=f"{prefix}{expert}.{module}_stack", expert=expert) for expert in experts]
-    if module != "gate_up":
-        return [Piece(name=f"{prefix}{expert}.{module}_proj.weight", expert=expert) for expert in experts]
     half = shape[1] // 2
+    parts = {"gate": (0, half), "up": (half, 2 * half)} if module == "gate_up" else {module: None}
     return [
         Piece(name=f"{prefix}{expert}.{part}_proj.weight", expert=expert, rows=rows)
         for expert in experts
-        for part, rows in (("gate", (0, half)), ("up", (half, 2 * half)))
+        for part, rows in parts.items()
     ]

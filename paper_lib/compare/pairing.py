@@ -13,6 +13,7 @@ from paper_lib.compare.adapters import NO_BASE, no_base
 from paper_lib.compare.shards import DEQUANTISE, QUANTISED, Source
 from paper_lib.compare.sources import labels, open_source, trajectory_sources
 from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.files import parsed_json
 from paper_lib.ground.matrices import OUTSIDE, Matrix
 from paper_lib.study.config import DiagnosticsConfig, fingerprint
 from paper_lib.summaries import MODULE_GROUPS
@@ -172,7 +173,7 @@ def open_checkpoints(
     other: str | Path | None = None,
     trajectory: Sequence[str | Path] = (),
     last_step: int | None = None,
-    learning_rates: Sequence[float] | float | None = None,
+    learning_rates: Sequence[float] | float | str | None = None,
     modules: str = "all",
     sizes: Mapping[str, Any] | None = None,
     nulls: bool = False,
@@ -186,11 +187,11 @@ def open_checkpoints(
     fine-tune of the base. trajectory: folders with the snapshots between. last_step: the optimizer step of
     `finetuned`; None asks the learning rates, then the trajectory if it ends in `finetuned`, and is 1 where
     there is neither.
-    learning_rates: one per step, or one for all. modules: a name of `MODULE_GROUPS` or names of modules.
+    learning_rates: one per step, the name of a JSON file of these, or one for all. modules: a name of
+    `MODULE_GROUPS` or names of modules.
     Raises CompanionError for checkpoints that cannot be read, that share no matrix, or steps out of order.
     """
-    if learning_rates is not None:
-        require_rates(learning_rates if isinstance(learning_rates, Sequence) else [learning_rates])
+    learning_rates = _stated_rates(learning_rates)
     if finetuned is None and (nulls or trajectory or other):
         raise CompanionError("an adapter without its base has no nulls, no path and no other update: name it")
     names = labels(*(path for path in (base, finetuned, other) if path is not None))
@@ -273,13 +274,22 @@ def _last_step(
     return 1
 
 
-def require_rates(rates: Sequence[float], where: str | Path = "the list of learning rates") -> None:
-    """Raise CompanionError unless the drift ratio can be computed from these; where: what holds them."""
+def _stated_rates(given: Sequence[float] | float | str | None) -> Sequence[float] | float | None:
+    """Learning rates, which a JSON file holds where its name is given. Raises CompanionError, which names the
+    file, unless the drift ratio can be computed from them."""
+    where = "the list of learning rates"
+    stated: Any = given
+    if isinstance(given, str):
+        where, stated = given, parsed_json(given, "give a list of numbers, one per optimizer step")
+        if not isinstance(stated, list) or not all(type(rate) in (int, float) for rate in stated):
+            raise CompanionError(f"{where} holds no list of numbers, one per optimizer step")
+    rates = stated if isinstance(stated, Sequence) else [stated or 0.0]
     if bad := [rate for rate in rates if not 0 <= rate <= sys.float_info.max]:
         raise CompanionError(f"{where} holds {bad[0]}: a learning rate is finite and at least 0")
-    if not any(rates):
+    if given is not None and not any(rates):
         held = "zeros alone" if rates else "nothing"
         raise CompanionError(f"{where} holds {held}: give the learning rate of every optimizer step")
+    return stated
 
 
 def _rates(learning_rates: Sequence[float] | float | None, steps: Sequence[int]) -> tuple[float, ...] | None:

@@ -308,7 +308,7 @@ def _workers(checkpoints: Checkpoints, shapes: Sequence[tuple[int, int]]) -> int
 # --- Where joblib's tasks run: this machine's processes, or an existing Dask or Ray cluster.
 
 
-BACKENDS = ("loky", "dask", "ray")
+CLUSTERS = {"dask": ("Dask scheduler", "distributed"), "ray": ("Ray cluster", "ray")}  # and their packages
 
 
 @contextmanager
@@ -324,59 +324,36 @@ def run_on(
     since a process has one number of threads.
     Raises CompanionError where the backend's package is missing and where nobody answers at the address.
     """
-    if backend not in BACKENDS:
-        raise CompanionError(f"no backend {backend!r}; there are {', '.join(BACKENDS)}")
     if backend == "loky":
         if address is not None:
             raise CompanionError("--address is of a cluster: name it with --backend dask or --backend ray")
         yield workers
         return
-    if backend == "dask":
-        distributed = _required("distributed", backend)
-        if address is None:
-            raise CompanionError("--backend dask needs --address, such as tcp://127.0.0.1:8786")
-        with _dask_client(distributed, address, timeout) as client:
-            cores = sum(client.ncores().values())
-            if not cores:
-                raise CompanionError(f"the Dask scheduler at {address} has no workers: start some first")
-            with parallel_config("dask", client=client):
-                yield workers or cores
-        return
-    ray = _required("ray", backend)
-    _required("ray.util.joblib", backend).register_ray()
+    if backend not in CLUSTERS:
+        raise CompanionError(f"no backend {backend!r}; there are loky, {', '.join(CLUSTERS)}")
+    is_dask, (what, package) = backend == "dask", CLUSTERS[backend]
+    if is_dask and address is None:
+        raise CompanionError("--backend dask needs --address, such as tcp://127.0.0.1:8786")
+    address = address or "auto"
     try:
-        ray.init(address=address or "auto", log_to_driver=False)
-    except Exception as error:
-        raise CompanionError(
-            f"no Ray cluster answers at {address or 'auto'}: {_first_line(error)}"
-        ) from error
-    try:
-        count = workers or int(ray.cluster_resources().get("CPU", 1))
-        with parallel_config("ray", n_jobs=count):
-            yield count
-    finally:
-        ray.shutdown()
-
-
-@contextmanager
-def _dask_client(distributed: Any, address: str, timeout: float) -> Iterator[Any]:
-    try:
-        client = distributed.Client(address, timeout=timeout, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise CompanionError(f"no Dask scheduler answers at {address}: {_first_line(error)}") from error
-    with client:
-        yield client
-
-
-def _required(module: str, backend: str) -> Any:
-    try:
-        return importlib.import_module(module)
+        module = importlib.import_module(package)
+        if not is_dask:
+            importlib.import_module("ray.util.joblib").register_ray()
     except ImportError as error:
-        package = module.partition(".")[0]
-        raise CompanionError(
-            f"--backend {backend} needs the package {package} ({error}): pip install {package}"
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        needs = f"--backend {backend} needs the package {package} ({error}): pip install {package}"
+        raise CompanionError(needs) from None
+    try:
+        if is_dask:
+            cluster = module.Client(address, timeout=timeout, set_as_default=False)
+        else:
+            cluster = module.init(address=address, log_to_driver=False)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CompanionError(f"no {what} answers at {address}: {reason}") from error
+    with cluster:
+        there = sum(cluster.ncores().values()) if is_dask else module.cluster_resources().get("CPU", 1)
+        if not there:
+            raise CompanionError(f"the {what} at {address} has no workers: start some first")
+        count = workers or int(there)
+        with parallel_config(backend, **({"client": cluster} if is_dask else {"n_jobs": count})):
+            yield count
