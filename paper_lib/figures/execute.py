@@ -4,7 +4,6 @@ import ast
 import io
 import logging
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -68,48 +67,26 @@ class ThisInterpreter(AsyncKernelManager):
         return KernelSpec(argv=[sys.executable, *launcher], **KERNEL)
 
 
-# --- Jobs side by side whose output reads as if they ran in order, each shown as it comes from its turn on.
+# --- Jobs side by side whose output reads as if they ran in order.
 
 Job = Callable[[TextIO], None]  # writes what it has to say to the stream it is given
-
-
-class _Held(io.StringIO):
-    """Keeps what is written until its turn comes, and passes it on from then on."""
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__()
-        self._stream, self._lock, self._turn = stream, threading.Lock(), False
-
-    def write(self, text: str) -> int:
-        with self._lock:
-            if not self._turn:
-                return super().write(text)
-            self._stream.write(text)
-            self._stream.flush()
-        return len(text)
-
-    def release(self) -> None:
-        with self._lock:
-            self._stream.write(self.getvalue())
-            self._stream.flush()
-            self._turn = True
 
 
 def take_turns(
     jobs: Sequence[Job], stream: TextIO, *, workers: int, stop: Callable[[], None] = lambda: None
 ) -> None:
-    """Run jobs in threads, `workers` at a time; `stream` gets their output job by job, in their order.
+    """Run jobs in threads, `workers` at a time; `stream` gets their output in their order, as they end.
 
     All run to their end; then the first exception in their order is raised. Ctrl-C starts no further job and
     calls `stop`, which ends those that run, again and again until none does.
     """
-    outputs = [_Held(stream) for _ in jobs]
+    outputs = [io.StringIO() for _ in jobs]
     with ThreadPoolExecutor(max_workers=workers) as pool:
         futures = [pool.submit(job, output) for job, output in zip(jobs, outputs, strict=True)]
         try:
             for future, output in zip(futures, outputs, strict=True):
-                output.release()
                 wait([future])
+                print(output.getvalue(), end="", file=stream, flush=True)
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             stop()
@@ -144,8 +121,9 @@ def run_notebooks(
     notebooks: numbers or names ("03", "sparsity", "03_sparsity"); None is all. The arguments up to `workers`
     reach each notebook that declares them; all chosen must declare the other `parameters`, by name and type.
     All is checked before the first cell runs. Kernels start in the current directory; what cells print is
-    shown as it comes. Raises CompanionError for an unknown profile, notebook or parameter, and where a cell
-    fails; a copy is NN_name.failed.ipynb until its notebook has run to its end.
+    shown as it comes, side by side in the order of the notebooks. Raises CompanionError for an unknown
+    profile, notebook or parameter, and where a cell fails; a copy is NN_name.failed.ipynb until its notebook
+    has run to its end.
     """
     in_order = force or get_profile(profile_name).trains(train)
     # All parameters are checked here; papermill would warn of those whose type it cannot read.
@@ -207,28 +185,23 @@ def _prepare(
     return notebook, {**values, **extra}
 
 
-def _declared(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    """Every parameter and its default as written. papermill's own inspection misses what is `int | None`."""
+def _declared(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Every parameter and its default. papermill's own inspection misses what is `int | None`."""
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     statements = ast.parse(tagged[0].source).body if tagged else []
     return {
-        each.target.id: ast.unparse(each.value)
+        each.target.id: ast.literal_eval(each.value)
         for each in statements
         if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.value is not None
     }
 
 
-def _check_type(source: Path, name: str, value: Any, default: str) -> None:
+def _check_type(source: Path, name: str, value: Any, default: Any) -> None:
     """Refuse a value of another type than the default's; where that is None, any goes."""
-    try:
-        example = ast.literal_eval(default)
-    except (SyntaxError, ValueError):
-        return
-    fits = type(value) is type(example) or (isinstance(example, float) and type(value) is int)
-    if example is not None and not fits:
-        raise CompanionError(
-            f"{source}: parameter {name} is {value!r}, expected {type(example).__name__} such as {default}"
-        )
+    fits = type(value) is type(default) or (isinstance(default, float) and type(value) is int)
+    if default is not None and not fits:
+        kind = type(default).__name__
+        raise CompanionError(f"{source}: parameter {name} is {value!r}, expected {kind} such as {default!r}")
 
 
 def _execute(

@@ -11,11 +11,11 @@ from IPython.display import Markdown
 
 from paper_lib.ground.files import write_text
 from paper_lib.ledger import verdicts
+from paper_lib.ledger.claim import ENDS
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
 from paper_lib.ledger.verdicts import (
     LEDGER_COLUMNS,
     ORDER_ONLY,
-    OTHERS,
     PAPER,
     REPRODUCED,
     VERDICTS,
@@ -34,18 +34,10 @@ HOW = (
 )
 SUMMARY = ("claim", "statement", "paper", "ours", "verdict", "verdict, matched", "beyond the null")
 _BY_NULL = {"no": "no more than the null gives", "yes": "more than it", "–": "without a null"}
-_DETAILS = {
-    "comparisons": "Comparisons",
-    "effect size": "Effect size (d_z)",
-    "null": "Null",
-    "why": "Why",
-    "matched by": "Matched by",
-    "ours, matched": "Ours, matched",
-    "comparisons, matched": "Comparisons, matched",
-    "effect size, matched": "Effect size, matched",
-    "null, matched": "Null, matched",
-    "why, matched": "Why, matched",
-}
+_DETAILS = (  # of a claim, each a line where it is not "–"
+    *("comparisons", "effect size", "null", "why", "matched by", "ours, matched", "comparisons, matched"),
+    *("effect size, matched", "null, matched", "why, matched"),
+)
 
 
 def the_rule() -> str:
@@ -112,8 +104,9 @@ def _section(row: pd.Series) -> str:
     paper = f"{row['where']}: {row['paper']}. Ours: {row['ours']}. Holds when {row['holds when']}."
     verdict = f"**{row['verdict']}**, matched **{row['verdict, matched']}**"
     verdict += f"; beyond the null: {row['beyond the null']}, matched: {row['beyond the null, matched']}."
-    details = [f"- {title}: {row[name]}" for name, title in _DETAILS.items() if row[name] != "–"]
-    others = [f"- Also, {name}: {row[name]}" for name in OTHERS if row[name] != "–"]
+    titles = {name: name.capitalize() for name in _DETAILS} | {"effect size": "Effect size (d_z)"}
+    details = [f"- {title}: {row[name]}" for name, title in titles.items() if row[name] != "–"]
+    others = [f"- Also, {name}: {row[name]}" for name in ENDS if row[name] != "–"]
     return "\n\n".join([head, paper, verdict, "\n".join([*details, *others])])
 
 
@@ -147,7 +140,7 @@ def corrections(readings: Sequence[Reading]) -> pd.DataFrame:
     tested = {
         (contrast.text, contrast.mean): contrast
         for reading in readings
-        for contrast in (reading.finding.contrasts if reading.finding else ())
+        for contrast in reading.finding.contrasts
         if contrast.seeds >= FEWEST_SEEDS and not contrast.idle
     }
     p = np.array([p_value(contrast) for contrast in tested.values()])
@@ -166,8 +159,6 @@ def corrections(readings: Sequence[Reading]) -> pd.DataFrame:
 
 def _moved(reading: Reading, lost: set[tuple[str, float]]) -> str:
     """How a verdict moves where these comparisons decide nothing; empty where it stays."""
-    if reading.finding is None:
-        return ""
     contrasts = [
         replace(each, idle="lost") if (each.text, each.mean) in lost else each
         for each in reading.finding.contrasts

@@ -24,6 +24,7 @@ from paper_lib.ledger.size import OBJECTIVES, held_out
 from paper_lib.ledger.verdicts import (
     MATCHED,
     NOT_REPRODUCED,
+    NOTHING,
     ORDER_ONLY,
     PAPER,
     PARTLY,
@@ -99,8 +100,7 @@ def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
     beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False}
     mark: dict[str, Any] = {"linestyle": "none", "markersize": 7}
     ax.plot(_VERDICT, row, **mark, **MARKS[reading.verdict], **beside)
-    finding = reading.finding
-    beyond = "–" if finding is None else beyond_null(finding)
+    beyond = beyond_null(reading.finding)
     ax.text(_NULL, row, beyond, ha="center", va="center", fontsize=7, transform=ax.get_yaxis_transform())
     shown = _cleared(reading)
     if not shown:
@@ -113,8 +113,7 @@ def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
 
 def _cleared(reading: Reading) -> list[Contrast]:
     """The contrasts of a reading that have a clearance."""
-    contrasts = reading.finding.contrasts if reading.finding else []
-    return [contrast for contrast in contrasts if not np.isnan(contrast.clearance)]
+    return [contrast for contrast in reading.finding.contrasts if not np.isnan(contrast.clearance)]
 
 
 def _tell_readings(ax: Axes, readings: list[Reading]) -> None:
@@ -138,7 +137,7 @@ def _draw_contrast(ax: Axes, height: float, contrast: Contrast) -> None:
 
 
 def _why_empty(reading: Reading) -> str:
-    if reading.finding is not None:
+    if reading.finding is not NOTHING:
         return "fewer than 3 seeds"
     return reading.why if len(reading.why) <= 48 else reading.why[:46].rsplit(" ", 1)[0] + " …"
 
@@ -194,12 +193,15 @@ def position(value: pd.Series, rlvr: pd.Series, sft: pd.Series, *, log: bool) ->
     return (x - low) / (high - low)
 
 
-def draw_overview(ax: Axes, evidence: Results, *, limits: tuple[float, float] = (-0.5, 1.3)) -> None:
+LIMITS = (-0.5, 1.3)  # what the axis shows of the way from RLVR to SFT
+
+
+def draw_overview(ax: Axes, evidence: Results) -> None:
     """Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric.
 
     A marker is the mean over seeds, a bar its interval from three seeds on, rings are the seeds, a hollow
     diamond is the paper's OPD, where it prints a number for all three. A row whose seeds do not agree on
-    whether SFT is above RLVR has no such scale and says so. What of ours is beyond `limits` sits at the edge
+    whether SFT is above RLVR has no such scale and says so. What of ours is beyond LIMITS sits at the edge
     as an arrow. The values stand at the right.
     """
     for place, run in ((0, "rlvr"), (1, "sft")):
@@ -211,9 +213,9 @@ def draw_overview(ax: Axes, evidence: Results, *, limits: tuple[float, float] = 
         values = regime_ends(evidence, metric)
         words = [f"{values[run].mean():.3g}" if run in values else "–" for run in REGIMES]
         ax.text(1.02, height, " / ".join(words), **margin)
-        _draw_row(ax, height, metric, values, limits)
+        _draw_row(ax, height, metric, values)
     ax.set_yticks(range(len(OVERVIEW)), [_row_label(metric) for metric in OVERVIEW])
-    ax.set(xlim=limits, ylim=(len(OVERVIEW) - 0.5, -0.5), xlabel="from RLVR (0) to SFT (1)")
+    ax.set(xlim=LIMITS, ylim=(len(OVERVIEW) - 0.5, -0.5), xlabel="from RLVR (0) to SFT (1)")
     ax.grid(visible=False, axis="y")
 
 
@@ -223,29 +225,21 @@ def _row_label(metric: Metric) -> str:
     return metric.words.replace(", ", ",\n") + over + unit + (" (log)" if metric.log else "")
 
 
-def _draw_row(
-    ax: Axes, height: int, metric: Metric, values: dict[str, pd.Series], limits: tuple[float, float]
-) -> None:
+def _draw_row(ax: Axes, height: int, metric: Metric, values: dict[str, pd.Series]) -> None:
     if not {"sft", "rlvr"} <= set(values):
         return
     rlvr, sft = paired(values["rlvr"], values["sft"])
     if not ((sft > rlvr).all() or (sft < rlvr).all()):
-        ax.text(
-            0.5, height, "seeds disagree on SFT and RLVR", color=NULL, ha="center", va="center", fontsize=7
-        )
+        look: dict[str, Any] = {"color": NULL, "ha": "center", "va": "center", "fontsize": 7}
+        ax.text(0.5, height, "seeds disagree on SFT and RLVR", **look)
         return
     for run, offset in (("sft_matched", 0.15), ("opd", -0.15)):
         if run in values:
             positions = position(values[run], rlvr, sft, log=metric.log)
-            _draw_position(ax, height + offset, run, _row_label(metric), positions, limits)
+            _draw_position(ax, height + offset, run, _row_label(metric), positions)
     paper = _paper_position(metric)
-    if limits[0] <= paper <= limits[1]:
-        look: dict[str, Any] = {
-            "color": "black",
-            "marker": "D",
-            "markerfacecolor": "none",
-            "linestyle": "none",
-        }
+    if LIMITS[0] <= paper <= LIMITS[1]:
+        look = {"color": "black", "marker": "D", "markerfacecolor": "none", "linestyle": "none"}
         ax.plot(paper, height, markersize=5, **look)
         tell(ax, "OPD in the paper", paper, of=_row_label(metric), aside=True)
         label_once(ax, "OPD in the paper, 8B", markersize=4, **look)
@@ -260,15 +254,13 @@ def _paper_position(metric: Metric) -> float:
     return position(opd, rlvr, sft, log=metric.log).mean()
 
 
-def _draw_position(
-    ax: Axes, height: float, run: str, row: str, positions: pd.Series, limits: tuple[float, float]
-) -> None:
+def _draw_position(ax: Axes, height: float, run: str, row: str, positions: pd.Series) -> None:
     style, mean, line = run_style(run), positions.mean(), spread_values(positions)
-    marker = "<" if mean < limits[0] else ">" if mean > limits[1] else style.marker
-    x = min(max(mean, limits[0]), limits[1])
+    marker = "<" if mean < LIMITS[0] else ">" if mean > LIMITS[1] else style.marker
+    x = np.clip(mean, *LIMITS)
     look: dict[str, Any] = {"color": style.color, "marker": marker, "markersize": 6, "clip_on": False}
     ax.plot(x, height, **look)
-    ends = line[["low", "high"]].iloc[0].clip(*limits)
+    ends = line[["low", "high"]].iloc[0].clip(*LIMITS)
     ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
     label_once(ax, style.label, **style.mark)
     tell_means(ax, style.label, line, of=row)

@@ -49,12 +49,11 @@ VERDICTS = (REPRODUCED, ORDER_ONLY, PARTLY, NOT_REPRODUCED, UNTESTED)
 _RULES = (weights, trajectory, projection, controls, gates, pnt, sibling, island)  # in the ledger's order
 CLAIMS: tuple[Claim, ...] = tuple(claim for module in _RULES for claim in module.CLAIMS)
 PAPER, MATCHED = "SFT at its own schedule", "matched"
-OTHERS = ENDS
 _READ = ("ours", "comparisons", "effect size", "null", "beyond the null", "verdict", "why")
 LEDGER_COLUMNS = (
     *("claim", "statement", "where", "paper", "scale", "holds when", *_READ),
     *(f"{name}, matched" for name in _READ),
-    *("matched by", *OTHERS),
+    *("matched by", *ENDS),
 )
 
 
@@ -110,23 +109,26 @@ def _why_undecided(contrast: Contrast) -> str:
     return f" ({seeds} seed{'s' * (seeds != 1)} of the {FEWEST_SEEDS} needed)" if seeds < FEWEST_SEEDS else ""
 
 
+NOTHING = Finding(ours="–", contrasts=())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A claim read once: its verdict and one line of why; without a finding where something is missing."""
+    """A claim read once: its verdict and one line of why; finding is NOTHING where something is missing."""
 
     claim: Claim
     name: str
     verdict: str
     why: str
-    finding: Finding | None = None
+    finding: Finding = NOTHING
 
 
 def read_claim(claim: Claim, evidence: Results, name: str = PAPER) -> Reading:
-    """The claim in the reading of that name: PAPER, MATCHED or one of OTHERS."""
+    """The claim in the reading of that name: PAPER, MATCHED or one of ENDS."""
     judged_on = BUDGETS if claim.id in JUDGED else claim.judged_on
     if name == PAPER and judged_on:
         instead = read_claim(claim, evidence, judged_on)
-        if instead.finding is not None:
+        if instead.finding is not NOTHING:
             return replace(instead, name=PAPER, why=f"Judged on {judged_on}. {instead.why}")
     try:
         if name == BUDGETS:
@@ -161,7 +163,7 @@ def ledger(
     for claim in _chosen(only):
         known = (claim.id, claim.statement, claim.where, claim.paper, evidence.scale, claim.holds_when)
         main = [cell for reading in read if reading.claim is claim for cell in _cells(reading)]
-        others = [_short(claim, evidence, name) if name in claim.also else "–" for name in OTHERS]
+        others = [_short(claim, evidence, name) if name in claim.also else "–" for name in ENDS]
         matched = claim.matched or "SFT at OPD's start, rate, steps and batch in SFT's place"
         rows.append((*known, *main, matched, *others))
     return pd.DataFrame(rows, columns=list(LEDGER_COLUMNS))
@@ -217,18 +219,14 @@ def _settings(evidence: Results, kind: str, roles: Sequence[str]) -> list[str]:
 def _cells(reading: Reading) -> tuple[str, ...]:
     """One entry each of _READ."""
     finding = reading.finding
-    if finding is None:
-        return ("–", "–", "–", "–", "–", reading.verdict, reading.why)
     effects = [f"{each.text} {each.effect:+.1f}" for each in finding.contrasts if each.effect == each.effect]
-    compared = [str(each) for each in finding.contrasts]
-    words = ("; ".join(compared), "; ".join(effects) or "–", finding.null, beyond_null(finding))
-    return (finding.ours, *words, reading.verdict, reading.why)
+    words = ("; ".join(map(str, finding.contrasts)) or "–", "; ".join(effects) or "–", finding.null)
+    return (finding.ours, *words, beyond_null(finding), reading.verdict, reading.why)
 
 
 def _short(claim: Claim, evidence: Results, name: str) -> str:
     reading = read_claim(claim, evidence, name)
-    compared = [] if reading.finding is None else [str(each) for each in reading.finding.contrasts]
-    return f"{reading.verdict}: {'; '.join(compared) or reading.why}"
+    return f"{reading.verdict}: {'; '.join(map(str, reading.finding.contrasts)) or reading.why}"
 
 
 def _sentence(words: str) -> str:

@@ -1,44 +1,44 @@
-"""The trajectory of each α between RLVR and OPD, beside both: controls, picture and view."""
+"""The trajectory of each α between RLVR and OPD, beside both: picture and view."""
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
-from paper_lib.figures.panels import plain_log
+from paper_lib.figures.panels import draw_trajectory
 from paper_lib.figures.projected import scores
-from paper_lib.figures.seeds import ENOUGH, LEVEL, draw_band, spread
+from paper_lib.figures.seeds import ENOUGH, LEVEL, spread
 from paper_lib.figures.styles import is_mix, run_style
 from paper_lib.geometry.metrics import METRICS, metrics_of
 from paper_lib.summaries import over_matrices, over_seeds
-from paper_lib.teaching.play import Control, Play, view
+from paper_lib.teaching.play import View, drawn, view
 
 SHOWN = {metric.name: metric.words for metric in metrics_of("fig4_intrinsic_geometry")}
 SHOWN["sampled_accuracy"] = "validation accuracy"
 _DIGITS = 5  # significant ones that numbers are shipped with
 
 
-def play_mixing(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iterable[str]) -> Play:
+def play_mixing(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Sequence[str]) -> View:
     """Choose α and a metric; see its path between those of OPD (α = 1) and RLVR (α = 0), and where it ends.
 
     matrices, curves: the tables, with the seeds that are to be averaged over. modules: as for
     `over_matrices`. The first α is the middle one of those that the tables have.
     """
-    record = mixing_record(matrices, curves, modules=modules)
-    alphas = [(f"{run['alpha']:g}", n) for n, run in enumerate(record["runs"])]
-    metrics = [(about["label"], metric) for metric, about in record["metrics"].items()]
-    controls = (
-        Control(name="alpha", label="α", options=alphas, start=record["start"]["alpha"], kind="slider"),
-        Control(name="metric", label="Shown", options=metrics),
-    )
-    return Play(controls, partial(draw_mixing, record), view=partial(view, "mixing", record))
+    record, runs = mixing_record(matrices, curves, modules=modules), [*_between(matrices["run"].unique())]
+    alpha, metric = record["start"]["alpha"], record["start"]["metric"]
+    shown = list(dict.fromkeys((runs[0], runs[alpha], runs[-1])))
+    figure = Figure(figsize=(6.0, 3.0), layout="constrained")
+    ax = figure.subplots()
+    draw_trajectory(ax, matrices, metric, runs=shown, modules=modules)
+    ax.set_ylabel(SHOWN[metric])
+    ax.legend()
+    return view("mixing", record, drawn(figure, record["runs"][alpha]["paths"][metric]["said"]))
 
 
-def mixing_record(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iterable[str]) -> dict[str, Any]:
+def mixing_record(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Sequence[str]) -> dict[str, Any]:
     """What is shown, as JSON. runs: from RLVR to OPD, each with its α and, by metric, the lists progress,
     mean, low and high (null: no interval) and a sentence on its end. metrics: words and vertical axis."""
     runs = _between(matrices["run"].unique())
@@ -65,25 +65,6 @@ def _axis(metric: str, path: pd.DataFrame) -> dict[str, Any]:
     ticks = [float(f"{tick:.3g}") for tick in locator.tick_values(low, high) if low <= tick <= high]
     span = [_short(low), _short(high)]
     return {"label": SHOWN[metric], "log": logarithmic, "span": span, "ticks": ticks}
-
-
-def draw_mixing(record: Mapping[str, Any], *, alpha: int, metric: str) -> tuple[Figure, str]:
-    """RLVR dashed, OPD solid and the chosen α with dots; the band is the interval of the chosen one."""
-    runs, about = record["runs"], record["metrics"][metric]
-    figure = Figure(figsize=(6.0, 3.0), layout="constrained")
-    ax = figure.subplots()
-    for run, look in ((runs[0], {"ls": "--"}), (runs[-1], {}), (runs[alpha], {"marker": "o", "lw": 2.2})):
-        path = pd.DataFrame(run["paths"][metric], columns=["progress", "mean", "low", "high"], dtype=float)
-        ax.plot(path["progress"], path["mean"], color=run["color"], label=run["name"], **look)
-        if run is runs[alpha]:
-            draw_band(ax, path["progress"], path, run["color"])
-    if about["log"]:
-        plain_log(ax)
-        ax.yaxis.set_minor_locator(NullLocator())
-    ax.set(xlabel="training progress", ylabel=about["label"], xlim=(-0.02, 1.02))
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))  # OPD and RLVR once each
-    ax.legend(handles.values(), handles)
-    return figure, runs[alpha]["paths"][metric]["said"]
 
 
 def name_of(alpha: float) -> str:

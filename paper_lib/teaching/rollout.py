@@ -1,7 +1,6 @@
-"""A student's completions token by token, with every objective's credit: controls, picture and view."""
+"""A student's completions token by token, with every objective's credit: picture and view."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from paper_lib.figures.styles import OPD, ORANGE, RLVR, SKY, blend
 from paper_lib.figures.words import tell
 from paper_lib.study.tasks import Problem
-from paper_lib.teaching.play import Control, Options, Play, view
+from paper_lib.teaching.play import View, drawn, view
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
 from paper_lib.training.rollouts import Batch
 
-ALPHAS = tuple(percent / 100 for percent in range(101))
 _DIGITS = 4  # that numbers are shipped with
 _FULL = 0.6  # share of its colour that a cell of very large credit has; black is readable on it
 _CELL, _LEFT = 0.36, 1.3  # inches: a token's column, and the names of the rows
@@ -32,7 +30,7 @@ def play_rollouts(
     problems: Sequence[Problem],
     *,
     row: int = 0,
-) -> Play:
+) -> View:
     """Choose a problem, one of its completions and the α of the mix; see probabilities, r_t and credits.
 
     batch: P problems with G completions each, with rewards. log_p, teacher_log_p: (P * G, T), of the sampled
@@ -41,27 +39,7 @@ def play_rollouts(
     record = rollout_record(batch, log_p, teacher_log_p, tokenizer, problems)
     prompt, completion = divmod(row, batch.group_size)
     record["start"] = {"prompt": prompt, "completion": completion, "alpha": 0.5}
-
-    def completions(values: Mapping[str, Any]) -> Options:
-        return [(each["name"], n) for n, each in enumerate(_group(record, values["prompt"]))]
-
-    controls = (
-        Control(
-            name="prompt",
-            label="Problem",
-            options=[(each["name"], n) for n, each in enumerate(record["prompts"])],
-            start=prompt,
-        ),
-        Control(name="completion", label="Completion", options=completions, start=completion),
-        Control(
-            name="alpha",
-            label="α of the mix",
-            options=[(f"{alpha:.2f}", alpha) for alpha in ALPHAS],
-            start=0.5,
-            kind="slider",
-        ),
-    )
-    return Play(controls, partial(draw_rollout, record), view=partial(view, "rollout", record))
+    return view("rollout", record, drawn(*draw_rollout(record, **record["start"])))
 
 
 def rollout_record(
@@ -75,7 +53,7 @@ def rollout_record(
     credits, to 4 decimals. `opd` is the mix at α = 1, a number a token, `rlvr` that at α = 0, one for all."""
     assert batch.rewards is not None
     gap, advantages = (
-        _rounded(v).double()
+        v.double().round(decimals=_DIGITS)
         for v in (token_gap(log_p, teacher_log_p), group_advantages(batch.rewards, batch.group_size))
     )
     opd, rlvr = (mixed_credit(gap, advantages, alpha) for alpha in (1.0, 0.0))
@@ -132,7 +110,7 @@ def draw_rollout(
 ) -> tuple[Figure, str]:
     """One completion as a table, a column a token, cells coloured by the sign and size of the credit; the
     last row is SFT's, which sees the demonstration in its place."""
-    group = _group(record, prompt)
+    group = record["prompts"][prompt]["completions"]
     each, demonstration = group[completion], record["prompts"][prompt]["demonstration"]
     mix = mixed(each, alpha)
     credits = {
@@ -164,7 +142,8 @@ def draw_rollout(
     ax.grid(visible=False)
     rewards = " ".join(f"[{c['reward']}]" if c is each else str(c["reward"]) for c in group)
     ax.set_title(f"{record['prompts'][prompt]['prompt']}   rewards of the group: {rewards}")
-    return figure, f"{each['said']} {said_mix(each, alpha)}"
+    there = signed(mix[each["lowest"]])
+    return figure, f"{each['said']} With α = {alpha:.2f} the mix has {there} there."
 
 
 def draw_credit(dense: Axes, one: Axes, tokens: Sequence[str], gap: Tensor, advantage: Tensor) -> None:
@@ -190,11 +169,6 @@ def draw_credit(dense: Axes, one: Axes, tokens: Sequence[str], gap: Tensor, adva
     tell(one, "RLVR: $a_t = A$", advantage)
 
 
-def said_mix(completion: Mapping[str, Any], alpha: float) -> str:
-    """The sentence on the mix's credit where OPD's is lowest."""
-    return f"With α = {alpha:.2f} the mix has {signed(mixed(completion, alpha)[completion['lowest']])} there."
-
-
 def signed(value: float) -> str:
     """A credit to two decimals with its sign, none where that is 0.00."""
     text = f"{abs(value):.2f}"
@@ -207,16 +181,8 @@ def shade(value: float) -> str:
     return blend("white", SKY if value > 0 else ORANGE, share)
 
 
-def _group(record: Mapping[str, Any], prompt: int) -> list[dict[str, Any]]:
-    return record["prompts"][prompt]["completions"]
-
-
 def _tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
     return [tokenizer.decode([token]).replace(" ", "␣").replace("\n", "↵") for token in ids]
-
-
-def _rounded(values: Tensor) -> Tensor:
-    return values.double().round(decimals=_DIGITS)
 
 
 def _list(values: Tensor) -> list[float]:

@@ -9,6 +9,7 @@ from worlds import ELSEWHERE, FALSE, NEEDS, TOKENS, VARIANTS, world
 
 from paper_lib.figures.results import Results
 from paper_lib.ground.tables import write_table
+from paper_lib.ledger.claim import ENDS
 from paper_lib.ledger.page import SUMMARY, as_markdown, claims_in_short, the_rule, write_ledger
 from paper_lib.ledger.rules.budgets import at_the_budgets
 from paper_lib.ledger.rules.projection import retained, retained_shares
@@ -18,7 +19,6 @@ from paper_lib.ledger.verdicts import (
     MATCHED,
     NOT_REPRODUCED,
     ORDER_ONLY,
-    OTHERS,
     PAPER,
     PARTLY,
     REPRODUCED,
@@ -284,7 +284,7 @@ def test_the_ledger_covers_the_paper_and_two_others():
     assert sum(name.startswith("C") for name in IDS) >= 15
     assert sum(name[0] in "PS" for name in IDS) >= 6
     assert len(IDS) == len(set(IDS)) == len(FALSE)
-    assert {name for claim in CLAIMS for name in claim.also} == set(OTHERS)
+    assert {name for claim in CLAIMS for name in claim.also} == set(ENDS)
 
 
 def test_the_sheet_reads_back_as_the_ledger_and_the_page_has_claims_and_rule(tmp_path):

@@ -46,8 +46,7 @@ def test_as_it_stands_it_says_that_it_is_not_answered_yet(name):
     place = CELLS[name][1].source.splitlines()
     exec("\n".join(place[:-1]), names)
     verdict = eval(place[-1], names)
-    assert not verdict.right
-    assert not verdict.answered
+    assert verdict.right is None
 
 
 @every_exercise

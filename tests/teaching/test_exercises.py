@@ -93,7 +93,7 @@ def test_a_function_that_fails_is_told_in_one_line_with_the_type_of_its_error(na
 def test_no_answer_is_not_wrong_but_missing():
     for nothing in (..., None):
         verdict = check("02-3", nothing)
-        assert not verdict.answered
+        assert verdict.right is None
         assert repr(verdict) == "02-3 not answered yet: put your answer in place of `...`"
 
 

@@ -6,15 +6,15 @@ import pytest
 from matplotlib.figure import Figure
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.teaching.play import WIDGET, Control, Play
+from paper_lib.teaching.play import WIDGET, Play, choice
 
-SIZES = Control(name="size", label="Size", options=[("small", 1), ("large", 3)], start=3, kind="slider")
+SIZES = [("small", 1), ("large", 3)]
+PARTS = [(str(n), n) for n in range(1, 4)]
 PNG = b"\x89PNG"
 
 
-def below(values):
-    """Whole numbers up to the size."""
-    return [(str(n), n) for n in range(1, values["size"] + 1)]
+def inputs():
+    return {"size": choice("Size", SIZES, 3, slider=True), "part": choice("Part", PARTS, 2)}
 
 
 def draw(size, part):
@@ -25,7 +25,7 @@ def draw(size, part):
 
 @pytest.fixture
 def play():
-    return Play([SIZES, Control(name="part", label="Part", options=below, start=2)], draw)
+    return Play(inputs(), draw)
 
 
 def test_one_output_has_widgets_html_a_png_and_a_sentence(play):
@@ -39,7 +39,7 @@ def test_one_output_has_widgets_html_a_png_and_a_sentence(play):
 
 
 def test_it_is_one_picture_whatever_shows_it_and_the_same_bytes_again(play):
-    assert play.first.png == Play(play._controls, draw).first.png
+    assert play.first.png == Play(inputs(), draw).first.png
     assert play.first.source in play.picture.value
 
 
@@ -51,15 +51,8 @@ def test_turning_a_control_changes_the_picture_and_its_words(play):
     assert play.first.source in before
 
 
-def test_options_follow_the_controls_before_them_and_values_stay_where_they_can(play):
-    play.inputs["part"].value = 3
-    play.inputs["size"].value = 1
-    assert play.inputs["part"].options == (("1", 1),)
-    assert play.inputs["part"].value == 1
-    play.inputs["size"].value = 3
-    assert [value for _, value in play.inputs["part"].options] == [1, 2, 3]
-    assert play.inputs["part"].value == 1
-    assert "part 1 &lt;of&gt; 3" in play.picture.value
+def test_a_start_that_is_not_offered_is_the_first_option():
+    assert choice("Part", PARTS, 7).value == 1
 
 
 def test_one_turn_draws_once(play):
@@ -74,5 +67,5 @@ def test_every_control_has_its_label(play):
 
 
 def test_a_control_without_options_is_refused():
-    with pytest.raises(CompanionError, match="'part' has nothing to choose from"):
-        Play([Control(name="part", label="Part", options=[])], draw)
+    with pytest.raises(CompanionError, match="'Part' has nothing to choose from"):
+        choice("Part", [])

@@ -27,14 +27,14 @@ def test_a_tolerance_can_be_chosen_where_it_was_measured(tolerance):
         "OPD stored in bf16: 50 % of the weights are unchanged at η = 0.001 (1 seed)" in tolerance.first.words
     )
     assert tolerance.first.words.endswith("From the least: SFT 10 %, OPD 50 %.")
-    tolerance.inputs["eta"].value = 1e-2
-    tolerance.inputs["precision"].value = "float32"
-    assert [value for _, value in tolerance.inputs["eta"].options] == [0, 1e-3]
+    tolerance.inputs["stored"].value = ("float32", 0.0)
     assert "OPD stored in fp32: 0 % of the weights are unchanged at η = 0 " in tolerance.picture.value
 
 
-def test_only_precisions_that_were_measured_are_offered(tolerance):
-    assert [value for _, value in tolerance.inputs["precision"].options] == ["bfloat16", "float32"]
+def test_only_what_was_measured_is_offered(tolerance):
+    offered = [words for words, _ in tolerance.inputs["stored"].options]
+    stored = [f"bf16, η = {eta}" for eta in ("0", "0.001", "0.01")]
+    assert offered == [*stored, "fp32, η = 0", "fp32, η = 0.001"]
 
 
 @pytest.fixture
@@ -51,16 +51,12 @@ def projection():
 
 
 def test_projected_runs_can_be_chosen_where_the_table_has_them(projection):
-    offered = {name: [value for _, value in each.options] for name, each in projection.inputs.items()}
-    assert offered == {
-        "parent": ["opd"],
-        "basis": ["early"],
-        "constrain": ["gradient"],
-        "K": [3, 1],
-        "at": [0.2],
-    }
+    assert projection.inputs["run"].options == (
+        ("OPD, own early V", "opd_projected_early"),
+        ("OPD, own early V, K = 1", "opd_projected_early_k1"),
+    )
     assert "Test accuracy minus the free run's: -0.1 (1 seed); 25 % of the energy" in projection.first.words
-    projection.inputs["K"].value = 1
-    assert "K: 1, " in projection.picture.value
+    projection.inputs["run"].value = "opd_projected_early_k1"
+    assert "OPD, own early V, K = 1. Test" in projection.picture.value
     assert "-0.2 (1 seed)" in projection.picture.value
-    assert not np.array_equal(projection.first.png, projection.still(K=1).png)
+    assert not np.array_equal(projection.first.png, projection.still().png)

@@ -13,7 +13,7 @@ from paper_lib.figures.words import alt_text
 from paper_lib.study.tasks import Problem, character_tokenizer
 from paper_lib.teaching.mixing import SHOWN, mixing_record, play_mixing
 from paper_lib.teaching.play import Still, as_script, view
-from paper_lib.teaching.rollout import draw_credit, mixed, play_rollouts, rollout_record, signed
+from paper_lib.teaching.rollout import draw_credit, draw_rollout, mixed, play_rollouts, rollout_record, signed
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
 from paper_lib.training.rollouts import Batch
 
@@ -99,19 +99,17 @@ def test_sft_has_the_demonstration_with_its_end_mark():
     assert record["prompts"][0]["demonstration"] == ["1", "+", "1", "=", "2", "$"]
 
 
-def test_a_rollout_can_be_chosen_and_alpha_turned():
-    play = play_rollouts(**rollouts(), row=1)
-    assert play.first.words.startswith("Completion 2 of 4 of ?0< is wrong (reward 0).")
-    play.inputs["alpha"].value = 1.0
-    assert "With α = 1.00 the mix has" in play.picture.value
-    play.inputs["prompt"].value = 1
-    assert "Completion 2 of 4 of ?1&lt; is wrong" in play.picture.value
-    assert play.inputs["completion"].options[0][0].startswith("1, wrong: ")
+def test_any_rollout_and_any_alpha_can_be_shown():
+    play, record = play_rollouts(**rollouts(), row=1), rollout_record(**rollouts())
+    assert play.still.words.startswith("Completion 2 of 4 of ?0< is wrong (reward 0).")
+    _, words = draw_rollout(record, prompt=1, completion=1, alpha=1.0)
+    assert "Completion 2 of 4 of ?1< is wrong" in words
+    assert "With α = 1.00 the mix has" in words
 
 
 def test_the_view_of_a_study_is_small_and_says_what_the_record_does():
     about = rollouts(prompts=8, group=8, length=14)
-    html, record = play_rollouts(**about)._repr_mimebundle_()["text/html"], rollout_record(**about)
+    html, record = play_rollouts(**about).html, rollout_record(**about)
     assert len(html.encode()) < LIMIT
     assert {name: shipped(html)[name] for name in record} == record
 
@@ -162,21 +160,20 @@ def test_two_seeds_are_a_range_and_one_is_nothing():
     assert "± 1 standard error over the problems, 1 seed" in path["sampled_accuracy"]["said"]
 
 
-def test_a_mix_can_be_chosen_and_its_view_says_the_same():
+def test_a_view_has_its_still_picture_and_words_beside_it():
     play = play_mixing(*tables(), modules=["q"])
-    html = play._repr_mimebundle_()["text/html"]
-    data = shipped(html)
-    assert len(html.encode()) < LIMIT
-    for alpha, run in enumerate(data["runs"]):
-        for metric, path in run["paths"].items():
-            assert play.still(alpha=alpha, metric=metric).words == path["said"]
-    play.inputs["alpha"].value = 2
-    assert "α = 1, OPD: stable rank ends at" in play.picture.value
+    bundle, data = play._repr_mimebundle_(), shipped(play.html)
+    assert set(bundle) == {"text/html", "image/png", "text/plain"}
+    assert len(play.html.encode()) < LIMIT
+    assert bundle["image/png"] in play.html
+    first = data["runs"][data["start"]["alpha"]]["paths"][data["start"]["metric"]]
+    assert bundle["text/plain"] == first["said"]
+    assert "α = 1, OPD: stable rank ends at" in data["runs"][2]["paths"]["stable_rank"]["said"]
 
 
 def test_text_ends_no_script_and_opens_no_element():
     nasty = "</script><!-- <b>&\"'"
-    html = view("rollout", {"said": nasty}, Still(png=b"", words=nasty))
+    html = view("rollout", {"said": nasty}, Still(png=b"", words=nasty)).html
     assert shipped(html) == {"said": nasty}
     assert nasty not in html
     assert html.count("</script>") == 2
@@ -186,7 +183,7 @@ def test_text_ends_no_script_and_opens_no_element():
 
 @pytest.mark.parametrize("name", ["rollout", "mixing"])
 def test_a_view_loads_nothing_and_has_no_ids_to_clash(name):
-    html = view(name, {}, Still(png=b"", words=""))
+    html = view(name, {}, Still(png=b"", words="")).html
     assert not re.search(r"\b(id|for)=", html)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|fetch\(", html)
     assert html.count(f'data-view="{name}"') == 2  # the root, and where its script looks for it
@@ -194,7 +191,7 @@ def test_a_view_loads_nothing_and_has_no_ids_to_clash(name):
 
 @pytest.mark.parametrize("name", ["rollout", "mixing"])
 def test_style_stays_inside_the_view(name):
-    style = re.search(r"<style>(.*?)</style>", view(name, {}, Still(png=b"", words="")), re.DOTALL)[1]
+    style = re.search(r"<style>(.*?)</style>", view(name, {}, Still(png=b"", words="")).html, re.DOTALL)[1]
     style = re.sub(r"@media[^{]*", "", style)
     selectors = [s.strip() for rule in re.findall(r"([^{};]+)\{", style) for s in rule.split(",")]
     assert selectors

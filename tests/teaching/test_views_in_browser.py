@@ -10,8 +10,8 @@ from browsers import find_chromium
 from playwright import sync_api as playwright
 from test_views import rollouts, tables
 
-from paper_lib.teaching.mixing import play_mixing
-from paper_lib.teaching.rollout import mixed, play_rollouts, rollout_record, signed
+from paper_lib.teaching.mixing import mixing_record, play_mixing
+from paper_lib.teaching.rollout import draw_rollout, mixed, play_rollouts, rollout_record, signed
 
 pytestmark = pytest.mark.slow
 CHROMIUM = find_chromium()
@@ -47,9 +47,7 @@ def opened(browser, plays):
     page.on(
         "request", lambda request: heard.append(request.url) if not request.url.startswith("data:") else None
     )
-    page.set_content(
-        PAGE.format("".join(2 * play._repr_mimebundle_()["text/html"] for play in plays.values()))
-    )
+    page.set_content(PAGE.format("".join(2 * play.html for play in plays.values())))
     yield page
     page.close()
     assert heard == []
@@ -67,7 +65,7 @@ def expect_said(page, view, words, place=0):
 @pytest.mark.parametrize("view", ["rollout", "mixing"])
 def test_a_view_starts_where_the_picture_does_and_takes_its_place(opened, plays, view):
     for place in (0, 1):
-        expect_said(opened, view, plays[view].first.words, place)
+        expect_said(opened, view, plays[view].still.words, place)
         assert not part(opened, view, "still", place=place).is_visible()
         assert part(opened, view, "said", place=place).get_attribute("aria-live") == "polite"
 
@@ -78,22 +76,23 @@ def test_choosing_a_completion_and_turning_alpha_says_what_python_says(opened, p
         part(opened, "rollout", "prompt", "control").select_option(str(prompt))
         part(opened, "rollout", "completion", "control").select_option(str(completion))
         part(opened, "rollout", "alpha", "control").fill(str(alpha))
-        words = plays["rollout"].still(prompt=prompt, completion=completion, alpha=alpha).words
+        _, words = draw_rollout(record, prompt=prompt, completion=completion, alpha=alpha)
         expect_said(opened, "rollout", words)
         rows = part(opened, "rollout", "tokens").locator("tbody tr").all()
         shown = [row.locator("td").nth(5).inner_text() for row in rows]
         credits = mixed(record["prompts"][prompt]["completions"][completion], alpha)
         assert [text for text in shown if text] == [signed(credit) for credit in credits]
-    expect_said(opened, "rollout", plays["rollout"].first.words, place=1)  # the other copy did not move
+    expect_said(opened, "rollout", plays["rollout"].still.words, place=1)  # the other copy did not move
 
 
 def test_the_keyboard_is_enough(opened, plays):
     part(opened, "mixing", "alpha", "control").focus()
     opened.keyboard.press("End")
-    expect_said(opened, "mixing", plays["mixing"].still(alpha=2).words)
+    paths = mixing_record(*tables(), modules=["q"])["runs"][2]["paths"]
+    expect_said(opened, "mixing", paths["stable_rank"]["said"])
     opened.keyboard.press("Tab")
     opened.keyboard.press("ArrowDown")
-    expect_said(opened, "mixing", plays["mixing"].still(alpha=2, metric="frobenius_norm").words)
+    expect_said(opened, "mixing", paths["frobenius_norm"]["said"])
     assert opened.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
@@ -120,8 +119,8 @@ def test_dark_and_light_follow_the_system_and_then_the_theme(opened):
 def test_without_scripts_the_picture_is_there(browser, plays):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.set_content(PAGE.format(plays["rollout"]._repr_mimebundle_()["text/html"]))
+    page.set_content(PAGE.format(plays["rollout"].html))
     assert part(page, "rollout", "still").is_visible()
-    assert part(page, "rollout", "still").get_attribute("alt") == plays["rollout"].first.words
+    assert part(page, "rollout", "still").get_attribute("alt") == plays["rollout"].still.words
     assert not part(page, "rollout", "live").is_visible()
     context.close()

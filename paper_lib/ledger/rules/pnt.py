@@ -49,25 +49,23 @@ def rotated_heads(evidence: Results, cast: Cast) -> Finding:
         raise Untested("no run with rotated heads in this profile")
     layers = set(evidence.table("matrices")["layer"].unique()) - set(evidence.rotated)
     places: dict[str, Any] = {"rotated": evidence.rotated, "other": sorted(layers)}
-    jaccard = {
-        (place, metric): evidence.pair("opd", "opd_rotated", metric, layer=which, module=ATTENTION)
-        for place, which in places.items()
-        for metric in ("jaccard", "jaccard_chance", "jaccard_rounding")
-    }
-    hit, kept = jaccard["rotated", "jaccard"], jaccard["other", "jaccard"]
-    lift = {place: jaccard[place, "jaccard"] - jaccard[place, "jaccard_chance"] for place in places}
+    pair = partial(evidence.pair, "opd", "opd_rotated", module=ATTENTION)
+    shared, chance, rounding = (
+        {place: pair(f"jaccard{null}", layer=which) for place, which in places.items()}
+        for null in ("", "_chance", "_rounding")
+    )
+    lift, above = ({p: shared[p] - base[p] for p in places} for base in (chance, rounding))
     text = f"rotated layers within {100 * NEAR_CHANCE:g} points of chance"
     contrasts = [
-        same(hit, jaccard["rotated", "jaccard_chance"], text, within=NEAR_CHANCE, **POINTS),
-        more(kept, jaccard["other", "jaccard_chance"], "other layers above chance", by=NEAR_CHANCE, **POINTS),
+        same(shared["rotated"], chance["rotated"], text, within=NEAR_CHANCE, **POINTS),
+        more(shared["other"], chance["other"], "other layers above chance", by=NEAR_CHANCE, **POINTS),
         more(lift["other"], lift["rotated"], "rotated layers lose overlap that others keep", **POINTS),
     ]
-    rounding = {place: jaccard[place, "jaccard_rounding"] for place in places}
-    above = {place: jaccard[place, "jaccard"] - rounding[place] for place in places}
+    ours, null = (show({f"{p} layers": v for p, v in of.items()}, "%", 100) for of in (shared, rounding))
     return Finding(
-        ours=f"Jaccard: {show({'rotated layers': hit, 'other layers': kept}, '%', 100)}",
+        ours=f"Jaccard: {ours}",
         contrasts=contrasts,
-        null=f"rounding alone: {show({f'{p} layers': r for p, r in rounding.items()}, '%', 100)}",
+        null=f"rounding alone: {null}",
         beyond=more(above["other"], above["rotated"], "more than rounding loses", **POINTS),
         explained="rounding alone loses as much where the weights' sizes changed",
     )

@@ -22,27 +22,24 @@ EXERCISES = {
 }
 
 
+_STATES = {True: ("✓", "right"), False: ("✗", "not yet"), None: ("…", "not answered yet")}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What `check` says: whether the answer is right, and a message that says why or where to look."""
+    """What `check` says: whether the answer is right, or None where there is no answer, and a message that
+    says why or where to look."""
 
     exercise: str
-    right: bool
+    right: bool | None
     message: str
-    answered: bool = True
 
     def __repr__(self) -> str:
-        return f"{self.exercise} {self._state}: {self.message}"
+        return f"{self.exercise} {_STATES[self.right][1]}: {self.message}"
 
     def _repr_markdown_(self) -> str:
-        mark = ("✓" if self.right else "✗") if self.answered else "…"
-        return f"**{self.exercise} {mark} {self._state}.** {self.message}"
-
-    @property
-    def _state(self) -> str:
-        if not self.answered:
-            return "not answered yet"
-        return "right" if self.right else "not yet"
+        mark, state = _STATES[self.right]
+        return f"**{self.exercise} {mark} {state}.** {self.message}"
 
 
 def check(exercise: str, answer: Any, *, tables: Mapping[str, Any] | None = None) -> Verdict:
@@ -57,8 +54,7 @@ def check(exercise: str, answer: Any, *, tables: Mapping[str, Any] | None = None
         raise CompanionError(f"no exercise {exercise!r}; there are {', '.join(EXERCISES)}")
     known = EXERCISES[exercise]
     if answer is ... or answer is None:
-        place = "put your answer in place of `...`"
-        return Verdict(exercise=exercise, right=False, message=place, answered=False)
+        return Verdict(exercise=exercise, right=None, message="put your answer in place of `...`")
     frames = {name: _table(exercise, name, tables or {}) for name in known.tables}
     try:
         return Verdict(exercise=exercise, right=True, message=known.judge(answer, **frames))
