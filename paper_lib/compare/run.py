@@ -30,10 +30,9 @@ from paper_lib.ground.matrices import OUTSIDE, Matrix
 from paper_lib.ground.parallel import cores, roughly
 from paper_lib.ground.tables import TABLES, Row, read_table, write_table
 from paper_lib.measure.matrix import measure_matrix, measure_nulls, path_rows
-from paper_lib.measure.parts import EVERYWHERE, Part, Share, matrix_keys, measure_parts, outdated
+from paper_lib.measure.parts import EVERYWHERE, Frames, Part, measure_parts, outdated
 from paper_lib.study.config import Profile, fingerprint
 from paper_lib.study.tasks import seeded_generator
-from paper_lib.training.checkpoints import MatrixName
 
 # --- What a comparison leaves: its tables, made from the parts of its matrices.
 
@@ -94,39 +93,39 @@ class MatrixPart(Part):
     def path(self, table: str) -> Path:
         return self.directory / f"{self.matrix.layer}_{self.matrix.module}.parquet"
 
-    def measure(self, matrix: MatrixName) -> Share:
+    def measure(self) -> Frames:
         """Raises CompanionError, naming checkpoint and tensor, where that is impossible."""
-        of, name = self.checkpoints, matrix.name
+        of, name = self.checkpoints, self.matrix.name
         try:
             weights = [_finite(source, name) for _, source in of.snapshots]
             rows = self._rows(weights, _finite(of.other, name) if of.other else None)
             if of.nulls:
                 nulls, walks = measure_nulls(
-                    weights, of.steps, self.config, lambda null: seeded_generator(null, "compare", name)
+                    weights, of.steps, of.config, lambda null: seeded_generator(null, "compare", name)
                 )
                 rows |= nulls
                 rows["random_walk"] += _gram_rows(path_gram(walks["random_walk"]), of.steps)
         except (ValueError, RuntimeError, MemoryError, OSError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CompanionError(f"{of.finetuned.file(name)}: {name}: {reason}") from error
-        frame = self.keyed_nulls(of.finetuned.label, rows, **matrix_keys(matrix))
-        return Share(frames={"nulls": [frame]}, sums={})
+        keys = {"layer": self.matrix.layer, "module": self.matrix.module}
+        return {"nulls": [self.keyed_nulls(of.finetuned.label, rows, **keys)]}
 
     def _rows(self, weights: list[Tensor], other: Tensor | None) -> dict[str, list[Row]]:
         """Of the update itself, and beside that of W_0's other fine-tune where there is one."""
         of, last = self.checkpoints, self.checkpoints.steps[-1]
         if of.adapter_alone:
-            return {OWN: update_rows(last, of.learning_rates, weights[-1], self.config, exact=of.exact)}
+            return {OWN: update_rows(last, of.learning_rates, weights[-1], of.config, exact=of.exact)}
         beside: list[Row] = []
 
         def at_end(start: Spectrum, end: Spectrum, found: Decomposition) -> list[Row]:
             if other is not None:
                 three = (start.w, end.w, other)
-                beside.extend(beside_rows(last, found, three, self.config, exact=of.exact))
+                beside.extend(beside_rows(last, found, three, of.config, exact=of.exact))
             return end_rows(last, of.learning_rates, start, end, found)
 
         own = measure_matrix(
-            *(weights, of.steps, self.config, of.learning_rates), exact=of.exact, at_end=at_end
+            *(weights, of.steps, of.config, of.learning_rates), exact=of.exact, at_end=at_end
         )
         if self.matrix.module.partition(".")[0] in OUTSIDE:
             own += untouched(last, weights[0], weights[-1])
@@ -151,8 +150,6 @@ def matrix_parts(checkpoints: Checkpoints, out: Path) -> list[MatrixPart]:
             label=f"layer {matrix.layer} {matrix.module} ({matrix.shape[0]} × {matrix.shape[1]})",
             profile="compare",
             seed=0,
-            config=checkpoints.config,
-            matrices=(MatrixName(matrix.layer, matrix.module, matrix.name),),
             tables=("nulls",),
             fingerprint=checkpoints.fingerprint(matrix),
             directory=out / "parts",

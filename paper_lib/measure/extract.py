@@ -4,26 +4,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import write_text
 from paper_lib.ground.tables import TABLES, table_metadata
 from paper_lib.measure.join import write_joined
-from paper_lib.measure.merging import Merging
 from paper_lib.measure.parts import Part, measure_parts, outdated
 from paper_lib.measure.run_parts import JointPart, JourneyPart, PairPart, RunPart
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
-from paper_lib.training.checkpoints import (
-    MatrixName,
-    Trajectory,
-    matrix_names,
-    matrix_shape,
-    open_trajectory,
-    pictured_matrix,
-)
+from paper_lib.training.checkpoints import Trajectory, open_trajectory, projection_matrices
 from paper_lib.training.manifest import (
     JOINT,
     JOURNEY,
@@ -35,7 +26,6 @@ from paper_lib.training.manifest import (
     read_manifest,
     spoken,
 )
-from paper_lib.training.models import models_directory
 from paper_lib.training.starts import Study
 
 # --- Which runs of a study are on disk with the profile's settings, or in the tables.
@@ -58,7 +48,7 @@ def find_runs(
         trajectory = open_trajectory(directory) if (directory / "run.json").is_file() else None
         if trajectory is not None and not (held and trajectory.fingerprint != planned[key]):
             _require_planned(run, trajectory, planned.get(key))
-            _require_curve(trajectory)
+            _require_sizes(profile, trajectory)
             on_disk[key], fingerprints[key] = trajectory, trajectory.fingerprint
         elif held:
             fingerprints[key] = planned[key]
@@ -75,31 +65,34 @@ def find_runs(
 
 
 def _require_planned(run: RunConfig, trajectory: Trajectory, fingerprint: str | None) -> None:
-    """Refuse a trajectory that was trained with other settings than the profile now has, or from others."""
-    again = "train it again (notebook 01_train, or `python -m paper_lib train`)"
+    """Refuse a trajectory that was trained with other settings than the profile now has, or from others, or
+    whose curve is damaged."""
+    folder, again = trajectory.directory, "train it again (notebook 01_train, or `python -m paper_lib train`)"
     planned = json.loads(json.dumps(asdict(run)))
-    for name, value in planned.items():
-        if (trained := trajectory.config.get(name)) != value:
-            raise CompanionError(
-                f"{trajectory.directory} was trained with {name} = {trained}, the profile now has {value}: "
-                f"{again}"
-            )
-    if fingerprint not in (None, trajectory.fingerprint):
+    if other := [name for name, value in planned.items() if trajectory.config.get(name) != value]:
         raise CompanionError(
-            f"{trajectory.directory} was trained from other models or runs, or evaluated otherwise, than the "
-            f"profile now has: {again}"
+            f"{folder} was trained with {other[0]} = {trajectory.config.get(other[0])}, the profile now has "
+            f"{planned[other[0]]}: {again}"
         )
-
-
-def _require_curve(trajectory: Trajectory) -> None:
-    folder = trajectory.directory
+    if fingerprint not in (None, trajectory.fingerprint):
+        changed = "from other models or runs, or evaluated otherwise, than the profile now has"
+        raise CompanionError(f"{folder} was trained {changed}: {again}")
     try:
         table_metadata(folder / "curve.parquet")
     except CompanionError:
-        raise CompanionError(
-            f"{folder / 'curve.parquet'} is missing or damaged: delete the folder {folder}, then train this "
-            "run again (notebook 01_train, or `python -m paper_lib train`)"
-        ) from None
+        damaged = f"{folder / 'curve.parquet'} is missing or damaged"
+        raise CompanionError(f"{damaged}: delete the folder {folder}, then {again}") from None
+
+
+def _require_sizes(profile: Profile, trajectory: Trajectory) -> None:
+    """Refuse diagnostics that are too large for one of the trajectory's projection matrices."""
+    for matrix in projection_matrices(trajectory.path(0)):
+        for name in ("K", "principal_rank", "hill_k", "energy_k"):
+            if (size := getattr(profile.diagnostics, name)) > min(matrix.shape):
+                raise CompanionError(
+                    f"profile {profile.name}: {name} = {size} is above the dimension of {matrix.name}, "
+                    f"{' × '.join(map(str, matrix.shape))}: set {name} to at most {min(matrix.shape)}"
+                )
 
 
 # --- The parts of a study, measured where they are not up to date, and joined.
@@ -163,58 +156,14 @@ def _parts(
 
 def _part(study: Study, key: Key, plan: PlannedPart, members: dict[Key, Trajectory]) -> Part:
     """A planned part with the trajectories behind it."""
-    (name, seed), profile = key, study.profile
-    matrices = _matrices(profile, next(iter(members.values())))
-    common: dict[str, Any] = {
+    name, seed = key
+    kind = {JOINT: JointPart, JOURNEY: JourneyPart}.get(name, PairPart if plan.compared else RunPart)
+    return kind(
         **vars(plan),
-        "profile": profile.name,
-        "seed": seed,
-        "config": profile.diagnostics,
-        "matrices": tuple(matrices),
-        "directory": part_directory(study.results, key),
-    }
-    models = models_directory(profile, study.data_dir)
-    if not plan.compared:
-        return RunPart(
-            label=f"{name} seed {seed}",
-            run=profile.run(name),
-            trajectory=members[key],
-            pictured=pictured_matrix(matrices),
-            models=models,
-            stepped=name in profile.stepped_runs,
-            **common,
-        )
-    by_name = {run: trajectory for (run, _), trajectory in members.items()}
-    if name == JOURNEY:
-        label = f"weights of {', '.join(by_name)} followed, seed {seed}"
-        return JourneyPart(
-            label=label, trajectories=by_name, **common | {"matrices": (pictured_matrix(matrices),)}
-        )
-    if name == JOINT:
-        return JointPart(
-            label=f"{', '.join(by_name)} compared, seed {seed}",
-            trajectories=by_name,
-            runs={run: profile.run(run) for run in by_name},
-            models=models,
-            **common,
-        )
-    seeds = " and ".join(dict.fromkeys(str(seed) for _, seed in members))
-    merging, pair = None, tuple(by_name)
-    if profile.merges and pair in profile.merges.pairs:
-        run = profile.run(pair[0])
-        merging = Merging(run=run, config=profile.merges, evaluation=profile.evaluation, models=models)
-    return PairPart(label=f"{name}, seed {seeds}", trajectories=members, merging=merging, **common)
-
-
-def _matrices(profile: Profile, trajectory: Trajectory) -> list[MatrixName]:
-    """The projection matrices of a trajectory, all large enough for the profile's diagnostics."""
-    matrices = matrix_names(trajectory.path(0))
-    for matrix in matrices:
-        shape = matrix_shape(trajectory.path(0), matrix)
-        for name in ("K", "principal_rank", "hill_k", "energy_k"):
-            if (size := getattr(profile.diagnostics, name)) > min(shape):
-                raise CompanionError(
-                    f"profile {profile.name}: {name} = {size} is above the dimension of {matrix.name}, "
-                    f"{' × '.join(map(str, shape))}: set {name} in its diagnostics to at most {min(shape)}"
-                )
-    return matrices
+        label=spoken([key]),
+        profile=study.profile.name,
+        seed=seed,
+        directory=part_directory(study.results, key),
+        study=study,
+        members=members,
+    )

@@ -1,9 +1,7 @@
 """Task vectors of two runs put together, and what the merged models can do (Zhou et al. 2026, §3.2, §4.2)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import nan
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,25 +9,14 @@ from torch import Tensor
 from paper_lib.geometry.sparsity import mark_largest
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.tables import Row
-from paper_lib.study.config import EvaluationConfig, MergeConfig
-from paper_lib.study.run_config import RunConfig
+from paper_lib.study.config import MergeConfig
 from paper_lib.training.checkpoints import Trajectory, load_checkpoint
+from paper_lib.training.models import models_directory
 from paper_lib.training.runs import score
-from paper_lib.training.starts import snapshot_model
+from paper_lib.training.starts import Study, snapshot_model
 from paper_lib.training.train import Policy
 
 Update = Mapping[str, Tensor]  # W_T − W_0 by parameter name, float64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Merging:
-    """What it takes to merge two runs and evaluate the result. run: whose problems are asked; models: the
-    folder of the models that W_0 comes from."""
-
-    run: RunConfig
-    config: MergeConfig
-    evaluation: EvaluationConfig
-    models: Path
 
 
 def ties(updates: Sequence[Tensor], keep: float) -> Tensor:
@@ -71,11 +58,13 @@ def inner(one: Update, other: Update) -> float:
     return sum(float((one[name] * other[name]).sum()) for name in one)
 
 
-def merge_rows(merging: Merging, a: Trajectory, b: Trajectory, seed: int) -> list[Row]:
-    """`sampled_accuracy:<merge>` and `greedy_accuracy:<merge>` on the test problems of the run's home task,
-    which each run is asked at its end too; k is the merge's setting. Raises CompanionError where the runs
-    start from different weights.
+def merge_rows(study: Study, name: str, a: Trajectory, b: Trajectory, seed: int) -> list[Row]:
+    """`sampled_accuracy:<merge>` and `greedy_accuracy:<merge>` on the test problems of the home task of the
+    run of that name, which each run is asked at its end too; k is the merge's setting. Raises CompanionError
+    where the runs start from different weights.
     """
+    profile, run = study.profile, study.profile.run(name)
+    assert profile.merges is not None
     start, other_start = (load_checkpoint(trajectory.path(0)) for trajectory in (a, b))
     if any(not torch.equal(w, other_start[name]) for name, w in start.items()):
         raise CompanionError(
@@ -83,13 +72,13 @@ def merge_rows(merging: Merging, a: Trajectory, b: Trajectory, seed: int) -> lis
         )
     ends = [load_checkpoint(trajectory.path(trajectory.steps[-1])) for trajectory in (a, b)]
     one, other = ({name: end[name].double() - w.double() for name, w in start.items()} for end in ends)
-    model, tokenizer = snapshot_model(merging.models, a, 0)
+    model, tokenizer = snapshot_model(models_directory(profile, study.data_dir), a, 0)
     policy, rows = Policy(student=model, tokenizer=tokenizer), []
-    home, number = merging.run.tasks[0], merging.evaluation.final_problems
-    for name, setting, update in merged_updates(one, other, merging.config):
+    home, number = run.tasks[0], profile.evaluation.final_problems
+    for merge, setting, update in merged_updates(one, other, profile.merges):
         model.load_state_dict({key: w.double() + update[key] for key, w in start.items()})
-        scores = score(policy, merging.run, merging.evaluation, seed, "test", home, number)
-        rows += [Row(a.steps[-1], f"{metric}:{name}", value, setting) for metric, value in scores.items()]
+        scores = score(policy, run, profile.evaluation, seed, "test", home, number)
+        rows += [Row(a.steps[-1], f"{metric}:{merge}", value, setting) for metric, value in scores.items()]
     return rows
 
 

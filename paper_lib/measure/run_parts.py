@@ -1,19 +1,24 @@
 """Parts made of trained runs: a run by itself, runs of one seed that share their start, two runs entry by
 entry, a few weights followed through several runs."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from transformers import PreTrainedModel
 
 from paper_lib.geometry.certified import weight_spectrum
 from paper_lib.geometry.sparsity import half_ulp
 from paper_lib.geometry.subspaces import path_gram, path_pca, update_gram
 from paper_lib.ground.errors import CompanionError
+from paper_lib.ground.matrices import Matrix
+from paper_lib.ground.tables import Row
 from paper_lib.measure.matrix import (
     mask_picture,
     measure_end,
@@ -26,59 +31,104 @@ from paper_lib.measure.matrix import (
     unchanged_counts,
     unchanged_rows,
 )
-from paper_lib.measure.merging import Merging, merge_rows
-from paper_lib.measure.parts import EVERYWHERE, Frames, Part, Share, Unit, matrix_keys
+from paper_lib.measure.merging import merge_rows
+from paper_lib.measure.parts import EVERYWHERE, Frames, Part
 from paper_lib.measure.probes import curvature_rows, drift_rows, named_directions, step_rows
+from paper_lib.study.config import DiagnosticsConfig, ModelProbes
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import seeded_generator
-from paper_lib.training.checkpoints import MatrixName, Trajectory, read_matrix
+from paper_lib.training.checkpoints import Trajectory, pictured_matrix, projection_matrices, read_matrix
 from paper_lib.training.manifest import FOLLOWED, FOLLOWED_IN, JOINT_RUNS, RESCALED_FROM, RESCALED_TO, Key
-from paper_lib.training.starts import load_snapshot, snapshot_model, with_teacher
+from paper_lib.training.models import models_directory
+from paper_lib.training.starts import Study, load_snapshot, snapshot_model, with_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunPart(Part):
+class StudyPart(Part):
+    """A part of a study, with the trajectories behind it."""
+
+    study: Study
+    members: dict[Key, Trajectory]
+
+    @property
+    def config(self) -> DiagnosticsConfig:
+        """The sizes of the profile's diagnostics."""
+        return self.study.profile.diagnostics
+
+    @property
+    def models(self) -> Path:
+        """The folder of the models that W_0 comes from."""
+        return models_directory(self.study.profile, self.study.data_dir)
+
+    @property
+    def trajectories(self) -> dict[str, Trajectory]:
+        """Those of one seed, by the run's name."""
+        return {name: trajectory for (name, _), trajectory in self.members.items()}
+
+    def matrices(self) -> list[Matrix]:
+        """The projection matrices of the first trajectory."""
+        return projection_matrices(next(iter(self.members.values())).path(0))
+
+
+class RunPart(StudyPart):
     """A run of one seed by itself: its matrices, its path, its drift, and where asked its nulls and mask
     picture."""
 
-    run: RunConfig
-    trajectory: Trajectory
-    pictured: MatrixName
-    models: Path  # folder with the models that W_0 comes from
-    stepped: bool = False
+    @property
+    def trajectory(self) -> Trajectory:
+        """The run's own."""
+        return next(iter(self.members.values()))
 
     @property
-    def units(self) -> tuple[Unit, ...]:
-        return self.matrices if self.config.model_probes is None else (*self.matrices, None)
+    def run(self) -> RunConfig:
+        """Its settings."""
+        return self.study.profile.run(next(iter(self.trajectories)))
 
-    def measure(self, matrix: MatrixName) -> Share:
-        name, steps, weights = self.run.name, self.trajectory.steps, snapshots(self.trajectory, matrix)
-        keys = matrix_keys(matrix)
-        rates = self.run.learning_rates()
-        rows = measure_matrix(weights, steps, self.config, rates)
-        rows += measure_end(weights[0], weights[-1], steps[-1], self.config)
-        frames = {"matrices": [self.keyed(name, rows, **keys)]}
-        sums = {"path": update_gram(weights)}
-        sums["unchanged"] = unchanged_counts(weights[0], weights[-1], self.config)
-        if "nulls" in self.tables:
-            nulls, walks = measure_nulls(
-                weights,
-                steps,
-                self.config,
-                lambda null: seeded_generator(null, name, self.seed, matrix.name),
-                rates,
-            )
-            frames["nulls"] = [self.keyed_nulls(name, nulls, **keys)]
-            sums |= {null: path_gram(walk) for null, walk in walks.items()}
-        if "masks" in self.tables and matrix == self.pictured:
-            picture = mask_picture(weights[0], weights[-1], self.config)
-            frames["masks"] = [self.keyed(name, picture, **keys)]
-        return Share(frames=frames, sums=sums)
+    def path(self, table: str) -> Path:
+        return self.trajectory.directory / "curve.parquet" if table == "curves" else super().path(table)
 
-    def measure_model(self) -> Share:
+    def measure(self) -> Frames:
+        run, trajectory, matrices = self.run, self.trajectory, self.matrices()
+        name, steps = run.name, trajectory.steps
+        frames: Frames = defaultdict(list)
+        sums: dict[str, list[Tensor]] = defaultdict(list)  # a term a matrix
+        for matrix in matrices:
+            weights, keys = snapshots(trajectory, matrix), matrix_keys(matrix)
+            rows = measure_matrix(weights, steps, self.config, run.learning_rates())
+            rows += measure_end(weights[0], weights[-1], steps[-1], self.config)
+            frames["matrices"].append(self.keyed(name, rows, **keys))
+            sums["path"].append(update_gram(weights))
+            sums["unchanged"].append(unchanged_counts(weights[0], weights[-1], self.config))
+            if "nulls" in self.tables:
+                nulls, walks = self._nulls(matrix, weights)
+                frames["nulls"].append(self.keyed_nulls(name, nulls, **keys))
+                for null, walk in walks.items():
+                    sums[null].append(path_gram(walk))
+            if "masks" in self.tables and matrix == pictured_matrix(matrices):
+                picture = mask_picture(weights[0], weights[-1], self.config)
+                frames["masks"].append(self.keyed(name, picture, **keys))
+        totals = {of: reduce(torch.add, terms) for of, terms in sums.items()}
+        rows = path_rows(totals["path"], steps)
+        rows += unchanged_rows(totals["unchanged"], steps[-1], self.config)
+        if self.config.model_probes is not None:
+            rows += self._probed(self.config.model_probes)
+        frames["trajectories"] = [self.keyed(name, rows)]
+        walked = {null: path_rows(gram, steps) for null, gram in totals.items() if null.endswith("_walk")}
+        frames["nulls"].append(self.keyed_nulls(name, walked, **EVERYWHERE))
+        return frames
+
+    def _nulls(
+        self, matrix: Matrix, weights: list[Tensor]
+    ) -> tuple[dict[str, list[Row]], dict[str, list[Tensor]]]:
+        run, steps = self.run, self.trajectory.steps
+
+        def generator(null: str) -> Generator:
+            return seeded_generator(null, run.name, self.seed, matrix.name)
+
+        return measure_nulls(weights, steps, self.config, generator, run.learning_rates())
+
+    def _probed(self, probes: ModelProbes) -> list[Row]:
         """How far the policy has drifted from its start, and where asked what one step moves."""
-        probes = self.config.model_probes
-        assert probes is not None
         run, trajectory = self.run, self.trajectory
         steps = trajectory.steps[1:] if run.name in probes.drift_runs else trajectory.steps[-1:]
         start, tokenizer = snapshot_model(self.models, trajectory, 0)
@@ -90,31 +140,26 @@ class RunPart(Part):
                 yield step, now
 
         rows = drift_rows(start, models(), tokenizer, run, probes, self.seed)
-        if self.stepped:
+        if run.name in self.study.profile.stepped_runs:
             paths = sorted(trajectory.directory.glob("state_*.safetensors"))
             states = {int(path.stem.removeprefix("state_")): path for path in paths}
             policy = with_teacher(now, tokenizer, run, self.models)
             rows += step_rows(policy, run, {s: p for s, p in states.items() if s < run.steps}, self.seed)
-        return Share(frames={"trajectories": [self.keyed(run.name, rows)]}, sums={})
-
-    def paths(self, sums: dict[str, Tensor]) -> Frames:
-        name, steps = self.run.name, self.trajectory.steps
-        rows = path_rows(sums["path"], steps) + unchanged_rows(sums["unchanged"], steps[-1], self.config)
-        walks = {null: path_rows(gram, steps) for null, gram in sums.items() if null.endswith("_walk")}
-        nulls = self.keyed_nulls(name, walks, **EVERYWHERE)
-        return {"trajectories": [self.keyed(name, rows)], "nulls": [nulls]}
-
-    def path(self, table: str) -> Path:
-        return self.trajectory.directory / "curve.parquet" if table == "curves" else super().path(table)
+        return rows
 
 
-def snapshots(trajectory: Trajectory, matrix: MatrixName, steps: Sequence[int] | None = None) -> list[Tensor]:
+def matrix_keys(matrix: Matrix) -> dict[str, Any]:
+    """The keys of one matrix's rows."""
+    return {"layer": matrix.layer, "module": matrix.module}
+
+
+def snapshots(trajectory: Trajectory, matrix: Matrix, steps: Sequence[int] | None = None) -> list[Tensor]:
     """W_0, …, W_T of one matrix (at `steps` alone, where given), mapped from their files.
 
     Returns (m, n) for each step, in the stored dtype. Raises CompanionError where one is not finite.
     """
     steps = trajectory.steps if steps is None else steps
-    weights = [read_matrix(trajectory.path(step), matrix) for step in steps]
+    weights = [read_matrix(trajectory.path(step), matrix.name) for step in steps]
     for step, w_t in zip(steps, weights, strict=True):
         if not torch.isfinite(w_t).all():
             path = trajectory.path(step)
@@ -123,36 +168,34 @@ def snapshots(trajectory: Trajectory, matrix: MatrixName, steps: Sequence[int] |
     return weights
 
 
-@dataclass(frozen=True, kw_only=True)
-class JointPart(Part):
+class JointPart(StudyPart):
     """Runs of one seed, compared: one PCA of those that share W_0, SFT's update at the others' norm, and the
     curvature at W_0 along their updates."""
-
-    trajectories: dict[str, Trajectory]
-    runs: dict[str, RunConfig]
-    models: Path
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        return (*self.matrices, None) if "curvature" in self.tables else self.matrices
 
     @property
     def joint_runs(self) -> tuple[str, ...]:
         """The runs of the joint PCA, in its order."""
         return tuple(name for name in JOINT_RUNS if name in self.trajectories)
 
-    def measure(self, matrix: MatrixName) -> Share:
-        weights = {name: snapshots(trajectory, matrix) for name, trajectory in self.trajectories.items()}
-        rescaled = [(a, b) for a in RESCALED_FROM for b in RESCALED_TO if a in weights and b in weights]
-        frames = {"nulls": [self._rescaled(matrix, weights, *pair) for pair in rescaled]}
-        starts = [weights[name][0] for name in self.joint_runs]
-        if len(starts) < 2 or not all(torch.equal(starts[0], w_0) for w_0 in starts):
-            return Share(frames=frames, sums={})
-        updates = [w.double() - starts[0].double() for name in self.joint_runs for w in weights[name]]
-        return Share(frames=frames, sums={"joint": path_gram(updates)})
+    def measure(self) -> Frames:
+        frames: Frames = {"nulls": [], "trajectories": []}
+        grams = []
+        for matrix in self.matrices():
+            weights = {name: snapshots(trajectory, matrix) for name, trajectory in self.trajectories.items()}
+            rescaled = [(a, b) for a in RESCALED_FROM for b in RESCALED_TO if a in weights and b in weights]
+            frames["nulls"] += [self._rescaled(matrix, weights, *pair) for pair in rescaled]
+            starts = [weights[name][0] for name in self.joint_runs]
+            if len(starts) > 1 and all(torch.equal(starts[0], w_0) for w_0 in starts):
+                updates = [w.double() - starts[0].double() for name in self.joint_runs for w in weights[name]]
+                grams.append(path_gram(updates))
+        if len(grams) == len(self.matrices()):  # else their updates have no common origin
+            frames["trajectories"] = self._joint_path(reduce(torch.add, grams))
+        if "curvature" in self.tables:
+            frames["curvature"] = self._curvature()
+        return frames
 
     def _rescaled(
-        self, matrix: MatrixName, weights: dict[str, list[Tensor]], source: str, target: str
+        self, matrix: Matrix, weights: dict[str, list[Tensor]], source: str, target: str
     ) -> pd.DataFrame:
         other_delta_w = weights[source][-1].double() - weights[source][0].double()
         w_0, w_t = weights[target][0], weights[target][-1]
@@ -161,65 +204,54 @@ class JointPart(Part):
         rows = measure_rescaled(w_0, w_t, other_delta_w, step, self.config) if fits else []
         return self.keyed(target, rows, null=f"rescaled_{source}", **matrix_keys(matrix))
 
-    def measure_model(self) -> Share:
+    def _curvature(self) -> list[pd.DataFrame]:
         """The curvature at W_0, along updates and random directions."""
         probes, known = self.config.model_probes, self.trajectories
         assert probes is not None
         members = {member: known[member] for member in probes.curvature_runs if member in known}
         first, rank = next(iter(members.values())), self.config.principal_rank
         weights, updates = {}, {member: dict[str, Tensor]() for member in members}
-        for matrix in self.matrices:
+        for matrix in self.matrices():
             w_0 = snapshots(first, matrix, (0,))[0]
             weights[matrix.name] = weight_spectrum(w_0, rank).decomposition
             for member, trajectory in members.items():
                 start, end = snapshots(trajectory, matrix, (0, trajectory.steps[-1]))
                 updates[member][matrix.name] = end.double() - start.double()
         model, tokenizer = snapshot_model(self.models, first, 0)
-        run = self.runs[next(iter(members))]
+        run = self.study.profile.run(next(iter(members)))
         directions = named_directions(weights, updates, rank, probes.draws, self.seed)
         rows = curvature_rows(model, tokenizer, run, directions, probes, self.seed)
-        frames = [self.keyed(name, [row], direction=direction) for name, direction, row in rows]
-        return Share(frames={"curvature": frames}, sums={})
+        return [self.keyed(name, [row], direction=direction) for name, direction, row in rows]
 
-    def paths(self, sums: dict[str, Tensor]) -> Frames:
-        if "joint" not in sums:  # the runs start from different weights: their updates have no common origin
-            return {}
+    def _joint_path(self, gram: Tensor) -> list[pd.DataFrame]:
+        """One PCA of all paths, from the inner products of their updates."""
         points = [(name, step) for name in self.joint_runs for step in self.trajectories[name].steps]
-        coordinates, ratios = path_pca(sums["joint"])
+        coordinates, ratios = path_pca(gram)
         last = max(step for _, step in points)
         shares = point_rows(last, ratios, "explained_variance_ratio")
         frames = [self.keyed("joint:" + "+".join(self.joint_runs), shares)]
         for (name, step), point in zip(points, coordinates, strict=True):
             frames.append(self.keyed(name, point_rows(step, point, "joint_pca_coordinate")))
-        return {"trajectories": frames}
+        return frames
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairPart(Part):
+class PairPart(StudyPart):
     """Two runs, or two seeds of one, compared at their ends matrix by matrix; their W_0 may differ, but not
     where they are merged and what the merged models can do comes with it."""
 
-    trajectories: dict[Key, Trajectory]
-    merging: Merging | None = None
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        return self.matrices if self.merging is None else (*self.matrices, None)
-
-    def measure(self, matrix: MatrixName) -> Share:
-        (one, other), (a, b) = self.trajectories, self.trajectories.values()
-        w_0, w_t = snapshots(a, matrix, (0, a.steps[-1]))
-        w_0_other, w_t_other = snapshots(b, matrix, (0, b.steps[-1]))
-        rows = measure_pair((w_0, w_t), (w_0_other, w_t_other), a.steps[-1], self.config)
-        frame = self.keyed(one[0], rows, other=other[0], other_seed=other[1], **matrix_keys(matrix))
-        return Share(frames={"pairs": [frame]}, sums={})
-
-    def measure_model(self) -> Share:
-        assert self.merging is not None
-        (one, other), (a, b) = self.trajectories, self.trajectories.values()
-        rows = merge_rows(self.merging, a, b, self.seed)
-        frame = self.keyed(one[0], rows, other=other[0], other_seed=other[1], **EVERYWHERE)
-        return Share(frames={"pairs": [frame]}, sums={})
+    def measure(self) -> Frames:
+        (one, other), (a, b) = self.members, self.members.values()
+        keys, frames = {"other": other[0], "other_seed": other[1]}, []
+        for matrix in self.matrices():
+            w_0, w_t = snapshots(a, matrix, (0, a.steps[-1]))
+            w_0_other, w_t_other = snapshots(b, matrix, (0, b.steps[-1]))
+            rows = measure_pair((w_0, w_t), (w_0_other, w_t_other), a.steps[-1], self.config)
+            frames.append(self.keyed(one[0], rows, **keys, **matrix_keys(matrix)))
+        merges = self.study.profile.merges
+        if merges is not None and (one[0], other[0]) in merges.pairs:
+            rows = merge_rows(self.study, one[0], a, b, self.seed)
+            frames.append(self.keyed(one[0], rows, **keys, **EVERYWHERE))
+        return {"pairs": frames}
 
 
 def followed_entries(w_0: Tensor, w_t: Tensor, quantiles: Sequence[float]) -> list[tuple[int, int]]:
@@ -248,13 +280,11 @@ def journey(
     return pd.DataFrame(records, columns=["step", "row", "column", "k", "value", "stored"])
 
 
-@dataclass(frozen=True, kw_only=True)
-class JourneyPart(Part):
+class JourneyPart(StudyPart):
     """The same entries of one matrix in several runs of one seed; OPD's update chooses which."""
 
-    trajectories: dict[str, Trajectory]
-
-    def measure(self, matrix: MatrixName) -> Share:
+    def measure(self) -> Frames:
+        matrix = pictured_matrix(self.matrices())
         weights = {name: snapshots(trajectory, matrix) for name, trajectory in self.trajectories.items()}
         chosen = weights[FOLLOWED_IN]
         followed = followed_entries(chosen[0], chosen[-1], FOLLOWED)
@@ -264,4 +294,4 @@ class JourneyPart(Part):
             for name, trajectory in self.trajectories.items()
             if weights[name][0].shape == chosen[0].shape
         ]
-        return Share(frames={"journeys": frames}, sums={})
+        return {"journeys": frames}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -13,16 +13,7 @@ from torch import Tensor
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import whole_file
-from paper_lib.ground.matrices import MODULES as MODULES
-from paper_lib.ground.matrices import canonical_name, layer_and_module, reading_order
-
-
-class MatrixName(NamedTuple):
-    """A projection matrix: its layer from 0, its module (one of `MODULES`) and its name in the file."""
-
-    layer: int
-    module: str
-    name: str
+from paper_lib.ground.matrices import MODULES, Matrix, canonical_name, layer_and_module, reading_order
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,42 +69,43 @@ def open_trajectory(directory: str | Path) -> Trajectory:
     return trajectory
 
 
-def matrix_names(path: str | Path) -> list[MatrixName]:
+def projection_matrices(path: str | Path) -> list[Matrix]:
     """The projection matrices of a dense decoder's checkpoint in layer order, then q … down.
 
-    A layer has at most one matrix of each module here: experts are `sources`' matter. Raises CompanionError
-    where the file is missing or truncated or holds none.
+    Only the header is read. A layer has at most one matrix of each module here: experts are `sources`'
+    matter. Raises CompanionError where the file is missing or truncated or holds none.
     """
+    matrices = []
     with opened(path) as file:
-        stored = file.keys()
-    dense = (name for name in stored if "expert" not in name)
-    matrices = [MatrixName(*layer_and_module(canonical_name(name)), name) for name in dense]
-    names = [matrix for matrix in matrices if matrix.module in MODULES]
-    if not names:
+        stored_names = file.keys()
+        for name in stored_names:
+            layer, module = layer_and_module(canonical_name(name))
+            if module in MODULES and "expert" not in name:
+                stored = file.get_slice(name)
+                shape, dtype = tuple(stored.get_shape()), stored.get_dtype()
+                matrices.append(Matrix(layer=layer, module=module, name=name, shape=shape, dtype=dtype))
+    if not matrices:
         wanted = "model.layers.0.self_attn.q_proj.weight"
         raise CompanionError(f"{path} holds no projection matrix, none of its tensors is named like {wanted}")
-    return sorted(names, key=lambda matrix: reading_order(*matrix))
+    return sorted(matrices, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
 
 
-def pictured_matrix(matrices: Sequence[MatrixName]) -> MatrixName:
+def pictured_matrix(matrices: Sequence[Matrix]) -> Matrix:
     """The one whose entries are shown: the query projection of the middle layer, or what comes closest."""
     queries = [matrix for matrix in matrices if matrix.module == "q"] or matrices
     return queries[len(queries) // 2]
 
 
-def matrix_shape(path: str | Path, name: MatrixName | str) -> tuple[int, ...]:
-    """Shape of one stored tensor, from the header alone."""
-    with opened(path) as file:
-        return tuple(file.get_slice(_stored(file, path, name)).get_shape())
-
-
-def read_matrix(path: str | Path, name: MatrixName | str) -> Tensor:
+def read_matrix(path: str | Path, name: str) -> Tensor:
     """One tensor in its stored dtype, mapped from the file: only the pages that are touched are read.
 
     Raises CompanionError where the file is missing or truncated or holds no tensor of that name.
     """
     with opened(path) as file:
-        return file.get_tensor(_stored(file, path, name))
+        names = file.keys()
+        if name not in names:
+            raise CompanionError(f"{path} holds no tensor named {name!r}")
+        return file.get_tensor(name)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Tensor]:
@@ -157,11 +149,3 @@ def opened(path: str | Path, remedy: str = "make it again") -> Iterator[Any]:
         raise CompanionError(f"{path} is truncated or not a safetensors file ({reason}): {remedy}") from error
     with file as opened:
         yield opened
-
-
-def _stored(file: Any, path: str | Path, name: MatrixName | str) -> str:
-    name = name.name if isinstance(name, MatrixName) else name
-    names = file.keys()
-    if name not in names:
-        raise CompanionError(f"{path} holds no tensor named {name!r}")
-    return name

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from planted import DIAGNOSTICS, MATRICES, PROFILE, RUNS, extracted_study, table
+from planted import DIAGNOSTICS, PROFILE, RUNS, extracted_study, table
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.tables import TABLES, read_table, table_metadata
@@ -34,10 +34,10 @@ def study(extracted: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The labels of the runs whose matrices are measured, one for each matrix."""
+    """The labels of the runs that are measured."""
     labels: list[str] = []
     measure = RunPart.measure
-    monkeypatch.setattr(RunPart, "measure", lambda part, m: (labels.append(part.label), measure(part, m))[1])
+    monkeypatch.setattr(RunPart, "measure", lambda part: (labels.append(part.label), measure(part))[1])
     return labels
 
 
@@ -77,7 +77,7 @@ def test_only_what_is_missing_or_stale_is_computed(
     cut.write_bytes(cut.read_bytes()[:-100])
     capsys.readouterr()
     extract_study("planted", data_dir=study, workers=1)
-    assert measured == ["opd seed 0"] * MATRICES + ["rlvr seed 0"] * MATRICES
+    assert measured == ["opd (seed 0)", "rlvr (seed 0)"]
     assert tables(study) == before
     printed = capsys.readouterr().out
     assert (
@@ -85,12 +85,12 @@ def test_only_what_is_missing_or_stale_is_computed(
         in printed
     )
     assert "[extract] 7 of 9 parts are up to date" in printed
-    assert "[extract 1/2] opd seed 0: measured, about " in printed
+    assert "[extract 1/2] opd (seed 0): " in printed
 
     coarser = replace(PROFILE, diagnostics=replace(DIAGNOSTICS, eta=0.1))
     monkeypatch.setattr(extract, "get_profile", lambda _: coarser)
     extract_study("planted", data_dir=study, workers=1)
-    assert len(measured) == MATRICES * (2 + 4)
+    assert len(measured) == 2 + 4
     assert tables(study)["matrices"] != before["matrices"]
 
 
@@ -101,10 +101,10 @@ def test_an_interrupted_extraction_continues(
     shutil.rmtree(study / "results")
     measure = RunPart.measure
 
-    def stop_in_rlvr(part: RunPart, matrix: object) -> object:
+    def stop_in_rlvr(part: RunPart) -> object:
         if part.run.name == "rlvr":
             raise KeyboardInterrupt
-        return measure(part, matrix)  # type: ignore[arg-type]
+        return measure(part)
 
     with monkeypatch.context() as patch:
         patch.setattr(RunPart, "measure", stop_in_rlvr)
@@ -112,7 +112,7 @@ def test_an_interrupted_extraction_continues(
             extract_study("planted", data_dir=study, workers=1)
     measured.clear()
     extract_study("planted", data_dir=study, workers=1)
-    assert set(measured) == {"rlvr seed 0"}
+    assert measured == ["rlvr (seed 0)"]
     assert tables(study) == before
 
 
@@ -120,7 +120,7 @@ def test_a_retrained_run_is_measured_again(study: Path, measured: list[str]) -> 
     marker = study / "runs" / "planted" / "opd" / "seed_0" / "run.json"
     marker.write_text(marker.read_text().replace("opd0", "opd0-again"))
     extract_study("planted", data_dir=study, workers=1)
-    assert set(measured) == {"opd seed 0"}
+    assert measured == ["opd (seed 0)"]
 
 
 def test_a_run_of_other_settings_is_refused(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_diverged_run_is_named(study: Path) -> None:
     rlvr = study / "results" / "planted" / "parts" / "rlvr" / "seed_0" / "matrices.parquet"
     before = rlvr.stat().st_mtime_ns
     told = (
-        r"^opd seed 0: .*step_000008\.safetensors: model\.layers\.1\.mlp\.up_proj.*not finite.*are measured"
+        r"^opd \(seed 0\): .*step_000008\.safetensors: model\.layers\.1\.mlp\.up_proj.*not finite.*measured"
     )
     with pytest.raises(CompanionError, match=told) as error:
         extract_study("planted", data_dir=study, workers=1, force=True)

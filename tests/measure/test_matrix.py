@@ -16,7 +16,7 @@ from sklearn.metrics import jaccard_score
 
 from paper_lib.geometry.sparsity import half_ulp
 from paper_lib.measure.matrix import measure_matrix, measure_rescaled
-from paper_lib.training.checkpoints import load_checkpoint, matrix_names, step_path
+from paper_lib.training.checkpoints import load_checkpoint, projection_matrices, step_path
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,8 @@ def test_a_run_that_never_moved_has_rows_without_values(extracted: Path) -> None
 
 
 def flattened(data_dir: Path, run: str) -> np.ndarray:
-    names = [m.name for m in matrix_names(step_path(data_dir / "runs" / "planted" / run / "seed_0", 0))]
+    folder = data_dir / "runs" / "planted" / run / "seed_0"
+    names = [m.name for m in projection_matrices(step_path(folder, 0))]
     path = np.array([np.concatenate([stored(data_dir, run, s, n).ravel() for n in names]) for s in STEPS])
     return path - path[0]
 
@@ -236,7 +237,7 @@ def test_the_end_of_a_run_shows_what_its_formulas_give(extracted: Path, run: str
 
 def test_sparsity_depends_on_precision_and_tolerance_as_counted(extracted: Path) -> None:
     rows = table(extracted, "trajectories", "run == 'opd' and metric.str.startswith('update_sparsity')")
-    names = [m.name for m in matrix_names(step_path(extracted / "runs/planted/opd/seed_0", 0))]
+    names = [m.name for m in projection_matrices(step_path(extracted / "runs/planted/opd/seed_0", 0))]
     path = [np.concatenate([stored(extracted, "opd", step, n).ravel() for n in names]) for step in (0, 10)]
     a, b = (torch.from_numpy(w) for w in path)
     for precision in (torch.bfloat16, torch.float16, torch.float32):

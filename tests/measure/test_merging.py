@@ -20,6 +20,7 @@ from paper_lib.study import profiles
 from paper_lib.study.config import MergeConfig
 from paper_lib.study.run_config import Projection
 from paper_lib.training.checkpoints import load_checkpoint, open_trajectory, step_path
+from paper_lib.training.starts import Study
 from paper_lib.training.study import train_study
 
 CONFIG = MergeConfig(pairs=(("opd", "rlvr"),))
@@ -101,15 +102,15 @@ def test_every_merge_of_a_pair_is_in_the_tables(data):
 def test_a_run_merged_with_nothing_scores_as_it_did_at_its_end(data, monkeypatch):
     monkeypatch.setattr(merging, "merged_updates", lambda one, other, config: [("own", 1.0, one)])
     runs = [open_trajectory(data / "runs" / "tiny" / run / "seed_0") for run in ("opd", "rlvr")]
-    asked = merging.Merging(run=OPD, config=CONFIG, evaluation=STUDY.evaluation, models=data / TINY.models)
-    ours = {row.metric: row.value for row in merge_rows(asked, *runs, seed=0)}
+    study = Study(profile=STUDY, data_dir=data)
+    ours = {row.metric: row.value for row in merge_rows(study, "opd", *runs, seed=0)}
     curve = rows_of(data, "curves").query("run == 'opd'").set_index("metric")["value"]
     assert ours == {
         f"{metric.partition(':')[0]}:own": curve[metric] for metric in curve.index if SUMS.name in metric
     }
     other = open_trajectory(data / "runs" / "tiny" / "sft" / "seed_0")
     with pytest.raises(CompanionError, match="start from different weights"):
-        merge_rows(asked, runs[0], other, seed=0)
+        merge_rows(study, "opd", runs[0], other, seed=0)
 
 
 @pytest.mark.slow

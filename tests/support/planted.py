@@ -20,7 +20,6 @@ from paper_lib.training.checkpoints import save_checkpoint, step_path
 
 STEPS = (0, 4, 8, 10)
 SHAPES = {"q": (16, 16), "k": (8, 16), "up": (24, 16), "down": (16, 24)}
-MATRICES = 2 * len(SHAPES)
 DIAGNOSTICS = DiagnosticsConfig(principal_rank=3, angle_k=6, K=2, hill_k=4, energy_k=2, model_probes=None)
 RUNS = tuple(
     RunConfig(

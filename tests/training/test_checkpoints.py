@@ -12,9 +12,8 @@ from paper_lib.ground.matrices import MODULES
 from paper_lib.training import checkpoints
 from paper_lib.training.checkpoints import (
     load_checkpoint,
-    matrix_names,
-    matrix_shape,
     open_trajectory,
+    projection_matrices,
     read_matrix,
     save_checkpoint,
     step_path,
@@ -82,18 +81,18 @@ def test_a_run_whose_steps_are_no_steps_is_damaged(tmp_path: Path, steps: str) -
 def test_projections_come_in_layer_order_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_checkpoint(tiny_weights(layers=11), path)
-    names = matrix_names(path)
+    names = projection_matrices(path)
     assert [(name.layer, name.module) for name in names] == [(i, m) for i in range(11) for m in MODULES]
     assert names[-1].name == "model.layers.10.mlp.down_proj.weight"
-    assert matrix_shape(path, names[0]) == (8, 8)
-    assert torch.equal(read_matrix(path, names[3]), tiny_weights(layers=11)[names[3].name])
+    assert names[0].shape == (8, 8)
+    assert torch.equal(read_matrix(path, names[3].name), tiny_weights(layers=11)[names[3].name])
 
 
 def test_names_that_are_not_there(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_checkpoint({"lm_head.weight": torch.ones(2, 2)}, path)
     with pytest.raises(CompanionError, match=r"w\.safetensors holds no projection matrix"):
-        matrix_names(path)
+        projection_matrices(path)
     with pytest.raises(CompanionError, match=r"w\.safetensors holds no tensor named 'lm_head\.bias'"):
         read_matrix(path, "lm_head.bias")
 
