@@ -13,33 +13,40 @@
 # %% [markdown]
 # # What does the trajectory of distillation depend on?
 #
-# **Question.** The paper changes OPD in three ways: it keeps a part of the tokens, takes the rollouts from
-# the teacher, and mixes in RLVR's advantage. The first two leave the stable-rank trajectory as it was, it
-# says, and the third leaves it only once OPD's share is small (§5, Figs 7 and 9). Do ours (C12–C14),
-# measured against how far RLVR and SFT are from OPD and how much seeds matter, and does a trajectory that
-# is kept mean that the learning is kept? At the end stands the whole ledger: C1–C15, and seventeen claims
-# of three other papers, P1–P5, S1–S7 and M1–M5.
+# **Question.** The paper changes OPD in three ways. It keeps a part of the tokens,
+# takes the rollouts from the teacher, and mixes in RLVR's advantage. The first two
+# leave the stable-rank trajectory as it was, the paper says, and the third leaves it
+# only once OPD's share is small (§5, Figs 7 and 9). Do ours (C12–C14), measured against
+# how far RLVR and SFT are from OPD and how much seeds matter? And does a trajectory
+# that is kept mean that the learning is kept? At the end stands the whole ledger:
+# C1–C15, and seventeen claims of three other papers, P1–P5, S1–S7 and M1–M5.
 #
 # **In this notebook**
 #
-# - Figure 7: stable rank along training for each control, and below it the accuracy;
+# - `fig7_controls_stable_rank`: stable rank and accuracy along training for each
+#   control;
 # - how far each control moves from OPD, beside RLVR, SFT and what seeds do;
-# - Figure 9: their norms and Hill indices;
-# - is it size? what norm and evenness of an update predict of its sparsity, over all runs;
-# - is it the objective? sparsity beside the noise of the credit, and the cosines of updates;
-# - Figure 1: the regime in one picture, on the way from RLVR to SFT, with the paper's OPD beside ours;
-# - the ledger: every claim, the paper's value, ours with its interval, and a verdict computed by one rule,
-#   with SFT at its own schedule and with matched settings;
-# - to play with: the α of the mix, between RLVR and OPD.
+# - `fig9_controls_auxiliary`: their norms and Hill indices;
+# - `fig_size`: what norm and evenness of an update predict of its sparsity, over all
+#   runs;
+# - `fig_credit_noise` and `fig_update_cosine`: sparsity beside the noise of the credit,
+#   and the cosines of updates;
+# - `fig1_overview`: the regime in one picture, on the way from RLVR to SFT, with the
+#   paper's OPD beside ours;
+# - `claims`, the ledger: every claim, the paper's value, ours with its interval, and a
+#   verdict computed by one rule, with SFT at its own schedule and with matched
+#   settings;
+# - to play with: the $\alpha$ of the mix, between RLVR and OPD.
 #
-# It reads tables and draws: under a minute with every profile. `01_train` and `02_extract` make the tables,
-# except those of `reference`, which come with the project.
+# The notebook reads tables and draws: under a minute with every profile. `01_train` and
+# `02_extract` make the tables, except those of `reference`, which come with the
+# project.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which study: smoke, laptop or reference
 data_dir: str = "data"  # where results/<profile>/ holds the tables
-figures_dir: str = "figures"  # figures and claims.md, claims.csv go to <profile>/ below it
-modules: str = "attention"  # matrices averaged over in figures 7 and 9: attention (as the paper), mlp or all
+figures_dir: str = "figures"  # figures, claims.md and claims.csv go to <profile>/
+modules: str = "attention"  # of figures 7 and 9: attention (as the paper), mlp or all
 
 # %%
 from functools import partial
@@ -48,7 +55,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from paper_lib.figures import ATTENTION, MODULE_GROUPS, in_order, open_results, plain_log, use_style
+from paper_lib.figures import ATTENTION, MODULE_GROUPS, in_order, open_results
+from paper_lib.figures import plain_log, use_style
 from paper_lib.ledger import label
 
 results = open_results(profile, data_dir=data_dir, figures_dir=figures_dir)
@@ -57,16 +65,15 @@ matrices, curves = results.table("matrices"), results.table("curves")
 use_style()
 
 # %%
-runs = in_order(run.name for run in study.runs)
+runs, references = in_order(run.name for run in study.runs), ["opd", "rlvr"]
 controls = {
     "tokens kept": [run for run in runs if run.startswith("opd_tokens")],
     "rollouts": ["opd_teacher_rollouts"],
     "advantages mixed": [run for run in runs if run.startswith("mix_")],
 }
-references = ["opd", "rlvr"]
 everything = [*references, *(run for members in controls.values() for run in members)]
-there = matrices[matrices["run"].isin(everything)].groupby("run")["seed"]
-shared = sorted(set.intersection(*(set(seeds) for _, seeds in there)))
+by_run = matrices[matrices["run"].isin(everything)].groupby("run")["seed"]
+shared = sorted(set.intersection(*(set(seeds) for _, seeds in by_run)))
 same_seeds = matrices[matrices["seed"].isin(shared)]
 for title, members in controls.items():
     print(f"{title}: {', '.join(members)}")
@@ -75,45 +82,57 @@ print(f"seeds that all of them have: {shared}")
 # %% [markdown]
 # ## Which controls keep the trajectory?
 #
-# *Tokens kept*: the loss counts 25 or 50 % of each response's tokens, those with the largest gap between
-# student and teacher or a uniform choice, rescaled to the same weight (§5.1). *Rollouts*: the teacher
-# writes the responses, so that the sampled gap no longer estimates the reverse KL. *Advantages mixed*: α
-# A_OPD + (1 − α) A_RLVR, raw as in the paper, so α also changes the gradient's scale.
+# The controls are three. *Tokens kept*: the loss counts 25 or 50 % of each response's
+# tokens, the ones with the largest gap between student and teacher or a uniform choice,
+# rescaled to the same weight (§5.1). *Rollouts*: the teacher writes the responses, so
+# that the sampled gap no longer estimates the reverse KL. *Advantages mixed* (§5.2):
+# the credit is
 #
-# **Claim (§5, Fig. 7; C12–C14).** The first two keep OPD's stable-rank trajectory; a mix leaves it once α
-# is small. By the rule of the ledger a trajectory is kept within a distance of 0.1 of OPD's (defined below),
-# and that means something only where another objective, RLVR, does not stay within it. C14 is refuted by
-# mixes that do not come nearer to RLVR than to OPD as α falls, and open where RLVR is no farther from OPD
-# than OPD with other rollouts.
+# $$A = \alpha\, A_\mathrm{OPD} + (1 - \alpha)\, A_\mathrm{RLVR},$$
 #
-# Both quantities, of updates $\Delta W_t$ at the snapshots $t = 1, \dots, T$:
+# raw as in the paper, so that $\alpha$ also changes the gradient's scale.
 #
-# $$\mathrm{srank}(\Delta W) = \frac{\lVert\Delta W\rVert_F^2}{\lVert\Delta W\rVert_2^2}, \qquad
+# **Claim (§5, Fig. 7; C12–C14).** The first two keep OPD's stable-rank trajectory; a
+# mix leaves it once $\alpha$ is small. By the rule of the ledger a trajectory is kept
+# within a distance of 0.1 of OPD's (defined below). That means something only where
+# another objective, RLVR, does not stay within it. C14 is refuted by mixes that do not
+# come nearer to RLVR than to OPD as $\alpha$ falls. It is open where RLVR is no farther
+# from OPD than OPD with other rollouts.
+#
+# The stable rank of an update, and the distance $d$ of two paths of updates over the
+# snapshots $t = 1, \dots, T$, are
+#
+# $$\mathrm{srank}(\Delta W) =
+# \frac{\lVert\Delta W\rVert_F^2}{\lVert\Delta W\rVert_2^2}, \qquad
 # d^2 = \frac{1}{T} \sum_t
 # \log^2 \frac{\mathrm{srank}(\Delta W_t)}{\mathrm{srank}(\Delta W^{\mathrm{OPD}}_t)}.$$
 #
-# An update with singular values 2, 1, 1 has a stable rank of 6 / 4, and so has one that is three times as
-# long. Without its third direction the longer one has 45 / 36. Paths that stay at the two are log 1.2 apart:
+# An update with singular values 2, 1, 1 has a stable rank of 6 / 4, and so has one that
+# is three times as long. Without its third direction the longer one has 45 / 36. Paths
+# that stay at the two are $\log 1.2$ apart:
 
 # %%
 import torch
 
-from paper_lib.figures import distance, draw_accuracy, draw_legend, draw_ratios, draw_trajectory, seed_spread
+from paper_lib.figures import distance, seed_spread
 from paper_lib.geometry import metrics_of, stable_rank
 
 spectra = {"one": (2.0, 1.0, 1.0), "longer": (6.0, 3.0, 3.0), "other": (6.0, 3.0, 0.0)}
-planted = {name: stable_rank(torch.diag(torch.tensor(sigma))).item() for name, sigma in spectra.items()}
+planted = {
+    name: stable_rank(torch.diag(torch.tensor(sigma))).item()
+    for name, sigma in spectra.items()
+}
 assert planted == {"one": 1.5, "longer": 1.5, "other": 1.25}  # its size is forgotten
 one, other = (pd.DataFrame({0: [planted[name]] * 4}) for name in ("one", "other"))
 assert abs(distance(one, other)[0] - np.log(1.2)) < 1e-12
-print(f"stable ranks {planted['one']} and {planted['other']}: distance {distance(one, other)[0]:.3f}")
+print(f"stable ranks 1.5 and 1.25: distance {distance(one, other)[0]:.3f}")
 
-# %%
-paths = {
-    metric: partial(results.path, metric=metric, modules=chosen)
-    for metric in ("stable_rank", "frobenius_norm", "hill_index")
-}
-mixed = {"runs": [*controls["advantages mixed"], "rlvr"], "seeds": shared}
+# %% tags=["hide-input"]
+from paper_lib.figures import draw_accuracy, draw_legend, draw_ratios, draw_trajectory
+
+
+def path_of(run: str, metric: str = "stable_rank") -> pd.DataFrame:
+    return results.path(run, metric, modules=chosen)
 
 
 def draw_control(rank: plt.Axes, accuracy: plt.Axes, runs: list[str]) -> None:
@@ -121,16 +140,24 @@ def draw_control(rank: plt.Axes, accuracy: plt.Axes, runs: list[str]) -> None:
     draw_accuracy(accuracy, curves[curves["seed"].isin(shared)], runs=runs)
 
 
+# %%
+others = [*everything[1:], "sft", "sft_matched"]
+apart = {run: distance(path_of(run), path_of("opd")) for run in others}
+mixed = {"runs": [*controls["advantages mixed"], "rlvr"], "seeds": shared}
+farthest = 100 * max(apart[run].mean() for run in mixed["runs"])
+teacher = 100 * apart["opd_teacher_rollouts"].mean()
+print(f"RLVR and every mix stay within {farthest:.0f} % of OPD's stable rank;")
+print(f"teacher rollouts are {teacher:.0f} % off")
 caption = (
-    "Stable rank and validation accuracy along training, for OPD, RLVR and the controls of OPD. "
-    "Mixes, at the right, are divided by OPD of their seed."
+    "Stable rank and validation accuracy along training, for OPD, RLVR and the "
+    "controls of OPD. Mixes, at the right, are divided by OPD of their seed."
 )
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained")
 for title, column in zip(("tokens kept", "rollouts"), axes.T, strict=False):
     draw_control(*column, [*references, *controls[title]])
-draw_ratios(axes[0, 2], paths["stable_rank"], "stable rank", **mixed)
+draw_ratios(axes[0, 2], path_of, "stable rank", **mixed)
 draw_ratios(axes[1, 2], results.learning, "accuracy", **mixed)
 for title, ax in zip(controls, axes[0], strict=True):
     ax.set_title(title)
@@ -138,139 +165,189 @@ plt.setp(axes[:, :2], xlabel="training progress", xlim=(-0.03, 1.25))
 axes[0, 0].set_ylabel("stable rank")
 axes[1, 0].set_ylabel("validation accuracy (avg@8)")
 draw_legend(fig)
-results.save(fig, "fig7_controls_stable_rank", inputs=("matrices", "curves"), caption=caption)
+inputs = ("matrices", "curves")
+results.save(fig, "fig7_controls_stable_rank", inputs=inputs, caption=caption)
 
 # %% [markdown]
-# All lines come from the seeds that all the controls have, so that they share their anchors and problems;
-# accuracy is that of eight sampled answers a problem (avg@8).
-# Bands, and the bars beside the end, are the 95 % interval over seeds; with fewer than three, seeds are dots
-# above, and below the bars are one standard error over the problems. Read each control twice: a line that
-# follows OPD above and not below has kept the rank and lost the function, and one that leaves it above and
-# not below has done the reverse.
+# All lines come from the seeds that all the controls have, so that they share their
+# anchors and problems. Accuracy is that of eight sampled answers a problem (avg@8).
+# Bands, and the bars beside the end, are the 95 % interval over seeds. With fewer than
+# three, seeds are dots above, and below the bars are one standard error over the
+# problems.
 #
-# The mixes lie too close together to be told apart so: at the right, each is divided by OPD of its own seed,
-# snapshot by snapshot. Grey, where the profile has it, is OPD itself with other rollouts throughout. A mix
-# has left OPD's trajectory where its line, and the bar beside its end, are off 1 and off the grey band; it
-# has reached RLVR's where its line meets RLVR's.
+# Read each control twice. A line that follows OPD above and not below has kept the rank
+# and lost the function. One that leaves OPD above and not below has done the reverse.
+#
+# At the right, a row is a mix over OPD of its own seed, the geometric mean over the
+# snapshots. Shaded, where the profile has it, is the interval of OPD itself with other
+# rollouts throughout. A mix has left OPD's trajectory where its bar is off 1 and off
+# the shade. It has reached RLVR's where its bar meets RLVR's.
 
 # %%
-opd, rlvr = map(paths["stable_rank"], references)
-apart = {}
-for run in [*everything[1:], "sft", "sft_matched"]:
-    apart[label(run)] = distance(paths["stable_rank"](run), opd).mean()
-print(f"seeds move RLVR's distance by {seed_spread(rlvr, opd):.3f} (standard deviation)")
-pd.Series(apart, name="distance to OPD").sort_values().round(3).to_frame()
+from paper_lib.summaries import t_interval
+
+spread = seed_spread(path_of("rlvr"), path_of("opd"))
+print(f"standard deviation over seeds of RLVR's distance: {spread:.3f}")
+rows = {}
+for run, by_seed in apart.items():
+    low, high = t_interval(by_seed.to_numpy())
+    rows[label(run)] = (by_seed.mean(), (high - low) / 2)
+table = pd.DataFrame(rows, index=["distance to OPD", "half of its interval"]).T
+table.sort_values("distance to OPD").round(3)
 
 # %% [markdown]
-# The distance is the root mean square, over the snapshots, of the logarithm of the ratio of two stable ranks
-# from one anchor: 0.1 is about 10 % apart, and what C12 and C13 call preserved. Where RLVR lies within that
-# margin too, or no farther than seeds move the distance, the stable rank does not separate the objectives,
-# and keeping it says little about any control. In the reference set this is so: RLVR is at 0.054, and OPD on
-# a random quarter of its tokens, at 0.107 ± 0.053, is farther from OPD than RLVR is.
+# The distance 0.1 is about 10 % apart, and C12 and C13 call it preserved. Where RLVR
+# lies within that margin too, or no farther than seeds move the distance, the stable
+# rank does not separate the objectives. Keeping it then says little about any control.
+# In the reference set this is so: RLVR lies within 0.1, and OPD on a random quarter of
+# its tokens is farther from OPD than RLVR is.
 #
-# Whether a trajectory that is kept means a function that is learned shows best on teacher rollouts, where the
-# sampled gap is no longer an estimate of the reverse KL:
+# Does a trajectory that is kept mean a function that is learned? Teacher rollouts show
+# it best, because the sampled gap is no longer an estimate of the reverse KL there:
 
 # %%
 common = list(results.learning("opd_teacher_rollouts"))
+ends = {}
 for run in ("opd", "opd_teacher_rollouts"):
-    rank = paths["stable_rank"](run)[common].mean(axis=1)
-    accuracy = results.learning(run)[common].mean(axis=1)
-    print(f"{label(run)}: stable rank {rank.iloc[0]:.2f} → {rank.iloc[-1]:.2f}, ", end="")
-    print(f"accuracy {accuracy.iloc[0]:.3f} → {accuracy.iloc[-1]:.3f} (n = {len(common)})")
-print(f"distance of their stable ranks: {apart[label('opd_teacher_rollouts')]:.3f}, preserved below 0.1")
+    rank, accuracy = path_of(run)[common], 100 * results.learning(run)[common]
+    values = [*rank.mean(axis=1).iloc[[0, -1]], *accuracy.mean(axis=1).iloc[[0, -1]]]
+    ends[label(run)] = np.round(values, 2)
+places = ("first", "end")
+heads = [f"{name}, {at}" for name in ("stable rank", "accuracy %") for at in places]
+pd.DataFrame(ends, index=heads).T
 
 # %% [markdown]
-# Means over the seeds of the control, from the first snapshot after W₀ to the last. A rank that is kept
-# beside an accuracy that does not rise says that the rank does not measure the learning.
+# These are means over the seeds of the control, from the first snapshot after $W_0$ to
+# the last. A rank that is kept beside an accuracy that does not rise says that the rank
+# does not measure the learning.
 #
 # ## Their scale and their tails
 #
-# **Claim (§5.1, Fig. 9; C12, C13).** The controls change the scale at most: the norm of the update moves,
-# somewhat up for teacher rollouts, and the Hill index stays near OPD's. Refuted by a Hill index that leaves
-# OPD's band for RLVR's or beyond, or by a smaller norm under teacher rollouts.
+# **Claim (§5.1, Fig. 9; C12, C13).** The controls change the scale at most: the norm of
+# the update moves, somewhat up for teacher rollouts, and the Hill index stays near
+# OPD's. A Hill index that leaves OPD's band for RLVR's or beyond would refute the
+# claim, and so would a smaller norm under teacher rollouts.
 
 
-# %%
+# %% tags=["hide-input"]
 def draw_metric(ax: plt.Axes, metric: str, runs: list[str]) -> None:
     draw_trajectory(ax, same_seeds, metric, runs=runs, modules=chosen)
     if metric == "frobenius_norm":
         plain_log(ax)
 
 
-# %%
-measured = {metric.name: metric.axis for metric in metrics_of("fig9_controls_auxiliary")}
+measured = metrics_of("fig9_controls_auxiliary")
+norms = {run: path_of(run, "frobenius_norm") for run in everything}
+norm_off = max(distance(norms[run], norms["opd"]).mean() for run in mixed["runs"])
+half = (norms["opd_teacher_rollouts"] / norms["opd"]).iloc[-1].mean()
+print(f"RLVR and every mix stay within {100 * norm_off:.0f} % of OPD's norm;")
+print(f"teacher rollouts end at {half:.2f} of it")
+caption = (
+    "Norm and Hill index of the update along training, for OPD, RLVR and the controls "
+    "of OPD. Mixes, at the right, are divided by OPD of their seed."
+)
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained")
-for row, (metric, words) in zip(axes, measured.items(), strict=True):
+for row, metric in zip(axes, measured, strict=True):
     for title, ax in zip(("tokens kept", "rollouts"), row, strict=False):
-        draw_metric(ax, metric, [*references, *controls[title]])
-    draw_ratios(row[2], paths[metric], words, **mixed)
-    row[0].set_ylabel(words)
+        draw_metric(ax, metric.name, [*references, *controls[title]])
+    draw_ratios(row[2], partial(path_of, metric=metric.name), metric.axis, **mixed)
+    row[0].set_ylabel(metric.axis)
 for title, ax in zip(controls, axes[0], strict=True):
     ax.set_title(title)
 plt.setp(axes[:, :2], xticks=(0, 0.5, 1), xlim=(-0.03, 1.25))
 draw_legend(fig)
-caption = (
-    "Norm and Hill index of the update along training, for OPD, RLVR and the controls of OPD. "
-    "Mixes, at the right, are divided by OPD of their seed."
-)
 results.save(fig, "fig9_controls_auxiliary", inputs=("matrices",), caption=caption)
 
 # %% [markdown]
-# A norm below OPD's with the same stable rank is a smaller step of the same shape; the mixes' norms follow
-# the scale of the mixed advantage as well as its direction, which this control cannot tell apart. The Hill
-# index uses the largest singular values alone and is the noisier of the two: judge it by whether
-# neighbouring snapshots agree.
+# A norm below OPD's with the same stable rank is a smaller step of the same shape. The
+# mixes' norms follow the scale of the mixed advantage as well as its direction, and
+# this control cannot tell the two apart. The Hill index uses the largest singular
+# values alone and is the noisier of the two: judge it by whether neighbouring snapshots
+# agree.
 
 # %%
-ends = {
-    metric: results.ends(metric, modules=chosen).query("seed in @shared").groupby("run")["value"].mean()
-    for metric in ("stable_rank", "frobenius_norm", "hill_index", "drift_ratio")
-}
-accuracy = curves[(curves["metric"] == "sampled_accuracy") & curves["seed"].isin(shared)]
+names = ("stable_rank", "frobenius_norm", "hill_index", "drift_ratio")
+ends = {}
+for name in names:
+    rows = results.ends(name, modules=chosen).query("seed in @shared")
+    ends[name.replace("_", " ")] = rows.groupby("run")["value"].mean()
+accuracy = curves[
+    (curves["metric"] == "sampled_accuracy") & curves["seed"].isin(shared)
+]
 gained = accuracy.sort_values("step").groupby(["run", "seed"])["value"]
-ends["accuracy gained"] = (gained.last() - gained.first()).groupby("run").mean()
-pd.DataFrame(ends).loc[[*everything, "sft"]].rename(index=label).map("{:.3g}".format)
+points = 100 * (gained.last() - gained.first()).groupby("run").mean()
+ends = pd.DataFrame(ends).join(points.rename("accuracy gained, points"))
+ends.loc[[*everything, "sft"]].rename(index=label).map("{:.3g}".format)
 
 # %%
 walks = results.ends("stable_rank", modules=chosen, nulls=True)
 rank = walks[walks["null"] == "adam_walk"].groupby("run")["value"].mean()
-print(f"stable rank of Adam's walk on noise: {rank['opd']:.3g} at OPD's rates, {rank['sft']:.3g} at SFT's")
+ranks = f"{rank['opd']:.3g} at OPD's rates, {rank['sft']:.3g} at SFT's"
+print(f"stable rank of Adam's walk on noise: {ranks}")
 
 # %% [markdown]
-# The drift ratio is the root mean square of ΔW over √Σ lr², which is about 1 for Adam on pure noise. Near 1
-# the norm alone does not tell a run from noise, and it does not say that the run is noise: look at its rank
-# and its Sim_K. In the reference set teacher rollouts and SFT have ratios of about 1, and stable ranks of
-# 4 to 5 where noise has 28. Accuracy gained is that on the validation problems.
-#
+# The drift ratio (defined with `fig_credit_noise`) is about 1 for Adam on pure noise.
+# Near 1 the norm alone does not tell a run from noise, and it does not say that the run
+# is noise: look at its rank and its $\mathrm{Sim}_K$. In the reference set teacher
+# rollouts and SFT have ratios of about 1, and stable ranks far below the noise's. The
+# accuracy gained is that on the validation problems.
+
+# %% [markdown]
 # ## Is it size?
 #
-# **Claim (§3.2, Table 1; C1).** Objectives differ in which weights they change. Sparsity then needs more than
-# two numbers of an update that know nothing of places: the norm of ΔW, and its evenness, the share $e$ of its
-# energy in the largest tenth of its entries (0.1 for equal sizes, 0.50 for normal ones). We fit
+# **Claim (§3.2, Table 1; C1).** Objectives differ in which weights they change.
+# Sparsity then needs more than two numbers of an update that know nothing of places:
+# the norm of $\Delta W$, and its evenness. Let the entries be sorted by size. The
+# evenness is the share of energy in the largest tenth of the $N$ entries:
 #
-# $$\log\frac{s}{1 - s} = a + b \log\lVert\Delta W\rVert_F + c \log e$$
+# $$e = \frac{\sum_{i \le N/10} \Delta w_{(i)}^2}{\sum_i \Delta w_i^2}.$$
 #
-# over all kinds of run but one and predict the sparsity $s$ of that one. Refuted, at this scale, by an error
-# well below the distance of the objectives. Runs confined to a subspace or a subnetwork, of another width or
-# under SGD are left out.
+# It is 0.1 for entries of one size, and 0.44 for normal ones:
 
 # %%
-from paper_lib.ledger import draw_kinds, draw_overview, draw_size, end_values, in_words, slopes
+from paper_lib.geometry.sparsity import top_coordinate_energy
+
+normal = torch.randn(200, 300, generator=torch.Generator().manual_seed(0))
+even = {"one size": torch.ones(200, 300), "normal": normal}
+planted = {name: top_coordinate_energy(d, 0.1).item() for name, d in even.items()}
+assert abs(planted["one size"] - 0.1) < 1e-9
+assert abs(planted["normal"] - 0.44) < 0.02
+print({name: round(share, 3) for name, share in planted.items()})
+
+# %% [markdown]
+# We fit the log-odds of the sparsity $s$ by both,
+#
+# $$\log\frac{s}{1 - s} = a + b \log\lVert\Delta W\rVert_F + c \log e,$$
+#
+# over all kinds of run but one, and predict the sparsity of that one. Made-up runs that
+# follow $a = -3$, $b = -1$, $c = 1$ give the three back:
+
+# %%
+from paper_lib.ledger import slopes
+
+rng = np.random.default_rng(0)
+norms, shares = rng.uniform(0.01, 0.1, 40), rng.uniform(0.2, 0.6, 40)
+columns = {"frobenius_norm": norms, "coordinate_energy": shares}
+odds = np.exp(-3 - np.log(norms) + np.log(shares))
+made_up = pd.DataFrame(columns).assign(update_sparsity=odds / (1 + odds))
+assert np.allclose(slopes(made_up), (-3, -1, 1))
+print(slopes(made_up).round(3).to_dict())
+
+# %% [markdown]
+# The claim is refuted, at this scale, by an error of the prediction well below the
+# distance of the objectives. Runs confined to a subspace or a subnetwork, of another
+# width or under SGD are left out.
+
+# %%
+from paper_lib.ledger import draw_size, end_values, in_words
 
 ended = end_values(results)
-named = [
-    "sft",
-    "sft_matched",
-    *references,
-    "opd_exact",
-    "opd_as_sft",
-    "opd_shuffled_credit",
-    "opd_teacher_rollouts",
-]
-print(slopes(ended).round(2).to_dict())
+named = ["sft", "sft_matched", *references, "opd_exact", "opd_as_sft"]
+named += ["opd_shuffled_credit", "opd_teacher_rollouts"]
+names = ("a", "b, of the norm", "c, of the evenness")
+print(dict(zip(names, slopes(ended).round(2), strict=True)))
 
 # %%
 fig, ax = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
@@ -278,114 +355,206 @@ draw_size(ax, ended, names=named)
 ax.set_title(in_words(ended), fontsize=8)
 ax.margins(x=0.1)
 draw_legend(fig)
-caption = "Update sparsity of every kind of run, measured and as norm and evenness predict it."
+caption = (
+    "Update sparsity of every kind of run, measured and as norm and evenness "
+    "predict it."
+)
 results.save(fig, "fig_size", inputs=("matrices",), caption=caption)
 
 # %% [markdown]
-# A mark is a kind of run, the mean over its seeds, predicted by the fit over all others; the title has the
-# root mean square error over runs and seeds. Marks on the line need no word about the objective. A slope $b$
-# near −1 is a fixed step of bf16, which a longer update passes more often; $c > 0$ says that an update which
-# puts its energy into few entries leaves more of the others unchanged.
+# A mark is a kind of run, the mean over its seeds, predicted by the fit over all
+# others. The title has the root mean square error over runs and seeds. Marks on the
+# line need no word about the objective. A slope $b$ near −1 is a fixed step of bf16,
+# which a longer update passes more often. A positive $c$ says that an update which puts
+# its energy into few entries leaves more of the others unchanged.
 
 # %% [markdown]
 # ## Is it the objective, or the noise of its credit?
 #
-# **Claim (ours, after C1).** The order of sparsity is that of the objectives. Refuted, at this scale, where
-# one objective spans it: OPD with the exact reverse KL (less noise), with its credit shuffled over tokens
-# (nothing but noise), at another batch, number of prompts or clipping. The drift ratio, the root mean square
-# of ΔW over √Σ lr², grows with the signal to noise that Adam sees. Runs with OPD's rate and steps:
+# **Claim (ours, after C1).** The order of sparsity is that of the objectives. It is
+# refuted, at this scale, where one objective spans it: OPD with the exact reverse KL
+# (less noise), with its credit shuffled over tokens (nothing but noise), at another
+# batch, number of prompts or clipping.
+#
+# The drift ratio grows with the signal to noise that Adam sees. It compares the root
+# mean square of the $mn$ entries of $\Delta W$ with the learning rates $\eta_t$:
+#
+# $$\frac{\lVert\Delta W\rVert_F / \sqrt{mn}}{\sqrt{\sum_t \eta_t^2}}.$$
+#
+# Steps of $\pm\eta$ at random have a drift ratio of 1. A hundred steps of one sign have
+# 10:
 
 # %%
-opd_config = study.run("opd")
-settings = ("learning_rate", "steps")
-alike = [
-    run.name
-    for run in study.everything
-    if all(getattr(run, name) == getattr(opd_config, name) for name in settings)
-]
-at_one_rate = end_values(results, also=("drift_ratio",)).query("run in @alike")
+from paper_lib.geometry import drift_ratio
+
+signs = torch.randn(100, 64, 48, generator=torch.Generator().manual_seed(0)).sign()
+random, one_way = 1e-3 * signs.sum(0), 1e-3 * torch.ones(100, 64, 48).sum(0)
+planted = [drift_ratio(delta, [1e-3] * 100).item() for delta in (random, one_way)]
+assert abs(planted[0] - 1) < 0.05
+assert abs(planted[1] - 10) < 1e-3
+print(f"drift ratio: {planted[0]:.2f} of random signs, {planted[1]:.2f} of one sign")
+
+# %% [markdown]
+# The figure has the runs with OPD's learning rate and number of steps:
+
+# %% tags=["hide-input"]
+from paper_lib.ledger import draw_kinds
+
+opd = study.run("opd")
+same = (opd.learning_rate, opd.steps)
+alike = [r.name for r in study.everything if (r.learning_rate, r.steps) == same]
+ended = end_values(results, also=("drift_ratio",))
+at_one_rate = ended[ended["run"].isin(alike)]
 kinds = at_one_rate.groupby("run")[["drift_ratio", "update_sparsity"]].mean()
-rho = kinds.rank().corr().iloc[0, 1]
-named = ["sft_matched", "sft_matched_32x8", "rlvr", "opd_exact", "opd_256x1", "opd_batch_64"]
-named += ["opd_shuffled_credit", "opd_teacher_rollouts", "opd_tokens_random_25"]
+rho = f"{kinds.rank().corr().iloc[0, 1]:.2f}".replace("-", "−")
+named = ["sft_matched", "sft_matched_32x8", "rlvr", "opd_exact", "opd_256x1"]
+named += ["opd_batch_64", "opd_shuffled_credit", "opd_teacher_rollouts"]
+named += ["opd_tokens_random_25"]
+words = f"rank correlation {rho} over {len(kinds)} kinds of run"
 
 # %%
 fig, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
 draw_kinds(ax, at_one_rate, "drift_ratio", names=named)
-said = f"{rho:.2f} over {len(kinds)} kinds of run".replace("-", "−")
-ax.set_title(f"Less noise in the credit, less sparse: rank correlation {said}", fontsize=8)
+ax.set_title(f"Less noise in the credit, less sparse: {words}", fontsize=8)
 ax.set(xlabel="drift ratio")
 ax.margins(x=0.16)
 plain_log(ax, "x")
 draw_legend(fig)
-caption = "Update sparsity against the drift ratio, a mark a kind of run at one rate and number of steps."
+caption = (
+    "Update sparsity against the drift ratio, a mark a kind of run at one rate and "
+    "number of steps."
+)
 results.save(fig, "fig_credit_noise", inputs=("matrices",), caption=caption)
 
 # %% [markdown]
-# OPD spans the axis by itself. With the exact reverse KL it is less sparse than OPD, by more than OPD and
-# RLVR are apart; with shuffled credit it is sparser than both. Matched SFT has 256 prompts a step where OPD
-# and RLVR have 32 with eight answers each: at 32 × 8 it comes most of the way to OPD.
+# OPD spans the axis by itself. With the exact reverse KL it is less sparse than OPD, by
+# more than OPD and RLVR are apart. With shuffled credit it is sparser than both.
+# Matched SFT has 256 prompts a step, where OPD and RLVR have 32 with eight answers
+# each. At 32 × 8 matched SFT comes most of the way to OPD.
 
 # %%
-sparsity = kinds["update_sparsity"].reindex(["sft_matched", "sft_matched_32x8", "opd_256x1", "opd"])
-clipped = kinds["update_sparsity"].reindex(["opd_clip_100", "rlvr_clip_100", "opd_no_decay"])
-pd.concat([sparsity, clipped]).rename(index=label).round(4).to_frame()
+compared = ["sft_matched", "sft_matched_32x8", "opd_256x1", "opd", "rlvr"]
+compared += ["opd_clip_100", "rlvr_clip_100", "opd_no_decay"]
+sparsity = 100 * kinds["update_sparsity"].reindex(compared).dropna()
+sparsity.rename("update sparsity, %").rename(index=label).round(1).to_frame()
 
 # %% [markdown]
 # ## One direction for all?
 #
-# **Claim (§4.2, ours).** Each objective has a channel of its own. Refuted, at this scale, by updates of two
-# objectives that point the same way as two runs of one objective do.
+# **Claim (§4.2, ours).** Each objective has a channel of its own. It is refuted, at
+# this scale, by updates of two objectives that point the same way as two runs of one
+# objective do. The cosine of two updates, with the inner product over all entries of a
+# matrix, is
+#
+# $$\cos(\Delta W, \Delta W') =
+# \frac{\langle \Delta W, \Delta W' \rangle}
+# {\lVert\Delta W\rVert_F\, \lVert\Delta W'\rVert_F}.$$
+#
+# Two updates with a common part and independent parts of the same length have a cosine
+# near one half. Independent updates have one near 0:
+
+# %%
+from paper_lib.geometry.subspaces import path_gram
+
+generator = torch.Generator().manual_seed(0)
+common, one, other = torch.randn(3, 64, 48, generator=generator)
+gram = path_gram([common + one, common + other, one])
+cosines = gram / gram.diag().outer(gram.diag()).sqrt()
+assert abs(cosines[0, 1] - 0.5) < 0.05
+assert abs(cosines[1, 2]) < 0.05
+print(f"cosines: {cosines[0, 1]:.2f} with a common part, {cosines[1, 2]:.2f} without")
 
 # %%
 from paper_lib.figures import draw_cosines
 
 pairs = results.table("pairs")
-cosines = pairs.query("metric == 'update_cosine' and seed == other_seed and run == 'opd'")
-means = cosines.groupby("other")["value"].mean()
+of_opd = "metric == 'update_cosine' and seed == other_seed and run == 'opd'"
+means = pairs.query(of_opd).groupby("other")["value"].mean()
 same, other = means.get("opd_restream", np.nan), means.get("rlvr", np.nan)
+words = (
+    f"Update cosines: OPD with RLVR {other:.2f}, with OPD on other rollouts {same:.2f}"
+)
+caption = (
+    "Cosines of the updates of two runs of one seed, or of a run and its next seed."
+)
 
 # %%
 fig, ax = plt.subplots(figsize=(6.0, 4.4), layout="constrained")
 draw_cosines(ax, pairs, modules=MODULE_GROUPS["all"])
-fig.suptitle(f"Update cosines: OPD with RLVR {other:.2f}, with OPD on other rollouts {same:.2f}", fontsize=9)
+fig.suptitle(words, fontsize=9)
 draw_legend(fig)
-caption = "Cosines of the updates of two runs of one seed, or of a run and its next seed."
 results.save(fig, "fig_update_cosine", inputs=("pairs",), caption=caption)
 
 # %% [markdown]
-# Two runs of one seed share their anchor, and OPD, RLVR and matched SFT also their problems. RLVR against
-# itself on other problems is the noise that its distance to OPD is to be held against. Demonstrations,
-# teacher and verifier push the same way here, a new anchor hardly changes it, and credit by chance has
-# nothing of it: the direction belongs to the model and the task, which has one thing to learn.
+# Two runs of one seed share their anchor, and OPD, RLVR and matched SFT also their
+# problems. RLVR against itself on other problems is the noise that its distance to OPD
+# is to be held against.
+#
+# Demonstrations, teacher and verifier push the same way here. A new anchor hardly
+# changes it, and credit by chance has nothing of it. The direction belongs to the model
+# and the task, which has one thing to learn.
 
 # %% [markdown]
 # ## The regime in one picture
 #
-# **Claim (§3–4, Fig. 1).** OPD is a regime of its own between RLVR and SFT. Each row is a scale from RLVR
-# (0) to SFT (1); OPD would be a regime of its own if it stayed off both ends, and if matched SFT, which has
-# its schedule, stayed away from it. It would be refuted by an OPD that sits at 0, or beside matched SFT,
-# throughout.
+# **Claim (§3–4, Fig. 1).** OPD is a regime of its own between RLVR and SFT. Each row is
+# a scale from RLVR (0) to SFT (1). For a metric $x$ of one seed, OPD lies at
+#
+# $$\frac{x_\mathrm{OPD} - x_\mathrm{RLVR}}{x_\mathrm{SFT} - x_\mathrm{RLVR}},$$
+#
+# or at the same of the logarithms where a metric spans decades. At 10 between 1 and 100
+# that is one half:
+
+# %%
+from paper_lib.ledger.pictures import OVERVIEW, position, regime_ends
+
+rlvr, opd, sft = (pd.Series([value]) for value in (1.0, 10.0, 100.0))
+assert abs(position(opd, rlvr, sft, log=True).item() - 0.5) < 1e-12
+print(f"on the logarithmic scale: {position(opd, rlvr, sft, log=True).item():.2f}")
+
+# %% [markdown]
+# OPD would be a regime of its own if it stayed off both ends, and if matched SFT, which
+# has its schedule, stayed away from it. An OPD that sits at 0, or beside matched SFT,
+# throughout would refute the claim.
+
+# %% tags=["hide-input"]
+from paper_lib.ledger import draw_overview
+
+places = []
+for metric in OVERVIEW:
+    ends = regime_ends(results, metric)
+    of_run = [ends[run] for run in ("opd", "rlvr", "sft")]
+    places.append(position(*of_run, log=metric.log).mean())
+span = f"{min(places):.2f} to {max(places):.2f}".replace("-", "−")
+print(f"from RLVR (0) to SFT (1), OPD lies at {span} on {len(places)} scales")
+caption = (
+    "Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by "
+    "metric."
+)
 
 # %%
 fig, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
 draw_overview(ax, results)
 draw_legend(fig, columns=5)
-caption = "Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by metric."
-results.save(fig, "fig1_overview", inputs=("matrices", "nulls", "curves"), caption=caption)
+inputs = ("matrices", "nulls", "curves")
+results.save(fig, "fig1_overview", inputs=inputs, caption=caption)
 
 # %% [markdown]
-# Full markers are means over seeds with their interval, rings the seeds, an arrow at the edge is a mean
-# beyond it, diamonds where the paper's OPD lies between the paper's RLVR and SFT. The numbers at the right
-# are the end values themselves, of all matrices unless a row says attention. A position says nothing about
-# the length of its scale: where our SFT and RLVR nearly agree, small differences look large, and where their
-# seeds do not even agree on the order, the row is left blank.
+# Full markers are means over seeds with their interval, rings the seeds. An arrow at
+# the edge is a mean beyond it. Diamonds are where the paper's OPD lies between the
+# paper's RLVR and SFT. The numbers at the right are the end values themselves, of all
+# matrices unless a row says attention; shares are of 1.
+#
+# A position says nothing about the length of its scale. Where our SFT and RLVR nearly
+# agree, small differences look large. Where their seeds do not even agree on the order,
+# the row is left blank.
 
 # %% [markdown]
 # ## Try it: how much OPD does a mix need?
 #
-# Turn α down from 1 (OPD) to 0 (RLVR) and look where the path leaves OPD's, in rank, norm, tail and accuracy.
-# A mix whose shade holds both ends cannot be told from either with these seeds.
+# Turn $\alpha$ down from 1 (OPD) to 0 (RLVR) and look where the path leaves OPD's, in
+# rank, norm, tail and accuracy. A mix whose shade holds both ends cannot be told from
+# either with these seeds.
 
 # %%
 from paper_lib.teaching.mixing import play_mixing
@@ -395,48 +564,90 @@ play_mixing(same_seeds, curves[curves["seed"].isin(shared)], modules=chosen)
 # %% [markdown]
 # ## What we found
 #
-# Each claim has comparisons, and `claims.md` says when they were fixed: one number a seed, Student's 95 %
-# interval, and a side that the claim is on. All hold: *reproduced*, or *order only* where one is less than a
-# tenth of the paper's. None holds and one fails: *not
-# reproduced*. In between: *partly*. A run that is missing, fewer than three seeds or nothing decided:
-# *not decided by this design*. Nothing here was written by hand, and other seeds can change it.
+# Each claim has comparisons, and `claims.md` says when they were fixed. A comparison is
+# one number $x_s$ a seed, of $n$ seeds with mean $\bar x$ and standard deviation $s_x$,
+# and an edge $e$ that the claim puts the mean above (or below: then all signs turn).
+# Student's 95 % interval has the half width $h = t_{n-1}\, s_x / \sqrt n$. The
+# clearance
+#
+# $$c = \frac{\bar x - e}{h}$$
+#
+# decides: the comparison holds where $c > 1$, fails where $c < -1$, and is undecided in
+# between. Fewer than three seeds decide nothing. Three made-up seeds with mean 2 and
+# standard deviation 1 have $h = 4.30 / \sqrt 3 = 2.48$:
 
 # %%
-from paper_lib.ledger import VERDICTS, claims_figure, claims_in_short, ledger, read_all, write_ledger
+from paper_lib.ledger.contrasts import more
+
+ours = pd.Series([1.0, 2.0, 3.0])
+comparisons = {edge: more(ours, 0 * ours, "made up", by=edge) for edge in (0, -1, 5)}
+clearances = {edge: (2 - edge) / (4.303 / 3**0.5) for edge in comparisons}
+for edge, comparison in comparisons.items():
+    assert abs(comparison.clearance - clearances[edge]) < 1e-3
+    print(f"edge {edge}: c = {comparison.clearance:.2f}, {comparison.outcome}")
+outcomes = [comparison.outcome for comparison in comparisons.values()]
+assert outcomes == ["undecided", "holds", "fails"]
+
+# %% [markdown]
+# The outcomes of a claim make its verdict:
+#
+# - All hold: *reproduced*, or *order only* where one is less than a tenth of the
+#   paper's.
+# - None holds and one fails: *not reproduced*.
+# - A run that is missing, or nothing decided: *not decided by this design*.
+# - Anything else: *partly*.
+#
+# No verdict was written by hand, and other seeds can change it.
+
+# %%
+from paper_lib.ledger import VERDICTS, claims_figure, ledger, read_all, write_ledger
 
 readings = read_all(results)
 rows = ledger(results, readings=readings)
 assert set(rows["verdict"]) | set(rows["verdict, matched"]) <= set(VERDICTS)
 page, sheet = write_ledger(rows, results.figures, readings)
-print(rows[["claim", "verdict", "verdict, matched"]].to_string(index=False))
-fig = claims_figure(readings)
-caption = "The ledger: each claim's comparisons by how far they clear what it allows, and its verdicts."
-results.save(fig, "claims", inputs=("matrices", "nulls", "curves", sheet), caption=caption)
-
-# %% [markdown]
-# A dot is a comparison, at the distance of its mean from the edge of what its claim allows, in half widths of
-# its interval: right of the band it holds, left of it it fails, inside it nothing is decided. The right panel
-# reads the same rules with matched SFT in SFT's place (or what `claims.md` says at each claim). A claim that
-# is reproduced in the first and not in the second holds for the paper's comparison and is explained, at this
-# scale, by start, learning rate and steps. "no" under "> null" means that chance gives as much.
+counts = rows[["verdict", "verdict, matched"]].apply(pd.Series.value_counts)
+counts.fillna(0).astype(int)
 
 # %%
+caption = (
+    "The ledger: each claim's comparisons by how far they clear what it allows, and "
+    "its verdicts."
+)
+fig = claims_figure(readings)
+inputs = ("matrices", "nulls", "curves", sheet)
+results.save(fig, "claims", inputs=inputs, caption=caption)
+
+# %% [markdown]
+# A dot of `claims` is a comparison, at its clearance. Right of the band it holds, left
+# of the band it fails, and inside nothing is decided.
+#
+# The right panel reads the same rules with matched SFT in SFT's place (or what
+# `claims.md` says at each claim). A claim that is reproduced at the left and not at the
+# right holds for the paper's comparison and is explained, at this scale, by start,
+# learning rate and steps. "no" under "> null" means that chance gives as much.
+
+# %%
+from paper_lib.ledger import claims_in_short
+
 claims_in_short(rows)
 
 # %% [markdown]
-# Both differ from the paper's setting in one more way: our runs end at different norms. Where snapshots
-# allow, these readings compare matched SFT, OPD and RLVR where each has come equally far, in norm or in
-# accuracy.
+# Both readings differ from the paper's setting in one more way: our runs end at
+# different norms. Where snapshots allow, the next readings compare matched SFT, OPD and
+# RLVR where each has come equally far, in norm or in accuracy.
 
 # %%
 equal = rows[rows["equal norm"] != "–"]
-claims_in_short(equal, ("claim", "verdict, matched", "equal norm", "equal accuracy"))
+columns = ("claim", "verdict, matched", "equal norm", "equal accuracy")
+claims_in_short(equal, columns)
 
 # %% [markdown]
 # ## Exercises
 #
-# Put your answer in place of `...` (for a function, `def answer(…):` in place of the whole line) and run
-# the cell. `check` says whether it is right, and otherwise which mistake it looks like.
+# Put your answer in place of `...` (for a function, `def answer(…):` in place of the
+# whole line) and run the cell. `check` says whether it is right, and otherwise which
+# mistake it looks like.
 
 # %%
 from paper_lib.teaching.exercises import check
@@ -444,25 +655,26 @@ from paper_lib.teaching.exercises import check
 # %% [markdown]
 # ### Exercise 06-1 — The tokens that are kept (15 minutes)
 #
-# Write the weights of top-gap retention for one response: the ⌈ρT⌉ tokens with the largest r_t have weight
-# T / ⌈ρT⌉, all others 0.
+# Write the weights of top-gap retention for one response: the $\lceil\rho T\rceil$
+# tokens with the largest gap $r_t$ have weight $T / \lceil\rho T\rceil$, all others 0.
 #
 # <details><summary>Hint</summary>
 #
-# `gap.argsort(descending=True)` has the places of the largest first. A large positive r_t is a token that
-# the student likes and the teacher does not.
+# `gap.argsort(descending=True)` has the places of the largest first. A large positive
+# $r_t$ is a token that the student likes and the teacher does not.
 #
 # </details>
 
 # %% tags=["exercise"]
-answer = ...  # a function of gap, a (T,) tensor, and keep, ρ in (0, 1], that returns (T,)
+answer = ...  # a function of gap, (T,), and keep, ρ in (0, 1], that returns (T,)
 check("06-1", answer)
 
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# The weights add up to T. Without the factor, keeping a quarter of the tokens would also make the loss
-# smaller, and its gradient; Adam forgives a constant factor, a change of it along the way it does not.
+# The weights add up to $T$. Without the factor, keeping a quarter of the tokens would
+# also make the loss smaller, and its gradient. Adam forgives a constant factor. It does
+# not forgive a factor that changes along the way.
 #
 # </details>
 
@@ -481,15 +693,17 @@ assert verdict.right, verdict
 verdict
 
 # %% [markdown]
-# ### Exercise 06-2 — The α that balances (15 minutes)
+# ### Exercise 06-2 — The $\alpha$ that balances (15 minutes)
 #
-# The mix adds α A_OPD and (1 − α) A_RLVR, raw. At which α would both parts have gradients of the same norm?
-# Take as norms the means of `gradient_norm` (before clipping) in `curves`, over all steps and seeds of `opd`
-# and of `rlvr`.
+# The mix adds $\alpha\, A_\mathrm{OPD}$ and $(1 - \alpha)\, A_\mathrm{RLVR}$, raw. At
+# which $\alpha$ would both parts have gradients of the same norm? Take as norms the
+# means of `gradient_norm` (before clipping) in `curves`, over all steps and seeds of
+# `opd` and of `rlvr`.
 #
 # <details><summary>Hint</summary>
 #
-# The gradient is linear in the credit: α times the credit has α times the gradient.
+# The gradient is linear in the credit: $\alpha$ times the credit has $\alpha$ times the
+# gradient.
 #
 # </details>
 
@@ -500,17 +714,24 @@ check("06-2", answer, tables={"curves": curves})
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# From α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖ follows α = ‖g_RLVR‖ / (‖g_OPD‖ + ‖g_RLVR‖). Where OPD's gradient is the
-# longer one, as in the reference tables, the balance is below one half. "Leaves the trajectory once α is
-# small" (C14) then says where the balance lies as much as which objective prevails; the runs `mix_…_unit`,
-# where a profile has them, scale both credits first.
+# With $g$ for a gradient,
+# $\alpha \lVert g_\mathrm{OPD}\rVert = (1 - \alpha) \lVert g_\mathrm{RLVR}\rVert$ gives
+#
+# $$\alpha = \frac{\lVert g_\mathrm{RLVR}\rVert}
+# {\lVert g_\mathrm{OPD}\rVert + \lVert g_\mathrm{RLVR}\rVert}.$$
+#
+# Where OPD's gradient is the longer one, as in the reference tables, the balance is
+# below one half. "Leaves the trajectory once $\alpha$ is small" (C14) then says where
+# the balance lies as much as which objective prevails. The runs `mix_…_unit`, where a
+# profile has them, scale both credits first.
 #
 # </details>
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 norms = curves[curves["metric"] == "gradient_norm"].groupby("run")["value"].mean()
 answer = norms["rlvr"] / (norms["opd"] + norms["rlvr"])
-print(f"‖g‖ of OPD {norms['opd']:.2f}, of RLVR {norms['rlvr']:.2f}: α = {answer:.3f}")
+both = f"OPD {norms['opd']:.2f}, RLVR {norms['rlvr']:.2f}"
+print(f"norms of the gradients: {both}; α = {answer:.3f}")
 verdict = check("06-2", answer, tables={"curves": curves})
 assert verdict.right, verdict
 verdict
@@ -518,13 +739,15 @@ verdict
 # %% [markdown]
 # ### Exercise 06-3 — How many seeds? (20 minutes)
 #
-# OPD and RLVR are compared seed by seed. Write the smallest N ≥ 2 for which Student's 95 % interval of N
-# paired differences, with the mean and the deviation of those given, would not reach 0. Then use it on the
-# stable ranks of `opd` and `rlvr` at their ends.
+# OPD and RLVR are compared seed by seed. Write the smallest $N \ge 2$ for which
+# Student's 95 % interval of $N$ paired differences, with the mean and the deviation of
+# those given, would not reach 0. Then use it on the stable ranks of `opd` and `rlvr` at
+# their ends.
 #
 # <details><summary>Hint</summary>
 #
-# The half width is t s / √N, with t the 97.5 % point for N − 1 degrees of freedom: `scipy.stats.t.ppf`.
+# The half width is $t\, s / \sqrt N$, with $t$ the 97.5 % point for $N - 1$ degrees of
+# freedom: `scipy.stats.t.ppf`.
 #
 # </details>
 
@@ -535,9 +758,10 @@ check("06-3", answer)
 # %% [markdown] tags=["solution"]
 # <details><summary>Solution</summary>
 #
-# The cell prints what our seeds ask for, paired, and with every seed of OPD against another of RLVR. OPD
-# and RLVR of one seed share their anchor, and what the anchor does to both cancels in the difference. A
-# single seed, as in the paper, has no deviation at all.
+# The cell prints what our seeds ask for, paired, and with every seed of OPD against
+# another of RLVR. OPD and RLVR of one seed share their anchor, and what the anchor does
+# to both cancels in the difference. A single seed, as in the paper, has no deviation at
+# all.
 #
 # </details>
 
@@ -552,12 +776,15 @@ def answer(differences):
 
 
 rank = results.ends("stable_rank", modules=ATTENTION)
-by_seed = rank.pivot(index="seed", columns="run", values="value")[["opd", "rlvr"]].dropna()
+by_seed = rank.pivot(index="seed", columns="run", values="value")[
+    ["opd", "rlvr"]
+].dropna()
 paired = (by_seed["opd"] - by_seed["rlvr"]).to_numpy()
 mismatched = by_seed["opd"].to_numpy() - np.roll(by_seed["rlvr"].to_numpy(), 1)
 print(f"{len(paired)} seeds, mean difference {paired.mean():.3f}")
 if len(paired) > 1:
-    print(f"seeds needed: {answer(paired)} paired, {answer(mismatched)} against another seed's")
+    needed = f"{answer(paired)} paired, {answer(mismatched)} against another seed's"
+    print(f"seeds needed: {needed}")
 
 # %% tags=["solution"] jupyter={"source_hidden": true}
 verdict = check("06-3", answer)

@@ -286,7 +286,7 @@ def top_coordinate_energy(delta_w: Tensor, fraction: float) -> Tensor:
     """Share of ‖ΔW‖_F² on the ⌈fraction · mn⌉ entries that moved most (Yu et al. 2026).
 
     delta_w: (..., m, n). Returns (...,), float64, in [fraction, 1], NaN where ΔW = 0; equal sizes give
-    `fraction` and normal ones 0.50 at 0.1. Raises ValueError for a fraction outside (0, 1].
+    `fraction` and normal ones 0.44 at 0.1. Raises ValueError for a fraction outside (0, 1].
 
     >>> top_coordinate_energy(torch.tensor([[3.0, 1.0], [1.0, 1.0]]), 0.25).item()
     0.75

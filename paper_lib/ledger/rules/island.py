@@ -136,7 +136,7 @@ def composes(evidence: Results, cast: Cast) -> Finding:
     """The better run is the one of higher mean over seeds. Of their operators TSV-M is left out, and so are
     sums over tasks, as no RLVR learns a second task."""
     pair = (cast.opd, cast.verified)
-    made = {name: evidence.pair(*pair, f"sampled_accuracy:{name}") for name in (*MERGES, *CONTROLS)}
+    made = {name: _merged(evidence, *pair, name) for name in (*MERGES, *CONTROLS)}
     single = {run: evidence.score(run)[0] for run in pair}
     best, total = max(pair, key=lambda run: single[run].mean()), made["raw_sum"]
     matched = {CONTROLS[name][0]: made[name] for name in ("norm_matched_other", "norm_matched")}
@@ -148,7 +148,7 @@ def composes(evidence: Results, cast: Cast) -> Finding:
     shown = {label(run): each for run, each in single.items()} | {MERGES[n]: made[n] for n in MERGES}
 
     def demonstrated() -> dict[str, pd.Series]:
-        return {label(run): evidence.pair(run, "sft_matched", "sampled_accuracy:raw_sum") for run in pair}
+        return {label(run): _merged(evidence, run, "sft_matched", "raw_sum") for run in pair}
 
     return Finding(
         ours=f"accuracy {show(shown, '%', 100)}",
@@ -158,6 +158,14 @@ def composes(evidence: Results, cast: Cast) -> Finding:
         explained="one update of that norm does as well",
         note=if_there(lambda: f"the sum with matched SFT's update: {show(demonstrated(), '%', 100)}"),
     )
+
+
+def _merged(evidence: Results, run: str, other: str, how: str) -> pd.Series:
+    """Accuracy of the model that has the updates of both runs, put together so, one entry a seed."""
+    try:
+        return evidence.pair(run, other, f"sampled_accuracy:{how}")
+    except Untested:
+        raise Untested(f"no update of {label(run)} was added to one of {label(other)}") from None
 
 
 CLAIMS = (changes_fewer, is_smaller, spreads_wider, is_orthogonal, composes)
