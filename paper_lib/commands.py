@@ -328,13 +328,6 @@ so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask 
         examples="forecast base --learning-rate 1e-6 --steps 300",
     ),
     Command(
-        name="reference",
-        work="paper_lib.compare.placing.write_reference",
-        summary="Keep in the package where the reference runs end, for the report of compare",
-        options=(DATA,),
-        examples="reference",
-    ),
-    Command(
         name="student",
         work="paper_lib.teaching.student.write_student_edition",
         summary="Write the notebooks without their solutions",

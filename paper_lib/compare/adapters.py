@@ -83,7 +83,7 @@ class Replaced:
         return self.stored.shape[0], self.stored.shape[1]
 
     def __call__(self, weight: Tensor, piece: Piece) -> Tensor:
-        return piece.cut(self.stored.read(Piece(name=self.stored.name)))
+        return piece.cut(self.stored.read())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,5 +325,5 @@ def _require_fit(path: Path, changes: Mapping[str, tuple[Change, ...]], base: So
 
 def _wide(factor: Stored) -> Tensor:
     """A factor in float32 at least, in which peft multiplies those of 16 bits."""
-    tensor = factor.read(Piece(name=factor.name))
+    tensor = factor.read()
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor

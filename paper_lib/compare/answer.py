@@ -238,24 +238,24 @@ def module_table(told: Mapping[str, Any]) -> pd.DataFrame:
 
 def beside_table(told: Mapping[str, Any]) -> pd.DataFrame:
     """Two updates of one base: a row a quantity, with what chance and what rounding alone would give."""
-    columns, degrees = (
-        ["of the two updates", "value", "by chance", "by rounding alone"],
-        METRICS["angle_mean"].show,
-    )
+    columns = ["of the two updates", "value", "by chance", "by rounding alone"]
     if not (of := told["beside"]):
         return pd.DataFrame(columns=columns)
-    rows: list[tuple[str, ...]] = [("cosine", f"{of['cosine']:.3g}", "0", "")]
-    rows.append(("norm, this over the other", f"{of['norm_ratio']:.3g}", "", ""))
-    rows += [
-        (f"mean principal angle, {side.upper()}", degrees(of[f"angle_{side}_mean"]), "", "") for side in "uv"
+    degrees = METRICS["angle_mean"].show
+
+    def percents(*names: str) -> list[str]:
+        return [_PERCENT(of[name]) for name in names]
+
+    rows = [
+        ("cosine", f"{of['cosine']:.3g}", "0", ""),
+        ("norm, this over the other", f"{of['norm_ratio']:.3g}", "", ""),
+        ("mean principal angle, U", degrees(of["angle_u_mean"]), "", ""),
+        ("mean principal angle, V", degrees(of["angle_v_mean"]), "", ""),
+        ("energy orthogonal to the other", *percents("orthogonal_share"), "", ""),
+        ("Sim_K of their subspaces", *percents("subspace_alignment", "subspace_alignment_chance"), ""),
+        ("Jaccard of visible entries", *percents("jaccard", "jaccard_chance", "jaccard_rounding")),
+        ("the other's entries that show here", *percents("coverage", "density", "coverage_rounding")),
     ]
-    for words, *names in (
-        ("energy orthogonal to the other", "orthogonal_share", "", ""),
-        ("Sim_K of their subspaces", "subspace_alignment", "subspace_alignment_chance", ""),
-        ("Jaccard of visible entries", "jaccard", "jaccard_chance", "jaccard_rounding"),
-        ("the other's entries that show here", "coverage", "density", "coverage_rounding"),
-    ):
-        rows.append((words, *(_PERCENT(of[name]) if name else "" for name in names)))
     return pd.DataFrame(rows, columns=columns)
 
 

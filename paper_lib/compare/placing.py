@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from paper_lib.geometry.metrics import Metric, metrics_of
-from paper_lib.ground.tables import read_table, table_metadata, write_table
 from paper_lib.summaries import ANGLE_MEAN, at_end, over_matrices, rows_of_metric
 
 PAPER_WIDTH, OUR_WIDTH = 4096, 128  # of Qwen3-8B, whose sizes the paper states, and of the reference runs
@@ -20,8 +19,8 @@ Columns = Mapping[str, tuple[float, float]]
 
 NULLS = {"same_norm_gaussian": "Gaussian of the same norm", "permuted": "entries permuted"}
 AXES = metrics_of("fig_where_it_lies")
-REFERENCE = Path(__file__).with_name("reference.parquet")  # all that a report needs of our runs
-_ENDS = ("run", "seed", "metric", "value")
+# All that a report needs of our runs: where they end on every axis. Made by tests/support/reference_ends.py.
+REFERENCE = Path(__file__).with_name("reference.parquet")
 # What an update's size and bf16 may decide, so that its null is asked; what grows with the model's width.
 BY_SIZE = ("update_sparsity", "low_magnitude_overlap", "principal_overlap", ANGLE_MEAN, "spectral_shift")
 WIDTH_BOUND = ("stable_rank",)
@@ -78,24 +77,9 @@ def placed(value: float, columns: Columns, *, share: bool = False) -> str:
 
 
 def our_columns(reference: pd.DataFrame, axis: Metric) -> Columns:
-    """By regime, the lowest and highest value over the seeds of our reference runs (`reference_ends`)."""
+    """By regime, the lowest and highest value over the seeds of our reference runs (`REFERENCE`)."""
     values = reference[reference["metric"] == axis.name].dropna().groupby("run")["value"]
     return {str(run): (ends.min(), ends.max()) for run, ends in values}
-
-
-def reference_ends(matrices: pd.DataFrame) -> pd.DataFrame:
-    """Where SFT, OPD and RLVR end on every axis, from a table of runs: columns run, seed, metric, value."""
-    runs = matrices[matrices["run"].isin(REGIMES)]
-    ends = [end_values(runs, axis).assign(metric=axis.name) for axis in AXES]
-    return pd.concat(ends, ignore_index=True)[list(_ENDS)]
-
-
-def write_reference(data_dir: str | Path) -> Path:
-    """Write the ends of the reference runs into the package, from their tables in `data_dir`."""
-    path = Path(data_dir) / "results" / "reference" / "matrices.parquet"
-    made_from = table_metadata(path)["fingerprint"]
-    write_table(reference_ends(read_table(path)), REFERENCE, columns=_ENDS, fingerprint=made_from)
-    return REFERENCE
 
 
 def comparable(axis: Metric, width: int, other: int) -> bool:

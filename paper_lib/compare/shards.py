@@ -47,22 +47,17 @@ class Stored:
 
     scale: "Stored | None" = None  # of a float8 weight, by which what is stored is multiplied
 
-    def read(self, piece: Piece) -> Tensor:
-        """One matrix of the tensor (m, n); other experts' pages are not read. A float8 weight comes times
-        its scale, in float32."""
+    def read(self, piece: Piece | None = None) -> Tensor:
+        """One matrix of the tensor (m, n), or all of it; the file is mapped, so other experts' pages are not
+        read. A float8 weight comes times its scale, in float32."""
         with opened(self.path, FETCH) as file:
             names = file.keys()
             if self.name not in names:
                 raise CompanionError(f"{self.path} holds no tensor {self.name!r} any more: open it again")
-            part = piece.expert is not None or piece.rows is not None
-            if part and self.scale is None and not piece.transposed and piece.heads is None:
-                stored = file.get_slice(self.name)
-                rows = slice(*piece.rows) if piece.rows else slice(None)
-                return stored[rows] if piece.expert is None else stored[piece.expert, rows]
             tensor = file.get_tensor(self.name)
         if self.scale is not None:
-            tensor = _scaled(tensor, self.scale.read(Piece(name=self.scale.name)))
-        return piece.of(tensor).contiguous()
+            tensor = _scaled(tensor, self.scale.read())
+        return tensor if piece is None else piece.of(tensor).contiguous()
 
 
 def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
@@ -139,7 +134,7 @@ class Source:
 
     def vectors(self) -> dict[str, Tensor]:
         """Norms and biases by canonical name, as far as this source has any of its own."""
-        return {name: stored.read(Piece(name=stored.name)) for name, stored in self.flat.items()}
+        return {name: stored.read() for name, stored in self.flat.items()}
 
 
 def sharded_source(files: list[Path], folder: Path, label: str, weight_map: dict[str, Path]) -> Source:

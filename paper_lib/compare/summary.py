@@ -71,7 +71,7 @@ def summary(of: Tables, reference: pd.DataFrame) -> dict[str, Any]:
     beyond_size: the metrics that the Gaussian null does not explain. rounding_share: of the norm of all
     matrices. modules: by module, the median and largest rank for 90 and 99 % of the energy, intruder
     dimensions and bytes of a lossless patch. beside: how the two updates meet, taken as one vector (cosine,
-    orthogonal_share, norm_ratio) and in means over matrices. reference: as `reference_ends` gives it.
+    orthogonal_share, norm_ratio) and in means over matrices. reference: the table `REFERENCE`.
 
     verdicts: identical, no matrix changed; not-more-than-size, nothing is beyond size; frozen-norms, no norm
     changed; mostly-rounding, over half of the norm is rounding.

@@ -1,14 +1,14 @@
 """Where a value lies among regimes, and whether a null explains it, by the stated rules."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from reference_ends import TABLE, reference_ends
 
 from paper_lib.compare.answer import answer, left_out_table, null_table, place_table
-from paper_lib.compare.placing import AXES, REFERENCE, comparable, placed, reference_ends
+from paper_lib.compare.placing import AXES, REFERENCE, comparable, placed
 from paper_lib.compare.summary import Tables, summary
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.ground.tables import read_table
@@ -157,9 +157,8 @@ def reference() -> pd.DataFrame:
 
 
 def test_the_package_holds_the_ends_of_the_reference_runs():
-    tables = Path(__file__).parents[2] / "data" / "results" / "reference" / "matrices.parquet"
     keys = ["run", "seed", "metric"]
-    ends = reference_ends(read_table(tables)).sort_values(keys, ignore_index=True)
+    ends = reference_ends(read_table(TABLE)).sort_values(keys, ignore_index=True)
     pd.testing.assert_frame_equal(read_table(REFERENCE), ends, check_exact=True, check_dtype=False)
 
 
