@@ -1,15 +1,15 @@
 """What the figures draw of the table `pairs`: masks that two runs share, subspaces that they share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from paper_lib.figures.panels import draw_chance, draw_rows, label_once
+from paper_lib.figures.panels import draw_chance, draw_rows, label_once, leave_blank
 from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
-from paper_lib.summaries import ATTENTION
+from paper_lib.summaries import ATTENTION, rows_with
 
 ROTATED = ("opd", "opd_rotated")
 _PROBES = ("opd_rotated", "opd_256x1", "sft_matched_32x8", "rlvr_random_reward")
@@ -22,18 +22,11 @@ def named_pairs(pairs: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(known, key=lambda pair: (pair[0] == pair[1], *map(order.index, pair)))
 
 
-def pair_values(
-    pairs: pd.DataFrame,
-    pair: tuple[str, str],
-    metric: str,
-    *,
-    layers: Iterable[int] | None = None,
-    modules: Iterable[str] | None = None,
-) -> pd.Series:
-    """A metric of one pair, the mean over matrices (of these layers and modules), one entry a seed."""
-    rows = pairs[(pairs["run"] == pair[0]) & (pairs["other"] == pair[1]) & (pairs["metric"] == metric)]
-    rows = rows if layers is None else rows[rows["layer"].isin(list(layers))]
-    rows = rows if modules is None else rows[rows["module"].isin(list(modules))]
+def pair_values(pairs: pd.DataFrame, pair: tuple[str, str], metric: str, **among: Sequence[Any]) -> pd.Series:
+    """A metric of one pair, the mean over matrices (among values of layer and module), one entry a seed."""
+    rows = rows_with(pairs, run=pair[0], other=pair[1], metric=metric)
+    for column, values in among.items():
+        rows = rows[rows[column].isin(values)]
     return rows.groupby("seed")["value"].mean()
 
 
@@ -44,7 +37,7 @@ def draw_jaccard(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> No
     pairs: the table. A run with its own next seed is filled in its colour, two runs of a seed are in black.
     """
     shown = [pair for pair in named_pairs(pairs) if pair[1] not in _PROBES]
-    _draw_pairs(ax, {pair: _beyond_rounding(pairs, pair, modules=modules) for pair in shown})
+    _draw_pairs(ax, {pair: _beyond_rounding(pairs, pair, module=modules) for pair in shown})
     _name_rounding(ax)
 
 
@@ -52,7 +45,7 @@ def draw_cosines(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> No
     """Cosine of two updates, ⟨ΔW, ΔW'⟩ / ‖ΔW‖ ‖ΔW'‖, mean over matrices, a row a pair, the highest first, the
     look as in `draw_jaccard`; rotated heads are left out, whose weights are not the same."""
     shown = named_pairs(pairs[~pairs["other"].isin(ROTATED[1:])])
-    _draw_pairs(ax, {pair: pair_values(pairs, pair, "update_cosine", modules=modules) for pair in shown})
+    _draw_pairs(ax, {pair: pair_values(pairs, pair, "update_cosine", module=modules) for pair in shown})
     draw_chance(ax, 0, "chance", axis="x")
     ax.set(xlabel="cosine of two updates", xlim=(-0.15, 1.03))
 
@@ -70,24 +63,21 @@ def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
     """
     rows = pairs[(pairs["run"] == ROTATED[0]) & (pairs["other"] == ROTATED[1])]
     if rows.empty or not rotated:
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, "no run with rotated heads", ha="center", transform=ax.transAxes, fontsize=8)
-        tell(ax, "no run with rotated heads")
-        return
+        return leave_blank(ax, "no run with rotated heads")
     untouched = sorted(set(rows["layer"]) - set(rotated))
     places = {"rotated layers": sorted(rotated), "untouched layers": untouched}
     color, lines = run_style(ROTATED[1]).color, []
     for fill, (place, layers) in zip((color, "white"), places.items(), strict=True):
-        values = _beyond_rounding(rows, ROTATED, layers=layers, modules=ATTENTION)
+        values = _beyond_rounding(rows, ROTATED, layer=layers, module=ATTENTION)
         look = {"color": color, "marker": "8", "markerfacecolor": fill}
         lines.append((f"{place}\n({', '.join(map(str, layers))})", values, look))
     draw_rows(ax, lines)
     _name_rounding(ax)
 
 
-def _beyond_rounding(pairs: pd.DataFrame, pair: tuple[str, str], **which: Any) -> pd.Series:
+def _beyond_rounding(pairs: pd.DataFrame, pair: tuple[str, str], **among: Sequence[Any]) -> pd.Series:
     """Jaccard less that of `rounding alone`, in points, one entry a seed."""
-    shared, rounding = (pair_values(pairs, pair, f"jaccard{null}", **which) for null in ("", "_rounding"))
+    shared, rounding = (pair_values(pairs, pair, f"jaccard{null}", **among) for null in ("", "_rounding"))
     return 100 * (shared - rounding)
 
 
@@ -104,7 +94,7 @@ def draw_shared(ax: Axes, pairs: pd.DataFrame, *, runs: Sequence[str], modules: 
     others = [other for other in ("rlvr", "sft_matched") if other in runs]
     marks += [(("opd", other), "black", f"OPD with {run_style(other).label}") for other in others]
     for pair, color, words in marks:
-        values = pair_values(pairs, pair, "subspace_alignment", modules=modules)
+        values = pair_values(pairs, pair, "subspace_alignment", module=modules)
         if len(values):
             dashes = (0, (1, 0.6)) if pair[1] == "sft_matched" != pair[0] else "-"
             look: dict[str, Any] = {"linewidth": 2.2, "linestyle": dashes, "solid_capstyle": "butt"}

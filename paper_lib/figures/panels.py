@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -139,7 +139,7 @@ def draw_trajectory(
     modules: Iterable[str] | None = None,
     null: pd.DataFrame | None = None,
     scale: float = 1.0,
-    against: str = "progress",
+    against: Literal["progress", "step"] = "progress",
 ) -> None:
     """Draw `metric` along training, a line a run: the mean over matrices and seeds, the band its interval.
 
@@ -147,8 +147,6 @@ def draw_trajectory(
     table `nulls`, thin in the colour of their run. scale: factor on the values, such as 180/π. against:
     "progress" (step over the run's last) or "step". Raises ValueError for a run without rows.
     """
-    if against not in ("progress", "step"):
-        raise ValueError(f"against is {against!r}, expected 'progress' or 'step'")
     values = over_matrices(table, metric, modules=modules)
     names = in_order(values["run"]) if runs is None else list(runs)
     nulls = None
@@ -207,14 +205,19 @@ def draw_points(
     name_rows(ax, [run_style(name).label for name in names], numbers)
 
 
-def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: str = "y") -> None:
-    """Draw a grey dashed line across the panel at `value` on the given axis, "x" or "y"."""
-    if axis not in ("x", "y"):
-        raise ValueError(f"axis is {axis!r}, expected 'x' or 'y'")
+def draw_chance(ax: Axes, value: float, label: str = "chance", *, axis: Literal["x", "y"] = "y") -> None:
+    """Draw a grey dashed line across the panel at `value` on the given axis."""
     line = ax.axhline if axis == "y" else ax.axvline
     line(value, color=NULL, linestyle="--", linewidth=1, zorder=1)
     label_once(ax, label, color=NULL, linestyle="--")
     tell(ax, label, value, aside=True)
+
+
+def leave_blank(ax: Axes, words: str) -> None:
+    """A sentence in place of a panel whose rows the tables do not have."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, words, ha="center", transform=ax.transAxes, fontsize=8)
+    tell(ax, words)
 
 
 def draw_beside(ax: Axes, x: ArrayLike, y: ArrayLike, label: str, **look: Any) -> None:

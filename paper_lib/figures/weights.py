@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from paper_lib.figures.panels import draw_chance, draw_points, label_once, null_look, of_run
+from paper_lib.figures.panels import draw_chance, draw_points, label_once, leave_blank, null_look, of_run
 from paper_lib.figures.seeds import ENOUGH, draw_few, is_few, spread
 from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
@@ -225,11 +225,7 @@ def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
     """
     rows = journeys[(journeys["run"] == run) & (journeys["k"] == k)].sort_values("step")
     if rows.empty:
-        ax.set_axis_off()
-        words = f"no weight of {run_style(run).label} was followed"
-        ax.text(0.5, 0.5, words, ha="center", transform=ax.transAxes, fontsize=8)
-        tell(ax, words)
-        return
+        return leave_blank(ax, f"no weight of {run_style(run).label} was followed")
     progress, style = rows["step"] / rows["step"].max(), run_style(run)
     start = rows["stored"].iloc[0]
     low, high = cell(start)

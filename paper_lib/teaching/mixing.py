@@ -13,7 +13,7 @@ from paper_lib.figures.projected import scores
 from paper_lib.figures.seeds import ENOUGH, LEVEL, spread
 from paper_lib.figures.styles import is_mix, run_style
 from paper_lib.geometry.metrics import METRICS, metrics_of
-from paper_lib.summaries import over_matrices, over_seeds
+from paper_lib.summaries import over_matrices
 from paper_lib.teaching.play import View, drawn, view
 
 SHOWN = {metric.name: metric.words for metric in metrics_of("fig4_intrinsic_geometry")}
@@ -75,10 +75,12 @@ def name_of(alpha: float) -> str:
 def say_end(words: str, alpha: float, row: pd.Series) -> str:
     """Where a path ends, with the interval and what that is over."""
     seeds, start = int(row["seeds"]), f"{name_of(alpha)}: {words} ends at {row['mean']:.3g}"
+    counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
     if np.isnan(row["low"]):
-        return f"{start} (1 seed)"
-    over = f"{row['what']} {seeds} seed{'s' if seeds > 1 else ''}"
-    return f"{start} ({row['low']:.3g} to {row['high']:.3g}, {over})"
+        return f"{start} ({counted})"
+    few = "± 1 standard error over the problems,"
+    over = few if seeds < ENOUGH else f"{100 * LEVEL:.0f} % interval over"
+    return f"{start} ({row['low']:.3g} to {row['high']:.3g}, {over} {counted})"
 
 
 def _between(names: Iterable[str]) -> dict[str, float]:
@@ -90,18 +92,14 @@ def _between(names: Iterable[str]) -> dict[str, float]:
 def _paths(
     matrices: pd.DataFrame, curves: pd.DataFrame, metric: str, runs: Iterable[str], modules: tuple[str, ...]
 ) -> pd.DataFrame:
-    """run, step, mean, low, high, seeds and what low and high are: from three seeds on an interval, of two
-    their range, of one nothing; for accuracies below three the standard error over the problems."""
+    """run, step, mean, low, high and seeds: an interval from three seeds on, below that nothing; for
+    accuracies the standard error over the problems."""
     if metric == "sampled_accuracy":
         found = scores(curves, [*runs])
-        few = "± 1 standard error over the problems,"
     else:
         rows = matrices[matrices["run"].isin(list(runs)) & (matrices["metric"] == metric)]
-        values = over_matrices(rows, metric, modules=modules)
-        found, few = spread(values), "range of"
-        found = found.fillna(over_seeds(values).where(lambda ends: ends["seeds"] > 1))
-    found = found.sort_values(["run", "step"], ignore_index=True)
-    return found.assign(what=np.where(found["seeds"] < ENOUGH, few, f"{100 * LEVEL:.0f} % interval over"))
+        found = spread(over_matrices(rows, metric, modules=modules))
+    return found.sort_values(["run", "step"], ignore_index=True)
 
 
 def _line(path: pd.DataFrame) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 (() => {
   "use strict";
   const MINUS = "\u2212";
+  const FULL = 60;  // % of its colour that a cell of very large credit has; black is readable on it
 
   // To two decimals with its sign, none where that is 0.00.
   const signed = (value) => {
@@ -27,7 +28,7 @@
       const cell = element("td", text);
       if (value) {
         cell.className = value > 0 ? "plus" : "minus";
-        const much = (100 * data.full * Math.abs(value)) / (1 + Math.abs(value));
+        const much = (FULL * Math.abs(value)) / (1 + Math.abs(value));
         cell.style.setProperty("--much", `${much.toFixed(1)}%`);
       }
       return cell;

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from paper_lib.figures.styles import OPD, ORANGE, RLVR, SKY, blend
+from paper_lib.figures.styles import OPD, RLVR
 from paper_lib.figures.words import tell
 from paper_lib.study.tasks import Problem
 from paper_lib.teaching.play import View, drawn, view
@@ -18,8 +17,6 @@ from paper_lib.training.objectives import group_advantages, mixed_credit, token_
 from paper_lib.training.rollouts import Batch
 
 _DIGITS = 4  # that numbers are shipped with
-_FULL = 0.6  # share of its colour that a cell of very large credit has; black is readable on it
-_CELL, _LEFT = 0.36, 1.3  # inches: a token's column, and the names of the rows
 
 
 def play_rollouts(
@@ -39,7 +36,12 @@ def play_rollouts(
     record = rollout_record(batch, log_p, teacher_log_p, tokenizer, problems)
     prompt, completion = divmod(row, batch.group_size)
     record["start"] = {"prompt": prompt, "completion": completion, "alpha": 0.5}
-    return view("rollout", record, drawn(*draw_rollout(record, **record["start"])))
+    chosen = record["prompts"][prompt]["completions"][completion]
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    panels = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    draw_credit(*panels, chosen["tokens"], torch.tensor(chosen["gap"]), torch.tensor(chosen["rlvr"]))
+    figure.suptitle(record["prompts"][prompt]["prompt"], fontsize=9)
+    return view("rollout", record, drawn(figure, said_at(chosen, 0.5)))
 
 
 def rollout_record(
@@ -70,7 +72,7 @@ def rollout_record(
         ids = [*tokenizer(problem.demonstration, add_special_tokens=False)["input_ids"]]
         demonstration = _tokens(tokenizer, [*ids, tokenizer.eos_token_id])
         prompts.append(_named(problem.prompt, demonstration, completions))
-    return {"prompts": prompts, "full": _FULL}
+    return {"prompts": prompts}
 
 
 def _named(
@@ -105,45 +107,10 @@ def mixed(completion: Mapping[str, Any], alpha: float) -> list[float]:
     return mixed_credit(gap, advantages[0], alpha)[0].tolist()
 
 
-def draw_rollout(
-    record: Mapping[str, Any], *, prompt: int, completion: int, alpha: float
-) -> tuple[Figure, str]:
-    """One completion as a table, a column a token, cells coloured by the sign and size of the credit; the
-    last row is SFT's, which sees the demonstration in its place."""
-    group = record["prompts"][prompt]["completions"]
-    each, demonstration = group[completion], record["prompts"][prompt]["demonstration"]
-    mix = mixed(each, alpha)
-    credits = {
-        "OPD, $-r_t$": each["opd"],
-        "RLVR, $A$": [each["rlvr"]] * len(mix),
-        rf"mix, $\alpha$ = {alpha:.2f}": mix,
-    }
-    plain = {
-        "student": [f"{p:.3f}" for p in each["student"]],
-        "teacher": [f"{p:.3f}" for p in each["teacher"]],
-        r"gap, $r_t$": [signed(gap) for gap in each["gap"]],
-    }
-    rows = [(name, words, [0.0] * len(words)) for name, words in plain.items()]
-    rows += [(name, [signed(value) for value in values], values) for name, values in credits.items()]
-    ones = [1.0] * len(demonstration)
-    rows.append(("SFT, demonstration", [f"{token}  +1" for token in demonstration], ones))
-    columns = max(len(mix), len(demonstration))
-    width = max(7.2, _LEFT + _CELL * columns)
-    figure = Figure(figsize=(width, 2.3))
-    ax = figure.add_axes((_LEFT / width, 0.02, 0.99 - _LEFT / width, 0.78))
-    for height, (_, words, values) in enumerate(rows):
-        for place, (word, value) in enumerate(zip(words, values, strict=True)):
-            ax.add_patch(Rectangle((place - 0.5, height - 0.5), 1, 1, color=shade(value), linewidth=0))
-            ax.text(place, height, word, ha="center", va="center", fontsize=6.5)
-    ax.set(xlim=(-0.5, columns - 0.5), ylim=(len(rows) - 0.5, -0.5))
-    ax.set_xticks(range(len(mix)), each["tokens"])
-    ax.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    ax.grid(visible=False)
-    rewards = " ".join(f"[{c['reward']}]" if c is each else str(c["reward"]) for c in group)
-    ax.set_title(f"{record['prompts'][prompt]['prompt']}   rewards of the group: {rewards}")
-    there = signed(mix[each["lowest"]])
-    return figure, f"{each['said']} With α = {alpha:.2f} the mix has {there} there."
+def said_at(completion: Mapping[str, Any], alpha: float) -> str:
+    """The sentences on a completion of a record, and what the mix's credit is where OPD's is lowest."""
+    there = signed(mixed(completion, alpha)[completion["lowest"]])
+    return f"{completion['said']} With α = {alpha:.2f} the mix has {there} there."
 
 
 def draw_credit(dense: Axes, one: Axes, tokens: Sequence[str], gap: Tensor, advantage: Tensor) -> None:
@@ -173,12 +140,6 @@ def signed(value: float) -> str:
     """A credit to two decimals with its sign, none where that is 0.00."""
     text = f"{abs(value):.2f}"
     return text if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
-
-
-def shade(value: float) -> str:
-    """The colour of a cell: white at 0, towards blue above and orange below, half of the way at 1."""
-    share = _FULL * abs(value) / (1 + abs(value))
-    return blend("white", SKY if value > 0 else ORANGE, share)
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:

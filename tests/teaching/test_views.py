@@ -13,7 +13,7 @@ from paper_lib.figures.words import alt_text
 from paper_lib.study.tasks import Problem, character_tokenizer
 from paper_lib.teaching.mixing import SHOWN, mixing_record, play_mixing
 from paper_lib.teaching.play import Still, as_script, view
-from paper_lib.teaching.rollout import draw_credit, draw_rollout, mixed, play_rollouts, rollout_record, signed
+from paper_lib.teaching.rollout import draw_credit, mixed, play_rollouts, rollout_record, said_at, signed
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
 from paper_lib.training.rollouts import Batch
 
@@ -102,7 +102,7 @@ def test_sft_has_the_demonstration_with_its_end_mark():
 def test_any_rollout_and_any_alpha_can_be_shown():
     play, record = play_rollouts(**rollouts(), row=1), rollout_record(**rollouts())
     assert play.still.words.startswith("Completion 2 of 4 of ?0< is wrong (reward 0).")
-    _, words = draw_rollout(record, prompt=1, completion=1, alpha=1.0)
+    words = said_at(record["prompts"][1]["completions"][1], 1.0)
     assert "Completion 2 of 4 of ?1< is wrong" in words
     assert "With α = 1.00 the mix has" in words
 
@@ -147,17 +147,13 @@ def test_the_paths_of_a_mix_equal_the_tables():
             )
 
 
-def test_two_seeds_are_a_range_and_one_is_nothing():
-    matrices, curves = tables(seeds=2)
-    path = mixing_record(matrices, curves, modules=["q"])["runs"][2]["paths"]["stable_rank"]
-    rows = matrices.query("run == 'opd' and metric == 'stable_rank' and step == 10")["value"]
-    np.testing.assert_allclose([path["low"][-1], path["high"][-1]], [rows.min(), rows.max()], rtol=1e-4)
-    assert "range of 2 seeds" in path["said"]
-    matrices, curves = tables(seeds=1)
+@pytest.mark.parametrize(("seeds", "words"), [(1, "1 seed)"), (2, "2 seeds)")])
+def test_below_three_seeds_there_is_no_interval_but_that_of_the_problems(seeds, words):
+    matrices, curves = tables(seeds=seeds)
     path = mixing_record(matrices, curves, modules=["q"])["runs"][2]["paths"]
     assert path["stable_rank"]["low"] == [None, None]
-    assert "(1 seed)" in path["stable_rank"]["said"]
-    assert "± 1 standard error over the problems, 1 seed" in path["sampled_accuracy"]["said"]
+    assert f"({words}" in path["stable_rank"]["said"]
+    assert f"± 1 standard error over the problems, {words}" in path["sampled_accuracy"]["said"]
 
 
 def test_a_view_has_its_still_picture_and_words_beside_it():

@@ -11,7 +11,7 @@ from playwright import sync_api as playwright
 from test_views import rollouts, tables
 
 from paper_lib.teaching.mixing import mixing_record, play_mixing
-from paper_lib.teaching.rollout import draw_rollout, mixed, play_rollouts, rollout_record, signed
+from paper_lib.teaching.rollout import mixed, play_rollouts, rollout_record, said_at, signed
 
 pytestmark = pytest.mark.slow
 CHROMIUM = find_chromium()
@@ -76,7 +76,7 @@ def test_choosing_a_completion_and_turning_alpha_says_what_python_says(opened, p
         part(opened, "rollout", "prompt", "control").select_option(str(prompt))
         part(opened, "rollout", "completion", "control").select_option(str(completion))
         part(opened, "rollout", "alpha", "control").fill(str(alpha))
-        _, words = draw_rollout(record, prompt=prompt, completion=completion, alpha=alpha)
+        words = said_at(record["prompts"][prompt]["completions"][completion], alpha)
         expect_said(opened, "rollout", words)
         rows = part(opened, "rollout", "tokens").locator("tbody tr").all()
         shown = [row.locator("td").nth(5).inner_text() for row in rows]
