@@ -38,8 +38,8 @@ def play_rollouts(
     record["start"] = {"prompt": prompt, "completion": completion, "alpha": 0.5}
     chosen = record["prompts"][prompt]["completions"][completion]
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    panels = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    draw_credit(*panels, chosen["tokens"], torch.tensor(chosen["gap"]), torch.tensor(chosen["rlvr"]))
+    dense, one = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    draw_credit(dense, one, chosen["tokens"], torch.tensor(chosen["gap"]), torch.tensor(chosen["rlvr"]))
     figure.suptitle(record["prompts"][prompt]["prompt"], fontsize=9)
     return view("rollout", record, drawn(figure, said_at(chosen, 0.5)))
 
