@@ -120,7 +120,7 @@ def extract_study(
     measured = measure_parts(todo, what="extract", workers=workers)
     if failures := [f"{part.label}: {failure}" for part, failure in measured if failure]:
         raise CompanionError(f"{'; '.join(failures)} (all other parts are measured and kept)")
-    if dropped := [key for key in manifest.parts() if key not in parts]:
+    if dropped := [key for key in manifest.parts if key not in parts]:
         said = f"[extract] rows dropped, as the profile plans them no more or otherwise: {spoken(dropped)}"
         print(said, flush=True)
     if todo or not manifest.describes(parts, models):

@@ -59,7 +59,7 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
     combined = fingerprint(*(part.fingerprint for key, part in parts.items() if key[0] != JOURNEY))
     for table, columns in TABLES.items():
         path = results / f"{table}.parquet"
-        mine = {key: part for key, part in parts.items() if table in part.joined}
+        mine = {key: part for key, part in parts.items() if table in part.tables}
         files = {key: part.path(table) for key, part in mine.items() if isinstance(part, Part)}
         frames = []
         for key, file in files.items():
@@ -107,14 +107,14 @@ def forget(
     gone = {(run.name, seed) for run, seed in selected(profile, runs, seeds)}
     with _lock(results):
         manifest = read_manifest(results)
-        held = manifest.parts()
-        gone |= {key for key in held if gone & set(compared_runs(key))}
-        removed = [key for key in held if key in gone]
+        gone |= {key for key in manifest.parts if gone & set(compared_runs(key))}
+        removed = [key for key in manifest.parts if key in gone]
         if not removed:
             raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")
         for key in gone:
             rmtree(part_directory(results, key), ignore_errors=True)
-        _write(results, {key: part for key, part in held.items() if key not in gone}, manifest.models)
+        kept = {key: part for key, part in manifest.parts.items() if key not in gone}
+        _write(results, kept, manifest.models)
     again = "train and extract bring them back"
     print(f"[forget] removed from {results}: {spoken(removed)}; {again}", flush=True)
     return removed

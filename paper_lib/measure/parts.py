@@ -32,20 +32,26 @@ class Part(PlannedPart, ABC):
     def measure(self) -> Frames:
         """The rows of its tables, by table."""
 
+    @property
+    def measured_tables(self) -> list[str]:
+        """All but its run's curve, which was written when that was trained."""
+        return [table for table in self.tables if table != "curves"]
+
     def path(self, table: str) -> Path:
         """Where the part keeps its rows of a table."""
         return self.directory / f"{table}.parquet"
 
     def up_to_date(self) -> bool:
         """Whether its tables are there and were computed from this configuration and these weights."""
+        paths = map(self.path, self.measured_tables)
         try:
-            return all(table_metadata(self.path(t))["fingerprint"] == self.fingerprint for t in self.tables)
+            return all(table_metadata(path)["fingerprint"] == self.fingerprint for path in paths)
         except CompanionError:
             return False
 
     def write(self, frames: Frames) -> None:
         """Write its tables; CompanionError where the disk does not take them."""
-        for table in self.tables:
+        for table in self.measured_tables:
             rows, path = concatenated(table, frames.get(table, [])), self.path(table)
             columns = TABLES[table]
             try:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -188,8 +187,8 @@ def policy_drift(
     """KL(π_0 ‖ π_t) on completions of π_0, "forward", and KL(π_t ‖ π_0) on completions of π_t, "reverse".
 
     prompts: of held-out problems; samples: completions of each, at temperature 1, both policies with the same
-    uniform numbers. Returns forward_kl, reverse_kl (nats a token, exact over the
-    vocabulary), forward_kl_sequence, reverse_kl_sequence (nats a completion), and each with _se.
+    uniform numbers. Returns forward_kl, reverse_kl (nats a token, exact over the vocabulary),
+    forward_kl_sequence, reverse_kl_sequence (nats a completion), and each with _se.
     """
     found: dict[str, float] = {}
     for name, (p, q) in {"forward": (start, now), "reverse": (now, start)}.items():
@@ -214,28 +213,6 @@ RANDOM_DIRECTIONS = {
 Named = tuple[str, str, Direction]  # of which run, which direction
 
 
-def drift_rows(
-    start: PreTrainedModel,
-    snapshots: Iterator[tuple[int, PreTrainedModel]],
-    tokenizer: PreTrainedTokenizerBase,
-    run: RunConfig,
-    config: ModelProbes,
-    seed: object,
-) -> list[Row]:
-    """KL between the start and each snapshot, `forward_kl` and `reverse_kl` as `policy_drift` has them.
-
-    snapshots: step and model, one at a time. The prompts are the first held-out validation problems of the
-    run's task, the same at every step, and so are the uniform numbers that sample their completions.
-    """
-    prompts = _prompts(run, config.drift_prompts)
-    options: dict[str, Any] = {"samples": config.samples, "max_new_tokens": run.max_new_tokens, "seed": seed}
-    rows = []
-    for step, now in snapshots:
-        found = policy_drift(start, now, tokenizer, prompts, **options)
-        rows += [Row(step, metric, value) for metric, value in found.items()]
-    return rows
-
-
 def curvature_rows(
     start: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -250,7 +227,7 @@ def curvature_rows(
     than each by itself. Step 0, as this is a matter of W_0 alone.
     """
     batch = sample(
-        *(start, tokenizer, _prompts(run, config.curvature_prompts)),
+        *(start, tokenizer, validation_prompts(run, config.curvature_prompts)),
         samples=config.samples,
         max_new_tokens=run.max_new_tokens,
         generator=seeded_generator("curvature", seed),
@@ -324,6 +301,7 @@ def step_rows(policy: Policy, run: RunConfig, states: Mapping[int, Path], seed: 
     return rows
 
 
-def _prompts(run: RunConfig, number: int) -> list[str]:
+def validation_prompts(run: RunConfig, number: int) -> list[str]:
+    """The first held-out validation problems of the run's task, the same at every step."""
     chosen = problems(run.tasks[0], split="validation", number=number, seed="evaluation")
     return [problem.prompt for problem in chosen]

@@ -2,7 +2,7 @@
 entry, a few weights followed through several runs."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Generator, Tensor
-from transformers import PreTrainedModel
 
 from paper_lib.geometry.certified import weight_spectrum
 from paper_lib.geometry.sparsity import half_ulp
@@ -33,7 +32,13 @@ from paper_lib.measure.matrix import (
 )
 from paper_lib.measure.merging import merge_rows
 from paper_lib.measure.parts import EVERYWHERE, Frames, Part
-from paper_lib.measure.probes import curvature_rows, drift_rows, named_directions, step_rows
+from paper_lib.measure.probes import (
+    curvature_rows,
+    named_directions,
+    policy_drift,
+    step_rows,
+    validation_prompts,
+)
 from paper_lib.study.config import DiagnosticsConfig, ModelProbes
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import seeded_generator
@@ -133,13 +138,16 @@ class RunPart(StudyPart):
         steps = trajectory.steps[1:] if run.name in probes.drift_runs else trajectory.steps[-1:]
         start, tokenizer = snapshot_model(self.models, trajectory, 0)
         now, _ = snapshot_model(self.models, trajectory, 0)
-
-        def models() -> Iterator[tuple[int, PreTrainedModel]]:
-            for step in steps:
-                load_snapshot(now, trajectory, step)
-                yield step, now
-
-        rows = drift_rows(start, models(), tokenizer, run, probes, self.seed)
+        prompts, rows = validation_prompts(run, probes.drift_prompts), list[Row]()
+        for step in steps:
+            load_snapshot(now, trajectory, step)
+            drift = policy_drift(
+                *(start, now, tokenizer, prompts),
+                samples=probes.samples,
+                max_new_tokens=run.max_new_tokens,
+                seed=self.seed,
+            )
+            rows += [Row(step, metric, value) for metric, value in drift.items()]
         if run.name in self.study.profile.stepped_runs:
             paths = sorted(trajectory.directory.glob("state_*.safetensors"))
             states = {int(path.stem.removeprefix("state_")): path for path in paths}

@@ -156,37 +156,29 @@ class RunConfig:
         if self.projection is not None:
             continued = "(run, step): a projected run continues another"
             require("branch", self.branch, self.branch is not None, continued)
-        if self.anchor is not None:
-            named = bool(self.anchor) and self.start == "anchor"
-            require("anchor", self.anchor, named, "the name of a run, for a run that starts from an anchor")
-        if self.base is not None:
-            named = bool(self.base) and self.start != "scratch"
-            require("base", self.base, named, "the name of a model, for a run that starts from one")
-        if self.rotated_layers is not None:
-            layers = self.rotated_layers
+        if (layers := self.rotated_layers) is not None:
             distinct = len(set(layers)) == len(layers) > 0 <= min(layers)
             require("rotated_layers", layers, distinct, "distinct layers, counted from 0, at least one")
-            whole = self.branch is None and self.start != "scratch"
-            fits = "None in a run from scratch or continued from another"
-            require("rotated_layers", layers, whole, fits)
-
-    def _require_optional(self) -> None:
-        if self.mix_scale is not None:
-            mixes = self.objective == "mix" and self.rollout_policy == "student"
-            require("mix_scale", self.mix_scale, mixes, "None but in a mix on the student's rollouts")
         if self.sgd_momentum is not None:
             require("sgd_momentum", self.sgd_momentum, 0 <= self.sgd_momentum < 1, "a value in [0, 1)")
-        if self.subnetwork is not None:
-            alone = self.projection is None and self.branch is None and self.rotated_layers is None
-            fits = "None in a run that is projected, continued from another or rotated"
-            require("subnetwork", self.subnetwork, alone, fits)
-        if self.frozen is not None:
-            require("frozen", self.frozen, self.subnetwork is None, "None in a run of a subnetwork")
-        if self.chance is not None:
-            of = {"credit": "opd", "reward": "rlvr"}[self.chance]
-            plain = self.estimator == "sampled" and self.token_selection == "all"
-            own = self.objective == of and plain and self.rollout_policy == "student"
-            require("chance", self.chance, own, f"None but in {of} on all tokens of the student's rollouts")
+
+    def _require_optional(self) -> None:
+        """Settings that are None in most runs are set only where they mean something."""
+        from_model, own_rollouts = self.start != "scratch", self.rollout_policy == "student"
+        free = self.projection is None and self.branch is None
+        on_all_tokens = self.estimator == "sampled" and self.token_selection == "all" and own_rollouts
+        of = "opd" if self.chance == "credit" else "rlvr"
+        for name, fits, where in (
+            ("anchor", self.start == "anchor", "a run that starts from an anchor"),
+            ("base", from_model, "a run that starts from a model"),
+            ("rotated_layers", from_model and self.branch is None, "a run from a model's own weights"),
+            ("mix_scale", own_rollouts and self.objective == "mix", "a mix on the student's rollouts"),
+            ("subnetwork", free and self.rotated_layers is None, "a run neither confined nor rotated"),
+            ("frozen", self.subnetwork is None, "a run without a subnetwork"),
+            ("chance", on_all_tokens and self.objective == of, f"{of} on all tokens of its own rollouts"),
+        ):
+            value = getattr(self, name)
+            require(name, value, value is None or (value != "" and fits), f"None, or a value in {where}")
 
     def learning_rates(self) -> tuple[float, ...]:
         """Learning rate of each optimizer step (`scheduled`)."""

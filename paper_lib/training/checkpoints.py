@@ -1,6 +1,5 @@
 """Trajectories and any safetensors checkpoint, one matrix at a time; nothing is ever unpickled."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.files import whole_file
+from paper_lib.ground.files import read_json, whole_file
 from paper_lib.ground.matrices import MODULES, Matrix, canonical_name, layer_and_module, reading_order
 
 
@@ -44,21 +43,17 @@ def open_trajectory(directory: str | Path) -> Trajectory:
     marker = directory / "run.json"
     again = "train this run again (notebook 01_train, or `python -m paper_lib train`)"
     afresh = f"delete the folder {directory}, then {again}"
+    if (run := read_json(marker, afresh)).get("finished") is not True:
+        raise CompanionError(f"{marker} does not say that the run has finished: {again}")
     try:
-        run = json.loads(marker.read_text(encoding="utf-8"))
         trajectory = Trajectory(
             directory=directory,
             steps=tuple(sorted(int(step) for step in run["steps"])),
             config=dict(run["config"]),
             fingerprint=str(run["fingerprint"]),
         )
-        finished = run["finished"] is True
-    except FileNotFoundError:
-        raise CompanionError(f"{marker} does not exist: the run has not finished; {again}") from None
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise CompanionError(f"{marker} is damaged ({error!r}): {afresh}") from error
-    if not finished:
-        raise CompanionError(f"{marker} says that the run has not finished: {again}")
     if trajectory.steps[:1] != (0,) or len(trajectory.steps) < 2:
         raise CompanionError(
             f"{marker} lists the steps {list(trajectory.steps)}, W_0 and a later step are needed: {afresh}"

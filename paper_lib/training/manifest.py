@@ -40,17 +40,12 @@ def compared_runs(key: Key) -> tuple[Key, ...]:
 class PlannedPart:
     """What a part has to be computed from, and the tables that it has rows in.
 
-    tables: those that are measured; a run's curve comes with it. compared: the runs behind a comparison.
+    compared: the runs behind a comparison.
     """
 
     fingerprint: str
     tables: tuple[str, ...]
     compared: tuple[Key, ...] = ()
-
-    @property
-    def joined(self) -> tuple[str, ...]:
-        """The joined tables that hold rows of it."""
-        return self.tables if self.compared else (*self.tables, "curves")
 
 
 def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key, PlannedPart]:
@@ -65,7 +60,7 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
         tables = ("matrices", "trajectories", *nulls, *masks)
         stepped = ("stepped",) if name in profile.stepped_runs else ()
         made_from = fingerprint(profile.name, profile.run(name), seed, config, trained, tables, *stepped)
-        parts[name, seed] = PlannedPart(fingerprint=made_from, tables=tables)
+        parts[name, seed] = PlannedPart(fingerprint=made_from, tables=(*tables, "curves"))
     for seed in sorted({seed for _, seed in trajectories}):
         behind = {name: trajectories[name, seed] for name in COMPARED if (name, seed) in trajectories}
         if len(behind) > 1:
@@ -97,49 +92,46 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What the joined tables on disk hold: by table, the fingerprint of every part that has rows in it.
+    """What the joined tables on disk hold: the parts with rows in them, in order.
 
     models: fingerprints of the base and the teachers behind all of it, by name.
     """
 
-    fingerprints: dict[str, dict[Key, str]]
+    parts: dict[Key, PlannedPart]
     models: dict[str, str]
 
     def holds(self, key: Key, part: PlannedPart) -> bool:
         """Whether every table of the part has its rows, computed from this very fingerprint."""
-        return all(self.fingerprints[table].get(key) == part.fingerprint for table in part.joined)
+        held = self.parts.get(key)
+        return (
+            held is not None and held.fingerprint == part.fingerprint and set(held.tables) == {*part.tables}
+        )
 
     def describes(self, parts: Mapping[Key, PlannedPart], models: Mapping[str, str]) -> bool:
         """Whether the tables hold exactly these parts, so that writing them anew would change nothing."""
-        held = [(key, made_from) for table in TABLES for key, made_from in self.fingerprints[table].items()]
-        planned = [(k, p.fingerprint) for table in TABLES for k, p in parts.items() if table in p.joined]
-        return held == planned and self.models == models
-
-    def parts(self) -> dict[Key, PlannedPart]:
-        """Every part that any table holds rows of; `trajectories` has rows of all, unless a write was cut."""
-        held: dict[Key, PlannedPart] = {}
-        for table in ("trajectories", *TABLES):
-            for key, made_from in self.fingerprints[table].items():
-                tables = tuple(t for t in TABLES if t != "curves" and key in self.fingerprints[t])
-                part = PlannedPart(fingerprint=made_from, tables=tables, compared=compared_runs(key))
-                held.setdefault(key, part)
-        return held
+        same_order = list(self.parts) == list(parts)
+        return same_order and all(map(self.holds, parts, parts.values())) and self.models == models
 
 
 def read_manifest(results: Path) -> Manifest:
     """The manifest of the tables in `results`, empty for a table that is missing or does not have one.
 
-    Raises CompanionError for a table that is there and cannot be read: its rows may be all that is left.
+    A part whose tables disagree, as after a write that was cut, has the fingerprint "". Raises CompanionError
+    for a table that is there and cannot be read: its rows may be all that is left.
     """
-    fingerprints: dict[str, dict[Key, str]] = {table: {} for table in TABLES}
+    held: dict[Key, dict[str, str]] = {}
     models: dict[str, str] = {}
-    for table in TABLES:
+    for table in dict.fromkeys(("trajectories", *TABLES)):  # has rows of every run and comparison, in order
         path = results / f"{table}.parquet"
-        said = table_parts(path) if path.is_file() else None
-        if said is not None:
-            fingerprints[table] = {(run, seed): made_from for run, seed, made_from in said["fingerprints"]}
+        if path.is_file() and (said := table_parts(path)) is not None:
             models = said["models"]
-    return Manifest(fingerprints=fingerprints, models=models)
+            for run, seed, made_from in said["fingerprints"]:
+                held.setdefault((run, seed), {})[table] = made_from
+    parts = {}
+    for key, by_table in held.items():
+        made_from, *others = set(by_table.values())
+        parts[key] = PlannedPart(fingerprint="" if others else made_from, tables=tuple(by_table))
+    return Manifest(parts=parts, models=models)
 
 
 def part_directory(results: Path, key: Key) -> Path:

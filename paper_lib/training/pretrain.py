@@ -54,29 +54,26 @@ def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, forc
     runs = Path(data_dir) / "runs" / "pretrain"
     runs.mkdir(parents=True, exist_ok=True)
     with FileLock(runs / f".{'-'.join(lineage.kept)}.lock"):
-        if force or _missing(profile, lineage, data_dir):
-            _build(profile, lineage, data_dir, runs, force)
-
-
-def _build(profile: Profile, lineage: Lineage, data_dir: Path | str, runs: Path, force: bool) -> None:
-    tokenizer = character_tokenizer()
-    if lineage.shape is None:
-        model, tokenizer = load_smollm2()
-    else:
-        model = build_model(lineage.shape, tokenizer, seed=lineage.seed)
-    policy = Policy(student=model, tokenizer=tokenizer)
-    history = fingerprint(lineage.shape or lineage.origin, lineage.seed)
-    for stage in lineage.stages:
-        history = fingerprint(history, stage)
-        directory = runs / f"{stage.name}-{history}"
-        folder = RunFolder(directory=directory, profile=profile.name, seed=lineage.seed, fingerprint=history)
-        if force:
-            with folder.lock():
-                folder.clear()
-        train_run(stage, folder, policy, evaluation=EvaluationConfig())
-        policy.student.load_state_dict(load_checkpoint(step_path(directory, stage.steps)))
-        for name in (n for n, kept_stage in lineage.kept.items() if kept_stage == stage.name):
-            _save(policy, lineage, stage, models_directory(profile, data_dir) / name)
+        if not force and not _missing(profile, lineage, data_dir):
+            return
+        tokenizer = character_tokenizer()
+        if lineage.shape is None:
+            model, tokenizer = load_smollm2()
+        else:
+            model = build_model(lineage.shape, tokenizer, seed=lineage.seed)
+        policy, seed = Policy(student=model, tokenizer=tokenizer), lineage.seed
+        history = fingerprint(lineage.shape or lineage.origin, seed)
+        for stage in lineage.stages:
+            history = fingerprint(history, stage)
+            directory = runs / f"{stage.name}-{history}"
+            folder = RunFolder(directory=directory, profile=profile.name, seed=seed, fingerprint=history)
+            if force:
+                with folder.lock():
+                    folder.clear()
+            train_run(stage, folder, policy, evaluation=EvaluationConfig())
+            policy.student.load_state_dict(load_checkpoint(step_path(directory, stage.steps)))
+            for name in (n for n, kept_stage in lineage.kept.items() if kept_stage == stage.name):
+                _save(policy, lineage, stage, models_directory(profile, data_dir) / name)
 
 
 def _save(policy: Policy, lineage: Lineage, stage: RunConfig, directory: Path) -> None:

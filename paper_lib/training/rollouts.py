@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.study.tasks import Problem, seeded_generator, verify
@@ -75,8 +73,7 @@ class Batch:
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Token ids and mask, each (P, L), padded on the left so that every prompt ends at the same column."""
-    rows = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
-    return _pad(rows, tokenizer.pad_token_id, left=True)
+    return _padded(tokenizer, list(prompts), "left")
 
 
 def encode_demonstrations(
@@ -84,17 +81,15 @@ def encode_demonstrations(
 ) -> Batch:
     """One completion a prompt, each closed with the end mark."""
     prompt_ids, prompt_mask = encode_prompts(tokenizer, prompts)
-    rows = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
-    closed = [[*row, tokenizer.eos_token_id] for row in rows]
-    ids, mask = _pad(closed, tokenizer.pad_token_id, left=False)
+    ids, mask = _padded(tokenizer, [text + tokenizer.eos_token for text in completions], "right")
     return Batch(prompt_ids=prompt_ids, prompt_mask=prompt_mask, completion_ids=ids, completion_mask=mask)
 
 
-def _pad(rows: list[list[int]], fill: int, *, left: bool) -> tuple[Tensor, Tensor]:
-    """Ids and mask, each (rows, the longest of them)."""
-    options: dict[str, Any] = {"batch_first": True, "padding_side": "left" if left else "right"}
-    ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], padding_value=fill, **options)
-    return ids, pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], **options)
+def _padded(tokenizer: PreTrainedTokenizerBase, texts: list[str], side: str) -> tuple[Tensor, Tensor]:
+    """Ids and mask, each (texts, the longest of them)."""
+    options = {"padding": True, "padding_side": side, "add_special_tokens": False, "return_tensors": "pt"}
+    rows = tokenizer(texts, **options)
+    return rows["input_ids"], rows["attention_mask"].bool()
 
 
 def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:

@@ -132,14 +132,13 @@ def _train(study: Study, todo: list[Planned], models: dict[str, str], workers: i
     """Train these runs, whose parents are finished or among them, generation by generation."""
     failures, skipped = list[str](), list[Key]()
     for wave in waves(study, todo, workers):
-        ready = [
-            (run, seed)
-            for run, seed in wave
-            if all(study.folder(parent, seed, models).finished() for parent in study.parents(run))
-        ]
-        skipped += [(run.name, seed) for run, seed in wave if (run, seed) not in ready]
-        jobs = [(study, run, seed, models) for run, seed in ready]
-        labels = [f"{run.name} seed {seed}" for run, seed in ready]
+        jobs = []
+        for run, seed in wave:
+            if all(study.folder(parent, seed, models).finished() for parent in study.parents(run)):
+                jobs.append((study, run, seed, models))
+            else:
+                skipped.append((run.name, seed))
+        labels = [f"{run.name} seed {seed}" for _, run, seed, _ in jobs]
         try:
             run_parallel(train_planned, jobs, labels=labels, what="train", workers=workers)
         except CompanionError as error:

@@ -63,8 +63,8 @@ def test_a_journey_changes_no_other_table(extracted: Path, tmp_path: Path) -> No
     shutil.copytree(extracted / "results" / "planted", results)
     before = {name: (results / f"{name}.parquet").read_bytes() for name in TABLES}
     manifest = read_manifest(results)
-    kept = {key: part for key, part in manifest.parts().items() if key[0] != JOURNEY}
-    assert len(kept) == len(manifest.parts()) - 1
+    kept = {key: part for key, part in manifest.parts.items() if key[0] != JOURNEY}
+    assert len(kept) == len(manifest.parts) - 1
     write_joined(results, kept, manifest.models)
     changed = {name for name in TABLES if (results / f"{name}.parquet").read_bytes() != before[name]}
     assert changed == {"journeys"}

@@ -188,5 +188,5 @@ def test_every_committed_row_is_still_of_what_the_profile_plans():
     study = Study(profile=profile, data_dir=DATA)
     held = read_manifest(study.results)
     planned = planned_parts(profile, study.fingerprints(held.models))
-    assert held.parts()
-    assert all(held.holds(key, planned[key]) for key in held.parts())
+    assert held.parts
+    assert all(held.holds(key, planned[key]) for key in held.parts)
