@@ -32,7 +32,6 @@ from paper_lib.ground.tables import TABLES, Row, read_table, write_table
 from paper_lib.measure.matrix import measure_matrix, measure_nulls, path_rows
 from paper_lib.measure.parts import EVERYWHERE, Frames, Part, measure_parts, outdated
 from paper_lib.study.config import Profile, fingerprint
-from paper_lib.study.tasks import seeded_generator
 
 # --- What a comparison leaves: its tables, made from the parts of its matrices.
 
@@ -100,9 +99,7 @@ class MatrixPart(Part):
             weights = [_finite(source, name) for _, source in of.snapshots]
             rows = self._rows(weights, _finite(of.other, name) if of.other else None)
             if of.nulls:
-                nulls, walks = measure_nulls(
-                    weights, of.steps, of.config, lambda null: seeded_generator(null, "compare", name)
-                )
+                nulls, walks = measure_nulls(weights, of.steps, of.config, ("compare", name))
                 rows |= nulls
                 rows["random_walk"] += _gram_rows(path_gram(walks["random_walk"]), of.steps)
         except (ValueError, RuntimeError, MemoryError, OSError) as error:

@@ -131,16 +131,15 @@ def training_curves(study: Study) -> tuple[pd.DataFrame, list[Path]]:
     parts = planned_parts(study.profile, planned)
     held = {key for key in planned if manifest.holds(key, parts[key])}
     joined = study.results / "curves.parquet"
-    frames = [rows_of("curves", read_table(joined), held)] if held else []
-    files = [joined] if held else []
+    curves = {joined: rows_of("curves", read_table(joined), held)} if held else {}
     for run, seed in study.profile.planned():
-        key = (run.name, seed)
-        if key in planned and key not in held and (folder := study.folder(run, seed, models)).finished():
-            files.append(folder.directory / "curve.parquet")
-            frames.append(read_table(files[-1]))
-    if not frames:
+        if (run.name, seed) in planned.keys() - held and study.folder(run, seed, models).finished():
+            path = study.directory(run, seed) / "curve.parquet"
+            curves[path] = read_table(path)
+    if not curves:
         raise CompanionError(
             f"no run of profile {study.profile.name} is trained or measured: "
             f"`python -m paper_lib figures --profile {study.profile.name} --train` trains them"
         )
-    return pd.concat(frames, ignore_index=True).sort_values(["run", "seed", "step", "metric"]), files
+    rows = pd.concat(curves.values(), ignore_index=True)
+    return rows.sort_values(["run", "seed", "step", "metric"]), list(curves)

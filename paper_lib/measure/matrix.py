@@ -9,53 +9,50 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from paper_lib.geometry import nulls, sparsity, spectra, subspaces
 from paper_lib.geometry.certified import Spectrum, certified_shift, update_spectrum, weight_spectrum
 from paper_lib.geometry.decompositions import Decomposition
 from paper_lib.ground.tables import Row
 from paper_lib.study.config import DiagnosticsConfig
+from paper_lib.study.tasks import seeded_generator
 
 # --- Sim_K along a path of updates (Shen et al. 2026, §4.2, Fig. 5): one subspace a snapshot is kept.
 
 
-class AlignmentPath:
-    """The V_K of an update at each snapshot and of each stretch between them; nothing larger is kept."""
+Span = Tensor | None
 
-    def __init__(self, K: int, *, exact: bool = False) -> None:
-        self.K, self.exact = K, exact
-        self.steps: list[int] = []
-        self.spans: dict[str, list[Tensor | None]] = {"subspace_alignment": [], "increment_alignment": []}
 
-    def follow(self, step: int, found: Decomposition, increment: Tensor | None) -> None:
-        """The update found at `step`, and W_t − W_s since the snapshot before, None for the first."""
-        self.steps.append(step)
-        self.spans["subspace_alignment"].append(self._span(found))
-        stretch = found if increment is None else update_spectrum(increment, self.K, exact=self.exact)
-        self.spans["increment_alignment"].append(self._span(stretch))
+def leading_span(found: Decomposition, K: int) -> Span:
+    """V_K (n, K), or None where there are fewer than K directions: the rest would be the solver's choice."""
+    return found.v[:, :K] if found.sigma[K - 1] > 0 else None
 
-    def _span(self, found: Decomposition) -> Tensor | None:
-        """V_K, or None where there are fewer than K directions: the rest would be the solver's choice."""
-        return found.v[:, : self.K] if found.sigma[self.K - 1] > 0 else None  # (n, K)
 
-    def alignment(self) -> list[Row]:
-        """Sim_K to the end: of the cumulative updates (§4.2), and of the increments between snapshots.
+def update_span(delta_w: Tensor, K: int, *, exact: bool = False) -> Span:
+    """`leading_span` of an update (m, n) alone."""
+    return leading_span(update_spectrum(delta_w, K, exact=exact), K)
 
-        `subspace_alignment` at t compares ΔW_t with ΔW_T, which contains it: it rises to 1 for a random walk
-        too. `increment_alignment` compares W_t − W_s, s the snapshot before t, with the last such increment.
-        These are disjoint stretches of training, at chance K/n for a random walk; at the last step it is 1 by
-        definition.
-        """
-        rows = []
-        for metric, spans in self.spans.items():
-            end = spans[-1]
-            for step, span in zip(self.steps, spans, strict=True):
-                if span is None or end is None:
-                    rows.append(Row(step, metric, math.nan, self.K))
-                else:
-                    rows.append(Row(step, metric, subspaces.subspace_alignment(span, end).item(), self.K))
-        return rows
+
+def alignment(a: Span, b: Span) -> float:
+    """Sim_K of two V_K, NaN where there is only one or none."""
+    return math.nan if a is None or b is None else subspaces.subspace_alignment(a, b).item()
+
+
+def alignment_rows(
+    steps: Sequence[int], updates: Sequence[Span], increments: Sequence[Span], K: int
+) -> list[Row]:
+    """Sim_K to the end: of the cumulative updates (§4.2), and of the increments between snapshots.
+
+    `subspace_alignment` at t compares ΔW_t with ΔW_T, which contains it: it rises to 1 for a random walk too.
+    `increment_alignment` compares W_t − W_s, s the snapshot before t, with the last such increment. These are
+    disjoint stretches of training, at chance K/n for a random walk; at the last step it is 1 by definition.
+    """
+    return [
+        Row(step, metric, alignment(span, spans[-1]), K)
+        for metric, spans in (("subspace_alignment", updates), ("increment_alignment", increments))
+        for step, span in zip(steps, spans, strict=True)
+    ]
 
 
 # --- At the last step alone: Gate III entry by entry, where the update is, what counts as a change.
@@ -142,9 +139,8 @@ def measure_matrix(
     """
     w_0 = weights[0]
     start = _start(w_0, config, exact=exact)
-    masks = weight_masks(w_0, config, _factors(start))
-    path = AlignmentPath(config.K, exact=exact)
-    rows: list[Row] = []
+    masks = weight_masks(w_0, config, start)
+    updates, increments, rows = list[Span](), list[Span](), list[Row]()
     for step, w_s, w_t in zip(steps[1:], weights[:-1], weights[1:], strict=True):
         rows.append(Row(step, "parameters", w_t.numel()))
         rows += _visibility(step, w_0, w_t, masks, config)
@@ -155,13 +151,15 @@ def measure_matrix(
         delta_w = w_t.double() - w_0.double()
         found = update_spectrum(delta_w, max(config.K, config.hill_k, config.energy_k), exact=exact)
         rows += spectrum_rows(step, delta_w, found, w_0, config)
-        path.follow(step, found, None if w_s is w_0 else w_t.double() - w_s.double())
+        updates.append(leading_span(found, config.K))
+        stretch = w_t.double() - w_s.double()
+        increments.append(updates[0] if w_s is w_0 else update_span(stretch, config.K, exact=exact))
         if learning_rates is not None:
             ratio = spectra.drift_ratio(delta_w, learning_rates[:step])
             rows.append(Row(step, "drift_ratio", ratio.item()))
         if at_end is not None and step == steps[-1]:
             rows += at_end(start, end, found)
-    rows += path.alignment()
+    rows += alignment_rows(steps[1:], updates, increments, config.K)
     chance = subspaces.chance_alignment(config.K, w_0.shape[1])
     rows.append(Row(steps[-1], "subspace_alignment_chance", chance, config.K))
     for name, alpha, mask in masks:
@@ -170,8 +168,15 @@ def measure_matrix(
     return rows
 
 
-def weight_masks(w_0: Tensor, config: DiagnosticsConfig, factors: sparsity.Factors | None = None) -> Masks:
-    """(name, α, mask) of the principal, the low-magnitude and the principal but not low weights (§3.2)."""
+def weight_masks(w_0: Tensor, config: DiagnosticsConfig, start: Spectrum | None = None) -> Masks:
+    """(name, α, mask) of the principal, the low-magnitude and the principal but not low weights (§3.2).
+
+    start: W_0's spectrum, where it is known.
+    """
+    factors = None
+    if start is not None:
+        found = start.decomposition
+        factors = found.u, found.sigma, found.v.mT  # (m, k), (r,), (k, n)
     magnitude = sparsity.principal_magnitude(w_0, rank=config.principal_rank, factors=factors)
     masks: Masks = []
     for alpha in config.alphas:
@@ -186,27 +191,28 @@ def measure_nulls(
     weights: Sequence[Tensor],
     steps: Sequence[int],
     config: DiagnosticsConfig,
-    generator: Callable[[str], Generator],
+    seeds: tuple[object, ...],
     learning_rates: Sequence[float] | None = None,
 ) -> tuple[dict[str, list[Row]], dict[str, list[Tensor]]]:
     """Rows by null: what same-size, permuted and random-walk updates would show in place of the run's own.
 
-    weights, steps: as for `measure_matrix`. generator: gives each null, by its name, an own generator. The
-    first two are drawn at the last step; the walks have every step: `random_walk` with the run's own
-    increment norms, `adam_walk`, left out where None, with its learning rates (one per optimizer step) and,
-    at the last step, all that the first two have. Also returns each walk's updates, from 0 at step 0.
+    weights, steps: as for `measure_matrix`. seeds: of each null's generator, with its name. The first
+    two are drawn at the last step; the walks have every step: `random_walk` with the run's own increment
+    norms, `adam_walk`, left out where None, with its learning rates (one per optimizer step) and, at the last
+    step, all that the first two have. Also returns each walk's updates, from 0 at step 0.
     """
     w_0, last = weights[0], steps[-1]
     start = _start(w_0, config)
     delta_w = weights[-1].double() - w_0.double()
     rows = {}
     for null, draw in (("same_norm_gaussian", nulls.same_norm_gaussian), ("permuted", nulls.permuted)):
-        rows[null] = _null_update(last, start, draw(delta_w, generator(null)), config)
+        rows[null] = _null_update(last, start, draw(delta_w, seeded_generator(null, *seeds)), config)
     increments = [spectra.frobenius_norm(b.double() - a.double()) for a, b in pairwise(weights)]
     m, n = w_0.shape
-    walks = {"random_walk": nulls.random_walk(torch.stack(increments), (m, n), generator("random_walk"))}
+    drawn = {null: seeded_generator(null, *seeds) for null in ("random_walk", "adam_walk")}
+    walks = {"random_walk": nulls.random_walk(torch.stack(increments), (m, n), drawn["random_walk"])}
     if learning_rates is not None:
-        walks["adam_walk"] = nulls.adam_walk(learning_rates, steps[1:], (m, n), generator("adam_walk"))
+        walks["adam_walk"] = nulls.adam_walk(learning_rates, steps[1:], (m, n), drawn["adam_walk"])
     for null, walk in walks.items():
         rows[null] = _walk(steps, walk, config)
     if "adam_walk" in walks:
@@ -216,11 +222,11 @@ def measure_nulls(
 
 
 def _walk(steps: Sequence[int], walk: Tensor, config: DiagnosticsConfig) -> list[Row]:
-    path = AlignmentPath(config.K)
-    for step, before, after in zip(steps[1:], [None, *walk], walk, strict=False):
-        path.follow(step, update_spectrum(after, config.K), None if before is None else after - before)
+    updates = [update_span(delta_w, config.K) for delta_w in walk]
+    increments = [updates[0], *(update_span(after - before, config.K) for before, after in pairwise(walk))]
     ranks = spectra.stable_rank(walk).tolist()  # (T, m, n) to (T,)
-    return path.alignment() + [Row(s, "stable_rank", rank) for s, rank in zip(steps[1:], ranks, strict=True)]
+    rows = alignment_rows(steps[1:], updates, increments, config.K)
+    return rows + [Row(s, "stable_rank", rank) for s, rank in zip(steps[1:], ranks, strict=True)]
 
 
 def measure_rescaled(
@@ -263,11 +269,6 @@ def _visibility(step: int, w_0: Tensor, w_t: Tensor, masks: Masks, config: Diagn
 
 def _start(w_0: Tensor, config: DiagnosticsConfig, *, exact: bool = False) -> Spectrum:
     return weight_spectrum(w_0, max(_angle_k(w_0, config), config.principal_rank), exact=exact)
-
-
-def _factors(start: Spectrum) -> sparsity.Factors:
-    found = start.decomposition
-    return found.u, found.sigma, found.v.mT  # (m, k), (r,), (k, n)
 
 
 def _angle_k(w_0: Tensor, config: DiagnosticsConfig) -> int:
@@ -321,7 +322,7 @@ def _null_update(step: int, start: Spectrum, delta_w: Tensor, config: Diagnostic
     """What does not follow from the norm alone: visibility, rotation, spectral shift and stable rank."""
     w_0 = start.w
     w_t = (w_0.double() + delta_w).to(w_0.dtype)
-    rows = _visibility(step, w_0, w_t, weight_masks(w_0, config, _factors(start)), config)
+    rows = _visibility(step, w_0, w_t, weight_masks(w_0, config, start), config)
     end = weight_spectrum(w_t, _angle_k(w_t, config))
     rows += _rotation(step, start, end, config, each=False)
     norm, leading = spectra.frobenius_norm(delta_w), update_spectrum(delta_w, 1).sigma
@@ -370,11 +371,7 @@ def measure_pair(
 
 def shared_subspace(delta_a: Tensor, delta_b: Tensor, K: int) -> float:
     """Sim_K of two updates (m, n) of one matrix; chance is K/n. NaN where one has fewer than K directions."""
-    found = [update_spectrum(delta_w, K) for delta_w in (delta_a, delta_b)]
-    if any(not each.sigma[K - 1] > 0 for each in found):
-        return float("nan")
-    v_a, v_b = (each.v[:, :K] for each in found)  # (n, K) each
-    return subspaces.subspace_alignment(v_a, v_b).item()
+    return alignment(update_span(delta_a, K), update_span(delta_b, K))
 
 
 def path_rows(gram: Tensor, steps: Sequence[int]) -> list[Row]:

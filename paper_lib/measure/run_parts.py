@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from paper_lib.geometry.certified import weight_spectrum
 from paper_lib.geometry.sparsity import half_ulp
@@ -41,7 +41,6 @@ from paper_lib.measure.probes import (
 )
 from paper_lib.study.config import DiagnosticsConfig, ModelProbes
 from paper_lib.study.run_config import RunConfig
-from paper_lib.study.tasks import seeded_generator
 from paper_lib.training.checkpoints import Trajectory, pictured_matrix, projection_matrices, read_matrix
 from paper_lib.training.manifest import FOLLOWED, FOLLOWED_IN, JOINT_RUNS, RESCALED_FROM, RESCALED_TO, Key
 from paper_lib.training.models import models_directory
@@ -94,18 +93,19 @@ class RunPart(StudyPart):
 
     def measure(self) -> Frames:
         run, trajectory, matrices = self.run, self.trajectory, self.matrices()
-        name, steps = run.name, trajectory.steps
+        name, steps, rates = run.name, trajectory.steps, run.learning_rates()
         frames: Frames = defaultdict(list)
         sums: dict[str, list[Tensor]] = defaultdict(list)  # a term a matrix
         for matrix in matrices:
             weights, keys = snapshots(trajectory, matrix), matrix_keys(matrix)
-            rows = measure_matrix(weights, steps, self.config, run.learning_rates())
+            rows = measure_matrix(weights, steps, self.config, rates)
             rows += measure_end(weights[0], weights[-1], steps[-1], self.config)
             frames["matrices"].append(self.keyed(name, rows, **keys))
             sums["path"].append(update_gram(weights))
             sums["unchanged"].append(unchanged_counts(weights[0], weights[-1], self.config))
             if "nulls" in self.tables:
-                nulls, walks = self._nulls(matrix, weights)
+                seeds = (name, self.seed, matrix.name)
+                nulls, walks = measure_nulls(weights, steps, self.config, seeds, rates)
                 frames["nulls"].append(self.keyed_nulls(name, nulls, **keys))
                 for null, walk in walks.items():
                     sums[null].append(path_gram(walk))
@@ -121,16 +121,6 @@ class RunPart(StudyPart):
         walked = {null: path_rows(gram, steps) for null, gram in totals.items() if null.endswith("_walk")}
         frames["nulls"].append(self.keyed_nulls(name, walked, **EVERYWHERE))
         return frames
-
-    def _nulls(
-        self, matrix: Matrix, weights: list[Tensor]
-    ) -> tuple[dict[str, list[Row]], dict[str, list[Tensor]]]:
-        run, steps = self.run, self.trajectory.steps
-
-        def generator(null: str) -> Generator:
-            return seeded_generator(null, run.name, self.seed, matrix.name)
-
-        return measure_nulls(weights, steps, self.config, generator, run.learning_rates())
 
     def _probed(self, probes: ModelProbes) -> list[Row]:
         """How far the policy has drifted from its start, and where asked what one step moves."""

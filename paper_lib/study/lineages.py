@@ -14,12 +14,19 @@ def _one_stage(model: str, shape: ModelConfig, seed: int, stage: RunConfig) -> L
     return Lineage(shape=shape, seed=seed, stages=(stage,), kept={model: stage.name})
 
 
+def _student(label: str, shape: ModelConfig, seed: int) -> Lineage:
+    """The model `base_<label>` that the student's stages leave of another start."""
+    stages = tuple(replace(stage, name=f"{label}_{stage.name}") for stage in _STUDENT_STAGES)
+    return Lineage(shape=shape, seed=seed, stages=stages, kept={f"base_{label}": stages[-1].name})
+
+
 _NOISE: dict[str, Any] = {"schedule": "constant", "demonstration_noise": 0.1}
 _STUDENT_SHAPE = ModelConfig(hidden_size=128, layers=4, heads=4, kv_heads=2, intermediate_size=384)
 _STUDENT_STAGES = (
     pretraining_stage("student_clean", steps=2000),
     pretraining_stage("student_noisy", steps=200, **_NOISE | {"learning_rate": 5e-4}),
 )
+
 LAPTOP_LINEAGES = (
     Lineage(
         shape=_STUDENT_SHAPE,
@@ -39,11 +46,10 @@ LAPTOP_LINEAGES = (
 # parameters as the teacher in all, a quarter of its experts at work on each token, and the same stage.
 REFERENCE_LINEAGES = (
     *LAPTOP_LINEAGES,
-    Lineage(
-        shape=ModelConfig(hidden_size=96, layers=3, heads=3, kv_heads=1, intermediate_size=288),
+    _student(
+        "small",
+        replace(_STUDENT_SHAPE, hidden_size=96, layers=3, heads=3, kv_heads=1, intermediate_size=288),
         seed=2,
-        stages=tuple(replace(stage, name=f"small_{stage.name}") for stage in _STUDENT_STAGES),
-        kept={"base_small": "small_student_noisy"},
     ),
     _one_stage(
         "teacher_moe",
@@ -53,15 +59,7 @@ REFERENCE_LINEAGES = (
     ),
 )
 # Another student of the same shape and stages, so that what is found does not hang on one network.
-HEADROOM_LINEAGES = (
-    *LAPTOP_LINEAGES,
-    Lineage(
-        shape=_STUDENT_SHAPE,
-        seed=10,
-        stages=tuple(replace(stage, name=f"second_{stage.name}") for stage in _STUDENT_STAGES),
-        kept={"base_second": "second_student_noisy"},
-    ),
-)
+HEADROOM_LINEAGES = (*LAPTOP_LINEAGES, _student("second", _STUDENT_SHAPE, seed=10))
 
 _SMOLLM2: dict[str, Any] = {
     **{"tasks": (CHAIN_SUM, NUMBER_SORTING), "weights": (0.75, 0.25)},

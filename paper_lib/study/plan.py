@@ -51,7 +51,7 @@ def study_runs(
     first = RunConfig(name="sft", objective="sft", start="base", tasks=(task,), **sft)
     opd = RunConfig(name="opd", objective="opd", tasks=(task,), **policy)
     batch = opd.prompts_per_step * opd.samples_per_prompt
-    branch, sft_branch = opd.steps // 5, first.steps // 5
+    branch = opd.steps // 5
     rlvr = replace(opd, name="rlvr", objective="rlvr")
     matched = replace(opd, name="sft_matched", objective="sft", prompts_per_step=batch, samples_per_prompt=1)
     kept = [
@@ -61,7 +61,7 @@ def study_runs(
     ]
     mixes = [replace(opd, name=f"mix_{alpha:g}", objective="mix", alpha=alpha) for alpha in MIX_ALPHAS]
 
-    early = Projection(basis="early", K=K)
+    early, chance = Projection(basis="early", K=K), Projection(basis="random", K=K)
     return (
         first,
         opd,
@@ -74,18 +74,18 @@ def study_runs(
         replace(opd, name="opd_teacher_rollouts", rollout_policy="teacher"),
         *mixes,
         replace(opd, name="opd_sibling", stream="sibling", steps=branch),
-        projected(opd, "early", branch, early),
-        projected(opd, "early_update", branch, replace(early, constrain="update")),
-        projected(opd, "early_both", branch, replace(early, constrain="both")),
-        projected(opd, "random", branch, Projection(basis="random", K=K)),
-        projected(opd, "other_seed", branch, Projection(basis="other_seed", K=K, source="opd_sibling")),
-        projected(opd, "principal", branch, Projection(basis="principal", K=K)),
-        projected(first, "early", sft_branch, early),
-        projected(first, "random", sft_branch, Projection(basis="random", K=K)),
+        projected(opd, "early", early, at=branch),
+        projected(opd, "early_update", replace(early, constrain="update"), at=branch),
+        projected(opd, "early_both", replace(early, constrain="both"), at=branch),
+        projected(opd, "random", chance, at=branch),
+        projected(opd, "other_seed", replace(early, basis="other_seed", source="opd_sibling"), at=branch),
+        projected(opd, "principal", Projection(basis="principal", K=K), at=branch),
+        projected(first, "early", early, at=first.steps // 5),
+        projected(first, "random", chance, at=first.steps // 5),
     )
 
 
-def projected(parent: RunConfig, label: str, at: int, projection: Projection) -> RunConfig:
+def projected(parent: RunConfig, label: str, projection: Projection | None, *, at: int) -> RunConfig:
     """The run that goes on from the state of `parent` after `at` steps, confined."""
     name = f"{parent.name}_projected_{label}"
     return replace(parent, name=name, branch=(parent.name, at), projection=projection)
@@ -144,16 +144,11 @@ def control_runs(
 
 def opd_as_sft(sft: RunConfig, opd: RunConfig) -> RunConfig:
     """OPD where `sft_matched` is SFT: at SFT's start, rates, β₂, steps and completions a step."""
-    batch = sft.prompts_per_step * sft.samples_per_prompt
-    return replace(
-        sft,
-        name="opd_as_sft",
-        objective="opd",
-        teacher=opd.teacher,
-        prompts_per_step=batch // opd.samples_per_prompt,
-        samples_per_prompt=opd.samples_per_prompt,
-        demonstration_noise=0.0,
-    )
+    samples = opd.samples_per_prompt
+    prompts = sft.prompts_per_step * sft.samples_per_prompt // samples
+    batch: dict[str, Any] = {"prompts_per_step": prompts, "samples_per_prompt": samples}
+    opd_like: dict[str, Any] = {"objective": "opd", "teacher": opd.teacher, "demonstration_noise": 0.0}
+    return replace(sft, name="opd_as_sft", **opd_like, **batch)
 
 
 def rate_and_batch(run: RunConfig) -> tuple[RunConfig, ...]:
@@ -174,31 +169,23 @@ def projections(
     """Projected runs at other K, other branches and other targets than the study's, and of matched SFT, which
     goes on learning after the branch where SFT does not."""
 
-    def sized(name: str, K: int) -> RunConfig:
+    def varied(name: str, label: str, **changes: Any) -> RunConfig:
         run = runs[name]
         assert run.projection is not None
-        return replace(run, name=f"{name}_k{K}", projection=replace(run.projection, K=K))
+        return replace(run, name=f"{name}_{label}", projection=replace(run.projection, **changes))
 
-    early, sft_early = runs["opd_projected_early"], runs["sft_projected_early"]
-    assert sft_early.projection is not None
-    assert early.projection is not None
-    assert early.branch is not None
-    later = [
-        replace(early, name=f"{early.name}_at_{100 * at:.0f}", branch=("opd", round(at * early.steps)))
-        for at in branches
-    ]
-    update = replace(sft_early.projection, constrain="update")
-    matched = [
-        projected(runs["sft_matched"], label, early.branch[1], replace(early.projection, basis=label))
-        for label in ("early", "random")
-    ]
+    early, steps = "opd_projected_early", runs["opd"].steps
+    matched = {label: runs[f"opd_projected_{label}"].projection for label in ("early", "random")}
     return (
-        *(sized(early.name, K) for K in ks),
-        *later,
-        *(sized("opd_projected_random", K) for K in wide_ks[-1:]),
-        *(sized(sft_early.name, K) for K in wide_ks),
-        replace(sft_early, name=f"{sft_early.name}_update", projection=update),
-        *matched,
+        *(varied(early, f"k{K}", K=K) for K in ks),
+        *(
+            replace(runs[early], name=f"{early}_at_{100 * at:.0f}", branch=("opd", round(at * steps)))
+            for at in branches
+        ),
+        *(varied("opd_projected_random", f"k{K}", K=K) for K in wide_ks[-1:]),
+        *(varied("sft_projected_early", f"k{K}", K=K) for K in wide_ks),
+        varied("sft_projected_early", "update", constrain="update"),
+        *(projected(runs["sft_matched"], *arm, at=steps // 5) for arm in matched.items()),
     )
 
 
@@ -287,10 +274,10 @@ def headroom_runs(*, sft: dict[str, Any], policy: dict[str, Any], K: int) -> tup
     return (
         *(first, opd, rlvr, matched, replace(opd, name="opd_exact", estimator="exact")),
         *(sibling, *chance_runs(opd, rlvr)),
-        *(projected(opd, name, fifth, arm) for name, arm in (*arms, *only_opd)),
-        *(projected(opd, f"early_at_{share}", opd.steps * share // 100, early) for share in (10, 40)),
-        *(projected(matched, name, fifth, arm) for name, arm in (*arms, ("opd", of_opd))),
-        *(projected(rlvr, name, fifth, arm) for name, arm in (("early", early), ("random", chance))),
+        *(projected(opd, name, arm, at=fifth) for name, arm in (*arms, *only_opd)),
+        *(projected(opd, f"early_at_{share}", early, at=opd.steps * share // 100) for share in (10, 40)),
+        *(projected(matched, name, arm, at=fifth) for name, arm in (*arms, ("opd", of_opd))),
+        *(projected(rlvr, name, arm, at=fifth) for name, arm in (("early", early), ("random", chance))),
     )
 
 

@@ -10,6 +10,7 @@ from paper_lib.study.profiles import get_profile
 from paper_lib.training.checkpoints import open_trajectory
 from paper_lib.training.models import models_directory, save_model
 from paper_lib.training.starts import Study, snapshot_model
+from paper_lib.training.study import selected
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -32,14 +33,13 @@ def export_run(
     and where the destination is not empty.
     """
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
-    if run_name not in (known := [run.name for run in study.profile.everything]):
-        raise CompanionError(f"no run {run_name!r} in profile {profile_name}; it has {', '.join(known)}")
+    run = selected(study.profile, [run_name], [seed])[0][0]
     destination = Path(os.path.abspath(destination))  # which "." has a name, too
     if dtype not in DTYPES:
         raise CompanionError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise CompanionError(f"{destination} is not an empty folder: name another, nothing is overwritten")
-    trajectory = open_trajectory(study.directory(study.profile.run(run_name), seed))
+    trajectory = open_trajectory(study.directory(run, seed))
     step = trajectory.steps[-1] if step is None else step
     if step not in trajectory.steps:
         steps = ", ".join(str(known) for known in trajectory.steps)

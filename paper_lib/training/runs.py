@@ -18,7 +18,7 @@ from filelock import FileLock
 from transformers import PreTrainedModel
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.files import copy_file, read_json, read_json_rows, write_json
+from paper_lib.ground.files import copy_file, read_json_rows, write_json
 from paper_lib.ground.tables import TABLES, table_metadata, write_table
 from paper_lib.study.config import EvaluationConfig
 from paper_lib.study.run_config import RunConfig
@@ -124,7 +124,6 @@ def reuse_finished(run: RunConfig, folder: RunFolder, runs_dir: Path) -> bool:
 
 def _share(source: RunFolder, folder: RunFolder) -> None:
     rows = [{**row, "profile": folder.profile} for row in source.recorded()]
-    marker = read_json(source.directory / "run.json", f"delete {source.directory}, and the run starts over")
     folder.clear()
     folder.directory.mkdir(parents=True)
     for path in sorted(source.directory.glob("*.safetensors")):
@@ -135,7 +134,7 @@ def _share(source: RunFolder, folder: RunFolder) -> None:
     write_json(folder.directory / "curve.json", rows)
     folder.write_curve(rows)
     folder.begin()
-    write_json(folder.directory / "run.json", marker)
+    copy_file(source.directory / "run.json", folder.directory / "run.json")
 
 
 def _branch_off(run: RunConfig, folder: RunFolder, parent: RunFolder, step: int) -> None:

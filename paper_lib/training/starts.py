@@ -70,21 +70,17 @@ class Study:
             names.add(run.subnetwork.source)
         return [self.profile.run(name, run.base) for name in sorted(names)]
 
-    def kept_states(self, run: RunConfig) -> tuple[int, ...]:
-        """Steps of this run at which others branch off."""
-        branches = [other.branch for other in self.profile.everything if other.branch]
-        return tuple(sorted({step for name, step in branches if name == run.name}))
-
     def folder(self, run: RunConfig, seed: int, models: dict[str, str]) -> RunFolder:
         """The run's folder, with the fingerprint of all that decides its numbers, its parents included."""
         parts = [run, seed, self.profile.evaluation, [models[name] for name in models_of(run)]]
         parts += [self.folder(parent, seed, models).fingerprint for parent in self.parents(run)]
+        branches = [other.branch for other in self.profile.everything if other.branch]
         return RunFolder(
             directory=self.directory(run, seed),
             profile=self.profile.name,
             seed=seed,
             fingerprint=fingerprint(*parts),
-            kept_states=self.kept_states(run),
+            kept_states=tuple(sorted({step for name, step in branches if name == run.name})),
         )
 
     def fingerprints(self, models: dict[str, str]) -> dict[Key, str]:
