@@ -74,7 +74,7 @@ def test_an_export_pairs_up_with_the_model_it_was_trained_from(run, tiny_data, t
     assert "plans none of sft with seed 3; it has 0" in capsys.readouterr().err
     arguments[4] = "dpo"
     assert main(arguments) == 2
-    assert "no run 'dpo' in profile tiny; it has opd" in capsys.readouterr().err
+    assert "no run 'dpo' in profile tiny; it has mix_0.5, opd" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_says_why_and_leaves_nothing(run, tiny_data, tmp_path):
