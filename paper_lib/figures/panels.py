@@ -138,14 +138,13 @@ def draw_trajectory(
     runs: Sequence[str] | None = None,
     modules: Iterable[str] | None = None,
     null: pd.DataFrame | None = None,
-    scale: float = 1.0,
     against: Literal["progress", "step"] = "progress",
 ) -> None:
     """Draw `metric` along training, a line a run: the mean over matrices and seeds, the band its interval.
 
     table, modules: as for `over_matrices`. runs: which, and in which order; None is all. null: rows of the
-    table `nulls`, thin in the colour of their run. scale: factor on the values, such as 180/π. against:
-    "progress" (step over the run's last) or "step". Raises ValueError for a run without rows.
+    table `nulls`, thin in the colour of their run. against: "progress", the step over the run's last, or
+    "step". Raises ValueError for a run without rows.
     """
     values = over_matrices(table, metric, modules=modules)
     names = in_order(values["run"]) if runs is None else list(runs)
@@ -155,13 +154,13 @@ def draw_trajectory(
     for name in names:
         mine, style = of_run(values, name, metric), run_style(name)
         unit = mine["step"].max() if against == "progress" else 1
-        draw_means(ax, mine, style.label, scale=scale, unit=unit, **style.line)
+        draw_means(ax, mine, style.label, unit=unit, **style.line)
         if nulls is not None:
             for kind, walk in nulls[nulls["run"] == name].groupby("null"):
                 walk = walk.sort_values("step")
                 thin: dict[str, Any] = {"linestyle": null_dashes(str(kind)), "linewidth": 1}
-                ax.plot(walk["step"] / unit, scale * walk["mean"], color=style.color, **thin)
-                tell(ax, null_look(str(kind))[0], scale * walk["mean"], of=style.label, aside=True)
+                ax.plot(walk["step"] / unit, walk["mean"], color=style.color, **thin)
+                tell(ax, null_look(str(kind))[0], walk["mean"], of=style.label, aside=True)
     for kind in [] if nulls is None else nulls["null"].unique():
         label_once(ax, null_look(kind)[0], color=NULL, linestyle=null_dashes(kind))
     ax.set_xlabel("training progress" if against == "progress" else "step")

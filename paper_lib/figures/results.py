@@ -29,6 +29,7 @@ class Results:
     folder: Path = Path()
     figures: Path = Path()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    _means: dict[Any, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table, one of `tables.TABLES`; raises CompanionError where its file is missing or damaged."""
@@ -235,10 +236,6 @@ class Results:
         rows = rows_with(self.table("matrices"), metric="parameters")
         size = rows.drop_duplicates(["layer", "module"])["value"]
         return f"{self.study.name}: {size.sum() / 1e6:.2g} M weights in {len(size)} matrices"
-
-    @cached_property
-    def _means(self) -> dict[Any, pd.DataFrame]:
-        return {}
 
 
 def open_results(

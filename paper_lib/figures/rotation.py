@@ -24,8 +24,7 @@ def draw_angles(ax: Axes, table: pd.DataFrame, side: str, *, runs: Sequence[str]
 
     table: rows of `matrices` of one matrix. side: "u" or "v".
     """
-    angles = table[table["metric"] == f"angle_{side}"].drop(columns="step")
-    _draw_lines(ax, angles.rename(columns={"k": "step"}), runs, DEGREES)
+    _draw_lines(ax, table[table["metric"] == f"angle_{side}"], "k", runs, DEGREES)
     plain_log(ax, subs=(1, 3))
     ax.set(xlabel="index $i$", ylabel=r"$\theta_i$ (degrees)")
 
@@ -35,17 +34,17 @@ def draw_layers(ax: Axes, table: pd.DataFrame, metric: str, *, runs: Sequence[st
 
     table: rows of `matrices` at one step of each run.
     """
-    rows = table[table["metric"] == metric].drop(columns="step").rename(columns={"layer": "step"})
-    means = rows.groupby(["run", "seed", "step"])["value"].mean().reset_index()
-    _draw_lines(ax, means, runs, DEGREES)
+    means = table[table["metric"] == metric].groupby(["run", "seed", "layer"])["value"].mean().reset_index()
+    _draw_lines(ax, means, "layer", runs, DEGREES)
     plain_log(ax, subs=(1, 3))
-    ax.set(xlabel="layer", ylabel="degrees", xticks=sorted(rows["step"].unique()))
+    ax.set(xlabel="layer", ylabel="degrees", xticks=sorted(means["layer"].unique()))
 
 
-def _draw_lines(ax: Axes, rows: pd.DataFrame, runs: Sequence[str], scale: float) -> None:
+def _draw_lines(ax: Axes, rows: pd.DataFrame, along: str, runs: Sequence[str], scale: float = 1.0) -> None:
+    """A line a run over the values of a column."""
     for run in runs:
-        style = run_style(run)
-        draw_means(ax, of_run(rows, run, "value"), style.label, scale=scale, **style.line)
+        mine, style = of_run(rows, run, "value"), run_style(run)
+        draw_means(ax, mine.assign(step=mine[along]), style.label, scale=scale, **style.line)
 
 
 def draw_paths(
@@ -95,8 +94,8 @@ def draw_explained_variance(
     table: `trajectories`; nulls: `nulls`, of which `random_walk` is dotted and `adam_walk` dash-dotted. Means
     over the seeds, the band their interval.
     """
-    shares = table[table["metric"] == "explained_variance_ratio"].drop(columns="step")
-    _draw_lines(ax, shares.rename(columns={"k": "step"}), runs, 1.0)
+    shares = table[table["metric"] == "explained_variance_ratio"]
+    _draw_lines(ax, shares, "k", runs)
     walks = nulls[(nulls["metric"] == "explained_variance_ratio") & nulls["null"].isin(WALKS)]
     for (null, run), rows in walks[walks["run"].isin(runs)].groupby(["null", "run"]):
         share, style = rows.groupby("k")["value"].mean(), run_style(str(run))

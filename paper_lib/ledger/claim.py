@@ -22,13 +22,12 @@ from paper_lib.figures.styles import run_style
 from paper_lib.ledger.contrasts import Contrast, absent
 from paper_lib.summaries import Untested, say
 
-# Readings with matched SFT, OPD and RLVR all at one other batch, or at one other learning rate.
-QUARTER_BATCH, HALF_RATE, TWICE_RATE = (
-    "all at a quarter of the batch",
-    "all at half the rate",
-    "all at twice the rate",
-)
-EQUALLY_SET = (QUARTER_BATCH, HALF_RATE, TWICE_RATE)
+# Readings with matched SFT, OPD and RLVR all at one other setting: its kind, and which that the tables have.
+EQUALLY_SET = {
+    "all at a quarter of the batch": ("batch", 0),
+    "all at half the rate": ("lr", 0),
+    "all at twice the rate": ("lr", -1),
+}
 BUDGETS = "the paper's budgets"  # the profile budgets
 HARDER = "skills that the anchor lacks"  # the profile headroom, with matched SFT
 

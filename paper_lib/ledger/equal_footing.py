@@ -85,5 +85,5 @@ def _cut(results: Results, paths: dict[str, pd.DataFrame], of: str) -> CutResult
     stops = {run: crossing(path, target).dropna() for run, path in paths.items()}
     if past := [run for run, found in stops.items() if found.empty]:
         raise Untested(f"{past[0]} is past the {of} that the others reach at its first snapshot")
-    tables: dict[str, Any] = {each.name: getattr(results, each.name) for each in fields(Results)}
+    tables = {each.name: getattr(results, each.name) for each in fields(Results) if each.init}
     return CutResults(**tables, whole=results, stops=stops)

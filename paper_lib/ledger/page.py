@@ -13,15 +13,7 @@ from paper_lib.ground.files import write_text
 from paper_lib.ledger import verdicts
 from paper_lib.ledger.claim import ENDS
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
-from paper_lib.ledger.verdicts import (
-    LEDGER_COLUMNS,
-    ORDER_ONLY,
-    PAPER,
-    REPRODUCED,
-    VERDICTS,
-    Reading,
-    judge,
-)
+from paper_lib.ledger.verdicts import LEDGER_COLUMNS, ORDER_ONLY, PAPER, REPRODUCED, VERDICTS, Reading, judge
 
 HOW = (
     "Norms, stable ranks, Hill indices and Sim_K are means over the attention matrices, as in the paper, all "

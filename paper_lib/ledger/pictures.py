@@ -18,32 +18,22 @@ from paper_lib.figures.seeds import spread_values, tell_means
 from paper_lib.figures.styles import NULL, OPD, ORANGE, RLVR, SFT, run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import REGIMES, Metric, metrics_of
+from paper_lib.ledger import verdicts
 from paper_lib.ledger.claim import label
 from paper_lib.ledger.contrasts import Contrast
 from paper_lib.ledger.size import OBJECTIVES, held_out
-from paper_lib.ledger.verdicts import (
-    MATCHED,
-    NOT_REPRODUCED,
-    NOTHING,
-    ORDER_ONLY,
-    PAPER,
-    PARTLY,
-    REPRODUCED,
-    UNTESTED,
-    Reading,
-    beyond_null,
-)
+from paper_lib.ledger.verdicts import MATCHED, NOTHING, PAPER, Reading, beyond_null
 from paper_lib.summaries import MODULE_GROUPS, Untested, paired
 
 # --- The ledger: every contrast by how far it clears its claim's edge, and every verdict.
 
 # Okabe and Ito's colours, and a mark each, so that neither has to be told from colour alone.
 MARKS: dict[str, dict[str, Any]] = {
-    REPRODUCED: {"color": "#0072B2", "marker": "o"},
-    ORDER_ONLY: {"color": "#0072B2", "marker": "^"},
-    PARTLY: {"color": "#E69F00", "marker": "D"},
-    NOT_REPRODUCED: {"color": "#D55E00", "marker": "X"},
-    UNTESTED: {"color": NULL, "marker": "o", "markerfacecolor": "none"},
+    verdicts.REPRODUCED: {"color": "#0072B2", "marker": "o"},
+    verdicts.ORDER_ONLY: {"color": "#0072B2", "marker": "^"},
+    verdicts.PARTLY: {"color": "#E69F00", "marker": "D"},
+    verdicts.NOT_REPRODUCED: {"color": "#D55E00", "marker": "X"},
+    verdicts.UNTESTED: {"color": NULL, "marker": "o", "markerfacecolor": "none"},
 }
 _OUTCOMES = {"holds": "#0072B2", "fails": "#D55E00", "undecided": NULL}
 EDGE = 100.0  # half widths: what is farther sits there
@@ -118,10 +108,10 @@ def _cleared(reading: Reading) -> list[Contrast]:
 
 def _tell_readings(ax: Axes, readings: list[Reading]) -> None:
     """How many claims have each verdict, and how many contrasts each outcome."""
-    verdicts = Counter(reading.verdict for reading in readings)
+    counts = Counter(reading.verdict for reading in readings)
     outcomes = Counter(contrast.outcome for reading in readings for contrast in _cleared(reading))
-    for verdict in (verdict for verdict in MARKS if verdict in verdicts):
-        tell(ax, "claims", verdicts[verdict], of=verdict)
+    for verdict in (verdict for verdict in MARKS if verdict in counts):
+        tell(ax, "claims", counts[verdict], of=verdict)
     for outcome in (outcome for outcome in _OUTCOMES if outcome in outcomes):
         tell(ax, "comparisons", outcomes[outcome], of=outcome)
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
 from paper_lib.figures.results import Results
 from paper_lib.summaries import Untested
@@ -41,15 +42,13 @@ def end_values(evidence: Results, *, also: Sequence[str] = ()) -> pd.DataFrame:
     return pd.concat(records).rename_axis("seed").reset_index()
 
 
-def log_odds(share: pd.Series) -> pd.Series:
-    """log s / (1 − s). What rounding hides of an update of norm x is near c / x where x is large and near
-    1 − x / c where it is small: a line of slope −1 in log x at both ends."""
-    return (share / (1 - share)).map(np.log)
-
-
 def slopes(data: pd.DataFrame) -> pd.Series:
-    """Least squares of the sparsity's log-odds on 1 and the logarithms of PREDICTORS; by name, "1" first."""
-    solved = np.linalg.lstsq(_design(data), log_odds(data["update_sparsity"]).to_numpy(), rcond=None)[0]
+    """Least squares of the sparsity's log-odds on 1 and the logarithms of PREDICTORS; by name, "1" first.
+
+    What rounding hides of an update of norm x is near c / x where x is large and near 1 − x / c where it is
+    small: log-odds are a line of slope −1 in log x at both ends.
+    """
+    solved = np.linalg.lstsq(_design(data), logit(data["update_sparsity"].to_numpy()), rcond=None)[0]
     return pd.Series(solved, index=["1", *PREDICTORS])
 
 
@@ -64,8 +63,7 @@ def held_out(data: pd.DataFrame) -> pd.Series:
     predicted = pd.Series(index=data.index, dtype=float)
     for run in runs:
         own = data["run"] == run
-        odds = np.exp(_design(data[own]) @ slopes(data[~own]).to_numpy())
-        predicted[own] = odds / (1 + odds)
+        predicted[own] = expit(_design(data[own]) @ slopes(data[~own]).to_numpy())
     return predicted
 
 

@@ -25,17 +25,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from paper_lib.figures.results import Results
-from paper_lib.ledger.claim import (
-    BUDGETS,
-    ENDS,
-    EQUALLY_SET,
-    HALF_RATE,
-    HARDER,
-    QUARTER_BATCH,
-    Cast,
-    Claim,
-    Finding,
-)
+from paper_lib.ledger.claim import BUDGETS, ENDS, EQUALLY_SET, HARDER, Cast, Claim, Finding
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
 from paper_lib.ledger.equal_footing import at_equal_accuracy, at_equal_norm
 from paper_lib.ledger.rules import controls, gates, island, pnt, projection, sibling, trajectory, weights
@@ -196,7 +186,7 @@ def _cast(evidence: Results, name: str) -> tuple[Results, Cast]:
 
 def _equally_set(evidence: Results, name: str) -> Cast:
     """The three runs at the smallest batch, or at the lower or higher of two rates, that the tables have."""
-    kind, at = ("batch", 0) if name == QUARTER_BATCH else ("lr", 0 if name == HALF_RATE else -1)
+    kind, at = EQUALLY_SET[name]
     roles = ("sft_matched", "opd", "rlvr")
     values = _settings(evidence, kind, roles)
     if kind == "lr" and len(values) < 2:

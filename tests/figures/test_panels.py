@@ -17,14 +17,14 @@ pytestmark = pytest.mark.usefixtures("fresh_figures")
 
 def test_a_trajectory_is_the_mean_over_matrices_and_seeds_with_their_interval_as_band():
     ax = plt.subplots()[1]
-    draw_trajectory(ax, results(seeds=(0, 1, 2)), "stable_rank", runs=("opd", "sft"), scale=2.0)
+    draw_trajectory(ax, results(seeds=(0, 1, 2)), "stable_rank", runs=("opd", "sft"))
     opd, sft = ax.lines
     assert opd.get_label() == "OPD"
-    np.testing.assert_allclose(opd.get_xydata(), [[0.5, 2 * 10.1], [1, 2 * 20.1]])
+    np.testing.assert_allclose(opd.get_xydata(), [[0.5, 10.1], [1, 20.1]])
     np.testing.assert_allclose(sft.get_xdata(), [0.5, 1])
     band = ax.collections[0].get_paths()[0].get_extents()
     reach = 4.302653 * 0.1 / np.sqrt(3)  # Student's, two degrees of freedom
-    np.testing.assert_allclose([band.ymin, band.ymax], [2 * (10.1 - reach), 2 * (20.1 + reach)], rtol=1e-6)
+    np.testing.assert_allclose([band.ymin, band.ymax], [10.1 - reach, 20.1 + reach], rtol=1e-6)
     draw_trajectory(ax, results(), "stable_rank", runs=("opd",), against="step")
     np.testing.assert_allclose(ax.lines[-1].get_xdata(), [6, 12])
 

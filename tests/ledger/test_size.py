@@ -4,10 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logit
 from worlds import world
 
 from paper_lib.ledger.pictures import draw_size
-from paper_lib.ledger.size import end_values, held_out, in_words, log_odds, slopes
+from paper_lib.ledger.size import end_values, held_out, in_words, slopes
 from paper_lib.summaries import Untested
 
 RUNS = ("sft", "opd", "opd_exact", "opd_batch_64", "rlvr", "rlvr_lr_2e-05", "mix_0.5")
@@ -33,7 +34,7 @@ def test_where_all_is_size_a_run_is_predicted_by_the_others():
 
 def test_what_a_run_adds_beyond_size_is_left_over():
     data = planted({"rlvr": 2.0})
-    left = log_odds(data["update_sparsity"]) - log_odds(held_out(data))
+    left = logit(data["update_sparsity"]) - logit(held_out(data))
     assert left[data["run"] == "rlvr"].tolist() == pytest.approx([2.0] * 3)
 
 
