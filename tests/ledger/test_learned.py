@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 
 from paper_lib.figures.results import Results, open_results
+from paper_lib.ledger.pictures import OVERVIEW, position, regime_ends
 from paper_lib.ledger.rules.projection import retained
 from paper_lib.ledger.rules.trajectory import ALONG
 from paper_lib.ledger.rules.weights import mean_angle
 from paper_lib.ledger.size import end_values, in_words
-from paper_lib.ledger.verdicts import NOT_REPRODUCED, ORDER_ONLY, UNTESTED, ledger
+from paper_lib.ledger.verdicts import CLAIMS, NOT_REPRODUCED, ORDER_ONLY, UNTESTED, ledger
 from paper_lib.summaries import paired, t_interval
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +171,15 @@ def test_the_readme_is_read_in_two_minutes():
     assert len((ROOT / "README.md").read_bytes()) <= 9000
 
 
+def test_the_claims_are_counted():
+    ids = {claim.id.rstrip("abc") for claim in CLAIMS}
+    ours = {15: "fifteen", 17: "seventeen"}  # as the texts say it
+    paper = sum(each.startswith("C") for each in ids)
+    said = f"{ours[paper]} claims of the paper and {ours[len(ids) - paper]} of three other"
+    assert said in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert said in " ".join((ROOT / "book/pages/findings.md").read_text(encoding="utf-8").split())
+
+
 def test_the_claims_that_stay_open_or_fail_are_named(evidence):
     verdicts = ledger(evidence, ("C11", "C12", "C14", "M5")).set_index("claim")["verdict"].to_dict()
     assert verdicts == {**dict.fromkeys(("C11", "C12", "C14"), UNTESTED), "M5": NOT_REPRODUCED}
@@ -178,6 +188,22 @@ def test_the_claims_that_stay_open_or_fail_are_named(evidence):
 def test_the_claims_that_are_order_only_are_named(evidence):
     rows = ledger(evidence, ("C1", "C2", "C3", "C4", "C5", "C6"))
     assert rows.loc[rows["verdict"] == ORDER_ONLY, "claim"].tolist() == ["C1", "C3", "C4", "C6"]
+
+
+def test_opd_lies_beside_rlvr_on_every_metric(evidence):
+    for metric in OVERVIEW:
+        ends = regime_ends(evidence, metric)
+        places = position(ends["opd"], ends["rlvr"], ends["sft"], log=metric.log)
+        assert abs(places.mean()) < 0.1, metric.name
+
+
+def test_the_channel_of_opd_is_there_no_earlier_than_others(evidence):
+    opd, rlvr, matched = (
+        evidence.first(run, "subspace_alignment", **ALONG) for run in ("opd", "rlvr", "sft_matched")
+    )
+    low, high = t_interval((opd - rlvr).to_numpy(), 0.95)
+    assert low < 0 < high
+    assert t_interval((opd - matched).to_numpy(), 0.95)[1] < 0
 
 
 @pytest.mark.parametrize("run", ["sft", "opd"])
