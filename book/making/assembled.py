@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 from colab import for_colab
+from drawn import write_data
 from executed import figure_numbers, figures_in, page_of
 from reference import reference_pages
 from walk import drawing
@@ -52,6 +53,7 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
         shutil.copy(figures / f"{name}.png", out / "figures")
         for moving in figures.glob(f"{name}.gif"):
             shutil.copy(moving, out / "_extra" / "figures")
+    write_data(figures, out / "_extra" / "data", figure_numbers())
     all_figures = gallery((out / "figures.md").read_text(encoding="utf-8"), shown, figure_numbers())
     (out / "figures.md").write_text(all_figures, encoding="utf-8")
     (out / "answer.md").write_text(answer((ROOT / "README.md").read_text(encoding="utf-8")), encoding="utf-8")

@@ -40,7 +40,9 @@ def page_of(executed: Path, figures: Path) -> NotebookNode:
             cell.source = _FIGURE.sub(lambda found: _figure_link(found[1], numbers), cell.source)
         for name in SAVES.findall(cell.source) if cell.cell_type == "code" else ():
             _as_figure(cell, name, figures, numbers)
-    notebook.cells = [each for cell in notebook.cells for each in (cell, *_player(cell), *_equations(cell))]
+    notebook.cells = [
+        each for cell in notebook.cells for each in (cell, *_player(cell), *_equations(cell), *_data(cell))
+    ]
     return notebook
 
 
@@ -110,6 +112,13 @@ def _equations(cell: NotebookNode) -> list[NotebookNode]:
     drawn = [metric for name in names for metric in metrics_of(name)]
     links = "; ".join(f"{m.symbol} in {code_link(m.function)} ({m.where})" for m in drawn)
     return [nbformat.v4.new_markdown_cell(f"Equations: {links}.")] if links else []
+
+
+def _data(cell: NotebookNode) -> list[NotebookNode]:
+    """After a figure: its values to download."""
+    names = SAVES.findall(cell.source) if cell.cell_type == "code" else []
+    link = '<p>Data: <a href="../data/{0}.csv" download>{0}.csv</a>, with its columns and how to cite it.</p>'
+    return [nbformat.v4.new_markdown_cell(link.format(name), metadata={"tags": []}) for name in names]
 
 
 def code_link(function: Callable[..., Any]) -> str:

@@ -53,8 +53,10 @@ def _pictures(table: str) -> str:
     cells = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in table.splitlines()]
     titles = [cell for line in cells for cell in line if not _PICTURE.search(cell) and cell.strip("-")]
     pictures = _PICTURE.findall(table)
-    cards = [_card(title, name, alt) for title, (alt, name) in zip(titles, pictures, strict=True)]
-    return _grid(cards, "1 1 2 2")
+    cards = [
+        _card(title, name, alt, at="bottom") for title, (alt, name) in zip(titles, pictures, strict=True)
+    ]
+    return _grid(cards, "1")
 
 
 def gallery(page: str, shown: Mapping[str, tuple[str, str]], numbers: Mapping[str, str]) -> str:
@@ -67,6 +69,7 @@ def gallery(page: str, shown: Mapping[str, tuple[str, str]], numbers: Mapping[st
 
     def cards(lines: list[str]) -> str:
         rows = [found for line in lines if (found := _ROW.fullmatch(line))]
+        rows.sort(key=lambda row: numbers[row[2]])
         listed.extend(row[2] for row in rows)
         made = [
             _card(title, name, shown[name][0], " · ".join(filter(None, (f"Figure {numbers[name]}", claims))))
@@ -85,10 +88,10 @@ def _grid(cards: list[str], columns: str) -> str:
     return "\n".join([f"::::{{grid}} {columns}", ":gutter: 3", "", *cards, "::::", ""])
 
 
-def _card(title: str, name: str, alt: str, below: str = "") -> str:
-    """A picture above its title, leading to the figure in its notebook."""
-    options = {"img-top": f"figures/{name}.png", "img-alt": alt, "link": name.replace("_", "-")}
-    options |= {"link-type": "ref", "class-card": "figure-card"}
+def _card(title: str, name: str, alt: str, below: str = "", *, at: str = "top") -> str:
+    """A picture above its title, or at its bottom, leading to the figure in its notebook."""
+    options = {f"img-{at}": f"figures/{name}.png", "img-alt": alt, "link": name.replace("_", "-")}
+    options |= {"link-type": "ref", "class-card": f"figure-card at-{at}"}
     lines = [f":{key}: {value}" for key, value in options.items()]
     return "\n".join([f":::{{grid-item-card}} {title}", *lines, below, ":::", ""])
 

@@ -145,7 +145,7 @@ def alt_text(fig: Figure, caption: str) -> str:
 
     for intervals in (True, False):
         shown = [ax for ax in fig.axes if ax.get_visible()]
-        panels = [panel for ax in shown if (panel := _panel(ax, intervals=intervals)).series]
+        panels = [panel for ax in shown if (panel := panel_in_words(ax, intervals=intervals)).series]
         if len(text([panel.important for panel in panels])) <= LIMIT:
             break
     sizes = [0] * len(panels)
@@ -171,7 +171,7 @@ class _Panel(NamedTuple):
         return text[:1].upper() + text[1:]
 
 
-def _panel(ax: Axes, *, intervals: bool) -> _Panel:
+def panel_in_words(ax: Axes, *, intervals: bool) -> _Panel:
     title = ax.get_title() or _borrowed(ax, "colspan", Axes.get_title)
     labels = (("x", ax.get_xlabel()), ("y", ax.get_ylabel() or _borrowed(ax, "rowspan", Axes.get_ylabel)))
     axes = ", ".join(f"{name}: {label}" for name, label in labels if label)

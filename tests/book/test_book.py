@@ -1,6 +1,7 @@
 """What the book is made of: pages from notebooks, links, docstrings, the ledger, notebooks for Colab."""
 
 import hashlib
+import io
 import json
 import re
 import sys
@@ -8,18 +9,22 @@ from pathlib import Path
 
 import assembled
 import nbformat
+import pandas as pd
 import pytest
 from assembled import badges, ledger, verdicts
 from card import card
 from colab import for_colab
 from docstrings import to_rest
+from drawn import drawn, write_data
 from executed import SAVES, figure_numbers, figures_in, page_of
 from linking import first_mentions, glossary_terms
+from matplotlib import pyplot as plt
 from reference import ROOMS, reference_pages
 from walk import STAGES, drawing, walk
 from written import answer, for_book, gallery
 
 from paper_lib.figures.execute import notebook_sources
+from paper_lib.figures.words import tell, told
 from paper_lib.geometry.metrics import FIGURES, METRICS
 
 ROOT = Path(__file__).parents[2]
@@ -156,6 +161,45 @@ def test_a_card_of_the_gallery_leads_to_its_figure(executed):
     assert "Figure 05-1 · C7" in made
     with pytest.raises(ValueError, match="no row for fig_two"):
         gallery(page, shown | {"fig_two": ("Two.", "Two.")}, {"fig_one": "05-1"})
+
+
+def test_the_data_of_a_figure_are_what_its_panels_show(tmp_path, monkeypatch):
+    fig, (left, right) = plt.subplots(1, 2)
+    left.set(title="rank", xlabel="progress")
+    (line,) = left.plot([0.5, 1.0], [2.0, 3.0])
+    left.fill_between([0.5, 1.0], [1.0, 2.5], [4.0, 3.5], color=line.get_color(), alpha=0.2)
+    tell(left, "OPD", [2.0, 3.0], interval=(2.5, 3.5), seeds=8)
+    right.plot([1, 2, 3], [6, 5, 4], "o")
+    tell(right, "mix", [[1, 4], [3, 6]], of="3 kinds within")
+    right.bar([7], [8])
+    right.imshow([[0.5]])
+    monkeypatch.setattr("drawn.drawn", lambda data_dir: [("fig_two", fig)])
+    source = {"name": "reference/pairs.parquet", "sha256": "0" * 64}
+    (tmp_path / "fig_two.json").write_text(json.dumps({"caption": "Two panels.", "tables": [source]}))
+    write_data(tmp_path, tmp_path / "out", {"fig_two": "05-1"})
+    text = (tmp_path / "out" / "fig_two.csv").read_text(encoding="utf-8")
+    assert text.startswith("# Figure 05-1, fig_two: Two panels.\n# Drawn from reference/pairs.parquet")
+    table = pd.read_csv(io.StringIO(text), comment="#")
+    assert all(f"# {column}: " in text for column in table.columns)
+    path = table[table["series"] == "OPD"]
+    assert path["panel"].unique() == [1]
+    assert "# panel 1: rank (x: progress)\n" in text
+    assert path[["x", "value", "low", "high", "seeds"]].to_numpy().tolist() == [
+        [0.5, 2, 1, 4, 8],
+        [1, 3, 2.5, 3.5, 8],
+    ]
+    assert table.loc[table["series"] == "bars", ["x", "value"]].to_numpy().tolist() == [[0, 8]]
+    assert table.loc[table["series"] == "cells", "value"].tolist() == [0.5]
+    assert table.loc[table["series"] == "mix", ["x", "value"]].to_numpy().tolist() == [[1, 6], [2, 5], [3, 4]]
+
+
+@pytest.mark.slow
+def test_a_notebook_draws_its_figures_again_for_their_data(monkeypatch):
+    (source,) = (path for path in notebook_sources(ROOT / "notebooks") if path.stem == "05_locking")
+    monkeypatch.setattr("drawn.notebook_sources", lambda folder: [source])
+    figures = dict(drawn(ROOT / "data"))
+    assert list(figures) == [name for name, number in figure_numbers().items() if number.startswith("05-")]
+    assert all(told(fig.axes[0]) for fig in figures.values())
 
 
 def test_the_answer_is_the_readme_with_four_figures_as_cards():

@@ -138,6 +138,11 @@ def _is_blank(folder: Path, source: str) -> bool:
     return bool((pixels == pixels[0, 0]).all())
 
 
+def test_each_figure_has_its_data_below_it(visits):
+    said = [link for visit in visits.values() for link in visit.links if link.endswith(".csv")]
+    assert len(said) == len({path.stem for path in (SITE / "data").glob("*.csv")}) >= 25
+
+
 def test_the_figures_say_their_numbers(visits):
     """Captions alone would not do: a reader who sees no picture gets the values."""
     for page in [name for name in visits if re.match(r"notebooks/0[1-7]", name)]:
@@ -147,12 +152,20 @@ def test_the_figures_say_their_numbers(visits):
             assert len(re.findall(r"\d", alt)) >= 4, f"{page}: {alt}"
 
 
-def test_the_start_page_has_the_gallery_and_the_ledger(offline):
+def test_the_start_page_has_the_answer_and_four_doors(offline):
     page = offline.new_page()
     page.goto((SITE / "index.html").as_uri())
-    assert page.locator(".figure-card img").count() >= 20
-    verdicts = page.locator("#the-ledger-in-short table tbody tr")
-    assert verdicts.count() >= 21
+    assert page.locator("#what-we-found table tbody tr").count() == 6
+    assert page.locator("#what-we-found ol > li").count() == 5
+    assert page.locator(".figure-card img").count() == 4
+    assert page.locator("#four-doors .sd-card").count() == 4
+
+
+@pytest.mark.parametrize(("name", "least"), [("index", 4), ("figures", 25)])
+def test_a_card_leads_to_its_figure(offline, name, least):
+    page = offline.new_page()
+    page.goto((SITE / f"{name}.html").as_uri())
+    assert page.locator(".figure-card img").count() >= least
     page.locator(".figure-card").first.click()
     page.wait_for_url("**/notebooks/0*")
     page.locator(f"[id='{urldefrag(page.url)[1]}'] img").wait_for()
@@ -194,7 +207,11 @@ def test_no_page_is_wider_than_the_screen(browser, viewport):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "name", ["index", "glossary", "ledger", "teaching", "notebooks/03_sparsity", "notebooks/06_controls"]
+    "name",
+    [
+        *("index", "figures", "findings", "data-reference", "glossary", "ledger", "teaching"),
+        *("notebooks/03_sparsity", "notebooks/06_controls"),
+    ],
 )
 def test_pages_have_no_serious_barrier(browser, name, scheme):
     context = browser.new_context(viewport=DESKTOP, offline=True, color_scheme=scheme)
