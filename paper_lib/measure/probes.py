@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -31,23 +31,40 @@ from paper_lib.training.train import Optimization, Policy, train_steps
 Direction = Mapping[str, Tensor]  # by parameter name; what it does not name stays
 
 
-def fisher_curvature(model: PreTrainedModel, batch: Batch, directions: Iterable[Direction]) -> list[float]:
-    """μ(v) = vᵀFv / vᵀv of each direction: the Hessian of the mean KL per completion token at the weights as
+def fisher_curvature(model: PreTrainedModel, batch: Batch, direction: Direction) -> float:
+    """μ(v) = vᵀFv / vᵀv of a direction v: the Hessian of the mean KL per completion token at the weights as
     they are (App. D), which there is F = E_t[J_tᵀ (diag p_t − p_t p_tᵀ) J_t], J_t = ∂ logits_t / ∂θ.
 
-    batch: completions that the model sampled. A direction's tensors have their parameters' shapes. Returns
-    floats ≥ 0, in nats a token and squared unit of weight; NaN for the zero direction. vᵀFv is the mean
+    batch: completions that the model sampled. The direction's tensors have their parameters' shapes. Returns
+    a float ≥ 0, in nats a token and squared unit of weight; NaN for the zero direction. vᵀFv is the mean
     variance over the vocabulary of the logits' directional derivative, exact to rounding: one forward pass in
-    dual numbers each, no Hessian, no differences. Computes in the dtype of the model. Raises ValueError for
-    an unknown parameter or a direction of another shape.
+    dual numbers, no Hessian, no differences. Computes in the dtype of the model. Raises ValueError for an
+    unknown parameter or a direction of another shape.
     """
     parameters = {name: p.detach() for name, p in model.named_parameters()}
-    before = model.config._attn_implementation
+    for name, v in direction.items():
+        if name not in parameters or parameters[name].shape != v.shape:
+            known = tuple(parameters[name].shape) if name in parameters else "no parameter"
+            raise ValueError(f"direction {name} of shape {tuple(v.shape)} does not fit the model's: {known}")
+    square = sum(float(v.double().square().sum()) for v in direction.values())
+    if square == 0:
+        return float("nan")
+    chosen = {name: parameters[name] for name in direction}
+    unit = {name: (v / square**0.5).to(chosen[name].dtype) for name, v in direction.items()}
+    inputs, attention = _inputs(model, batch), model.config._attn_implementation
+
+    def logits(weights: dict[str, Tensor]) -> Tensor:
+        return functional_call(model, weights, kwargs=inputs).logits[:, :-1]
+
     model.set_attn_implementation("eager")  # fused attention has no forward-mode derivative
     try:
-        return [_curvature(model, batch, parameters, direction) for direction in directions]
+        with torch.no_grad():
+            found = jvp(logits, (chosen,), (unit,))
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(attention)
+    p, change = found[0].double().softmax(-1), found[1].double()  # (B, T, vocabulary) both
+    variance = (p * (change - (p * change).sum(-1, keepdim=True)).square()).sum(-1)  # (B, T)
+    return variance[batch.completion_mask].mean().item()
 
 
 def principal_direction(u: Tensor, v: Tensor, generator: Generator) -> Tensor:
@@ -81,31 +98,6 @@ def equal_rms(direction: Tensor) -> Tensor:
     """
     rms = direction.square().mean().sqrt()
     return direction / rms if rms > 0 else direction
-
-
-def _curvature(
-    model: PreTrainedModel, batch: Batch, parameters: Mapping[str, Tensor], direction: Direction
-) -> float:
-    for name, v in direction.items():
-        if name not in parameters or parameters[name].shape != v.shape:
-            known = tuple(parameters[name].shape) if name in parameters else "no parameter"
-            raise ValueError(f"direction {name} of shape {tuple(v.shape)} does not fit the model's: {known}")
-    square = sum(float(v.double().square().sum()) for v in direction.values())
-    if square == 0:
-        return float("nan")
-    chosen = {name: parameters[name] for name in direction}
-    unit = {name: (v / square**0.5).to(chosen[name].dtype) for name, v in direction.items()}
-
-    inputs = _inputs(model, batch)
-
-    def logits(weights: dict[str, Tensor]) -> Tensor:
-        return functional_call(model, weights, kwargs=inputs).logits[:, :-1]
-
-    with torch.no_grad():
-        found = jvp(logits, (chosen,), (unit,))
-    p, change = found[0].double().softmax(-1), found[1].double()  # (B, T, vocabulary) both
-    variance = (p * (change - (p * change).sum(-1, keepdim=True)).square()).sum(-1)  # (B, T)
-    return variance[batch.completion_mask].mean().item()
 
 
 def _inputs(model: PreTrainedModel, batch: Batch) -> dict[str, object]:
@@ -234,7 +226,7 @@ def curvature_rows(
     )
     found: dict[tuple[str, str], list[float]] = {}
     for owner, name, direction in directions:
-        found.setdefault((owner, name), []).extend(fisher_curvature(start, batch, [direction]))
+        found.setdefault((owner, name), []).append(fisher_curvature(start, batch, direction))
     rows = []
     for (owner, name), values in found.items():
         draws = torch.tensor(values, dtype=torch.float64)

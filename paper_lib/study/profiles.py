@@ -93,7 +93,6 @@ HEADROOM = Profile(
         K=3,
     ),
     seeds=tuple(range(20, 26)),
-    main_runs=(),
     bases=tuple((seed, "base_second") for seed in range(23, 26)),
     diagnostics=DiagnosticsConfig(
         pairs=(*DiagnosticsConfig().pairs[:3], ("opd", "opd_exact"), ("opd", "opd_shuffled_credit")),
@@ -115,7 +114,6 @@ BUDGETS = Profile(
     lineages=HEADROOM_LINEAGES,
     runs=budget_runs(task=CHAIN_SUM, demonstration_noise=0.04),
     seeds=tuple(range(30, 34)),
-    main_runs=(),
     bases=((31, "base_second"), (33, "base_second")),
     diagnostics=replace(HEADROOM.diagnostics, pairs=DiagnosticsConfig().pairs[:1], null_runs=MAIN_RUNS),
     evaluation=EvaluationConfig(variants=VARIANTS, drawn="by seed"),

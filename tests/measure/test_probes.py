@@ -73,7 +73,7 @@ def test_the_forward_pass_is_the_one_that_trains(model, batch):
 
 def test_curvature_is_the_second_difference_of_the_kl(model, batch, directions):
     before = model.config._attn_implementation
-    found = fisher_curvature(model, batch, directions)
+    found = [fisher_curvature(model, batch, direction) for direction in directions]
     assert model.config._attn_implementation == before
     parameters = {n: p.detach() for n, p in model.named_parameters()}
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_curvature_is_the_second_difference_of_the_kl(model, batch, directions):
 
 
 def test_curvature_is_what_differentiating_twice_gives(model, batch, directions):
-    found = fisher_curvature(model, batch, directions)
+    found = [fisher_curvature(model, batch, direction) for direction in directions]
     assert min(found) > 0
     model.set_attn_implementation("eager")
     start = model(**_inputs(model, batch)).logits[:, :-1].detach()
@@ -102,12 +102,13 @@ def test_curvature_is_what_differentiating_twice_gives(model, batch, directions)
 
 
 def test_curvature_knows_no_length_and_single_precision_suffices(model, batch, directions, tokenizer):
-    once = fisher_curvature(model, batch, directions)
-    longer = [{n: -1e-3 * v for n, v in direction.items()} for direction in directions]
-    assert_allclose(fisher_curvature(model, batch, longer), once, rtol=1e-10)
     single = build_model(SHAPE, tokenizer, seed=0)
-    assert_allclose(fisher_curvature(single, batch, directions), once, rtol=1e-4)
-    assert math.isnan(fisher_curvature(model, batch, [{n: 0 * v for n, v in directions[0].items()}])[0])
+    for direction in directions:
+        once = fisher_curvature(model, batch, direction)
+        longer = {n: -1e-3 * v for n, v in direction.items()}
+        assert_allclose(fisher_curvature(model, batch, longer), once, rtol=1e-10)
+        assert_allclose(fisher_curvature(single, batch, direction), once, rtol=1e-4)
+        assert math.isnan(fisher_curvature(model, batch, {n: 0 * v for n, v in direction.items()}))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_curvature_knows_no_length_and_single_precision_suffices(model, batch, d
 )
 def test_a_direction_of_another_model_is_refused(model, batch, name, told):
     with pytest.raises(ValueError, match=rf"direction {name} of shape \(2, 2\) does not fit .*{told}"):
-        fisher_curvature(model, batch, [{name: torch.ones(2, 2)}])
+        fisher_curvature(model, batch, {name: torch.ones(2, 2)})
 
 
 @pytest.mark.parametrize("shape", [(12, 20), (20, 12), (16, 16)])
