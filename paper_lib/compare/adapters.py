@@ -154,7 +154,9 @@ def adapted_source(folder: Path, label: str, base: Source | None) -> Source:
             changes[name] = (*changes.get(name, ()), change)
     if not changes:
         raise CompanionError(f"{path} holds no LoRA factors: save the adapter again")
-    _require_complete(path, tensors, config, changes)
+    for module in config.get("modules_to_save") or ():
+        if not any(f".{module}." in stored.name for stored in tensors):
+            raise CompanionError(f"{path} lacks {module}, which modules_to_save names: save it again")
     _require_fit(path, changes, base)
     own = {name: entry for name, entry in base.tied.items() if name in changes}  # a head of its own now
 
@@ -219,6 +221,10 @@ def _read_changes(
             raise CompanionError(
                 f"{path} holds DoRA of the embedding {module}, which cannot be read: {_REMEDY}"
             )
+        if magnitude is None and config.get("use_dora"):
+            raise CompanionError(
+                f"{path} lacks the magnitudes of {module}, which use_dora asks for: save it again"
+            )
         rank, scaling = _scaling(names[module], config, path.parent / CONFIG)
         low_rank = LowRank(a=a, b=b, scaling=scaling, magnitude=magnitude, embedding=embedding)
         if a.shape[0] == b.shape[1] == rank:
@@ -280,25 +286,6 @@ def _of_module(pattern: dict[str, Any] | None, name: str, default: Any) -> Any:
         if re.match(rf"(.*\.)?({key})$", name):
             return value
     return default
-
-
-def _require_complete(
-    path: Path,
-    tensors: Sequence[Stored],
-    config: dict[str, Any],
-    changes: Mapping[str, tuple[Change, ...]],
-) -> None:
-    """What the configuration says was trained beside A and B is in the file."""
-    for name, of_weight in changes.items():
-        plain = any(isinstance(change, LowRank) and change.magnitude is None for change in of_weight)
-        if plain and config.get("use_dora"):
-            raise CompanionError(
-                f"{path} lacks the magnitudes of {name}, which use_dora asks for: save it again"
-            )
-    names = [stored.name for stored in tensors]
-    for module in config.get("modules_to_save") or ():
-        if not any(f".{module}." in name for name in names):
-            raise CompanionError(f"{path} lacks {module}, which modules_to_save names: save it again")
 
 
 def _require_fit(path: Path, changes: Mapping[str, tuple[Change, ...]], base: Source) -> None:

@@ -31,7 +31,7 @@ def pieces(name: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str
     none. A stack of unknown layout comes expert by expert, and is not cut further. Returns nothing where the
     tensor is no matrix and no known stack.
     """
-    shape, family = shapes[name], _family(config)
+    shape, family = shapes[name], str(config.get("model_type", "")).removesuffix("_text")
     if len(shape) == 2:
         transposed = family in _CONV1D and bool(_CONV1D_NAMES.search(name))
         cut = _blocks(name, shape[1] if transposed else shape[0], family, text_config(config))
@@ -45,10 +45,6 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The decoder's part of a config.json, which a model of text and images keeps in a part of its own."""
     inner = config.get("text_config")
     return inner if isinstance(inner, dict) else config
-
-
-def _family(config: Mapping[str, Any]) -> str:
-    return str(config.get("model_type", "")).removesuffix("_text")
 
 
 def _blocks(name: str, rows: int, family: str, config: Mapping[str, Any]) -> list[Piece]:

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -159,7 +158,6 @@ def matrix_parts(checkpoints: Checkpoints, out: Path) -> list[MatrixPart]:
 
 # --- The whole comparison.
 
-PART_BYTES, REPORT_BYTES = 60_000, 20_000_000  # generous: what a matrix and snapshot, and all else, may take
 WORKER_BYTES, WIDE_COPIES = 1.5e9, 12  # what a worker may take: libraries, and float64 copies of a matrix
 WORTH_A_WORKER = 2e11  # operations (about a minute) below which starting processes takes longer than it saves
 
@@ -190,14 +188,14 @@ def compare(
     Returns by name why matrices could not be measured; CompanionError where none could.
 
     options: of `open_checkpoints`. workers: processes, of `threads` threads each (1 unless asked for); None
-    takes as many as there are cores, memory and work for. backend, address, timeout: see `clusters.run_on`.
+    takes as many as there are cores, memory and work for. backend, address, timeout: see `run_on`.
     The tables do not depend on workers or backend; they may on `threads`, in their last digits, so these are
     part of what makes a finished matrix valid. Finished matrices are kept in out/parts and not measured again
     unless `force`. A worker holds at most 1.5 GB and twelve float64 copies of its matrix, whatever the
     model's size; with nulls, a trajectory's random walk adds one a snapshot.
     """
     out, checkpoints = Path(out), open_checkpoints(base, finetuned, **options)
-    _require_space(checkpoints, out)
+    out.mkdir(parents=True, exist_ok=True)
     parts = matrix_parts(checkpoints, out)
     todo = outdated(parts, what="compare", force=force)
     if workers is None and backend == "loky":
@@ -274,15 +272,6 @@ def _unmoved(checkpoints: Checkpoints) -> dict[str, Any]:
         with suppress(CompanionError, RuntimeError, ValueError):  # what cannot be read is not said to stay
             same += [name] if bool(torch.eq(*(source.read(name) for source in ends)).all()) else []
     return {"among": [*shared, *aside], "names": same}
-
-
-def _require_space(checkpoints: Checkpoints, out: Path) -> None:
-    """Refuse early what could not be written in the end."""
-    snapshots = len(checkpoints.matrices) * (len(checkpoints.steps) - 1)
-    needed = REPORT_BYTES + PART_BYTES * snapshots * (3 if checkpoints.nulls else 1)
-    out.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(out).free) < needed:
-        raise CompanionError(f"{out} has {free / 1e6:.0f} MB free and needs about {needed / 1e6:.0f} MB")
 
 
 def _operations(checkpoints: Checkpoints) -> float:

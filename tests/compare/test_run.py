@@ -304,13 +304,6 @@ def test_a_full_disk_is_one_reason_and_keeps_what_was_written(pair, tmp_path, mo
     assert len(values(read_table(tmp_path / "matrices.parquet"), "stable_rank")) == 3
 
 
-def test_too_little_space_is_said_first(pair, tmp_path, monkeypatch):
-    usage = type("usage", (), {"free": 1_000_000})
-    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    with pytest.raises(CompanionError, match=r"has 1 MB free and needs about 20 MB"):
-        compare(*pair, tmp_path / "out")
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
