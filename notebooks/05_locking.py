@@ -595,13 +595,16 @@ heads = {way: f"{way} accuracy, %" for way in ways.values()}
 # ## Try it: which subspace is enough?
 #
 # Go from the run's own early $V$ to one that knows less of the run, and watch the
-# distance to the free run and the share of the step inside $V$. Only arms that the
-# profile has measured can be chosen, $K$ and the branch included.
+# distance to the free run and the share of the step inside $V$. Then raise $K$. With
+# the committed tables these are runs on skills that the anchor lacks, where there is
+# something to lose; otherwise the profile's own. Only measured runs can be chosen.
 
 # %%
-from paper_lib.teaching.play import play_projection
+from paper_lib.teaching.confinement import play_projection
 
-play_projection(study, curves)
+there = (results.folder.parent / "headroom").is_dir() and study.committed
+played = results.beside("headroom") if there else results
+play_projection(played.study, played.table("curves"))
 
 # %% [markdown]
 # ## What we found

@@ -92,13 +92,15 @@ def _reach(rows: pd.DataFrame) -> list[pd.Series]:
 
 
 def projected_runs(profile: Profile) -> pd.DataFrame:
-    """The projected runs of a profile that train all else freely: columns run, parent, basis, constrain, K,
-    at (the share of the run after which V_K is taken), usual_K and usual_at, whether each is that of the
-    parent's own early V_K."""
+    """The projected runs of a profile that train all else as their parent does: columns run, parent, basis,
+    constrain, K, at (the share of the run after which V_K is taken), usual_K and usual_at, whether each is
+    that of the parent's own early V_K."""
     records = []
     for run in profile.everything:
-        if run.projection is not None and run.branch is not None and run.frozen is None:
-            parent, step = run.branch
+        if run.projection is None or run.branch is None:
+            continue
+        parent, step = run.branch
+        if run.frozen == profile.run(parent).frozen:
             place = {"K": run.projection.K, "at": round(step / profile.run(parent).steps, 3)}
             kind = {"basis": run.projection.basis, "constrain": run.projection.constrain}
             records.append({"run": run.name, "parent": parent, **kind, **place})

@@ -11,7 +11,7 @@ import torch
 
 from paper_lib.figures.words import alt_text
 from paper_lib.study.tasks import Problem, character_tokenizer
-from paper_lib.teaching.mixing import SHOWN, mixing_record, play_mixing
+from paper_lib.teaching.mixing import SHOWN, play_mixing
 from paper_lib.teaching.play import Still, as_script, view
 from paper_lib.teaching.rollout import draw_credit, mixed, play_rollouts, rollout_record, said_at, signed
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
@@ -132,16 +132,28 @@ def tables(seeds: int = 3) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.concat(values).assign(layer=0, module="q", k=np.nan), pd.concat([accuracy, error])
 
 
+def ends_of(play, words):
+    """By α, the line of a metric that is chosen, and what is said of it."""
+    data, found = shipped(play.html), {}
+    shown = data["controls"][1]["options"].index(words)
+    for (alpha, metric), (number,), (said,), _ in data["cells"]:
+        if metric == shown:
+            chosen = [each for each in data["panels"][number]["lines"] if each["chosen"]]
+            found[data["controls"][0]["options"][alpha]] = (chosen[0], data["said"][said])
+    return found
+
+
 def test_the_paths_of_a_mix_equal_the_tables():
     matrices, curves = tables()
-    record = mixing_record(matrices, curves, modules=["q"])
-    assert [run["alpha"] for run in record["runs"]] == [0, 0.25, 1]
+    play = play_mixing(matrices, curves, modules=["q"])
     everything = pd.concat([matrices, curves])
     means = everything.groupby(["run", "metric", "step"])["value"].mean()
-    for name, run in zip(("rlvr", "mix_0.25", "opd"), record["runs"], strict=True):
-        for metric, path in run["paths"].items():
-            np.testing.assert_allclose(path["mean"], means[name, metric], rtol=1e-4)
-            assert path["progress"] == [0.5, 1]
+    for metric, words in SHOWN.items():
+        found = ends_of(play, words)
+        assert list(found) == ["α = 0, RLVR", "α = 0.25", "α = 1, OPD"]
+        for run, (path, _) in zip(("rlvr", "mix_0.25", "opd"), found.values(), strict=True):
+            np.testing.assert_allclose(path["mean"], means[run, metric], rtol=1e-4)
+            assert path["x"] == [0.5, 1]
             assert all(
                 lo < mid < hi for lo, mid, hi in zip(path["low"], path["mean"], path["high"], strict=True)
             )
@@ -149,22 +161,18 @@ def test_the_paths_of_a_mix_equal_the_tables():
 
 @pytest.mark.parametrize(("seeds", "words"), [(1, "1 seed)"), (2, "2 seeds)")])
 def test_below_three_seeds_there_is_no_interval_but_that_of_the_problems(seeds, words):
-    matrices, curves = tables(seeds=seeds)
-    path = mixing_record(matrices, curves, modules=["q"])["runs"][2]["paths"]
-    assert path["stable_rank"]["low"] == [None, None]
-    assert f"({words}" in path["stable_rank"]["said"]
-    assert f"± 1 standard error over the problems, {words}" in path["sampled_accuracy"]["said"]
+    play = play_mixing(*tables(seeds=seeds), modules=["q"])
+    path, said = ends_of(play, "stable rank")["α = 1, OPD"]
+    assert path["low"] == [None, None]
+    assert f"({words}" in said
+    accuracy = ends_of(play, "validation accuracy")["α = 1, OPD"][1]
+    assert f"± 1 standard error over the problems, {words}" in accuracy
 
 
-def test_a_view_has_its_still_picture_and_words_beside_it():
+def test_the_mix_in_the_middle_comes_first_and_its_view_is_small():
     play = play_mixing(*tables(), modules=["q"])
-    bundle, data = play._repr_mimebundle_(), shipped(play.html)
-    assert set(bundle) == {"text/html", "image/png", "text/plain"}
     assert len(play.html.encode()) < LIMIT
-    assert bundle["image/png"] in play.html
-    first = data["runs"][data["start"]["alpha"]]["paths"][data["start"]["metric"]]
-    assert bundle["text/plain"] == first["said"]
-    assert "α = 1, OPD: stable rank ends at" in data["runs"][2]["paths"]["stable_rank"]["said"]
+    assert play.still.words == ends_of(play, "stable rank")["α = 0.25"][1]
 
 
 def test_text_ends_no_script_and_opens_no_element():
@@ -177,7 +185,7 @@ def test_text_ends_no_script_and_opens_no_element():
         as_script({"value": float("nan")})
 
 
-@pytest.mark.parametrize("name", ["rollout", "mixing"])
+@pytest.mark.parametrize("name", ["rollout", "chart"])
 def test_a_view_loads_nothing_and_has_no_ids_to_clash(name):
     html = view(name, {}, Still(png=b"", words="")).html
     assert not re.search(r"\b(id|for)=", html)
@@ -185,7 +193,7 @@ def test_a_view_loads_nothing_and_has_no_ids_to_clash(name):
     assert html.count(f'data-view="{name}"') == 2  # the root, and where its script looks for it
 
 
-@pytest.mark.parametrize("name", ["rollout", "mixing"])
+@pytest.mark.parametrize("name", ["rollout", "chart"])
 def test_style_stays_inside_the_view(name):
     style = re.search(r"<style>(.*?)</style>", view(name, {}, Still(png=b"", words="")).html, re.DOTALL)[1]
     style = re.sub(r"@media[^{]*", "", style)

@@ -6,12 +6,15 @@ Skipped where there is no Chromium.
 import re
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from browsers import find_chromium
 from playwright import sync_api as playwright
+from test_play_tables import choices, tolerances
 from test_views import rollouts, tables
 
-from paper_lib.teaching.mixing import mixing_record, play_mixing
+from paper_lib.teaching.mixing import SHOWN, play_mixing
 from paper_lib.teaching.rollout import mixed, play_rollouts, rollout_record, said_at, signed
+from paper_lib.teaching.tolerance import play_tolerance
 
 pytestmark = pytest.mark.slow
 CHROMIUM = find_chromium()
@@ -24,7 +27,16 @@ PAGE = (
 
 @pytest.fixture(scope="module")
 def plays():
-    return {"rollout": play_rollouts(**rollouts(), row=1), "mixing": play_mixing(*tables(), modules=["q"])}
+    """By the view's name; the page has each twice."""
+    return {"rollout": play_rollouts(**rollouts(), row=1), "chart": play_mixing(*tables(), modules=["q"])}
+
+
+@pytest.fixture(scope="module")
+def tolerance():
+    values = {("opd", 0, "bfloat16", k): 0.5 + k for k in (0.0, 1e-3, 1e-2)}
+    values |= {("opd", 0, "float32", k): k for k in (0.0, 1e-3)}
+    values |= {("sft", seed, "bfloat16", k): 0.1 + k + seed / 50 for k in (0.0, 1e-3) for seed in range(3)}
+    return play_tolerance(tolerances(values), runs=["sft", "opd"], eta=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -37,20 +49,32 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture
-def opened(browser, plays):
-    """A page of narrow width with every view twice; a warning or error on its console fails the test."""
+def show(browser, html, width):
+    """A page with this HTML; a warning or error on its console fails the test."""
     heard = []
-    page = browser.new_page(viewport={"width": 400, "height": 900})
+    page = browser.new_page(viewport={"width": width, "height": 900})
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.on(
         "request", lambda request: heard.append(request.url) if not request.url.startswith("data:") else None
     )
-    page.set_content(PAGE.format("".join(2 * play.html for play in plays.values())))
+    page.set_content(PAGE.format(html))
     yield page
     page.close()
     assert heard == []
+
+
+@pytest.fixture(params=[400, 1280])
+def opened(browser, plays, request):
+    """A narrow and a wide page with every view twice."""
+    html = "".join(2 * play.html for play in plays.values())
+    yield from show(browser, html, request.param)
+
+
+@pytest.fixture(params=[400, 1280])
+def chart(browser, tolerance, request):
+    """A narrow and a wide page with the view of tolerances."""
+    yield from show(browser, tolerance.html, request.param)
 
 
 def part(page, view, name, kind="output", place=0):
@@ -62,7 +86,7 @@ def expect_said(page, view, words, place=0):
     playwright.expect(part(page, view, "said", place=place)).to_have_text(words, use_inner_text=True)
 
 
-@pytest.mark.parametrize("view", ["rollout", "mixing"])
+@pytest.mark.parametrize("view", ["rollout", "chart"])
 def test_a_view_starts_where_the_picture_does_and_takes_its_place(opened, plays, view):
     for place in (0, 1):
         expect_said(opened, view, plays[view].still.words, place)
@@ -86,18 +110,42 @@ def test_choosing_a_completion_and_turning_alpha_says_what_python_says(opened, p
 
 
 def test_the_keyboard_is_enough(opened, plays):
-    part(opened, "mixing", "alpha", "control").focus()
+    said = choices(plays["chart"])
+    part(opened, "chart", "alpha", "control").focus()
     opened.keyboard.press("End")
-    paths = mixing_record(*tables(), modules=["q"])["runs"][2]["paths"]
-    expect_said(opened, "mixing", paths["stable_rank"]["said"])
+    expect_said(opened, "chart", said["α = 1, OPD", "stable rank"])
     opened.keyboard.press("Tab")
     opened.keyboard.press("ArrowDown")
-    expect_said(opened, "mixing", paths["frobenius_norm"]["said"])
+    expect_said(opened, "chart", said["α = 1, OPD", list(SHOWN.values())[1]])
     assert opened.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
 
 
-def test_nothing_is_wider_than_a_narrow_page(opened):
+def test_options_follow_the_controls_before_them(chart, tolerance):
+    said = choices(tolerance)
+    part(chart, "chart", "eta", "control").focus()
+    chart.keyboard.press("End")
+    expect_said(chart, "chart", said["OPD", "bf16", "0.01"])
+    part(chart, "chart", "precision", "control").select_option(label="fp32")  # not measured at 0.01
+    expect_said(chart, "chart", said["OPD", "fp32", "0"])
+    part(chart, "chart", "run", "control").select_option(label="SFT")  # nor in fp32
+    expect_said(chart, "chart", said["SFT", "bf16", "0"])
+    assert part(chart, "chart", "precision", "control").locator("option").all_inner_texts() == ["bf16"]
+
+
+def test_the_ring_lies_on_the_line_that_it_marks(chart):
+    ring = chart.locator("svg .ring")
+    dots = [[dot.get_attribute(name) for name in ("cx", "cy")] for dot in chart.locator("svg .dot").all()]
+    assert [ring.get_attribute(name) for name in ("cx", "cy")] in dots
+
+
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_page(opened):
     assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert [rule["id"] for rule in Axe().run(opened).response["violations"]] == []
+
+
+def test_axe_finds_nothing_in_a_view_of_several_panels(chart):
+    assert chart.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert [rule["id"] for rule in Axe().run(chart).response["violations"]] == []
 
 
 def test_dark_and_light_follow_the_system_and_then_the_theme(opened):
