@@ -36,9 +36,11 @@
 
     function row(chosen, demonstration, mix, place) {
       const line = document.createElement("tr"), token = chosen.tokens[place];
-      const name = element("th", "");
-      name.scope = "row";
-      if (token !== undefined) name.append(element("code", token));
+      const name = element(token === undefined ? "td" : "th", "");
+      if (token !== undefined) {
+        name.scope = "row";
+        name.append(element("code", token));
+      }
       line.append(name);
       if (token === undefined) {
         for (let n = 0; n < 6; n += 1) line.append(element("td", ""));
