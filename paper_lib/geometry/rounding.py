@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-FINE, FEWEST = (
-    2.0,
-    100,
-)  # RMS of an update in ULPs from which rounding hardly moves it; entries for an estimate
+FINE = 2.0  # RMS of an update in ULPs from which rounding hardly moves it
+FEWEST = 100  # entries for an estimate
 
 
 def half_ulp_counts(w_0: Tensor, precision: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor]:
