@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
 
 from paper_lib.figures.results import Results
 from paper_lib.summaries import Untested
@@ -48,7 +47,9 @@ def slopes(data: pd.DataFrame) -> pd.Series:
     What rounding hides of an update of norm x is near c / x where x is large and near 1 − x / c where it is
     small: log-odds are a line of slope −1 in log x at both ends.
     """
-    solved = np.linalg.lstsq(_design(data), logit(data["update_sparsity"].to_numpy()), rcond=None)[0]
+    share = data["update_sparsity"]
+    log_odds = (share / (1 - share)).map(np.log).to_numpy()
+    solved = np.linalg.lstsq(_design(data), log_odds, rcond=None)[0]
     return pd.Series(solved, index=["1", *PREDICTORS])
 
 
@@ -63,7 +64,8 @@ def held_out(data: pd.DataFrame) -> pd.Series:
     predicted = pd.Series(index=data.index, dtype=float)
     for run in runs:
         own = data["run"] == run
-        predicted[own] = expit(_design(data[own]) @ slopes(data[~own]).to_numpy())
+        odds = np.exp(_design(data[own]) @ slopes(data[~own]).to_numpy())
+        predicted[own] = odds / (1 + odds)
     return predicted
 
 
