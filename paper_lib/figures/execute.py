@@ -142,6 +142,8 @@ def run_notebooks(
     for job in computing if in_order else ():
         job(sys.stdout)
     for jobs in [drawing] if in_order else [computing, drawing]:
+        if len(jobs) > 1:
+            print(f"{len(jobs)} notebooks side by side: what each prints comes at its end", flush=True)
         take_turns(jobs, sys.stdout, workers=workers or cores(), stop=ThisInterpreter.kill_all)
     return copies
 
