@@ -1,21 +1,29 @@
-"""What attaches to a trainer: its model, its inner optimizer, and the checkpoint that a run resumes from."""
+"""What attaches to a trainer: its model, its inner optimizer, and the checkpoint that a run resumes from.
 
+Nothing here imports transformers: the hooks of `torch.optim` are there without it.
+"""
+
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from paper_lib.ground.errors import CompanionError
 
 
-class Attached(TrainerCallback):
+class Attached:
     """What is attached to a trainer's model and inner optimizer, and taken up again by a resumed run.
 
+    A `transformers.TrainerCallback` in all but its base: events that it does not handle are passed over.
     DeepSpeed steps inside `backward`, where no callback is asked: it is refused.
     """
 
     trainer: Any = None
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("on_"):
+            return lambda *_, **__: None
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def add_to(self, trainer: Any) -> Any:
         """Add this callback to a trainer, through whose own log it then speaks; returns the callback."""
@@ -48,5 +56,20 @@ def _resumed_from(args: Any, state: Any) -> Path | None:
     given = args.resume_from_checkpoint
     if isinstance(given, str) and Path(given).is_dir():
         return Path(given)
-    here = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-    return here if here.is_dir() else Path(get_last_checkpoint(args.output_dir) or here)
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def require_trl() -> str:
+    """TRL's version; from then on its warnings of an option that transformers has renamed are left out.
+
+    Raises CompanionError, with what to install, where it cannot be imported.
+    """
+    try:
+        import trl
+        from trl import DistillationTrainer, GRPOTrainer, SFTTrainer  # noqa: F401
+    except ImportError as reason:
+        raise CompanionError(
+            f"TRL 1.16 cannot be imported ({reason}): pip install -c constraints.txt -e '.[test]'"
+        ) from reason
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing` is deprecated", FutureWarning)
+    return str(trl.__version__)

@@ -53,11 +53,13 @@ class GeometryCallback(Attached):
         watch.follow(optimizer)
         self.watch = watch
         if self.main:
-            logger.info("%s", precision(model, optimizer))
+            logger.info("%s", watch.precision)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Measure where it is time, on every process (a sharded matrix is gathered), and log on the first."""
+        """Measure where it is time and log, on the first process; a sharded matrix is gathered by all."""
         if self.watch is None or state.global_step % self.every or not self.watch.steps:
+            return
+        if not (self.main or self.watch.sharded):
             return
         try:
             means = self.watch.measure(spectra_too=state.global_step % self.spectra_every == 0)
@@ -87,20 +89,14 @@ class GeometryCallback(Attached):
 def log_means(trainer: Any, means: dict[str, float]) -> None:
     """Through the trainer's log, which reports to W&B and the like before it asks callbacks: changing `logs`
     in `on_log` would reach nobody. TRL's trainers average and empty their own store at each log, so there the
-    values wait in it for the next."""
+    values wait in it for the next. Any log takes back that this step's own is due, which other processes then
+    would wait for: it is put back."""
     named = {f"geometry/{name}": value for name, value in means.items()}
     store = getattr(trainer, "_metrics", None)
     if isinstance(store, dict) and "train" in store:
         for name, value in named.items():
             store["train"].setdefault(name, []).append(value)
     else:
+        due = trainer.control.should_log
         trainer.log(named)
-
-
-def precision(model: Any, optimizer: Any) -> str:
-    """In which precision the weights are trained, which decides what an update can show (Gate III)."""
-    held = {parameter.dtype for parameter in model.parameters()}
-    stepped = {parameter.dtype for group in optimizer.param_groups for parameter in group["params"]}
-    words = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in held))
-    masters = "without" if held == stepped else "with"
-    return f"weights in {words}, {masters} masters of their own in the optimizer"
+        trainer.control.should_log = due

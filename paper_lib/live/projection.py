@@ -98,7 +98,8 @@ class SubspaceProjection(Attached):
         self.model, parameters = model, dict(model.named_parameters())
         self.at = max(1, round(self.after * steps))
         names = {canonical_name(name): name for name in parameters}
-        self.names = [names[each.matrix.name] for each in projections(model) if each.matrix.name in names]
+        known = [names[each.matrix.name] for each in projections(model) if each.matrix.name in names]
+        self.names = [name for name in known if parameters[name].requires_grad]
         if not self.names:
             raise CompanionError(
                 "the optimizer sees A and B of an adapter: projecting these does not project B A"
@@ -139,6 +140,8 @@ class SubspaceProjection(Attached):
         parameters = dict(self.model.named_parameters())
         for name in self.names:
             delta_w = whole(parameters[name]).double() - self.start[name].double()
+            if not delta_w.isfinite().all():
+                raise CompanionError(f"{name} has values that are not finite after {self.taken} steps")
             if not delta_w.any():
                 raise CompanionError(f"{name} has not moved after {self.taken} steps: it has no channel yet")
             u, sigma, vh = torch.linalg.svd(delta_w, full_matrices=False)

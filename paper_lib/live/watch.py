@@ -57,6 +57,7 @@ class Watch:
     matrices: int | str | Sequence[str] = 8
     K: int = 16
     run: str = "run"
+    precision: str = ""  # of the weights and of what the optimizer steps, which decides what an update shows
     rates: list[float] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -82,12 +83,18 @@ class Watch:
         """Optimizer steps so far; a step that was skipped is none."""
         return len(self.rates)
 
+    @property
+    def sharded(self) -> bool:
+        """Whether weights are spread over processes, all of which then have to measure together."""
+        return any(hasattr(parameter, "full_tensor") for parameter in self.model.parameters())
+
     def step(self, learning_rate: float) -> None:
         """An optimizer step was taken at this rate."""
         self.rates.append(learning_rate)
 
     def follow(self, optimizer: torch.optim.Optimizer) -> Any:
         """Count the steps of an optimizer, the inner one where it is wrapped; returns the hook's handle."""
+        self.precision = precision(self.model, optimizer)
         return optimizer.register_step_post_hook(lambda *_: self.step(optimizer.param_groups[0]["lr"]))
 
     def measure(self, *, spectra_too: bool = True) -> dict[str, float]:
@@ -178,7 +185,7 @@ class Watch:
         table.loc[same, "module"] = table.loc[same, "name"]
         config = DiagnosticsConfig(K=self.K, model_probes=None)
         account = {
-            **{"version": __version__, "base": base, "finetuned": self.run},
+            **{"version": __version__, "base": base, "finetuned": self.run, "precision": self.precision},
             "steps": [0, *sorted(int(step) for step in table["step"].unique())],
             "width": max(max(each.matrix.shape) for each in self.watched),
             "sizes": asdict(config) | {"null_runs": None},
@@ -233,6 +240,17 @@ def unchanged_by_chance(w_0: Tensor, norm: Tensor) -> float:
     return (torch.erf((half - off) / width) + torch.erf((half + off) / width)).mean().item() / 2
 
 
+def precision(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """In which precision the weights are trained, which decides what an update can show (Gate III)."""
+    own = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    masters = {id(parameter) for parameter in stepped} - {id(parameter) for parameter in own}
+    held, kept = (
+        " and ".join(sorted({str(p.dtype).removeprefix("torch.") for p in each})) for each in (own, stepped)
+    )
+    return f"weights in {held}, " + (f"masters in {kept}" if masters else "no masters beside them")
+
+
 # --- Which matrices a model has, and how each is read.
 
 
@@ -261,6 +279,8 @@ def _plain(name: str, parameter: Tensor) -> list[Watched]:
         raise CompanionError(f"{name} is {parameter.dtype}: a quantised base does not move; load it in bf16")
     if parameter.is_meta:
         raise CompanionError(f"{name} is offloaded and has no values here: keep the model on its device")
+    if parameter.dim() != 2:
+        raise CompanionError(f"{name} is flattened to {tuple(parameter.shape)} by FSDP 1: use FSDP 2")
     shape = (int(parameter.shape[0]), int(parameter.shape[1]))
     dtype = str(parameter.dtype).removeprefix("torch.")
     matrix = Matrix(layer=layer, module=module, name=canonical, shape=shape, dtype=dtype)

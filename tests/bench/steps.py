@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from paper_lib.ground import parallel
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import write_json
+from paper_lib.live.attached import require_trl
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
@@ -79,19 +80,6 @@ class Stopwatch:
 
 # --- TRL's trainers, timed step by step: DistillationTrainer (reverse KL) and GRPOTrainer (no KL
 # --- penalty).
-
-
-def require_trl() -> str:
-    """TRL's version; CompanionError where it is missing or lacks the two trainers."""
-    try:
-        import trl
-        from trl import DistillationTrainer, GRPOTrainer  # noqa: F401
-    except ImportError as reason:
-        raise CompanionError(
-            f"bench train compares with TRL 1.16, which cannot be imported ({reason}): "
-            "pip install -c constraints.txt -e '.[test]'"
-        ) from reason
-    return str(trl.__version__)
 
 
 def trl_settings(run: RunConfig, device: torch.device) -> dict[str, Any]:
@@ -240,7 +228,7 @@ def bench_train(
             raise CompanionError(f"bench train: {name} is {count}, expected at least 1")
     profile = get_profile(profile_name)
     version = require_trl()
-    runs = {name: _sized(profile.run(name), warmup + steps, prompts) for name in OBJECTIVES}
+    runs = {name: sized(profile.run(name), warmup + steps, prompts) for name in OBJECTIVES}
     codes = {"ours": _our_steps, "TRL": trl_steps}
     records = []
     with parallel.threads(threads), _quiet_transformers():
@@ -248,7 +236,7 @@ def bench_train(
         for number in range(rounds):
             for objective, run in runs.items():
                 for code, measured in codes.items():
-                    policy = _policy(profile, run, data_dir)
+                    policy = policy_of(profile, run, data_dir)
                     counted = measured(run, policy, number)[warmup:]
                     records += [{"objective": objective, "code": code, **step} for step in counted]
                     seconds = median(sum(step[part] for part in PARTS) for step in counted)
@@ -271,14 +259,14 @@ def bench_train(
     return table
 
 
-def _sized(run: RunConfig, steps: int, prompts: int) -> RunConfig:
+def sized(run: RunConfig, steps: int, prompts: int) -> RunConfig:
     """The profile's run at the size of the comparison; OPD by the exact reverse KL, as TRL computes it."""
     estimator = "exact" if run.objective == "opd" else run.estimator
     size = {"steps": steps, "snapshot_every": steps, "prompts_per_step": prompts}
     return replace(run, estimator=estimator, **size)  # type: ignore[arg-type]
 
 
-def _policy(profile: Profile, run: RunConfig, data_dir: Path | str) -> Policy:
+def policy_of(profile: Profile, run: RunConfig, data_dir: Path | str) -> Policy:
     """The base as student and, for OPD, the teacher, fresh from disk."""
     models, device = models_directory(profile, data_dir), find_accelerator().device
     student, tokenizer = load_model(models / "base")

@@ -13,6 +13,7 @@ import torch
 from command import bench_parser
 from steps import bench_train
 from tiny import TINY
+from watching import bench_watch
 
 from paper_lib.__main__ import main
 from paper_lib.ground.errors import CompanionError
@@ -109,7 +110,7 @@ def test_without_trl_one_line_says_what_to_install(tiny_data, monkeypatch, capsy
     monkeypatch.setitem(sys.modules, "trl", None)
     assert main(["train", "--profile", "tiny", "--data-dir", str(tiny_data)], bench_parser()) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: bench train compares with TRL")
+    assert told.startswith("error: TRL 1.16 cannot be imported")
     assert "pip install" in told
     assert told.count("\n") == 1
 
@@ -123,3 +124,16 @@ def test_missing_models_are_told(tmp_path):
 def test_nothing_to_measure_is_refused(name, tmp_path):
     with pytest.raises(CompanionError, match=f"{name} is -1, expected at least 1"):
         bench_train("smoke", data_dir=tmp_path, **{name: -1})
+
+
+@pytest.mark.slow
+def test_a_watch_is_charged_at_its_default_intervals(tiny_models, monkeypatch, capsys):
+    monkeypatch.setitem(profiles.PROFILES, TINY.name, TINY)
+    options = {"data_dir": tiny_models.parent, "models": ["shipped"], "steps": 2, "prompts": 2, "threads": 1}
+    row = bench_watch(TINY.name, **options).iloc[0]
+    assert (row["every"], row["spectra every"]) == (50, 250)
+    assert row["ratio"] == pytest.approx(
+        1 + (4 * row["norms [s]"] + row["spectra [s]"]) / (250 * row["step [s]"])
+    )
+    with pytest.raises(CompanionError, match="no model 'gpt2'; there are shipped, smollm2"):
+        bench_watch(TINY.name, models=["gpt2"])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tiny import SHAPE
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from paper_lib.compare.run import read_comparison
 from paper_lib.ground.errors import CompanionError
@@ -37,11 +37,14 @@ def test_metrics_come_through_the_trainers_log_and_lie_in_a_table(tmp_path):
     callback = GeometryCallback(every=2, spectra_every=4, matrices=3, K=2).add_to(run)
     run.train()
     assert list(logged(run)) == [4, 8]
+    assert list(logged(run, "loss")) == [2, 4, 6, 8, 10]
     assert list(logged(run, "geometry/frobenius_norm")) == [2, 4, 6, 8, 10]
     table = read_comparison(tmp_path / "geometry").matrices
     last = table[(table["step"] == 8) & (table["metric"] == "stable_rank")]
     assert last["value"].mean() == pytest.approx(logged(run)[8])
     assert len(callback.watch.rates) == 10
+    account = read_comparison(tmp_path / "geometry").account
+    assert account["precision"] == "weights in float32, no masters beside them"
 
 
 def test_training_is_the_same_with_it_and_without(tmp_path):
@@ -92,24 +95,56 @@ def test_the_projection_confines_what_the_trainer_applies_clipping_and_decay_inc
     assert (tmp_path / "checkpoint-10" / "subspace.safetensors").is_file()
 
 
-def test_a_measurement_that_fails_is_a_warning_and_training_goes_on(tmp_path):
-    run = trainer(tmp_path)
-    callback = GeometryCallback(every=5, matrices=1, K=2).add_to(run)
-    failing = SimpleNamespace(
-        measure=lambda **_: (_ for _ in ()).throw(ValueError("not finite")), steps=1, rows=[]
-    )
-    callback.begin = lambda *_: setattr(callback, "watch", failing)
-    failing.state = dict
-    callback.on_save = lambda *_, **__: None
-    with pytest.warns(UserWarning, match="step 5 is not measured: not finite"):
+class Spoils(TrainerCallback):
+    """Puts NaN into a matrix, as a diverging run does."""
+
+    def on_step_begin(self, args, state, control, model, **given):
+        if state.global_step == 3:
+            model.model.layers[0].self_attn.q_proj.weight.data[0, 0] = torch.nan
+
+
+def test_weights_that_are_not_finite_end_the_measuring_and_not_the_training(tmp_path):
+    run = trainer(tmp_path, save_strategy="no")
+    run.add_callback(Spoils())
+    callback = GeometryCallback(every=2, matrices=["layers.0.self_attn.q_proj"], K=2).add_to(run)
+    with pytest.warns(UserWarning, match=r"step 4 is not measured: .*q_proj.weight has values that are not"):
         run.train()
     assert run.state.global_step == 10
+    assert {row["step"] for row in callback.watch.rows} == {2}
 
 
-def test_deepspeed_is_refused(tmp_path):
-    arguments = SimpleNamespace(deepspeed="zero2.json")
+def test_a_confined_run_that_resumes_ends_where_the_unbroken_one_does(tmp_path):
+    whole, again = trainer(tmp_path), trainer(tmp_path)
+    for run, checkpoint in ((whole, None), (again, str(tmp_path / "checkpoint-5"))):
+        SubspaceProjection(2).add_to(run)
+        run.train(resume_from_checkpoint=checkpoint)
+    pairs = zip(whole.model.parameters(), again.model.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("callback", "words"),
+    [
+        (GeometryCallback(K=500), "K = 500 exceeds the shorter side of model.layers"),
+        (GeometryCallback(matrices="experts"), "no matrix is named like experts"),
+        (SubspaceProjection(500), "K = 500 exceeds the shorter side of model.layers"),
+    ],
+)
+def test_what_does_not_fit_the_model_ends_a_run_before_its_first_step(tmp_path, callback, words):
+    run = trainer(tmp_path)
+    callback.add_to(run)
+    with pytest.raises(CompanionError, match=words):
+        run.train()
+    assert run.state.global_step == 0
+
+
+@pytest.mark.parametrize("callback", [GeometryCallback(), SubspaceProjection(2)])
+@pytest.mark.parametrize("by", ["arguments", "accelerate"])
+def test_deepspeed_is_refused(callback, by):
+    arguments = SimpleNamespace(deepspeed="zero2.json" if by == "arguments" else None)
+    optimizer = type("DeepSpeedOptimizerWrapper", (), {})()
     with pytest.raises(CompanionError, match="inside `backward`"):
-        GeometryCallback().on_train_begin(arguments, None, None, optimizer=None, model=None)
+        callback.on_train_begin(arguments, None, None, optimizer=optimizer, model=None)
 
 
 def test_where_a_trainer_keeps_its_own_averages_the_values_wait_in_them():

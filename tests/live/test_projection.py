@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny import SHAPE
 
 from paper_lib.ground.errors import CompanionError
@@ -139,6 +140,26 @@ def test_what_does_not_fit_the_model_is_refused(model, tmp_path):
     other = SubspaceProjection(channel=path)
     with pytest.raises(CompanionError, match="another model"):
         other.attach(wide, adam(wide), steps=10)
+
+
+def test_an_adapter_is_refused_and_frozen_matrices_stay_out(model):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("q_proj" in name)
+    projection = SubspaceProjection(2)
+    projection.attach(model, adam(model), steps=10)
+    assert all("q_proj" in name for name in projection.names)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(CompanionError, match="A and B of an adapter"):
+        SubspaceProjection(2).attach(adapted, adam(adapted), steps=10)
+
+
+def test_a_channel_of_weights_that_are_not_finite_is_refused(model):
+    optimizer = adam(model)
+    SubspaceProjection(2).attach(model, optimizer, steps=10)
+    walk(model, optimizer, 0, 1)
+    model.model.layers[0].mlp.up_proj.weight.data[0, 0] = torch.inf
+    with pytest.raises(CompanionError, match="not finite after 2 steps"):
+        walk(model, optimizer, 1, 2)
 
 
 def test_a_channel_that_confines_less_than_the_whole_model_is_refused(model, tmp_path):

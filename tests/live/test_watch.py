@@ -1,5 +1,7 @@
 """The watch: what it measures is what a comparison of the saved checkpoints measures."""
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -155,6 +157,31 @@ def test_other_models_are_refused(model):
     weight.weight = torch.nn.Parameter(torch.zeros(4, 4, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(CompanionError, match="quantised"):
         Watch(quantised, K=2)
+
+
+def test_what_cannot_be_read_here_is_refused(model):
+    layer = model.model.layers[0].mlp
+    layer.up_proj.weight = torch.nn.Parameter(torch.zeros(48 * 32))
+    with pytest.raises(CompanionError, match="FSDP 1: use FSDP 2"):
+        Watch(model, K=2)
+    layer.up_proj.weight = torch.nn.Parameter(torch.zeros(48, 32, device="meta"))
+    with pytest.raises(CompanionError, match="offloaded"):
+        Watch(model, K=2)
+
+
+def test_masters_are_what_the_optimizer_steps_in_place_of_the_weights(model):
+    watch = Watch(model.bfloat16(), K=2)
+    watch.follow(torch.optim.AdamW(model.parameters()))
+    assert watch.precision == "weights in bfloat16, no masters beside them"
+    watch.follow(torch.optim.AdamW([weight.detach().float() for weight in model.parameters()]))
+    assert watch.precision == "weights in bfloat16, masters in float32"
+
+
+@pytest.mark.slow
+def test_the_hooks_of_torch_need_no_transformers():
+    script = "import sys, paper_lib.live; print({'transformers', 'trl', 'accelerate'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_weights_that_are_not_finite_are_named(model):
