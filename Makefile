@@ -49,7 +49,7 @@ reference: $(READY) ## Train and measure what the committed results lack, and re
 pretrain: $(READY) ## Rebuild the shipped models (PROFILE=reference for all)
 	$(RUN) -m paper_lib pretrain --profile $(PROFILE) $(ARGS)
 
-bench: $(READY) ## Time our code against TRL and LAPACK; one alone: ARGS='train …' or ARGS='diagnose …'
+bench: $(READY) ## Time our code against TRL and LAPACK; one alone: ARGS='train …', 'diagnose …' or 'watch …'
 	$(RUN) tests/bench/command.py $(or $(ARGS),all --profile $(PROFILE))
 
 torture: $(READY) ## Damage, kill and starve the commands, and count what goes wrong (SIZE=full: an hour)

@@ -4,6 +4,7 @@ import sys
 
 import diagnose
 import steps
+import watching
 
 from paper_lib.__main__ import main
 from paper_lib.commands import DATA, NAMES, POSITIVE, PROFILE, Command, Parser, option, parser_of
@@ -15,7 +16,7 @@ BENCHES = (
     Command(
         name="all",
         work="command.bench_all",
-        summary="Time both, one after the other",
+        summary="Time all, one after the other",
         options=(PROFILE, DATA, THREADS),
         examples="all --profile smoke",
     ),
@@ -42,18 +43,31 @@ BENCHES = (
         examples="diagnose --parts layer",
         description="Time the diagnostics against LAPACK's SVDs, and tell how far apart they are.",
     ),
+    Command(
+        name="watch",
+        work="watching.bench_watch",
+        summary="Time what a watch adds to a training run",
+        options=(
+            *(PROFILE, DATA),
+            option("--models", "of shipped, smollm2 (default: all that are installed)", NAMES),
+            option("--steps", "measured a kind (default: 4)", POSITIVE, default=4),
+            *(THREADS, OUT),
+        ),
+        examples="watch --profile laptop",
+    ),
 )
 
 
 def bench_parser() -> Parser:
-    """One command a bench, and one for both."""
+    """One command a bench, and one for all."""
     return parser_of("python tests/bench/command.py", "Time our code against others'.", BENCHES)
 
 
 def bench_all(profile_name: str, *, data_dir: str, threads: int | None) -> None:
-    """Both benches at their default sizes."""
+    """All benches at their default sizes."""
     steps.bench_train(profile_name, data_dir=data_dir, threads=threads)
     diagnose.bench_diagnose(threads=threads)
+    watching.bench_watch(profile_name, data_dir=data_dir, threads=threads)
 
 
 if __name__ == "__main__":
