@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PLACES = {  # folder, and what it may import beside the dependencies
-    "paper_lib": (),
-    "notebooks": (),
+    "paper_lib": ("live",),
+    "notebooks": ("live",),
     "book/making": ("book",),
     "tests": ("test",),
 }

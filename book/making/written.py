@@ -18,7 +18,7 @@ _PAGES = (  # what a file of the repository is called in the book
     (r"CHANGELOG\.md", "changelog.md"),
 )
 _PICTURE = re.compile(r"!\[([^\]]*)\]\(figures/reference/(\w+)\.png\)")
-_ROW = re.compile(r"\| !\[.*\]\([^)]*\) \| (.*)\. `(\w+)` \| (.*?) ?\|")
+_ROW = re.compile(r"\| (?:!\[.*\]\([^)]*\)|drawn by each run) \| (.*)\. `(\w+)` \| (.*?) ?\|")
 
 
 def for_book(page: str, repository: str = "") -> str:

@@ -69,7 +69,7 @@ def require_trl() -> str:
         from trl import DistillationTrainer, GRPOTrainer, SFTTrainer  # noqa: F401
     except ImportError as reason:
         raise CompanionError(
-            f"TRL 1.16 cannot be imported ({reason}): pip install -c constraints.txt -e '.[test]'"
+            f"TRL 1.16 cannot be imported ({reason}): pip install -c constraints.txt -e '.[live]'"
         ) from reason
     warnings.filterwarnings("ignore", ".*gradient_checkpointing` is deprecated", FutureWarning)
     return str(trl.__version__)

@@ -206,4 +206,19 @@ WRONG = {
         (lambda right: lambda v, o, r: (r @ v, o), "does not know"),
         (lambda right: lambda v, o, r: (v, o), "nothing changed"),
     ],
+    "08-1": [
+        (lambda right: right - 36 * 2 * 4096**2 / 1e9, "one copy"),
+        (lambda right: right * 1e9 / 2**30, "GiB"),
+        (lambda right: 36 * 4096**2 * (2 * 2 + 2 * 8) / 1e9, "one at a time"),
+    ],
+    "08-2": [
+        (lambda right: lambda w_0, w_s, w_t, v: right(w_0, w_0, w_t, v), "the whole update"),
+        (lambda right: lambda *given: right(*given) ** 0.5, "not squared"),
+        (lambda right: lambda *given: 1 - right(*given), "outside"),
+    ],
+    "08-3": [
+        (lambda right: lambda w, w_new, u, v: right(0 * w, w_new, u, v), "pretrained weights"),
+        (lambda right: lambda w, w_new, u, v: right(w, w_new, u, v) - w, "added to W"),
+        (lambda right: lambda w, w_new, u, v: w + (w_new - w) @ v @ v.mT, "U_K confines"),
+    ],
 }

@@ -98,7 +98,7 @@ def test_no_answer_is_not_wrong_but_missing():
 
 
 def test_an_unknown_exercise_is_refused_with_those_that_exist():
-    with pytest.raises(CompanionError, match=r"no exercise '09-1'; there are 01-1, 01-2, .*, 07-3"):
+    with pytest.raises(CompanionError, match=r"no exercise '09-1'; there are 01-1, 01-2, .*, 08-3"):
         check("09-1", 3)
 
 

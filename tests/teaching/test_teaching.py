@@ -45,6 +45,7 @@ NUMBERS = {  # what the page prints of an answer, and of what stands beside it, 
         lambda names: "{:.2f} for OPD, {:.2f} for RLVR".format(*names["answer"]),
     ),
     "07-2": ("0.0017", lambda names: f"{names['answer']:.4f}"),
+    "08-1": ("2.68", lambda names: f"{names['answer']:.2f}"),
 }
 
 

@@ -11,9 +11,9 @@ from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.tables import read_table
 from paper_lib.teaching.judging import Exercise, Wrong
 
-from . import checkpoints, controls, diagnostics, locking, rotation, sparsity, training
+from . import checkpoints, controls, diagnostics, live, locking, rotation, sparsity, training
 
-_BY_NOTEBOOK = (training, diagnostics, sparsity, rotation, locking, controls, checkpoints)
+_BY_NOTEBOOK = (training, diagnostics, sparsity, rotation, locking, controls, checkpoints, live)
 EXERCISES = {
     known.name: known
     for notebook in _BY_NOTEBOOK
