@@ -283,17 +283,14 @@ def _tied(entries: dict[str, Entry], left_out: dict[str, str], config: dict[str,
     configuration does not untie them. A stored head with values of its own counts, whatever that says."""
     head = next((name for name in _HEADS if name in entries), _HEADS[0])
     embedding = next((name for name in _EMBEDDINGS if name in entries), None)
-    if embedding is None or (head in entries and not _equal(entries[embedding], entries[head])):
+    if embedding is None:
         return {}
+    of = entries[embedding]
     if head in entries:
+        if entries[head].matrix.dtype != of.matrix.dtype or not torch.equal(entries[head].read(), of.read()):
+            return {}
         del entries[head]
         left_out[head] = f"tied to {embedding}"
     elif text_config(config).get("tie_word_embeddings", config.get("tie_word_embeddings", True)) is False:
         return {}
-    of = entries[embedding]
     return {head: replace(of, matrix=replace(of.matrix, module="lm_head", name=head))}
-
-
-def _equal(one: Entry, other: Entry) -> bool:
-    same_kind = (one.matrix.shape, one.matrix.dtype) == (other.matrix.shape, other.matrix.dtype)
-    return same_kind and torch.equal(one.read(), other.read())
