@@ -28,7 +28,7 @@ SIZES = {  # how many of each; the small size leaves out the study, which has to
     },
     "full": {
         "mutants": 1500,
-        "kills": {"train": 40, "extract": 40, "compare": 100, "figures": 20},
+        "kills": {"train": 40, "extract": 40, "compare": 90, "report": 15, "figures": 15},
         "together": (2, 4),
         "disks": 4,
         "damaged": 6,
@@ -49,6 +49,7 @@ DAMAGES = (  # whose file, which, and how
     ("compare", "out/pairing.json", "json"),
 )
 PARTS = ("mutants", "calls", "names", "flips", "faults", "together", "kills")
+EVERY = 20  # seconds from one line of progress to the next
 
 
 def campaign(size: str, seed: int, parts: list[str], root: Path) -> int:
@@ -63,25 +64,28 @@ def campaign(size: str, seed: int, parts: list[str], root: Path) -> int:
         run_stale_locks,
     )
     from forks import known_profile
-    from kills import compare_trial, finish, run_kills, run_together, study_trials
+    from kills import compare_trials, finish, run_kills, run_together, study_trials
     from mutants import run_mutants
 
     counts: dict[str, Counter[str]] = {}
-    began, many = time.monotonic(), SIZES[size]
+    began, many, spoke = time.monotonic(), SIZES[size], 0.0
 
     def told(label: str, index: int, verdict: str) -> None:
         kind = verdict if verdict in ("right", "refused") else "bad"
+        nonlocal spoke
         counts.setdefault(label, Counter())[kind] += 1
         if kind == "bad":
             print(f"{label} {index}: {verdict}", flush=True)
+        if time.monotonic() - spoke > EVERY:
+            spoke = time.monotonic()
+            print(f"[{spoke - began:.0f} s] {label}: {dict(counts[label])}", flush=True)
 
     if "mutants" in parts:
         run_mutants(root / "mutants", many["mutants"], seed, told)
     if set(parts) - {"mutants"}:
         known_profile()
-        tried = [compare_trial(root, report=size == "full")] + (
-            list(study_trials(root)) if size == "full" else []
-        )
+        compared, reported = compare_trials(root)
+        tried = [compared, *study_trials(root), reported] if size == "full" else [compared]
         if "calls" in parts:
             run_odd_calls(tried[0], root, told)
         if "names" in parts:
@@ -89,7 +93,7 @@ def campaign(size: str, seed: int, parts: list[str], root: Path) -> int:
         if "flips" in parts:
             finish(tried[0], root / "flips")
             run_flips(root / "flips" / "out" / "matrices.parquet", root, many["flips"], seed, told)
-        commands = [trial for trial in tried if trial.name != "figures"]
+        commands = [trial for trial in tried if trial.name in ("compare", "train", "extract")]
         if "faults" in parts:
             for trial in commands:
                 run_full_disks(trial, root, many["disks"], seed, told)
@@ -103,8 +107,7 @@ def campaign(size: str, seed: int, parts: list[str], root: Path) -> int:
                 for trial in commands:
                     run_together(trial, root, calls, told)
         if "kills" in parts:
-            for trial in tried:
-                run_kills(trial, root, many["kills"][trial.name], seed, told)
+            run_kills({trial: many["kills"][trial.name] for trial in tried}, root, seed, told)
     print(f"\n{'':36}{'tries':>7}{'right':>7}{'refused':>9}{'bad':>5}")
     whole: Counter[str] = Counter()
     for label, of_label in [*counts.items(), ("all", whole)]:

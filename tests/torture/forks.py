@@ -7,10 +7,10 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tiny import TINY
+from tiny import EARLY, OPD, SFT, TINY
 
 from paper_lib.__main__ import main
 from paper_lib.study import profiles
@@ -46,6 +46,9 @@ def draw(folder: str, data: str, figures: str) -> int:
 
     run_notebooks("smoke", data_dir=data, figures_dir=figures, notebooks_dir=folder, train=False, workers=1)
     return 0
+
+
+STUDY = replace(TINY, runs=(SFT, OPD, EARLY))  # of the runs that are trained unlike each other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,4 +182,4 @@ def known_profile() -> None:
     import paper_lib.measure.extract
     import paper_lib.training.study  # noqa: F401
 
-    profiles.PROFILES[TINY.name] = TINY
+    profiles.PROFILES[STUDY.name] = STUDY

@@ -3,13 +3,13 @@
 import random
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from forks import NOTEBOOK, Child, digests
+from forks import NOTEBOOK, STUDY, Child, digests
 from mutants import healthy
-from tiny import TINY, save_models
+from tiny import save_models
 
 Told = Callable[[str, int, str], None]
 TABLES = "data/results/tiny/*.parquet"
@@ -32,18 +32,18 @@ class Trial:
         return [word.replace("WORK", str(work)) for word in self.arguments]
 
 
-def compare_trial(root: Path, *, report: bool) -> Trial:
-    """`compare` with nulls, and with its report, which takes the longest."""
+def compare_trials(root: Path) -> tuple[Trial, Trial]:
+    """`compare` with nulls, and the same with its report, which takes the longest."""
     healthy(root / "healthy")
     shutil.copytree(root / "healthy" / "plain", root / "compare")
     words = ("compare", "WORK/base", "WORK/tuned", "--nulls", "--out", "WORK/out", "--workers", "1")
-    words += () if report else ("--no-report",)
-    return Trial(name="compare", start=root / "compare", arguments=words, files=COMPARED)
+    told = Trial(name="report", start=root / "compare", arguments=words, files=COMPARED)
+    return replace(told, name="compare", arguments=(*words, "--no-report")), told
 
 
 def study_trials(root: Path) -> tuple[Trial, Trial, Trial]:
     """train, extract and figures of the tiny study, each on a folder with all that it starts from."""
-    save_models(root / "train" / "data" / TINY.models)
+    save_models(root / "train" / "data" / STUDY.models)
     study = ("--profile", "tiny", "--data-dir", "WORK/data", "--workers", "1")
     train = Trial(name="train", start=root / "train", arguments=("train", *study), files=RUNS)
     finish(train, root / "extract")
@@ -65,36 +65,48 @@ def finish(trial: Trial, work: Path) -> dict[str, str]:
     return digests(work, *trial.files)
 
 
-def run_kills(trial: Trial, root: Path, number: int, seed: int, told: Told) -> None:
-    """Kill it `number` times, on one folder after another; a kill is right where nothing outlives it and its
-    folder ends in the bytes of a call that nobody disturbed."""
-    if not number:
-        return
-    r, label, work = random.Random(f"{seed} {trial.name}"), f"kill {trial.name}", root / f"{trial.name} work"
-    began = time.monotonic()
-    wanted = finish(trial, work)
-    seconds, killed = time.monotonic() - began, 0
-    while killed < number:
-        shutil.rmtree(work)
-        shutil.copytree(trial.start, work)
-        of_folder, left = 0, ""
-        while killed + of_folder < number and of_folder < PARTS:
-            child = Child(trial.command(work))
-            if child.wait(r.uniform(0, 0.9 * seconds)).status is not None:  # it was quicker than the kill
-                break
-            left = left or child.kill()
-            of_folder += 1
-        ended = Child(trial.command(work)).wait()
-        found = digests(work, *trial.files)
-        if ended.status != 0 or "Traceback" in ended.words:
-            left = f"the next call ended with {ended.status}: {ended.words[-300:]!r}"
-        elif found != wanted:
-            left = f"other bytes in {sorted(f for f in wanted | found if found.get(f) != wanted.get(f))[:3]}"
-        for index in range(killed, killed + of_folder):
-            told(label, index, left or "right")
-        killed += of_folder
-        if left:
-            shutil.copytree(work, root / "bad" / f"{label} {killed}", dirs_exist_ok=True)
+def run_kills(numbers: Mapping[Trial, int], root: Path, seed: int, told: Told) -> None:
+    """Kill each trial so many times, on one folder after another, in turns; a kill is right where nothing
+    outlives it and its folder ends in the bytes of a call that nobody disturbed."""
+    randoms = {trial: random.Random(f"{seed} {trial.name}") for trial in numbers}
+    killed, ends = dict.fromkeys(numbers, 0), {}
+    while to_kill := [trial for trial in numbers if killed[trial] < numbers[trial]]:
+        for trial in to_kill:
+            label, work = f"kill {trial.name}", root / f"{trial.name} work"
+            shutil.rmtree(work, ignore_errors=True)
+            if trial not in ends:
+                began = time.monotonic()
+                ends[trial] = (finish(trial, work), time.monotonic() - began)
+                shutil.rmtree(work)
+            shutil.copytree(trial.start, work)
+            many = min(PARTS, numbers[trial] - killed[trial])
+            of_folder, verdict = _killed(trial, work, many, *ends[trial], randoms[trial])
+            for index in range(killed[trial], killed[trial] + of_folder):
+                told(label, index, verdict)
+            killed[trial] += of_folder
+            if verdict != "right":
+                shutil.copytree(work, root / "bad" / f"{label} {killed[trial]}", dirs_exist_ok=True)
+
+
+def _killed(
+    trial: Trial, work: Path, many: int, wanted: dict[str, str], seconds: float, r: random.Random
+) -> tuple[int, str]:
+    """How often the command was killed in this folder, and the verdict after a call that ends."""
+    kills, verdict = 0, ""
+    while kills < many:
+        child = Child(trial.command(work))
+        if child.wait(r.uniform(0, 0.9 * seconds)).status is not None:  # it was quicker than the kill
+            break
+        verdict = verdict or child.kill()
+        kills += 1
+    ended = Child(trial.command(work)).wait()
+    found = digests(work, *trial.files)
+    if ended.status != 0 or "Traceback" in ended.words:
+        verdict = f"the next call ended with {ended.status}: {ended.words[-300:]!r}"
+    elif found != wanted:
+        others = sorted(f for f in wanted | found if found.get(f) != wanted.get(f))
+        verdict = f"other bytes in {others[:3]}"
+    return kills, verdict or "right"
 
 
 def run_together(trial: Trial, root: Path, calls: int, told: Told) -> None:
