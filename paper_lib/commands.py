@@ -364,6 +364,7 @@ def compare_and_report(
     if report:
         from paper_lib.compare.report import write_report
 
+        print("[report] drawing it, within a minute", flush=True)
         print(f"report in {write_report(out)}")
     for name, reason in failed.items():
         print(f"error: {one_line(reason if name in reason else f'{name}: {reason}')}", file=sys.stderr)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from multiprocessing import current_process
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -36,6 +36,39 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+FIRST, EVERY = 5.0, 60.0  # seconds until the first line of progress, and from one to the next
+
+
+class Paced:
+    """Prints the line that it is called with, into a file at once too, unless it printed one a while ago."""
+
+    def __init__(self) -> None:
+        self._next = monotonic() + FIRST
+
+    def __call__(self, line: str) -> None:
+        if monotonic() >= self._next:
+            self._next = monotonic() + EVERY
+            print(line, flush=True)
+
+
+@contextmanager
+def _heard(line: Callable[[], str]) -> Iterator[None]:
+    """Print `line()` every so often while the block waits."""
+    over, say = Event(), Paced()
+
+    def beat() -> None:
+        while not over.wait(min(FIRST, 1)):
+            say(line())
+
+    thread = Thread(target=beat, daemon=True, name="progress")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def run_parallel(
     function: Callable[..., Any],
     jobs: Sequence[tuple],
@@ -63,7 +96,7 @@ def completed(
     function: Callable[..., Any],
     jobs: Sequence[tuple],
     *,
-    labels: Sequence[str],
+    labels: Sequence[str] | None,
     what: str,
     workers: int | None = None,
     threads_each: int = 1,
@@ -71,23 +104,34 @@ def completed(
 ) -> Iterator[tuple[int, Any]]:
     """(place in `jobs`, result) of every job as soon as it is done, in any order.
 
-    A job that raised a CompanionError has that as its result. Arguments as for `run_parallel`;
-    threads_each: of torch and BLAS in each job. Raises CompanionError where a worker died.
+    A job that raised a CompanionError has that as its result. Arguments as for `run_parallel`; labels: None
+    tells of no single job. threads_each: of torch and BLAS in each job. How many jobs are done is printed
+    every so often. Raises CompanionError where a worker died.
     """
     if not jobs:
         return
     say = report or partial(print, flush=True)
     count = max(1, min(workers or cores(), len(jobs)))
-    began = monotonic()
+    began, done = monotonic(), 0
+
+    def left() -> str:
+        rest = (monotonic() - began) / max(1, done) * (len(jobs) - done)
+        return f"{roughly(rest)} left" if done else "how long still shows with the first"
+
+    def counted() -> str:
+        at_work = f"{min(count, len(jobs) - done)} at work for {monotonic() - began:.0f} s"
+        return f"[{what}] {done} of {len(jobs)} jobs done, {at_work}: {left()}"
+
     # A worker of this machine may start when this process is gone already: it is told whom to follow.
     parent = os.getpid() if isinstance(get_active_backend()[0], LokyBackend) else None
     tasks = [delayed(_guarded)(function, index, job, threads_each, parent) for index, job in enumerate(jobs)]
     try:
-        for done, (index, result, seconds) in enumerate(_as_completed(tasks, count), start=1):
-            left = (monotonic() - began) / done * (len(jobs) - done)
-            outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
-            say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {roughly(left)} left")
-            yield index, result
+        with _heard(counted):
+            for done, (index, result, seconds) in enumerate(_as_completed(tasks, count), start=1):
+                outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
+                if labels:
+                    say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {left()}")
+                yield index, result
     except TerminatedWorkerError as error:
         raise CompanionError(
             f"a worker died, perhaps out of memory: use fewer than {count} workers; what is finished is kept"

@@ -83,8 +83,7 @@ P = TypeVar("P", bound=Part)
 def outdated(parts: Sequence[P], *, what: str, force: bool) -> list[P]:
     """The parts to be measured, which are all where `force`; a line says how many are not."""
     todo = [part for part in parts if force or not part.up_to_date()]
-    if done := len(parts) - len(todo):
-        print(f"[{what}] {done} of {len(parts)} parts are up to date", flush=True)
+    print(f"[{what}] {len(parts) - len(todo)} of {len(parts)} parts are up to date", flush=True)
     return todo
 
 

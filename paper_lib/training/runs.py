@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import copy_file, read_json_rows, write_json
+from paper_lib.ground.parallel import Paced, roughly
 from paper_lib.ground.tables import TABLES, table_metadata, write_table
 from paper_lib.study.config import EvaluationConfig
 from paper_lib.study.run_config import RunConfig
@@ -163,11 +164,12 @@ def train_run(
     evaluation: EvaluationConfig,
     confine: Callable[[PreTrainedModel], Confinement | None] | None = None,
     parent: RunFolder | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] | None = None,
 ) -> None:
     """Train `run` from `policy.student`'s weights, W_0, in its folder, from wherever an earlier call stopped.
 
-    confine: makes what confines the student's updates. parent: the run it branches from. A finished run is
+    confine: makes what confines the student's updates. parent: the run it branches from. report: told of
+    every step and snapshot; None prints a line every so often. A finished run is
     left alone; one that lost a kept state starts over, to the same bits. Raises CompanionError where the loss
     is not finite; snapshots made by then are kept.
     """
@@ -188,7 +190,7 @@ def train_run(
         optimization = Optimization(policy, run, accelerator, constraint)
         first, rows = _resume(folder, optimization)
         accelerator.wait_for_everyone()  # nobody writes while another still reads where to go on from
-        _train(folder, optimization, evaluation, first, rows, report)
+        _train(folder, optimization, evaluation, first, rows, report or Paced())
         accelerator.wait_for_everyone()
 
 
@@ -223,6 +225,7 @@ def _train(
 ) -> None:
     """Every snapshot after the last one, with the curve up to it, which begins with `rows`."""
     run, began, main = optimization.run, monotonic(), optimization.accelerator.is_main_process
+    start, name = max(last, 0), f"[{optimization.run.name} seed {folder.seed}]"
 
     def record(step: int, values: dict[str, float]) -> None:
         confined = optimization.constraint
@@ -230,6 +233,9 @@ def _train(
             values = {**values, "share_inside": confined.share_inside}
         keys = {"profile": folder.profile, "run": run.name, "seed": folder.seed, "step": step}
         rows.extend({**keys, "metric": metric, "value": value} for metric, value in values.items())
+        if main and step > start:
+            left = (monotonic() - began) / (step - start) * (run.steps - step)
+            report(f"{name} at step {step} of {run.steps}, {roughly(left)} left of this run")
 
     for step in [step for step in run.snapshot_steps() if step > last]:
         train_steps(optimization, folder.seed, max(last, 0), step, record=record)
@@ -243,7 +249,7 @@ def _train(
             save_checkpoint(optimization.state(), folder.state_path(step))
             folder.drop_states(latest=step)
             progress = f"step {step}/{run.steps}, accuracy {scores['sampled_accuracy']:.3f}"
-            report(f"[{run.name} seed {folder.seed}] {progress}, {monotonic() - began:.0f} s")
+            report(f"{name} {progress}, {monotonic() - began:.0f} s")
     if main:
         folder.write_curve(rows)
         marker = {"fingerprint": folder.fingerprint, "config": asdict(run), "finished": True}

@@ -76,11 +76,14 @@ def train_study(
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
     chosen = selected(study.profile, runs, seeds)
     if study.profile.trains(train):
+        print(f"[train] {len(chosen)} runs of profile {profile_name}: looking for finished ones", flush=True)
         if unbuilt := missing_models(study.profile, study.data_dir):
             print(f"[models] building {', '.join(unbuilt)}", flush=True)
             build_models(profile_name, data_dir=data_dir, workers=workers)
         models = study.models()
-        _train(study, _demanded(study, chosen, models, force=force), models, workers or cores())
+        todo = _demanded(study, chosen, models, force=force)
+        print(f"[train] {len(todo)} runs to train, {workers or cores()} at once", flush=True)
+        _train(study, todo, models, workers or cores())
         return [study.directory(*pair) for pair in chosen if study.folder(*pair, models).finished()]
     models = study.models(read_manifest(study.results).models)
     known = study.fingerprints(models)  # a run whose model was never built is not there
@@ -161,5 +164,4 @@ def train_planned(study: Study, run: RunConfig, seed: int, models: dict[str, str
         evaluation=study.profile.evaluation,
         confine=partial(constraint_of, study, run, seed),
         parent=parent,
-        report=lambda line: None,
     )

@@ -1,6 +1,7 @@
 """Parallel work: results in the order of the jobs, progress told, failures kept to the end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,37 @@ def test_results_come_in_the_order_of_the_jobs():
     assert len(lines) == 3
     assert lines[-1].startswith("[square 3/3] number 2: 0 s, about 0 s left")
     assert run([]) == []
+
+
+def test_a_job_that_takes_long_is_heard_of_before_it_is_done(monkeypatch, tmp_path):
+    """Into a file too, which no line of is kept back."""
+    monkeypatch.setattr(parallel, "FIRST", 0.02)
+    monkeypatch.setattr(parallel, "EVERY", 0.02)
+    with (tmp_path / "log").open("w") as log:
+        monkeypatch.setattr(sys, "stdout", log)
+
+        def until_heard(number, more):
+            deadline = time.monotonic() + PATIENCE
+            while more not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+        jobs = [(1, "[wait] 0 of 2 jobs done, 1 at work"), (2, "[wait] 1 of 2 jobs done, 1 at work")]
+        outcomes = completed(until_heard, jobs, labels=None, what="wait", workers=1)
+        assert dict(outcomes) == {0: None, 1: None}
+    said = (tmp_path / "log").read_text()
+    assert "how long still shows with the first" in said
+    assert re.search(r"1 of 2 jobs done, 1 at work for \d+ s: about \d+ s left", said)
+
+
+def test_a_line_of_progress_comes_soon_and_then_seldom(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(parallel, "monotonic", lambda: clock[0])
+    say, heard = parallel.Paced(), []
+    for second in range(200):
+        clock[0] = second
+        say(str(second))
+        heard += capsys.readouterr().out.split()
+    assert heard == ["5", "65", "125", "185"]
 
 
 def test_failures_are_told_when_all_else_is_done():
@@ -101,8 +133,9 @@ def test_a_dead_worker_is_one_line():
 
 
 ORPHANED = f"""
-import os, time
+import os, sys, time
 from paper_lib.ground.parallel import run_parallel
+sys.stdout = sys.stderr  # for progress
 def wait(number):
     os.write(1, f"{{os.getpid()}}\\n".encode())  # at once: both write to one pipe
     time.sleep(2 * {PATIENCE})

@@ -28,7 +28,7 @@ SIZES = {  # how many of each; the small size leaves out the study, which has to
     },
     "full": {
         "mutants": 1500,
-        "kills": {"train": 40, "extract": 40, "compare": 90, "report": 15, "figures": 15},
+        "kills": {"train": 60, "extract": 30, "compare": 90, "report": 10, "figures": 10},
         "together": (2, 4),
         "disks": 4,
         "damaged": 6,

@@ -42,7 +42,7 @@ save_figure(fig, "fig_torture", figures_dir, inputs=[path], caption=caption, alt
 
 def draw(folder: str, data: str, figures: str) -> int:
     """`figures`, on the notebooks of a folder."""
-    from paper_lib.execute import run_notebooks
+    from paper_lib.figures.execute import run_notebooks
 
     run_notebooks("smoke", data_dir=data, figures_dir=figures, notebooks_dir=folder, train=False, workers=1)
     return 0

@@ -100,7 +100,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(name, step, fresh, thro
     assert not folder.finished()
     again = []
     go(run, folder, fresh(), report=again.append)
-    assert [int(line.split()[4].split("/")[0]) for line in again] == list(range(step + 2, 7, 2))
+    steps = [line.split(" step ")[1].split()[0].rstrip(",") for line in again]
+    assert [at for at in steps if "/" in at] == [f"{at}/6" for at in range(step + 2, 7, 2)]
+    assert list(dict.fromkeys(at for at in steps if "/" not in at)) == [str(at) for at in range(step + 1, 7)]
+    assert " left of this run" in again[0]
     assert_same_runs(folder.directory, through(run))
 
 
