@@ -112,11 +112,10 @@ def read_json_rows(path: str | Path, remedy: str) -> list[dict[str, Any]]:
 
 def parsed_json(path: str | Path, remedy: str) -> Any:
     """What a JSON file holds; FileNotFoundError where there is none, CompanionError for all else."""
-    path = Path(path)
-    if path.exists() and not path.is_file():  # to read a pipe is to wait for ever
-        raise CompanionError(f"{path} is no file: {remedy}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        if Path(path).is_fifo():
+            raise OSError("a pipe, which may wait for ever")
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:

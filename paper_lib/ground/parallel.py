@@ -40,7 +40,7 @@ FIRST, EVERY = 5.0, 60.0  # seconds until the first line of progress, and from o
 
 
 class Paced:
-    """Prints the line that it is called with, into a file at once too, unless it printed one a while ago."""
+    """Prints a line that it is called with, unless it printed one a while ago."""
 
     def __init__(self) -> None:
         self._next = monotonic() + FIRST
@@ -49,24 +49,6 @@ class Paced:
         if monotonic() >= self._next:
             self._next = monotonic() + EVERY
             print(line, flush=True)
-
-
-@contextmanager
-def _heard(line: Callable[[], str]) -> Iterator[None]:
-    """Print `line()` every so often while the block waits."""
-    over, say = Event(), Paced()
-
-    def beat() -> None:
-        while not over.wait(min(FIRST, 1)):
-            say(line())
-
-    thread = Thread(target=beat, daemon=True, name="progress")
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def run_parallel(
@@ -112,30 +94,33 @@ def completed(
         return
     say = report or partial(print, flush=True)
     count = max(1, min(workers or cores(), len(jobs)))
-    began, done = monotonic(), 0
+    began, done, over, pace = monotonic(), 0, Event(), Paced()
 
     def left() -> str:
         rest = (monotonic() - began) / max(1, done) * (len(jobs) - done)
         return f"{roughly(rest)} left" if done else "how long still shows with the first"
 
-    def counted() -> str:
-        at_work = f"{min(count, len(jobs) - done)} at work for {monotonic() - began:.0f} s"
-        return f"[{what}] {done} of {len(jobs)} jobs done, {at_work}: {left()}"
+    def count_aloud() -> None:
+        while not over.wait(min(FIRST, 1)):
+            at_work = f"{min(count, len(jobs) - done)} at work for {monotonic() - began:.0f} s"
+            pace(f"[{what}] {done} of {len(jobs)} jobs done, {at_work}: {left()}")
 
     # A worker of this machine may start when this process is gone already: it is told whom to follow.
     parent = os.getpid() if isinstance(get_active_backend()[0], LokyBackend) else None
     tasks = [delayed(_guarded)(function, index, job, threads_each, parent) for index, job in enumerate(jobs)]
+    Thread(target=count_aloud, daemon=True, name="progress").start()
     try:
-        with _heard(counted):
-            for done, (index, result, seconds) in enumerate(_as_completed(tasks, count), start=1):
-                outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
-                if labels:
-                    say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {left()}")
-                yield index, result
+        for done, (index, result, seconds) in enumerate(_as_completed(tasks, count), start=1):
+            outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
+            if labels:
+                say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {left()}")
+            yield index, result
     except TerminatedWorkerError as error:
         raise CompanionError(
             f"a worker died, perhaps out of memory: use fewer than {count} workers; what is finished is kept"
         ) from error
+    finally:
+        over.set()
 
 
 def _as_completed(tasks: list[Any], count: int) -> Iterator[tuple[int, Any, float]]:

@@ -81,9 +81,7 @@ def train_study(
             print(f"[models] building {', '.join(unbuilt)}", flush=True)
             build_models(profile_name, data_dir=data_dir, workers=workers)
         models = study.models()
-        todo = _demanded(study, chosen, models, force=force)
-        print(f"[train] {len(todo)} runs to train, {workers or cores()} at once", flush=True)
-        _train(study, todo, models, workers or cores())
+        _train(study, _demanded(study, chosen, models, force=force), models, workers or cores())
         return [study.directory(*pair) for pair in chosen if study.folder(*pair, models).finished()]
     models = study.models(read_manifest(study.results).models)
     known = study.fingerprints(models)  # a run whose model was never built is not there

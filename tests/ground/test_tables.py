@@ -209,6 +209,12 @@ def test_rows_of_json_that_are_not_there_or_damaged_are_one_line(tmp_path, text)
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipe_in_the_place_of_a_json_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(CompanionError, match=r"config\.json .*a pipe.*: train again"):
+        read_json(tmp_path / "config.json", "train again")
+
+
 def test_json_comes_back_as_it_was_written(tmp_path):
     rows = [{"step": 1, "value": 0.5}]
     write_json(tmp_path / "rows.json", rows)
