@@ -51,6 +51,15 @@ class Paced:
             print(line, flush=True)
 
 
+def told(items: Sequence[Any], label: str) -> Iterator[Any]:
+    """The items; a line every so often says how many are behind, and how long the rest may take."""
+    pace, began = Paced(), monotonic()
+    for done, item in enumerate(items):
+        left = roughly((monotonic() - began) / max(1, done) * (len(items) - done))
+        pace(f"[{label}] {done} of {len(items)}, {left} left of this one")
+        yield item
+
+
 def run_parallel(
     function: Callable[..., Any],
     jobs: Sequence[tuple],
@@ -78,7 +87,7 @@ def completed(
     function: Callable[..., Any],
     jobs: Sequence[tuple],
     *,
-    labels: Sequence[str] | None,
+    labels: Sequence[str],
     what: str,
     workers: int | None = None,
     threads_each: int = 1,
@@ -86,9 +95,9 @@ def completed(
 ) -> Iterator[tuple[int, Any]]:
     """(place in `jobs`, result) of every job as soon as it is done, in any order.
 
-    A job that raised a CompanionError has that as its result. Arguments as for `run_parallel`; labels: None
-    tells of no single job. threads_each: of torch and BLAS in each job. How many jobs are done is printed
-    every so often. Raises CompanionError where a worker died.
+    A job that raised a CompanionError has that as its result. Arguments as for `run_parallel`;
+    threads_each: of torch and BLAS in each job. How many jobs are done is printed every so often. Raises
+    CompanionError where a worker died.
     """
     if not jobs:
         return
@@ -112,8 +121,7 @@ def completed(
     try:
         for done, (index, result, seconds) in enumerate(_as_completed(tasks, count), start=1):
             outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
-            if labels:
-                say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {left()}")
+            say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {left()}")
             yield index, result
     except TerminatedWorkerError as error:
         raise CompanionError(

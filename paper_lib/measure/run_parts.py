@@ -17,6 +17,7 @@ from paper_lib.geometry.sparsity import half_ulp
 from paper_lib.geometry.subspaces import path_gram, path_pca, update_gram
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.matrices import Matrix
+from paper_lib.ground.parallel import told
 from paper_lib.ground.tables import Row
 from paper_lib.measure.matrix import (
     mask_picture,
@@ -96,7 +97,7 @@ class RunPart(StudyPart):
         name, steps, rates = run.name, trajectory.steps, run.learning_rates()
         frames: Frames = defaultdict(list)
         sums: dict[str, list[Tensor]] = defaultdict(list)  # a term a matrix
-        for matrix in matrices:
+        for matrix in told(matrices, self.label):
             weights, keys = snapshots(trajectory, matrix), matrix_keys(matrix)
             rows = measure_matrix(weights, steps, self.config, rates)
             rows += measure_end(weights[0], weights[-1], steps[-1], self.config)
@@ -178,7 +179,7 @@ class JointPart(StudyPart):
     def measure(self) -> Frames:
         frames: Frames = {"nulls": [], "trajectories": []}
         grams = []
-        for matrix in self.matrices():
+        for matrix in told(self.matrices(), self.label):
             weights = {name: snapshots(trajectory, matrix) for name, trajectory in self.trajectories.items()}
             rescaled = [(a, b) for a in RESCALED_FROM for b in RESCALED_TO if a in weights and b in weights]
             frames["nulls"] += [self._rescaled(matrix, weights, *pair) for pair in rescaled]

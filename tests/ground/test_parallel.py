@@ -53,7 +53,7 @@ def test_a_job_that_takes_long_is_heard_of_before_it_is_done(monkeypatch, tmp_pa
                 time.sleep(0.01)
 
         jobs = [(1, "[wait] 0 of 2 jobs done, 1 at work"), (2, "[wait] 1 of 2 jobs done, 1 at work")]
-        outcomes = completed(until_heard, jobs, labels=None, what="wait", workers=1)
+        outcomes = completed(until_heard, jobs, labels=["a", "b"], what="wait", workers=1)
         assert dict(outcomes) == {0: None, 1: None}
     said = (tmp_path / "log").read_text()
     assert "how long still shows with the first" in said
@@ -69,6 +69,13 @@ def test_a_line_of_progress_comes_soon_and_then_seldom(monkeypatch, capsys):
         say(str(second))
         heard += capsys.readouterr().out.split()
     assert heard == ["5", "65", "125", "185"]
+
+
+def test_items_come_in_order_and_are_counted(monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "FIRST", 0.0)
+    monkeypatch.setattr(parallel, "EVERY", 0.0)
+    assert list(parallel.told("abcd", "opd seed 0")) == list("abcd")
+    assert "[opd seed 0] 3 of 4, about 0 s left" in capsys.readouterr().out
 
 
 def test_failures_are_told_when_all_else_is_done():
