@@ -28,15 +28,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from paper_lib.figures import save_figure
+from paper_lib.figures import save_figure, words
 from paper_lib.ground.tables import read_table
 
 path = Path(data_dir) / "results" / "tiny" / "matrices.parquet"
 table = read_table(path).query("metric == 'update_sparsity'")
 fig, ax = plt.subplots(figsize=(3, 2))
 ax.plot(table["value"].to_numpy())
-caption, alt = "Sparsity of every matrix.", "Update sparsity, matrix by matrix, between 0 and 1."
-save_figure(fig, "fig_torture", figures_dir, inputs=[path], caption=caption, alt=alt)
+words.tell(ax, "opd", table["value"].to_numpy())
+save_figure(fig, "fig_torture", figures_dir, inputs=[path], caption="Sparsity of every matrix.")
 """
 
 
