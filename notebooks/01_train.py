@@ -296,9 +296,8 @@ pd.DataFrame(table).set_index("token").round(3).T
 # %%
 from paper_lib.figures import draw_legend, save_figure
 from paper_lib.teaching.rollout import draw_credit
-from paper_lib.training.models import models_directory
 
-models = models_directory(study.profile, study.data_dir)
+models = study.models_folder
 weights = [models / name / "model.safetensors" for name in ("base", "teacher")]
 worst = int(gap[row, :length].argmax())
 lost, said = gap[row, worst].item(), advantage[row].item()

@@ -11,7 +11,6 @@ from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.tables import Row
 from paper_lib.study.config import MergeConfig
 from paper_lib.training.checkpoints import Trajectory, load_checkpoint
-from paper_lib.training.models import models_directory
 from paper_lib.training.runs import score
 from paper_lib.training.starts import Study, snapshot_model
 from paper_lib.training.train import Policy
@@ -72,7 +71,7 @@ def merge_rows(study: Study, name: str, a: Trajectory, b: Trajectory, seed: int)
         )
     ends = [load_checkpoint(trajectory.path(trajectory.steps[-1])) for trajectory in (a, b)]
     one, other = ({name: end[name].double() - w.double() for name, w in start.items()} for end in ends)
-    model, tokenizer = snapshot_model(models_directory(profile, study.data_dir), a, 0)
+    model, tokenizer = snapshot_model(study.models_folder, a, 0)
     policy, rows = Policy(student=model, tokenizer=tokenizer), []
     home, number = run.tasks[0], profile.evaluation.final_problems
     for merge, setting, update in merged_updates(one, other, profile.merges):

@@ -44,7 +44,6 @@ from paper_lib.study.config import DiagnosticsConfig, ModelProbes
 from paper_lib.study.run_config import RunConfig
 from paper_lib.training.checkpoints import Trajectory, pictured_matrix, projection_matrices, read_matrix
 from paper_lib.training.manifest import FOLLOWED, FOLLOWED_IN, JOINT_RUNS, RESCALED_FROM, RESCALED_TO, Key
-from paper_lib.training.models import models_directory
 from paper_lib.training.starts import Study, load_snapshot, snapshot_model, with_teacher
 
 
@@ -59,11 +58,6 @@ class StudyPart(Part):
     def config(self) -> DiagnosticsConfig:
         """The sizes of the profile's diagnostics."""
         return self.study.profile.diagnostics
-
-    @property
-    def models(self) -> Path:
-        """The folder of the models that W_0 comes from."""
-        return models_directory(self.study.profile, self.study.data_dir)
 
     @property
     def trajectories(self) -> dict[str, Trajectory]:
@@ -127,8 +121,8 @@ class RunPart(StudyPart):
         """How far the policy has drifted from its start, and where asked what one step moves."""
         run, trajectory = self.run, self.trajectory
         steps = trajectory.steps[1:] if run.name in probes.drift_runs else trajectory.steps[-1:]
-        start, tokenizer = snapshot_model(self.models, trajectory, 0)
-        now, _ = snapshot_model(self.models, trajectory, 0)
+        start, tokenizer = snapshot_model(self.study.models_folder, trajectory, 0)
+        now, _ = snapshot_model(self.study.models_folder, trajectory, 0)
         prompts, rows = validation_prompts(run, probes.drift_prompts), list[Row]()
         for step in steps:
             load_snapshot(now, trajectory, step)
@@ -142,7 +136,7 @@ class RunPart(StudyPart):
         if run.name in self.study.profile.stepped_runs:
             paths = sorted(trajectory.directory.glob("state_*.safetensors"))
             states = {int(path.stem.removeprefix("state_")): path for path in paths}
-            policy = with_teacher(now, tokenizer, run, self.models)
+            policy = with_teacher(now, tokenizer, run, self.study.models_folder)
             rows += step_rows(policy, run, {s: p for s, p in states.items() if s < run.steps}, self.seed)
         return rows
 
@@ -216,7 +210,7 @@ class JointPart(StudyPart):
             for member, trajectory in members.items():
                 start, end = snapshots(trajectory, matrix, (0, trajectory.steps[-1]))
                 updates[member][matrix.name] = end.double() - start.double()
-        model, tokenizer = snapshot_model(self.models, first, 0)
+        model, tokenizer = snapshot_model(self.study.models_folder, first, 0)
         run = self.study.profile.run(next(iter(members)))
         directions = named_directions(weights, updates, rank, probes.draws, self.seed)
         rows = curvature_rows(model, tokenizer, run, directions, probes, self.seed)

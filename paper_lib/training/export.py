@@ -8,7 +8,7 @@ import torch
 from paper_lib.ground.errors import CompanionError
 from paper_lib.study.profiles import get_profile
 from paper_lib.training.checkpoints import open_trajectory
-from paper_lib.training.models import models_directory, save_model
+from paper_lib.training.models import save_model
 from paper_lib.training.starts import Study, snapshot_model
 from paper_lib.training.study import selected
 
@@ -44,7 +44,7 @@ def export_run(
     if step not in trajectory.steps:
         steps = ", ".join(str(known) for known in trajectory.steps)
         raise CompanionError(f"{trajectory.directory} has no snapshot after {step} steps; it has {steps}")
-    model, tokenizer = snapshot_model(models_directory(study.profile, data_dir), trajectory, step)
+    model, tokenizer = snapshot_model(study.models_folder, trajectory, step)
     recipe = {"run": trajectory.config, "fingerprint": trajectory.fingerprint, "step": step}
     card = f"""# {run_name}, step {step}
 

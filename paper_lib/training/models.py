@@ -25,13 +25,8 @@ from transformers.utils import logging as transformers_logging
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import whole_folder, write_json, write_text
-from paper_lib.study.config import ModelConfig, Profile
+from paper_lib.study.config import ModelConfig
 from paper_lib.training.checkpoints import opened
-
-
-def models_directory(profile: Profile, data_dir: Path | str) -> Path:
-    """Where the profile's base and teachers live."""
-    return Path(data_dir) / profile.models
 
 
 def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> PreTrainedModel:

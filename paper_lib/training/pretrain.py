@@ -21,7 +21,6 @@ from paper_lib.training.models import (
     as_stored,
     build_model,
     load_smollm2,
-    models_directory,
     save_model,
     weights_fingerprint,
 )
@@ -73,7 +72,7 @@ def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, forc
             train_run(stage, folder, policy, evaluation=EvaluationConfig())
             policy.student.load_state_dict(load_checkpoint(step_path(directory, stage.steps)))
             for name in (n for n, kept_stage in lineage.kept.items() if kept_stage == stage.name):
-                _save(policy, lineage, stage, models_directory(profile, data_dir) / name)
+                _save(policy, lineage, stage, Path(data_dir) / profile.models / name)
 
 
 def _save(policy: Policy, lineage: Lineage, stage: RunConfig, directory: Path) -> None:
@@ -111,6 +110,6 @@ Weights fingerprint: `{weights_fingerprint(stored.state_dict())}`
 
 
 def _missing(profile: Profile, lineage: Lineage, data_dir: Path | str) -> list[str]:
-    models = models_directory(profile, data_dir)
+    models = Path(data_dir) / profile.models
     needed = ("config.json", "model.safetensors")
     return [name for name in lineage.kept if not all((models / name / file).is_file() for file in needed)]

@@ -28,7 +28,6 @@ from paper_lib.training.manifest import Key
 from paper_lib.training.models import (
     as_stored,
     load_model,
-    models_directory,
     require_same_vocabulary,
     stored_weights,
     weights_fingerprint,
@@ -98,13 +97,14 @@ class Study:
         names = sorted({BASE, *(name for run, _ in self.profile.planned() for name in models_of(run))})
         known = {name: made for name, made in (recorded or {}).items() if name in names}
         for name in names:
-            if recorded is None or (self.model(name) / "config.json").is_file():
-                known[name] = weights_fingerprint(stored_weights(self.model(name)))
+            if recorded is None or (self.models_folder / name / "config.json").is_file():
+                known[name] = weights_fingerprint(stored_weights(self.models_folder / name))
         return known
 
-    def model(self, name: str) -> Path:
-        """The folder of a pretrained model."""
-        return models_directory(self.profile, self.data_dir) / name
+    @property
+    def models_folder(self) -> Path:
+        """Where the profile's base and teachers live, each in a folder of its name."""
+        return self.data_dir / self.profile.models
 
 
 def models_of(run: RunConfig) -> list[str]:
@@ -114,14 +114,14 @@ def models_of(run: RunConfig) -> list[str]:
 
 def load_policy(study: Study, run: RunConfig, seed: int) -> Policy:
     """The student at W_0, its tokenizer, and the teacher where the run has one."""
-    student, tokenizer = load_model(study.model(run.base or BASE))
+    student, tokenizer = load_model(study.models_folder / (run.base or BASE))
     if run.start == "anchor":
         anchor = study.profile.run(run.anchor or ANCHOR)
         end = load_checkpoint(step_path(study.directory(anchor, seed), anchor.steps))
         student.load_state_dict(as_stored(end))
     if run.rotated_layers is not None:
         student.load_state_dict(rotated_weights(student, run.rotated_layers, seed))
-    return with_teacher(student, tokenizer, run, models_directory(study.profile, study.data_dir))
+    return with_teacher(student, tokenizer, run, study.models_folder)
 
 
 def with_teacher(

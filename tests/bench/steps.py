@@ -25,7 +25,7 @@ from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import verify
-from paper_lib.training.models import load_model, models_directory, require_same_vocabulary
+from paper_lib.training.models import load_model, require_same_vocabulary
 from paper_lib.training.runs import find_accelerator
 from paper_lib.training.train import Optimization, Policy, collect, informative, step_problems
 
@@ -268,7 +268,7 @@ def sized(run: RunConfig, steps: int, prompts: int) -> RunConfig:
 
 def policy_of(profile: Profile, run: RunConfig, data_dir: Path | str) -> Policy:
     """The base as student and, for OPD, the teacher, fresh from disk."""
-    models, device = models_directory(profile, data_dir), find_accelerator().device
+    models, device = Path(data_dir) / profile.models, find_accelerator().device
     student, tokenizer = load_model(models / "base")
     teacher = None
     if run.objective == "opd":
