@@ -34,9 +34,7 @@
 # %% tags=["parameters"]
 profile: str = "laptop"  # which study: smoke, laptop or reference
 seed: int = 0  # of the made-up updates below
-data_dir: str = (
-    "data"  # runs are below runs/<profile>/, tables below results/<profile>/
-)
+data_dir: str = "data"  # runs/<profile>/ is read, results/<profile>/ written
 workers: int | None = None  # processes; None is one a core
 force: bool = False  # measure again what is up to date
 
@@ -361,14 +359,13 @@ several = "overlap|chance|angle_[uv]$|coordinate_energy"  # one value for each k
 single = matrices[~matrices["metric"].str.contains(several)]
 place = ["run", "seed", "step", "layer", "module"]
 wide = single.pivot(index=place, columns="metric", values="value")
+
+# %%
+complement = wide["update_density"] + wide["update_sparsity"]
 quotient = (wide["frobenius_norm"] / wide["operator_norm"]) ** 2
 room = {
-    "density = 1 − sparsity": -(
-        wide["update_density"] + wide["update_sparsity"] - 1
-    ).abs(),
-    "stable rank = (Frobenius / operator)²": -(
-        wide["stable_rank"] / quotient - 1
-    ).abs(),
+    "density = 1 − sparsity": -(complement - 1).abs(),
+    "stable rank = quotient of norms": -(wide["stable_rank"] / quotient - 1).abs(),
     "1 ≤ stable rank": wide["stable_rank"] - 1,
     "stable rank ≤ √(m n)": wide["parameters"] ** 0.5 - wide["stable_rank"],
     "spectral shift ≤ relative norm": wide["relative_norm"] - wide["spectral_shift"],

@@ -33,6 +33,8 @@
 #   taken, where a profile has such runs;
 # - `fig8_projected_benchmarks`: the same at the end, on the test problems and on
 #   variants that none of these runs trained on;
+# - `fig_harder_confined`: the share that every confined arm keeps on two skills that
+#   the anchor lacks, where there is something to learn;
 # - to play with: the subspace, what is projected on it, its K and where it is taken.
 #
 # The notebook reads tables and draws: under a minute with every profile. `01_train` and
@@ -43,6 +45,7 @@
 profile: str = "laptop"  # which study: smoke, laptop or reference
 data_dir: str = "data"  # where results/<profile>/ holds the tables
 figures_dir: str = "figures"  # figures go to <profile>/ below it
+harder_dir: str = "data"  # where results/headroom/ holds the committed harder runs
 modules: str = "attention"  # matrices of figure 5: attention (as the paper), mlp or all
 
 # %%
@@ -592,6 +595,134 @@ heads = {way: f"{way} accuracy, %" for way in ways.values()}
 # says that the sharpening is kept; it does not say that a skill is.
 
 # %% [markdown]
+# ## Where there is something to learn
+#
+# The runs so far have little to learn. The profile `headroom` has runs that have more:
+# six seeds on two bases, trained on two skills that the anchor lacks. Its tables are
+# committed, so every profile draws this section from them. The rules of C10 and C11
+# were frozen before these runs were trained.
+#
+# Embeddings, norms and head are frozen in all of these runs. A run confined to $K = 0$
+# would then stay where it branched. So the accuracy $A_{K=0}$ of the share $f$ is that
+# of the free run at the branch, a fifth of the way. Accuracy is the greedy one, since
+# the skill is new. A run that branches at 0.10 and reaches 0.50 when free and 0.42 in
+# $V$ keeps eight tenths:
+
+# %%
+harder = open_results("headroom", data_dir=harder_dir, figures_dir=figures_dir)
+branched = [("opd", 20, 0.10), ("opd", 100, 0.50), ("opd_projected_early", 100, 0.42)]
+rows = [(run, "greedy_accuracy", 0, step, value) for run, step, value in branched]
+table = pd.DataFrame(rows, columns=["run", "metric", "seed", "step", "value"])
+made_up = replace(harder, tables={"curves": table})
+share = retained(made_up, "opd", "opd_projected_early")
+assert abs(share.item() - 0.8) < 1e-9
+print(f"f = {share.item():.2f}")
+
+# %% [markdown]
+# **Claim (§4.2; C10, C11).** OPD stays above 0.8 in its own early $V$, and SFT falls
+# below. The claim is refuted by an OPD whose interval lies below 0.8, or by a matched
+# SFT whose interval lies above. Four questions go with it:
+#
+# - Is the *own* $V$ needed? Arms in the $V$ of other rollouts or of another objective
+#   say so.
+# - Would any $V$ do? Arms in a random $V$ say so.
+# - Is the $V$ of SFT only too small? Arms whose $V$ holds 60, 80 or 90 % of the energy
+#   of the update at the branch give each objective the $K$ that it needs.
+# - Does OPD's update point where it will end sooner than the others' (C10)? Two runs on
+#   credit by chance show how much of $\mathrm{Sim}_K$ comes without learning.
+
+# %% tags=["hide-input"]
+from paper_lib.figures import in_order, run_style
+from paper_lib.figures.panels import draw_rows
+
+learners, by_chance = ("opd", "sft_matched", "rlvr"), "opd_shuffled_credit"
+kept = {}
+for free in learners:
+    arms = in_order(run for run in harder.runs if run.startswith(f"{free}_projected"))
+    kept[free] = {arm: retained(harder, free, arm) for arm in arms}
+sim = {
+    run: harder.first(run, "subspace_alignment", modules=ATTENTION)
+    for run in (*learners, by_chance, "rlvr_random_reward")
+}
+
+# %% tags=["hide-input"]
+from paper_lib.summaries import say
+
+
+def draw_values(ax: plt.Axes, free: str, values: dict[str, pd.Series]) -> None:
+    names = {run: label(run).removeprefix(f"{label(free)}, ") for run in values}
+    draw_rows(ax, [(names[run], values[run], run_style(run).mark) for run in values])
+
+
+shares = [f"{label(run)} {say(kept[run][f'{run}_projected_early'])}" for run in kept]
+words = f"In the own early V ({len(sim['opd'])} seeds), kept: {', '.join(shares)}"
+caption = (
+    "The share of its later gain that each confined run keeps on two skills that the "
+    "anchor lacks, and how near the first update points to the last."
+)
+
+# %%
+grid = [["opd", "sft_matched"], ["opd", "rlvr"], ["opd", "first"]]
+look = {"height_ratios": (11, 2.6, 5), "layout": "constrained"}
+fig, axes = plt.subplot_mosaic(grid, figsize=(8.4, 6.4), **look)
+for free in learners:
+    draw_values(axes[free], free, kept[free])
+    draw_chance(axes[free], 0, "K = 0, the branch", axis="x")
+    draw_chance(axes[free], 0.8, "intact above 0.8", axis="x")
+    draw_chance(axes[free], 1, "free training", axis="x")
+    axes[free].set(title=label(free), xlim=(-0.5, 3.3))
+    axes[free].set_xlabel("share kept, f; lines: K = 0, 0.8, free", fontsize=9)
+draw_values(axes["first"], "", sim)
+axes["first"].set(title="first snapshot", xlabel=r"$\mathrm{Sim}_3$ with the end")
+fig.suptitle(words, fontsize=9)
+inputs = [harder.folder / f"{name}.parquet" for name in ("curves", "matrices")]
+results.save(fig, "fig_harder_confined", inputs=inputs, caption=caption)
+
+# %% [markdown]
+# A row of `fig_harder_confined` is an arm, with its mean, its seeds as dots and
+# Student's 95 % interval. The vertical lines are $K = 0$, the 0.8 of the ledger, and
+# free training. A row without another word branches at a fifth of the run with $K = 3$.
+#
+# Read the interval before the mean. For OPD in its own early $V$ it lies across 0.8,
+# because its seeds disagree. For matched SFT it is narrow, and lies across 0.8 too. So
+# OPD is not shown to be intact, and matched SFT is not shown to be degraded. Where $V$
+# holds 80 % of the energy, matched SFT keeps more than 0.8, and the interval of OPD is
+# too wide to say.
+#
+# A random $V$ with $K = 3$ keeps little: not any $V$ will do. But for OPD the $V$ of
+# RLVR, of SFT and of other rollouts keep shares in the range of its own $V$. So these
+# runs give no sign that the $V$ has to be OPD's.
+#
+# At the lower right, OPD's first update points to its end no more than that of matched
+# SFT or of RLVR does. Credit by chance comes close, so that most of this
+# $\mathrm{Sim}_K$ is not learning.
+#
+# The cell prints the comparisons as the ledger makes them: ✓ holds, ✗ fails, ? is
+# undecided.
+
+# %%
+from paper_lib.ledger.contrasts import above, below, more
+
+opd, sft = (kept[run][f"{run}_projected_early"] for run in ("opd", "sft_matched"))
+strict = [kept[run][f"{run}_projected_early_e80"] for run in ("opd", "sft_matched")]
+judged = [
+    above(opd, 0.8, "C11, OPD keeps more than 0.8"),
+    below(sft, 0.8, "C11, matched SFT keeps less than 0.8"),
+    more(opd, sft, "C11, OPD keeps more by 0.1", by=0.1),
+    more(*strict, "C11, the same where V holds 80 % of the energy", by=0.1),
+    more(sim["opd"], sim["sft_matched"], "C10, OPD points to its end above SFT"),
+    more(sim["opd"], sim["rlvr"], "C10, OPD points to its end above RLVR"),
+    more(sim["opd"], sim[by_chance], "OPD above credit by chance"),
+]
+print("\n".join(map(str, judged)))
+
+# %% [markdown]
+# And every share with its interval:
+
+# %%
+retained_shares(harder).astype({"seeds": int}).round(2)
+
+# %% [markdown]
 # ## Try it: which subspace is enough?
 #
 # Go from the run's own early $V$ to one that knows less of the run, and watch the
@@ -649,8 +780,8 @@ check("05-1", answer)
 # <details><summary>Solution</summary>
 #
 # $\mathrm{Sim}_K$ is the mean of $\cos^2\theta$ over the $K$ principal angles. Signs
-# and order of the vectors cancel. A comparison vector by vector would not survive
-# that: two neighbouring singular values that swap would look like a turned update.
+# and order of the vectors cancel. A comparison vector by vector would not survive that:
+# two neighbouring singular values that swap would look like a turned update.
 #
 # </details>
 
