@@ -257,8 +257,7 @@ for ax in axes[1:]:
 plain_log(axes[0])
 fig.suptitle(f"Of the last stretch inside: {words} (chance {chance:.0%})", fontsize=9)
 draw_legend(fig, seeds=False)
-inputs = {"inputs": tables, "caption": caption}
-save_figure(fig, "fig_live_channel", figures, **inputs)
+save_figure(fig, "fig_live_channel", figures, inputs=tables, caption=caption)
 
 # %% [markdown]
 # Dashed is chance: the rank of a Gaussian matrix, and $K/n$. The middle panel rises for
@@ -324,8 +323,7 @@ for ax, kind in zip(axes, kinds, strict=True):
     ax.set(title=titles[kind], xlabel="step", xlim=(0, steps + 1))
 fig.suptitle(f"Confined less free, last quarter: {words}", fontsize=9)
 draw_legend(fig, seeds=False)
-inputs = {"inputs": states, "caption": caption}
-save_figure(fig, "fig_live_confined", figures, **inputs)
+save_figure(fig, "fig_live_confined", figures, inputs=states, caption=caption)
 
 # %% [markdown]
 # Losses are per token, lower is better; in the right panel higher is. Each point is one

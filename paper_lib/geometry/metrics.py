@@ -186,6 +186,7 @@ FIGURES = {
         *("relative_norm", "stable_rank", "drift_ratio"),
     ),
     "fig_by_layer": ("update_sparsity", "relative_norm", "angle_mean", "stable_rank"),
+    "fig_live_channel": ("stable_rank", "subspace_alignment"),
 }
 
 
