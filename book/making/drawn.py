@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 import jupytext
 import numpy as np
+from executed import SAVES
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
@@ -72,7 +73,7 @@ def drawn(data_dir: Path) -> Iterator[tuple[str, Figure]]:
         code = [cell for cell in jupytext.read(source).cells if cell.cell_type == "code"]
         with _unrendered(lambda fig, name, *_, **__: saved.append((name, fig))):  # noqa: B023
             names: dict[str, Any] = {"display": lambda *_: None}
-            for cell in code if "caption=caption" in source.read_text(encoding="utf-8") else ():
+            for cell in code if SAVES.search(source.read_text(encoding="utf-8")) else ():
                 tags = cell.metadata.get("tags", [])
                 if not {"exercise", "solution"} & set(tags):
                     exec(compile(cell.source, source.name, "exec"), names)
