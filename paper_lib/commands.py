@@ -365,7 +365,7 @@ def compare_and_report(
         from paper_lib.compare.report import write_report
 
         print("[report] drawing it, within a minute", flush=True)
-        print(f"report in {write_report(out)}")
+        print(one_line(f"report in {write_report(out)}"))
     for name, reason in failed.items():
         print(f"error: {one_line(reason if name in reason else f'{name}: {reason}')}", file=sys.stderr)
     held = [name for name in fail_if if read_summary(out)["verdicts"][name]]

@@ -17,7 +17,9 @@ from paper_lib.ground.files import read_json
 from paper_lib.ground.matrices import Matrix, Piece, canonical_name, layer_and_module
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-_FACTOR = re.compile(r"^(.+)\.lora_(embedding_)?(A|B|magnitude_vector)(?:\.(?!bias$)[^.]+)?(?:\.weight)?$")
+_FACTOR = re.compile(  # A and B of a linear layer only with `.weight` at the end
+    r"^(.+)\.lora_(embedding_)?(A|B|magnitude_vector)((\.[^.]+)?\.weight|(?<!lora_[AB])(\.(?!bias$)[^.]+)?)$"
+)
 _TOKENS = re.compile(r"^(.+)\.token_adapter\.trainable_tokens_delta$")
 _REMEDY = "merge it with peft's merge_and_unload, save the merged model and name that folder"
 
