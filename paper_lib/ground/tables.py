@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from paper_lib import __version__
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.files import whole_file
+from paper_lib.ground.files import sha256, whole_file
 
 _RUN = ("profile", "run", "seed", "step")
 _MATRIX = (*_RUN, "layer", "module")
@@ -140,13 +140,17 @@ def _parsed(text: bytes, path: str | Path) -> Any:
 
 
 def _metadata(path: str | Path) -> dict[bytes, bytes]:
-    """The metadata, whose digest is that of what was written; tables of earlier versions have none."""
+    """The metadata, whose digest is that of what was written; tables of earlier versions have no digest and
+    no page checksums: their bytes have the SHA-256 in the README.md beside them, where there is one."""
     with _readable(Path(path)):
         schema = pq.read_schema(path)
         about = schema.metadata or {}
         texts = (about.get(b"paper_lib", b""), about.get(b"parts", b""))
         if about.get(b"digest", b"").decode() not in ("", _digest(schema, *texts)):
             raise ValueError("its columns or its metadata are not those that were written")
+        card = Path(path).with_name("README.md")
+        if b"digest" not in about and card.is_file() and sha256(path) not in card.read_text("utf-8"):
+            raise ValueError("its SHA-256 is not in the README.md beside it; `git restore` brings it back")
         return about
 
 
