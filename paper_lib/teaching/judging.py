@@ -44,12 +44,8 @@ def exercise(name: str, title: str, *, minutes: int) -> Callable[[Callable[..., 
     return lambda judge: Exercise(name=name, title=title, minutes=minutes, judge=judge)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What a function is tried on: a phrase that names it, such as "a tall 7 × 4 matrix", and arguments."""
-
-    name: str
-    arguments: tuple[Any, ...]
+# What a function is tried on: by a phrase that names it, such as "a tall 7 × 4 matrix", its arguments.
+Cases = Mapping[str, tuple[Any, ...]]
 
 
 def judge_numbers(
@@ -92,7 +88,7 @@ def judge_function(
     right: Callable[..., Any],
     *,
     returns: str,
-    cases: Sequence[Case],
+    cases: Cases,
     mistakes: Mapping[str, Callable[..., Any]],
     relative: float = 1e-6,
 ) -> None:
@@ -101,21 +97,21 @@ def judge_function(
     returns: what it should return. mistakes: what to say, and the function that makes the mistake: it is said
     where the answer agrees with that on all cases. What the answer raises is told in one line.
     """
-    wanted = [_array(right(*case.arguments)) for case in cases]
-    found = [called(answer, case, returns) for case in cases]
+    wanted = [_array(right(*arguments)) for arguments in cases.values()]
+    found = [called(answer, name, arguments, returns) for name, arguments in cases.items()]
     if _agree(found, wanted, relative):
         return
     for message, mistake in mistakes.items():
-        if _agree(found, [_array(mistake(*_copied(case))) for case in cases], relative):
+        if _agree(found, [_array(mistake(*_copied(each))) for each in cases.values()], relative):
             raise Wrong(message)
     fits = [_agree([f], [w], relative) for f, w in zip(found, wanted, strict=True)]
     first = fits.index(False)
-    where, value, target = cases[first].name, found[first], wanted[first]
+    where, value, target = list(cases)[first], found[first], wanted[first]
     if value.shape != target.shape:
         raise Wrong(f"on {where} it returns shape {value.shape}, expected {returns}: shape {target.shape}")
     if not np.isfinite(value).all():
         raise Wrong(f"on {where} it returns {value[~np.isfinite(value)].flat[0]}: is something divided by 0?")
-    others = [case.name for case, fit in zip(cases, fits, strict=True) if fit]
+    others = [name for name, fit in zip(cases, fits, strict=True) if fit]
     also = f", though right on {others[0]}" if others else ""
     if target.ndim == 0:
         raise Wrong(f"too {'large' if value > target else 'small'} on {where}{also}")
@@ -123,27 +119,27 @@ def judge_function(
     raise Wrong(f"{off} of {value.size} entries are off on {where}{also}")
 
 
-def called(answer: Any, case: Case, returns: str) -> Any:
+def called(answer: Any, name: str, arguments: tuple[Any, ...], returns: str) -> Any:
     """What the answer, a function, returns on a case, as an array; Wrong, in one line, where it cannot."""
-    result = result_of(answer, case, returns)
+    result = result_of(answer, name, arguments, returns)
     try:
         return _array(result)
     except _NO_NUMBERS:
         kind = type(result).__name__
-        raise Wrong(f"on {case.name} it returns a {kind} of no numbers, expected {returns}") from None
+        raise Wrong(f"on {name} it returns a {kind} of no numbers, expected {returns}") from None
 
 
-def result_of(answer: Any, case: Case, returns: str) -> Any:
+def result_of(answer: Any, name: str, arguments: tuple[Any, ...], returns: str) -> Any:
     """What the answer returns on a copy of a case's arguments; Wrong where it is no function or raises."""
     if not callable(answer):
         raise Wrong(f"answer is a {type(answer).__name__}, expected a function that returns {returns}")
     try:
-        result = answer(*_copied(case))
+        result = answer(*_copied(arguments))
     except Exception as error:  # whatever a reader's code may raise
         reason = (str(error).splitlines() or [""])[0][:160]
-        raise Wrong(f"your function raised {type(error).__name__} on {case.name}: {reason}") from None
+        raise Wrong(f"your function raised {type(error).__name__} on {name}: {reason}") from None
     if result is None:
-        raise Wrong(f"on {case.name} it returns None, expected {returns}: is there a `return`?")
+        raise Wrong(f"on {name} it returns None, expected {returns}: is there a `return`?")
     return result
 
 
@@ -158,28 +154,26 @@ def as_matrix(value: Any, shape: torch.Size, name: str, where: str) -> torch.Ten
     return torch.from_numpy(array.copy())
 
 
-def shaped_cases(seed: int, *more: Any) -> list[Case]:
+def shaped_cases(seed: int, *more: Any) -> dict[str, tuple[Any, ...]]:
     """A tall, a wide and a square float64 matrix with a falling spectrum, followed by `more` arguments."""
     generator = torch.Generator().manual_seed(seed)
-    cases = []
+    cases = {}
     for kind, shape in {"tall": (9, 5), "wide": (5, 8), "square": (6, 6)}.items():
         noise = torch.randn(shape, generator=generator, dtype=torch.float64)
         u, _, vh = torch.linalg.svd(noise, full_matrices=False)
         spectrum = 0.7 ** torch.arange(min(shape), dtype=torch.float64)
-        matrix = 2 * (u * spectrum) @ vh
-        cases.append(Case(name=f"a {kind} {shape[0]} × {shape[1]} matrix", arguments=(matrix, *more)))
+        cases[f"a {kind} {shape[0]} × {shape[1]} matrix"] = (2 * (u * spectrum) @ vh, *more)
     return cases
 
 
-def shaped_pairs(seed: int, size: float, k: int) -> list[Case]:
+def shaped_pairs(seed: int, size: float, k: int) -> Cases:
     """Those matrices of `seed`, the same with `size` times those of the next seed added, and k."""
-    pairs = zip(shaped_cases(seed), shaped_cases(seed + 1), strict=True)
-    both = [(case.name, case.arguments[0], other.arguments[0]) for case, other in pairs]
-    return [Case(name=name, arguments=(a, a + size * b, k)) for name, a, b in both]
+    others = shaped_cases(seed + 1)
+    return {name: (a, a + size * others[name][0], k) for name, (a,) in shaped_cases(seed).items()}
 
 
-def _copied(case: Case) -> tuple[Any, ...]:
-    return tuple(a.clone() if isinstance(a, torch.Tensor) else a for a in case.arguments)
+def _copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(a.clone() if isinstance(a, torch.Tensor) else a for a in arguments)
 
 
 def _array(value: Any) -> np.ndarray:

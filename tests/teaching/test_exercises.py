@@ -14,7 +14,7 @@ from paper_lib.geometry.nulls import random_walk
 from paper_lib.geometry.spectra import stable_rank
 from paper_lib.ground.errors import CompanionError
 from paper_lib.teaching.exercises import EXERCISES, Verdict, check
-from paper_lib.teaching.judging import Case, Exercise, Wrong, judge_function, judge_numbers, result_of
+from paper_lib.teaching.judging import Exercise, Wrong, judge_function, judge_numbers, result_of
 
 
 def right_of(name):
@@ -146,7 +146,7 @@ def test_numbers_may_come_as_tensors_arrays_or_scalars_and_must_be_finite():
 
 
 def test_an_unnamed_mistake_is_told_where_it_shows():
-    cases = [Case(name="a small one", arguments=(1.0,)), Case(name="a large one", arguments=(9.0,))]
+    cases = {"a small one": (1.0,), "a large one": (9.0,)}
     options = {"returns": "a number", "cases": cases, "mistakes": {}}
     with pytest.raises(Wrong, match="too small on a large one, though right on a small one"):
         judge_function(lambda x: 2 if x < 2 else 3, lambda x: 2 * x, **options)
@@ -180,7 +180,7 @@ def test_what_interrupts_a_function_is_not_swallowed():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        result_of(interrupted, Case(name="nothing", arguments=()), "a number")
+        result_of(interrupted, "nothing", (), "a number")
 
 
 def test_an_exercise_takes_time():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.geometry.spectra import relative_norm
-from paper_lib.teaching.judging import Case, Wrong, as_matrix, exercise, judge_numbers, result_of
+from paper_lib.teaching.judging import Wrong, as_matrix, exercise, judge_numbers, result_of
 from paper_lib.training.rotations import random_orthogonal
 
 DRAFT_STEPS = {"opd": 300, "rlvr": 1024}
@@ -73,11 +73,11 @@ def _head(answer: Any) -> str:
         w_v = torch.randn(size, width, generator=generator, dtype=torch.float64)
         w_o = torch.randn(width, size, generator=generator, dtype=torch.float64)
         rotation = random_orthogonal(size, generator)
-        case = Case(name=f"a head of size {size} in a model of width {width}", arguments=(w_v, w_o, rotation))
-        found = result_of(answer, case, returns)
+        name = f"a head of size {size} in a model of width {width}"
+        found = result_of(answer, name, (w_v, w_o, rotation), returns)
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise Wrong(f"it returns a {type(found).__name__}, expected two tensors, {returns}")
-        _judge_head(found[0], found[1], w_v, w_o, rotation, case.name)
+        _judge_head(found[0], found[1], w_v, w_o, rotation, name)
     return "Masks and principal directions of W_v and W_o changed, and no logit: P2 trains from such a start."
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.teaching.judging import Case, exercise, judge_function, judge_numbers
+from paper_lib.teaching.judging import exercise, judge_function, judge_numbers
 from paper_lib.training.objectives import retained
 
 MOST_SEEDS = 10_000
@@ -21,10 +21,10 @@ def _retention(answer: Any) -> str:
         [2.0, -3.0, 0.5, 0.2, 1.0],
         [-0.2, 0.7, -1.4, 0.3, 0.6, -0.9, 1.2, 0.1, -0.5, 0.8],
     )
-    cases = [
-        Case(name=f"{len(gap)} tokens, ρ = {keep}", arguments=(torch.tensor(gap, dtype=torch.float64), keep))
+    cases = {
+        f"{len(gap)} tokens, ρ = {keep}": (torch.tensor(gap, dtype=torch.float64), keep)
         for gap, keep in zip(gaps, (0.5, 0.25, 0.25), strict=True)
-    ]
+    }
     judge_function(
         answer,
         _top_gap,
@@ -85,7 +85,7 @@ def _seeds(answer: Any) -> str:
         answer,
         _needed,
         returns="a whole number of seeds",
-        cases=[Case(name=f"differences {s}", arguments=(np.array(s),)) for s in samples],
+        cases={f"differences {s}": (np.array(s),) for s in samples},
         mistakes={
             "1.96 is for a known deviation: take Student's t with N − 1 degrees of freedom": lambda d: (
                 _needed(d, quantile=lambda n: 1.96)

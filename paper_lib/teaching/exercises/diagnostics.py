@@ -18,7 +18,7 @@ from paper_lib.geometry.spectra import (
     stable_rank,
     top_energy,
 )
-from paper_lib.teaching.judging import Case, Wrong, exercise, judge_function, shaped_cases
+from paper_lib.teaching.judging import Wrong, exercise, judge_function, shaped_cases
 
 METRICS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "update_sparsity": (
@@ -59,13 +59,12 @@ def _scale_free(answer: Any) -> str:
 @exercise("02-2", "Sparsity by hand", minutes=10)
 def _sparsity(answer: Any) -> str:
     generator = torch.Generator().manual_seed(5)
-    cases = []
+    cases = {}
     for kind, shape, size in (("tall", (40, 12), 3e-3), ("wide", (10, 36), 1e-3), ("square", (20, 20), 2e-2)):
         w_0 = torch.randn(shape, generator=generator)
         delta = size * torch.randn(shape, generator=generator)
         delta[:2] = 0  # rows that stay in any precision
-        name = f"a {kind} {shape[0]} × {shape[1]} matrix"
-        cases.append(Case(name=name, arguments=(w_0, w_0 + delta)))
+        cases[f"a {kind} {shape[0]} × {shape[1]} matrix"] = (w_0, w_0 + delta)
     judge_function(
         answer,
         update_sparsity,
@@ -131,7 +130,7 @@ def _shared_prefix(answer: Any) -> str:
         answer,
         math.sqrt,
         returns="one number, a cosine in [0, 1]",
-        cases=[Case(name=f"f = {f}", arguments=(f,)) for f in (0.1, 0.25, 0.5, 0.9)],
+        cases={f"f = {f}": (f,) for f in (0.1, 0.25, 0.5, 0.9)},
         relative=0.02,  # a simulated walk will do
         mistakes={
             "⟨ΔW_f, ΔW_end⟩ grows like f, but it is to be divided by both norms, √f and 1": lambda f: f,

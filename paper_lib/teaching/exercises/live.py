@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from paper_lib.teaching.judging import Case, exercise, judge_function, judge_numbers
+from paper_lib.teaching.judging import exercise, judge_function, judge_numbers
 
 LAYERS, ENTRIES = 36, 4096 * 4096  # of Qwen3-8B's query matrices
 GB = 1e9
@@ -54,7 +54,7 @@ def _left(answer: Any) -> str:
         answer,
         lambda w_0, w_s, w_t, v_k: share(w_t - w_s, v_k),
         returns="the share of the stretch's energy inside, between 0 and 1",
-        cases=[Case(name=name, arguments=(*w, v_k)) for name, (*w, _, v_k) in _shapes().items()],
+        cases={name: (*w, v_k) for name, (*w, _, v_k) in _shapes().items()},
         mistakes={
             "the whole update: it contains what V_K may have been taken from": lambda w_0, w_s, w_t, v: share(
                 w_t - w_0, v
@@ -75,9 +75,7 @@ def _both_sides(answer: Any) -> str:
         answer,
         lambda w, w_new, u, v: w + confined(w_new - w, u, v),
         returns="the weights after the step, of the shape of W",
-        cases=[
-            Case(name=name, arguments=(w, w_new, u, v)) for name, (w, w_new, _, u, v) in _shapes().items()
-        ],
+        cases={name: (w, w_new, u, v) for name, (w, w_new, _, u, v) in _shapes().items()},
         mistakes={
             "W' itself is projected, which throws the pretrained weights away": lambda w, w_new, u, v: (
                 confined(w_new, u, v)

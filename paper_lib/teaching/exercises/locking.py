@@ -10,7 +10,7 @@ from paper_lib.geometry.spectra import top_energy
 from paper_lib.geometry.subspaces import subspace_alignment
 from paper_lib.geometry.subspaces import top_right_singular_vectors as _top
 from paper_lib.summaries import ATTENTION, over_matrices
-from paper_lib.teaching.judging import Case, Wrong, exercise, judge_function, shaped_pairs
+from paper_lib.teaching.judging import Wrong, exercise, judge_function, shaped_pairs
 
 COMPARED = ("sft", "sft_matched", "opd", "rlvr")
 FALLS = (0.5, 0.8, 0.9, 0.95)  # how fast the planted spectra fall
@@ -85,10 +85,9 @@ def _matched_k(answer: Any) -> str:
         answer,
         _fewest,
         returns="a whole number",
-        cases=[
-            Case(name=f"spectra falling by {a} and {b}, K = {K}", arguments=(spectra[a], 3 * spectra[b], K))
-            for a, b, K in pairs
-        ],
+        cases={
+            f"spectra falling by {a} and {b}, K = {K}": (spectra[a], 3 * spectra[b], K) for a, b, K in pairs
+        },
         mistakes={
             "shares of σ: energy is σ²": lambda a, b, K: _fewest(a.sqrt(), b.sqrt(), K),
             "one short: that many hold less than OPD's share": lambda a, b, K: _fewest(a, b, K) - 1,
@@ -123,7 +122,7 @@ def _adam_step(answer: Any) -> str:
         answer,
         _share_inside,
         returns="one number, a share in [0, 1]",
-        cases=[Case(name=name, arguments=(v.double(),)) for name, v in rows.items()],
+        cases={name: (v.double(),) for name, v in rows.items()},
         mistakes={
             "g lies in span(v), and sign(g) need not: the step is sign(u) sign(v)ᵀ": lambda v: 1.0,
             "the share outside: asked is what stays inside span(v)": lambda v: 1 - _share_inside(v),

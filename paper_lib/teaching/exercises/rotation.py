@@ -109,20 +109,19 @@ def _per_norm(answer: Any, matrices: pd.DataFrame) -> str:
 @exercise("04-4", "What NSS does not see", minutes=20)
 def _unseen(answer: Any) -> str:
     returns = "a matrix of W_0's shape"
-    for case in shaped_cases(41):
-        (w_0,) = case.arguments
-        w_t = as_matrix(judging.result_of(answer, case, returns), w_0.shape, "W_t", case.name)
+    for name, (w_0,) in shaped_cases(41).items():
+        w_t = as_matrix(judging.result_of(answer, name, (w_0,), returns), w_0.shape, "W_t", name)
         shift = spectral_shift(singular_values(w_0), singular_values(w_t)).item()
         if shift > 1e-6:  # float32 will do
-            raise Wrong(f"NSS is {shift:.1e} on {case.name}: multiply W_0 by orthogonal matrices alone")
+            raise Wrong(f"NSS is {shift:.1e} on {name}: multiply W_0 by orthogonal matrices alone")
         right, left = _degrees(w_0, w_t, 2), _degrees(w_0.mT, w_t.mT, 2)
         if right < 1e-4 and left < 1e-4:
-            raise Wrong(f"NSS is 0 on {case.name}, but no span turns: signs are no rotation")
+            raise Wrong(f"NSS is 0 on {name}, but no span turns: signs are no rotation")
         if right < 1e-4:
-            raise Wrong(f"NSS is 0 on {case.name}, but the left vectors turn alone: try the other side")
+            raise Wrong(f"NSS is 0 on {name}, but the left vectors turn alone: try the other side")
         if right < TURNED:
             raise Wrong(
-                f"NSS is 0 and the right span turns on {case.name}, by {right:.0f}° only: which of the old "
+                f"NSS is 0 and the right span turns on {name}, by {right:.0f}° only: which of the old "
                 "leading directions are still among the new ones?"
             )
     return "NSS and angles are blind to each other: C3 and C4 are two claims, though both follow the norm."

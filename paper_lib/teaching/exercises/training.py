@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from paper_lib.teaching.judging import Case, exercise, judge_function, judge_numbers
+from paper_lib.teaching.judging import exercise, judge_function, judge_numbers
 from paper_lib.training.objectives import group_advantages, reverse_kl
 
 PAPER_STEPS = {"sft": 5375, "opd": 300, "rlvr": 1024}  # Shen et al. 2026, the tables of settings
@@ -45,7 +45,7 @@ def _advantages(answer: Any) -> str:
         answer,
         lambda rewards: group_advantages(rewards, len(rewards)),
         returns="a tensor of the group's (G,) advantages",
-        cases=[Case(name=name, arguments=(torch.tensor(r).double(),)) for name, r in groups.items()],
+        cases={name: (torch.tensor(r).double(),) for name, r in groups.items()},
         relative=2e-3,  # whatever small number stands beside the deviation
         mistakes={
             "centred, but not divided by the group's standard deviation": lambda r: r - r.mean(),
@@ -72,7 +72,7 @@ def _gradient(answer: Any) -> str:
         answer,
         _by_autograd,
         returns="a tensor of (V,) derivatives",
-        cases=[Case(name=f"a vocabulary of {len(a)}", arguments=(a, b)) for a, b in pairs],
+        cases={f"a vocabulary of {len(a)}": (a, b) for a, b in pairs},
         relative=1e-4,  # the exact divergence is float32
         mistakes={
             "the sign: the credit −r_t climbs, the divergence falls": lambda z, t: -_by_autograd(z, t),
