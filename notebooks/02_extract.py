@@ -466,9 +466,7 @@ verdict
 # </details>
 
 # %% tags=["exercise"]
-answer = (
-    ...
-)  # a function of w_0 and w_t, (m, n) float32, that returns a share in [0, 1]
+answer = ...  # a function of w_0 and w_t, (m, n) float32, to a share in [0, 1]
 check("02-2", answer)
 
 # %% [markdown] tags=["solution"]

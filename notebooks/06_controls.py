@@ -693,7 +693,7 @@ assert verdict.right, verdict
 verdict
 
 # %% [markdown]
-# ### Exercise 06-2 — The $\alpha$ that balances (15 minutes)
+# ### Exercise 06-2 — The α that balances (15 minutes)
 #
 # The mix adds $\alpha\, A_\mathrm{OPD}$ and $(1 - \alpha)\, A_\mathrm{RLVR}$, raw. At
 # which $\alpha$ would both parts have gradients of the same norm? Take as norms the
