@@ -397,6 +397,7 @@ rows = {law: (len(x.dropna()), x.min()) for law, x in room.items()}
 laws = pd.DataFrame(rows, index=["rows", "least room"]).T.astype({"rows": int})
 laws["agrees?"] = np.where(laws["least room"] > -1e-3, "agrees", "disagrees")
 assert (laws["agrees?"] == "agrees").all(), laws[laws["agrees?"] != "agrees"]
+laws["least room"] = laws["least room"].map("{:.1e}".format)
 laws
 
 # %% [markdown]
