@@ -776,9 +776,8 @@ def answer(differences):
 
 
 rank = results.ends("stable_rank", modules=ATTENTION)
-by_seed = rank.pivot(index="seed", columns="run", values="value")[
-    ["opd", "rlvr"]
-].dropna()
+by_run = rank.pivot(index="seed", columns="run", values="value")
+by_seed = by_run[["opd", "rlvr"]].dropna()
 paired = (by_seed["opd"] - by_seed["rlvr"]).to_numpy()
 mismatched = by_seed["opd"].to_numpy() - np.roll(by_seed["rlvr"].to_numpy(), 1)
 print(f"{len(paired)} seeds, mean difference {paired.mean():.3f}")
