@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.geometry.sparsity import overlap_bounds
@@ -229,7 +227,7 @@ def _with_sizes(rows: pd.DataFrame, source: pd.DataFrame) -> pd.DataFrame:
     return sized
 
 
-def t_interval(values: Sequence[float] | np.ndarray | Tensor, level: float = 0.95) -> tuple[float, float]:
+def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Student's interval of the mean: x̄ ± t_{(1+level)/2, N−1} s / √N, for a few roughly normal values.
 
     values: (N,). Returns (low, high); both NaN for N = 1, where nothing is known of the spread. Raises
@@ -237,14 +235,13 @@ def t_interval(values: Sequence[float] | np.ndarray | Tensor, level: float = 0.9
     """
     from scipy import stats  # most of a second, and only intervals need it
 
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    sample = torch.from_numpy(array.astype(np.float64))
-    if sample.ndim != 1 or sample.numel() == 0 or not torch.isfinite(sample).all():
-        raise ValueError(f"values must be (N,), finite, N >= 1, got {array!s:.80} of shape {array.shape}")
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
+        raise ValueError(f"values must be (N,), finite, N >= 1, got {sample!s:.80} of shape {sample.shape}")
     if not 0 < level < 1:
-        raise ValueError(f"level must lie in (0, 1), got {level} for {sample.numel()} values")
-    size, mean = sample.numel(), sample.mean().item()
+        raise ValueError(f"level must lie in (0, 1), got {level} for {sample.size} values")
+    size, mean = sample.size, float(sample.mean())
     if size == 1:
         return math.nan, math.nan
-    reach = float(stats.t.ppf((1 + level) / 2, size - 1)) * sample.std().item() / math.sqrt(size)
+    reach = float(stats.t.ppf((1 + level) / 2, size - 1)) * float(sample.std(ddof=1)) / math.sqrt(size)
     return mean - reach, mean + reach

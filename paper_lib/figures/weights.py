@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
@@ -210,8 +209,8 @@ def draw_density(ax: Axes, mask: NDArray[np.bool_], color: str) -> AxesImage:
 
 _CELL = "#E8E8E8"
 _MOST = 24  # grid lines in a panel: beyond, they would be a grey wall
-_BITS = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16).double().numpy()
-NUMBERS = np.unique(_BITS[np.isfinite(_BITS)])  # that bf16 has, rising
+_BF16 = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)  # every bf16 number, as float32
+NUMBERS = np.unique(_BF16[np.isfinite(_BF16)].astype(np.float64))  # that bf16 has, rising
 
 
 def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:

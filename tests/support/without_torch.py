@@ -1,0 +1,62 @@
+"""Run every code cell of a notebook where torch is a name that nothing can be called of; prints as JSON how
+many there are, and the source of each that failed, with the reason."""
+
+import contextlib
+import json
+import sys
+import types
+from pathlib import Path
+
+import jupytext
+import matplotlib as mpl
+
+
+class _Absent(type):
+    """Any attribute is one more such class, as annotations ask for; a call says what it needed."""
+
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Absent(name, (), {})
+
+    def __call__(cls, *args, **kwargs):
+        raise RuntimeError(f"torch was asked for: {cls.__name__}")
+
+
+class _Module(types.ModuleType):
+    __path__ = ()
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Absent(name, (), {})
+
+
+def block() -> None:
+    """Put such a module in torch's place."""
+    for name in ("", ".nn", ".nn.functional", ".utils", ".utils.data"):
+        sys.modules[f"torch{name}"] = _Module(f"torch{name}")
+
+
+def run(path: Path, figures: Path) -> tuple[int, list[tuple[str, str]]]:
+    """How many code cells a notebook has, and the failed ones."""
+    cells = [cell for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+    names: dict[str, object] = {"__name__": "__main__", "display": print}
+    failed = []
+    for cell in cells:
+        source = cell.source
+        if "parameters" in cell.metadata.get("tags", []):
+            source += f"\nprofile = 'reference'\nfigures_dir = {str(figures)!r}\n"
+        try:
+            exec(compile(source, path.name, "exec"), names)
+        except Exception as error:
+            failed.append((cell.source, f"{type(error).__name__}: {error}"))
+    return len(cells), failed
+
+
+if __name__ == "__main__":
+    block()
+    mpl.use("Agg")
+    with contextlib.redirect_stdout(sys.stderr):
+        count, failed = run(Path(sys.argv[1]), Path(sys.argv[2]))
+    json.dump({"cells": count, "failed": failed}, sys.stdout)
