@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def _unrendered(keep: Callable[..., None]) -> Iterator[None]:
             stack.enter_context(patch.object(Results, method, lambda _, *args, **named: keep(*args, **named)))
         stack.enter_context(patch.object(paper_lib.figures, "save_figure", keep))
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        stack.enter_context(warnings.catch_warnings(action="ignore"))  # said when the page was executed
         yield
 
 
