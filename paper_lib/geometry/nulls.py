@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from paper_lib.geometry.checks import require_finite_matrix
+from paper_lib.geometry.spectra import require_finite_matrix
 
 
 def same_norm_gaussian(delta_w: Tensor, generator: torch.Generator) -> Tensor:

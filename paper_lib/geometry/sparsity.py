@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paper_lib.geometry.checks import require_finite, require_matrix
+from paper_lib.geometry.spectra import require_finite, require_matrix
 
 # --- What bf16 storage shows of an update, and which weights it falls on (Shen et al. 2026, §3.2, C.3).
 

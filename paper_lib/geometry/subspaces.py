@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from paper_lib.geometry.checks import require_finite_matrix
+from paper_lib.geometry.spectra import require_finite_matrix
 
 # --- Where updates point: subspaces, their angles, paths in weight space (Shen et al. 2026, §3.2, §4.2).
 

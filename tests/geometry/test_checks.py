@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from paper_lib.geometry.checks import require_finite, require_finite_matrix, require_matrix
+from paper_lib.geometry.spectra import require_finite, require_finite_matrix, require_matrix
 
 
 def test_large_entries_whose_sum_overflows_are_finite():
