@@ -249,22 +249,17 @@ def test_the_rollout_viewer_works_without_a_kernel_and_by_keyboard(offline):
     expect(tokens).not_to_have_text(at_zero, use_inner_text=True)
 
 
-def test_the_mixing_view_works_without_a_kernel_and_by_keyboard(offline):
+@pytest.mark.parametrize("name", ["05_locking", "06_controls"])
+def test_a_chart_to_play_with_works_without_a_kernel_and_by_keyboard(offline, name):
     page = offline.new_page()
-    page.goto((SITE / "notebooks" / "06_controls.html").as_uri())
-    view = page.locator('[data-view="mixing"]')
-    said, chart = view.locator('[data-output="said"]'), view.locator('[data-output="chart"]')
-    view.locator('[data-control="alpha"]').focus()
+    page.goto((SITE / "notebooks" / f"{name}.html").as_uri())
+    view = page.locator('[data-view="chart"]').first
+    said, first = view.locator('[data-output="said"]'), view.locator("[data-control]").first
+    first.focus()
     heard = []
-    for key in ("Home", "ArrowRight", "End"):
-        before = said.inner_text()
+    for key in ("Home", "End"):
         page.keyboard.press(key)
-        expect(said).not_to_have_text(before, use_inner_text=True)
-        heard.append((view.locator('[data-output="alpha"]').inner_text(), said.inner_text()))
-    assert len(set(heard)) == 3
-    before = chart.inner_html()
-    view.locator('[data-control="metric"]').select_option(index=1)
-    page.wait_for_function(
-        "([chart, before]) => chart.innerHTML !== before", arg=[chart.element_handle(), before]
-    )
+        page.wait_for_timeout(200)
+        heard.append(said.inner_text())
+    assert len(set(heard)) == 2
     expect(view.locator('[data-output="still"]')).to_be_hidden()
