@@ -14,7 +14,7 @@ DRAWN := build/book-figures/.drawn
 LAB := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab book check-book student reference pretrain bench torture clean distclean
+.PHONY: help figures test lab book check-book slides student reference pretrain bench torture clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ book: $(BOOK) ## Build the book in build/book, from the committed tables
 check-book: $(BOOK) ## Open every page of the book in a browser, without a network
 	@bash .ci/browser
 	$(RUN) -m pytest -m site tests/book/test_book_site.py $(ARGS)
+
+slides: $(DRAWN) ## Write the notebooks' slides and the lecture to build/slides, from the committed tables
+	$(RUN) book/making/slides.py --executed data/executed/reference --figures build/book-figures/reference \
+		--out build/slides
 
 student: $(READY) ## Write the notebooks without solutions to build/student
 	$(RUN) -m paper_lib student $(ARGS)

@@ -73,7 +73,7 @@ meaning = {
 rows = {name: (*words, getattr(sizes, name)) for name, words in meaning.items()}
 pd.DataFrame(rows, index=["what it is", "paper", "this profile"]).T
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## What bf16 shows
 #
 # Let $a$ and $b$ be a weight before and after, as bf16 stores both. The change is
@@ -86,7 +86,7 @@ pd.DataFrame(rows, index=["what it is", "paper", "this profile"]).T
 # shows once it is longer than half of the gap to the next number. The gap grows with
 # the weight. So one change of $2^{-7}$ shows on the weights 0.01 and 1, and not on 100:
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from paper_lib.geometry import half_ulp, visible_mask
 
 weights = torch.tensor([[0.01, 1.0, 100.0]]).bfloat16().float()

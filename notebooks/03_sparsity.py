@@ -93,7 +93,7 @@ gaps = positive.diff() / positive[1:]
 assert gaps.min() == 2**-8 > study.diagnostics.eta
 print(f"{len(positive):,} numbers, smallest relative gap {gaps.min():.6f} = 2^-8")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Sparsity of every run
 #
 # `SFT` starts from the base and is trained at ten times the learning rate, as in the
@@ -118,7 +118,7 @@ compared = [*main_runs, *(f"opd_{v}" for v in variants if f"opd_{v}" in levels)]
 shown = {run.name for run in study.runs} - {*compared, "opd_sibling"}
 controls = [run for run in in_order(levels.index) if run in shown]
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 words = "Unchanged weights: SFT {sft:.0f} %, OPD {opd:.0f} %, RLVR {rlvr:.0f} %"
 fig, (left, right) = new_figure(1, 2, height=4.4, title=words.format(**levels))
 draw_points(left, sparsity, runs=compared, nulls=null_sparsity)
@@ -135,7 +135,7 @@ caption = (
 )
 results.save(fig, "table1_sparsity", inputs=("matrices", "nulls"), caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # Filled markers are means over seeds, rings are the seeds, and bars are Student's 95 %
 # interval of the mean. Sparsity depends on the learning rate and on the number of
 # steps, and ours are not the paper's. Compare the order with the diamonds, not the
@@ -218,7 +218,7 @@ results.save(fig, "fig_bf16_journey", inputs=("journeys",), caption=caption)
 #    go back. SFT starts from the base, so its cells are those of other weights. Only
 #    the snapshots are drawn.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim to test (ours; §3.2 leaves it open).** The order of the sparsities is the
 # order of the update sizes. We draw sparsity against
 # $\Vert\Delta W\Vert_F / \Vert W_0\Vert_F$ along every run. Behind the runs is what
@@ -266,7 +266,7 @@ tails = kinds["permuted"].set_index([*place, "null"])["value"].sub(gaussian).mul
 excess, tails = excess.reset_index(), tails.reset_index()
 beyond = excess.groupby("run")["value"].mean()
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 words = "Points beyond a Gaussian's: OPD {opd:+.1f}, matched SFT {sft_matched:+.1f}"
 title = words.format(**beyond).replace("-", "−")
 fig, (left, right) = new_figure(1, 2, height=3.4, title=title)
@@ -283,7 +283,7 @@ draw_legend(fig)
 caption = "Update sparsity against the size of the update, and beyond a Gaussian's."
 results.save(fig, "fig_rounding_null", inputs=("matrices", "nulls"), caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # Left in `fig_rounding_null`, a run travels down and to the right as its update grows.
 # Runs that share one curve differ in how far they have gone, not in how they move.
 # Right is the sparsity of each run less that of a Gaussian update of the same norm on
@@ -341,7 +341,7 @@ one_out[0, 0] = False  # it lies inside
 reached = [mask_overlap(mask, visible).item() for visible in (one_out, all_in)]
 assert np.allclose(reached, overlap_bounds(0.3, 0.9))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # The paper's appendix gives $\alpha = 0.5$, and its text gives a chance of 30 %. Its
 # own densities decide between the two.
 
@@ -362,7 +362,7 @@ for alpha in (0.3, 0.5):
 assert all(possible["both inside, 0.3"])
 assert not possible["both inside, 0.5"][0], "SFT's overlaps rule 0.5 out"
 
-# %%
+# %% slideshow={"slide_type": "-"}
 heads = {
     "density": "density (%)",
     "principal": "principal (%)",
@@ -370,7 +370,7 @@ heads = {
 }
 by_label((100 * reported).round(2).rename(columns=heads).assign(**possible))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # At $\alpha = 0.5$ no mask could overlap as little with SFT's update as both of the
 # paper's masks do. So $\alpha$ was 0.3, and 0.3 is used from here on. The rank $r$ of
 # the reconstruction scales with the width of the model:
@@ -383,7 +383,7 @@ sides = (
 print(f"ours:  r = {diagnostics.principal_rank} of {sides.max():.0f}")
 print("paper: r = 64 of 4,096, and of 1,024 for k and v")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim (§3.2, Fig. 3; C5, C6).** The overlap with the principal mask falls from SFT
 # to OPD to RLVR, the last two below chance. The overlap with the low-magnitude mask
 # rises in the same order, far above chance. Another order, or the other side of chance,
@@ -398,7 +398,7 @@ overlaps = {mask: results.levels(f"{mask}_overlap", **which) for mask in weight_
 label = {name: run_style(name).label for name in main_runs}
 label |= {"principal": "principal weights", "low_magnitude": "small weights"}
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 means = {mask: overlaps[mask].loc[["opd", "rlvr"]].mean() for mask in weight_masks}
 words = "OPD and RLVR: {principal:.0f} % principal, {low_magnitude:.0f} % small weights"
 title = words.format(**means)
@@ -415,7 +415,7 @@ caption = (
 )
 results.save(fig, "fig3_mask_overlap", inputs=("matrices", "nulls"), caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # The grey bar in `fig3_mask_overlap` is the range that the density of the update leaves
 # to any overlap. It is the same for both masks. Grey marks are the nulls. An overlap
 # says something about the training where it differs from chance *and* from the nulls. A
@@ -485,7 +485,7 @@ results.save(fig, "fig_update_masks", inputs=("masks",), caption=caption)
 # Read the rows of an update against the rows of the small weights, on which rounding
 # shows first. An excess over the small weights' spread is the update's own.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## At equal density
 #
 # **Claim to test (ours).** At equal density, the objectives do not differ in which
@@ -503,7 +503,7 @@ null_path = results.side_by_side(columns, modules=chosen, nulls=True)
 ends = at_end(path).groupby("run")[["density", *weight_masks]].mean().loc[main_runs]
 pair = 100 * ends.loc[["opd", "rlvr"]]
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 words = "On small weights: OPD {:.1f}, RLVR {:.1f} %, at densities {:.0f} and {:.0f} %"
 title = words.format(*pair["low_magnitude"], *pair["density"])
 fig, axes = new_figure(1, 2, height=3.5, title=title)
@@ -519,7 +519,7 @@ draw_legend(fig)
 caption = "Overlap of the visible update with both masks, against the update's density."
 results.save(fig, "fig3_matched_density", inputs=("matrices", "nulls"), caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # Lines in `fig3_matched_density` follow a run from its first snapshot to the marker at
 # its end. The shade is what can be reached; the two panels have axes of their own.
 # Compare runs where they pass through the same density, and each run with the grey

@@ -125,7 +125,7 @@ print(f"k = {size:.0f} of {width:.0f} directions, {size / width:.1%} (asked: {as
 print("the paper: k = 512 of 4,096 directions, 12.5%")
 print(f"the matrix shown by itself: {module} of layer {shown}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim (§3.2, Fig. 2; C3, C4).** Rotation and spectral shift both fall from SFT to
 # OPD to RLVR, by about an order of magnitude each time. Another order would refute the
 # claim. Nulls that fall in the same order would explain it by the size of the update.
@@ -155,7 +155,7 @@ def draw_ends(ax: plt.Axes, metric: Metric) -> None:
     draw_paper(ax, theirs, runs=main_runs, scale=metric.scale)
 
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained")
 for ax, side in zip(axes[0], "uv", strict=False):
     draw_angles(ax, angles_of, side, runs=main_runs)
@@ -171,7 +171,7 @@ fig.suptitle(words.format(*further), fontsize=9)
 draw_legend(fig)
 results.save(fig, "fig2_rotation_drift", inputs=("matrices", "nulls"), caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # The upper row shows one matrix angle by angle, then the largest angle of every layer.
 # The lower row shows means over all matrices with intervals over seeds. An interval
 # that reaches zero runs out of a logarithmic axis.
@@ -209,7 +209,7 @@ order.set_axis(statistics, axis=0).round(3)
 # largest angle of $U$ the order is undecided ($0.027 \pm 0.032$). So the order of OPD
 # and RLVR in C3 is the order of the statistic that is judged.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## At equal norm
 #
 # **Claim to test (ours; the paper compares only the ends).** The order of the rotations
@@ -234,7 +234,7 @@ for frame in (path, null_path):
     frame["shift"] /= frame["norm"]
 per_norm = at_end(path).groupby("run")[["norm", "angle", "shift"]].mean().loc[main_runs]
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.3), layout="constrained")
 for ax, name in zip(axes, ("angle", "shift"), strict=True):
     draw_plane(ax, path, x="norm", y=name, runs=main_runs, nulls=null_path)
@@ -248,7 +248,7 @@ draw_legend(fig)
 caption = "Rotation and spectral shift per unit of norm, of each run along training."
 results.save(fig, "fig2_matched_norm", inputs=("matrices", "nulls"), caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # Lines follow the runs from their first snapshot to the marker at their end. Grey marks
 # are nulls at the norm of that end. In a level line rotation is proportional to the
 # norm. What distinguishes a run is how high its line lies, not where it ends.
@@ -459,7 +459,7 @@ cosines = results.table("pairs").query("metric == 'update_cosine' and run == 'op
 cosines = cosines[cosines["seed"] == cosines["other_seed"]].groupby("other")["value"]
 cosines.mean().reindex(["rlvr", "sft_matched"]).round(3).rename("with OPD").to_frame()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim (the picture behind C7).** Training follows a smooth path of few dimensions.
 # The claim would be without content if a random walk with the run's own step lengths
 # drew the same path and had the same shares. More than its shares is evidence of a
@@ -480,7 +480,7 @@ caption = (
     "walk, and shares of variance over all seeds."
 )
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 fig, axes = plt.subplots(1, 3, figsize=(7.2, 3.4), layout="constrained")
 own_walk = walks[walks["null"] == "random_walk"]
 draw_paths(axes[0], mine, runs=together, seed=seed, metric="joint_pca_coordinate")
@@ -495,7 +495,7 @@ draw_legend(fig, of="shares of variance")
 inputs = ("trajectories", "nulls")
 results.save(fig, "fig_pca_trajectory", inputs=inputs, caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # At the left, rings mark the common start and dots the snapshots, in units of the
 # weights. In the middle, the same OPD run in axes of its own, beside a walk that shares
 # only its step lengths; both are in standard deviations of their own first component.

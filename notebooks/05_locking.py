@@ -111,7 +111,7 @@ expected = 64 * 48 / (64**0.5 + 48**0.5) ** 2
 assert abs(stable_rank(noise) / expected - 1) < 0.15
 print(f"stable rank of noise: {stable_rank(noise):.1f}, expected {expected:.1f} of 48")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim (§4.1, Fig. 4; C7–C9).** OPD's stable rank stays in a narrow low band, SFT's
 # grows, RLVR's contracts. This is no effect of small updates, since OPD's norm is well
 # above RLVR's. The Hill index drifts mildly for OPD, rises for SFT and falls for RLVR.
@@ -136,7 +136,7 @@ caption = (
     "in MLP matrices."
 )
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 fig, axes = plt.subplots(2, 4, figsize=(7.2, 4.6), layout="constrained", sharex=True)
 for row, (where, group) in zip(axes, groups.items(), strict=True):
     look = {"runs": main_runs, "modules": group}
@@ -153,7 +153,7 @@ draw_legend(fig, columns=5)
 inputs = ("matrices", "nulls")
 results.save(fig, "fig4_intrinsic_geometry", inputs=inputs, caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # The second column has two walks, which lie on each other: Adam's on noise alone
 # (dash-dotted, with the run's learning rates) and one with the run's own step lengths
 # (dotted). A run far below them moves in few directions, whatever its size.
@@ -173,7 +173,7 @@ ends = {place: rows.groupby("run")["value"].mean() for place, rows in ends.items
 assert all((values > 0).all() for values in ends.values())
 pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:.3g}".format)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## When does the update point where it will end?
 #
 # Let $V_K(t)$ hold the top $K$ right singular vectors of $\Delta W_t$, which has $n$
@@ -184,7 +184,7 @@ pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:.3g}".format)
 # is 1 for the same span, and $K/n$ on average for random ones. Two updates that share
 # three of five directions have $3/5$, whatever their size:
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from paper_lib.geometry import subspace_alignment, top_right_singular_vectors
 
 other = u[:, :5] @ vh[2:7]  # the third to the seventh direction
@@ -193,7 +193,7 @@ planted = subspace_alignment(*spans)
 assert torch.isclose(planted, torch.tensor(3 / 5, dtype=torch.float64))
 print(f"Sim_5, three directions in common: {planted:.3f}; by chance {5 / 48:.3f}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "subslide"}
 # There is a catch. The end *contains* the beginning, so this similarity climbs to 1 for
 # a random walk too. It climbs sooner for a run with long early steps, such as SFT under
 # a cosine schedule.
@@ -240,7 +240,7 @@ caption = (
     "training."
 )
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7), layout="constrained", sharey=True)
 left, right = axes
 draw_trajectory(left, matrices, "subspace_alignment", null=walks, **look)
@@ -256,7 +256,7 @@ draw_legend(fig)
 inputs = ("matrices", "nulls", "pairs")
 results.save(fig, "fig5_subspace_emergence", inputs=inputs, caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # At the left, the distance of a line from the dotted walk in its colour is what
 # emergence adds to the shared prefix. The dash-dotted walk is Adam's, on noise alone
 # with the run's learning rates.
@@ -368,7 +368,7 @@ share = retained(made_up, "opd", "opd_projected_early")
 assert abs(share.item() - 0.9) < 1e-9
 print(f"f = {share.item():.2f}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim (§4.2, Fig. 6; C11).** Inside $V_K$, OPD reaches the accuracy of free training
 # and SFT does not. OPD is intact where the interval of $f$ lies above 0.8. SFT is
 # degraded where it lies below that, and 0.1 below OPD's. Where free training does not
@@ -419,7 +419,7 @@ caption = (
     "that lies in V."
 )
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 size = (2.4 + 1.8 * len(families), 4.3)
 fig, axes = plt.subplots(1, len(families) + 1, figsize=size, layout="constrained")
 for ax, (parent, runs) in zip(axes, families.items(), strict=False):
@@ -434,7 +434,7 @@ fig.suptitle(kept_in_words(results), fontsize=9)
 draw_legend(fig, columns=3)
 results.save(fig, "fig6_projected_training", inputs=("curves",), caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # Lines begin where $V$ is taken; accuracy is that of eight sampled answers a problem
 # (avg@8). The band, and the bars beside the end, are the 95 % interval over seeds; with
 # fewer than three seeds they are the standard error over the problems. A panel uses the
@@ -618,7 +618,7 @@ share = retained(made_up, "opd", "opd_projected_early")
 assert abs(share.item() - 0.8) < 1e-9
 print(f"f = {share.item():.2f}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim (§4.2; C10, C11).** OPD stays above 0.8 in its own early $V$, and SFT falls
 # below. The claim is refuted by an OPD whose interval lies below 0.8, or by a matched
 # SFT whose interval lies above. Four questions go with it:
@@ -661,7 +661,7 @@ caption = (
     "anchor lacks, and how near the first update points to the last."
 )
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 grid = [["opd", "sft_matched"], ["opd", "rlvr"], ["opd", "first"]]
 look = {"height_ratios": (11, 2.6, 5), "layout": "constrained"}
 fig, axes = plt.subplot_mosaic(grid, figsize=(8.4, 6.4), **look)
@@ -678,7 +678,7 @@ fig.suptitle(words, fontsize=9)
 inputs = [harder.folder / f"{name}.parquet" for name in ("curves", "matrices")]
 results.save(fig, "fig_harder_confined", inputs=inputs, caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # A row of `fig_harder_confined` is an arm, with its mean, its seeds as dots and
 # Student's 95 % interval. The vertical lines are $K = 0$, the 0.8 of the ledger, and
 # free training. A row without another word branches at a fifth of the run with $K = 3$.

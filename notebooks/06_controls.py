@@ -370,7 +370,7 @@ results.save(fig, "fig_size", inputs=("matrices",), caption=caption)
 # which a longer update passes more often. A positive $c$ says that an update which puts
 # its energy into few entries leaves more of the others unchanged.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Is it the objective, or the noise of its credit?
 #
 # **Claim (ours, after C1).** The order of sparsity is that of the objectives. It is
@@ -386,7 +386,7 @@ results.save(fig, "fig_size", inputs=("matrices",), caption=caption)
 # Steps of $\pm\eta$ at random have a drift ratio of 1. A hundred steps of one sign have
 # 10:
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from paper_lib.geometry import drift_ratio
 
 signs = torch.randn(100, 64, 48, generator=torch.Generator().manual_seed(0)).sign()
@@ -414,7 +414,7 @@ named += ["opd_batch_64", "opd_shuffled_credit", "opd_teacher_rollouts"]
 named += ["opd_tokens_random_25"]
 words = f"rank correlation {rho} over {len(kinds)} kinds of run"
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 fig, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
 draw_kinds(ax, at_one_rate, "drift_ratio", names=named)
 ax.set_title(f"Less noise in the credit, less sparse: {words}", fontsize=8)
@@ -428,7 +428,7 @@ caption = (
 )
 results.save(fig, "fig_credit_noise", inputs=("matrices",), caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # OPD spans the axis by itself. With the exact reverse KL it is less sparse than OPD, by
 # more than OPD and RLVR are apart. With shuffled credit it is sparser than both.
 # Matched SFT has 256 prompts a step, where OPD and RLVR have 32 with eight answers
@@ -496,7 +496,7 @@ results.save(fig, "fig_update_cosine", inputs=("pairs",), caption=caption)
 # changes it, and credit by chance has nothing of it. The direction belongs to the model
 # and the task, which has one thing to learn.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## The regime in one picture
 #
 # **Claim (§3–4, Fig. 1).** OPD is a regime of its own between RLVR and SFT. Each row is
@@ -507,14 +507,14 @@ results.save(fig, "fig_update_cosine", inputs=("pairs",), caption=caption)
 # or at the same of the logarithms where a metric spans decades. At 10 between 1 and 100
 # that is one half:
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from paper_lib.ledger.pictures import OVERVIEW, position, regime_ends
 
 rlvr, opd, sft = (pd.Series([value]) for value in (1.0, 10.0, 100.0))
 assert abs(position(opd, rlvr, sft, log=True).item() - 0.5) < 1e-12
 print(f"on the logarithmic scale: {position(opd, rlvr, sft, log=True).item():.2f}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "fragment"}
 # OPD would be a regime of its own if it stayed off both ends, and if matched SFT, which
 # has its schedule, stayed away from it. An OPD that sits at 0, or beside matched SFT,
 # throughout would refute the claim.
@@ -534,14 +534,14 @@ caption = (
     "metric."
 )
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 fig, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
 draw_overview(ax, results)
 draw_legend(fig, columns=5)
 inputs = ("matrices", "nulls", "curves")
 results.save(fig, "fig1_overview", inputs=inputs, caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # Full markers are means over seeds with their interval, rings the seeds. An arrow at
 # the edge is a mean beyond it. Diamonds are where the paper's OPD lies between the
 # paper's RLVR and SFT. The numbers at the right are the end values themselves, of all
@@ -669,7 +669,7 @@ for edge, comparison in comparisons.items():
 outcomes = [comparison.outcome for comparison in comparisons.values()]
 assert outcomes == ["undecided", "holds", "fails"]
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # The outcomes of a claim make its verdict:
 #
 # - All hold: *reproduced*, or *order only* where one is less than a tenth of the
@@ -680,7 +680,7 @@ assert outcomes == ["undecided", "holds", "fails"]
 #
 # No verdict was written by hand, and other seeds can change it.
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from paper_lib.ledger import VERDICTS, claims_figure, ledger, read_all, write_ledger
 
 readings = read_all(results)
@@ -690,7 +690,7 @@ page, sheet = write_ledger(rows, results.figures, readings)
 counts = rows[["verdict", "verdict, matched"]].apply(pd.Series.value_counts)
 counts.fillna(0).astype(int)
 
-# %%
+# %% slideshow={"slide_type": "subslide"}
 caption = (
     "The ledger: each claim's comparisons by how far they clear what it allows, and "
     "its verdicts."
@@ -699,7 +699,7 @@ fig = claims_figure(readings)
 inputs = ("matrices", "nulls", "curves", sheet)
 results.save(fig, "claims", inputs=inputs, caption=caption)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "notes"}
 # A dot of `claims` is a comparison, at its clearance. Right of the band it holds, left
 # of the band it fails, and inside nothing is decided.
 #

@@ -23,7 +23,7 @@ _FOLDED = {  # by the tag that folds a cell's code: what opens and closes it
 }
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 _FIGURE_RESULT = re.compile(r"\w*Path\('.*'\)")
-_KEPT = ("tags", "jupyter")  # of a cell's metadata
+_KEPT = ("tags", "jupyter", "slideshow")  # of a cell's metadata
 
 
 def page_of(executed: Path, figures: Path) -> NotebookNode:
