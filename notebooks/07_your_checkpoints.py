@@ -175,6 +175,22 @@ assert sparsity.between(0, 1).all()
 no_nulls = "There are no nulls: `--nulls` measures what rounding alone gives."
 shown(null_table(told), otherwise=no_nulls)
 
+# %% [markdown] tags=["notebook"]
+# ## Try it: place your own numbers
+#
+# Type or paste the sparsity, the relative norm and the stable rank of a run of your
+# own, any of the three; this run's are there to begin with. The rule is the one above,
+# beside our runs of width 128. Absolute values depend on the model's size, the steps
+# and the learning rate: read the position among the regimes at this scale.
+
+# %% tags=["notebook"]
+from paper_lib.compare.placing import end_value
+from paper_lib.geometry.metrics import METRICS
+from paper_lib.teaching.placing import NULL_ENDS, RANGES, play_placing
+
+mine = {name: end_value(compared.matrices, METRICS[name]) for name in RANGES}
+play_placing(reference, read_table(NULL_ENDS), mine)
+
 # %% [markdown]
 # ## Ranks, intruders and patches
 #

@@ -56,8 +56,8 @@ def placed(value: float, columns: Columns, *, share: bool = False) -> str:
     """
     if not columns or np.isnan(value):
         return ""
-    groups = _groups({name: tuple(_position(end, share) for end in ends) for name, ends in columns.items()})
-    x = _position(value, share)
+    groups = _groups({name: tuple(position(end, share) for end in ends) for name, ends in columns.items()})
+    x = position(value, share)
     for name, low, high in groups:
         if low <= x <= high:
             return f"at {name}"
@@ -124,7 +124,8 @@ def _rows(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:
     return rows if axis.alpha is None else rows[np.isclose(rows["k"], axis.alpha)]
 
 
-def _position(value: float, share: bool) -> float:
+def position(value: float, share: bool) -> float:
+    """Log-odds of a share, the logarithm of all else; infinite at the ends of its range and past them."""
     if value <= 0:
         return -inf
     if share:

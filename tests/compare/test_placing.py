@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from reference_ends import TABLE, reference_ends
+from reference_ends import TABLE, reference_ends, reference_nulls
 
 from paper_lib.compare.answer import answer, left_out_table, null_table, place_table
 from paper_lib.compare.placing import AXES, REFERENCE, comparable, placed
 from paper_lib.compare.summary import Tables, summary
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.ground.tables import read_table
+from paper_lib.teaching.placing import NULL_ENDS
 
 POINTS = {"sft": (100.0, 100.0), "opd": (10.0, 10.0), "rlvr": (1.0, 1.0)}
 RANK, SPARSITY = METRICS["stable_rank"], METRICS["update_sparsity"]
@@ -156,10 +157,14 @@ def reference() -> pd.DataFrame:
     return reference_ends(pd.concat(parts))
 
 
-def test_the_package_holds_the_ends_of_the_reference_runs():
+def test_the_package_holds_the_ends_of_the_reference_runs_and_of_their_nulls():
     keys = ["run", "seed", "metric"]
-    ends = reference_ends(read_table(TABLE)).sort_values(keys, ignore_index=True)
+    matrices = read_table(TABLE)
+    ends = reference_ends(matrices).sort_values(keys, ignore_index=True)
     pd.testing.assert_frame_equal(read_table(REFERENCE), ends, check_exact=True, check_dtype=False)
+    nulls = reference_nulls(read_table(TABLE.with_name("nulls.parquet")), matrices)
+    nulls = nulls.sort_values(["null", "run", "metric"], ignore_index=True)
+    pd.testing.assert_frame_equal(read_table(NULL_ENDS), nulls, check_exact=True, check_dtype=False)
 
 
 def test_the_answer_names_places_and_what_size_explains(measured, reference):
