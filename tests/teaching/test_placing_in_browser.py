@@ -3,6 +3,8 @@
 Skipped where there is no Chromium.
 """
 
+import json
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright import sync_api as playwright
@@ -124,6 +126,10 @@ def test_what_is_no_number_or_out_of_range_is_said_and_not_drawn(opened, name, t
         "30.2 %; 0.731 %; 14.2",
         '{"stable_rank": 14.2, "update_sparsity": 0.302, "relative_norm": 0.00731}',
         "Relative norm: 0.731 %\nupdate sparsity = 30.2%\nstable rank | 14.2",
+        "frobenius_norm: 4.7, sparsity: 0.302, norm: 0.00731, rank: 14.2",
+        json.dumps(
+            {"rank_90": 3, "metrics": {k: {"paper": "", "value": v} for k, v in START.items()}}, indent=2
+        ),
     ],
 )
 def test_several_numbers_are_pasted_at_once_in_order_or_by_name(opened, text):

@@ -187,16 +187,32 @@
       return input;
     });
 
-    // Several numbers fill several inputs: by name where the text has names, else in order.
+    function summarized(text) {
+      try {
+        const { metrics } = JSON.parse(text);
+        return metrics && data.axes.map(({ name }) => String(metrics[name]?.value ?? ""));
+      } catch {
+        return null;
+      }
+    }
+
+    // By the whole name, else by its last word where no other name ends in it, as frobenius_norm does.
+    const named = (text) => data.axes.map(({ name }) => {
+      const whole = name.replace("_", "[ _-]?"), last = `(?<![a-z_-]|[a-z] )${name.split("_")[1]}`;
+      const match = [whole, last].map((word) => text.match(new RegExp(word + FIND, "i"))).find(Boolean);
+      return match && match[1];
+    });
+
+    // Several numbers fill several inputs: those of a report's summary.json, by name, else in order.
     function pasted(event) {
-      const text = event.clipboardData.getData("text");
-      const named = data.axes.map((axis) => text.match(new RegExp(axis.name.replace(/_/g, "[ _-]") + FIND, "i")));
-      const loose = text.trim().replace(/\s+%/g, "%").split(/[\s;]+/), first = inputs.indexOf(event.target);
-      const found = named.some(Boolean) ? named.map((match) => match && match[1])
-        : loose.length > 1 && loose.every((word) => NUMBER.test(word)) ? [...Array(first), ...loose] : [];
-      if (!found.length) return;
+      const text = event.clipboardData.getData("text"), first = inputs.indexOf(event.target);
+      const loose = text.trim().replace(/\s+%/g, "%").split(/[\s;]+/);
+      const several = loose.length > 1 && loose.every((word) => NUMBER.test(word));
+      let values = summarized(text) || named(text);
+      if (!values.some(Boolean)) values = several ? [...Array(first), ...loose] : [];
+      if (!values.length) return;
       event.preventDefault();
-      found.slice(0, inputs.length).forEach((value, n) => { if (value) inputs[n].value = value.trim(); });
+      values.slice(0, inputs.length).forEach((value, n) => { if (value) inputs[n].value = value.trim(); });
       draw();
     }
 
