@@ -14,7 +14,7 @@ DRAWN := build/book-figures/.drawn
 LAB := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab book check-book slides student reference pretrain bench torture clean distclean
+.PHONY: help figures test lab book check-book slides student nbgrader reference pretrain bench torture clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ slides: $(DRAWN) ## Write the notebooks' slides and the lecture to build/slides,
 student: $(READY) ## Write the notebooks without solutions to build/student
 	$(RUN) -m paper_lib student $(ARGS)
 
+nbgrader: $(READY) ## Write the exercises of 03 to 06 to build/nbgrader, as assignments that nbgrader grades
+	$(RUN) book/making/graded.py --out build/nbgrader $(ARGS)
+
 reference: $(READY) ## Train and measure what the committed results lack, and redraw (hours)
 	$(RUN) -m paper_lib figures --profile reference --train $(ARGS)
 
@@ -59,7 +62,7 @@ bench: $(READY) ## Time our code against TRL and LAPACK; one alone: ARGS='train 
 torture: $(READY) ## Damage, kill and starve the commands, and count what goes wrong (SIZE=full: an hour)
 	$(RUN) tests/torture/command.py --size $(or $(SIZE),small) $(ARGS)
 
-REBUILT = $(filter-out build/student,$(wildcard build/*)) $(filter-out data/models data/results,$(wildcard data/*)) \
+REBUILT = $(filter-out build/student build/nbgrader,$(wildcard build/*)) $(filter-out data/models data/results,$(wildcard data/*)) \
 	$(filter-out %/reference %/headroom %/budgets,$(wildcard data/results/* figures/*))
 
 clean: ## Remove runs, tables, figures, executed notebooks and the book, except the reference ones
