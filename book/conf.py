@@ -44,6 +44,7 @@ copybutton_prompt_text = ">>> "
 nb_execution_mode = "off"
 nb_output_stderr = "remove"
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # by itself it knows no tables
 
 viewcode_follow_imported_members = False  # a name has its code where it is defined
 

@@ -78,7 +78,7 @@ by_run = matrices[matrices["run"].isin(everything)].groupby("run")["seed"]
 shared = sorted(set.intersection(*(set(seeds) for _, seeds in by_run)))
 same_seeds = matrices[matrices["seed"].isin(shared)]
 for title, members in controls.items():
-    print(f"{title}: {', '.join(members)}")
+    print(f"{title}:", *members, sep="\n  ")
 print(f"seeds that all of them have: {shared}")
 
 # %% [markdown]
@@ -710,8 +710,9 @@ results.save(fig, "claims", inputs=inputs, caption=caption)
 
 # %%
 from paper_lib.ledger import claims_in_short
+from paper_lib.ledger.page import SUMMARY
 
-claims_in_short(rows)
+claims_in_short(rows, SUMMARY)
 
 # %% [markdown]
 # Both readings differ from the paper's setting in one more way: our runs end at

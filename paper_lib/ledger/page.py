@@ -25,6 +25,7 @@ HOW = (
     "equally far."
 )
 SUMMARY = ("claim", "statement", "paper", "ours", "verdict", "verdict, matched", "beyond the null")
+SHORT = ("claim", "paper", "ours", "verdict", "verdict, matched", "why")
 _BY_NULL = {"no": "no more than the null gives", "yes": "more than it", "–": "without a null"}
 _DETAILS = (  # of a claim, each a line where it is not "–"
     *("comparisons", "effect size", "null", "why", "matched by", "ours, matched", "comparisons, matched"),
@@ -45,7 +46,7 @@ def as_markdown(rows: pd.DataFrame, columns: Sequence[str] = LEDGER_COLUMNS) -> 
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def claims_in_short(rows: pd.DataFrame, columns: Sequence[str] = (*SUMMARY, "why")) -> Markdown:
+def claims_in_short(rows: pd.DataFrame, columns: Sequence[str] = SHORT) -> Markdown:
     """What a notebook ends with: its claims, the paper's values and ours, both verdicts, and why."""
     return Markdown(as_markdown(rows, columns))
 

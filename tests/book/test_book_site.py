@@ -143,6 +143,14 @@ def test_each_figure_has_its_data_below_it(visits):
     assert len(said) == len({path.stem for path in (SITE / "data").glob("*.csv")}) >= 25
 
 
+def test_the_claims_of_a_notebook_are_a_table(offline):
+    page = offline.new_page()
+    for name in ("03_sparsity", "04_pca", "05_locking", "06_controls"):
+        page.goto((SITE / "notebooks" / f"{name}.html").as_uri())
+        expect(page.locator("th", has_text=re.compile("^claim$")).first).to_be_visible()
+        expect(page.locator("p", has_text="| claim |")).to_have_count(0)
+
+
 def test_the_figures_say_their_numbers(visits):
     """Captions alone would not do: a reader who sees no picture gets the values."""
     for page in [name for name in visits if re.match(r"notebooks/0[1-8]", name)]:
