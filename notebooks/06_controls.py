@@ -622,8 +622,8 @@ caption = (
 # %%
 fig, axes = plt.subplots(1, 3, figsize=(8.4, 3.4), sharey=True, layout="constrained")
 for ax, (metric, words_of_axis, scale) in zip(axes, shown, strict=True):
-    ends = [scale * printed.end(run, metric) for _, run, _ in named]
-    draw_rows(ax, [(n, v, look) for (n, _, look), v in zip(named, ends, strict=True)])
+    ends = [(n, scale * printed.end(run, metric), look) for n, run, look in named]
+    draw_rows(ax, ends)
     ax.set_xlabel(words_of_axis)
 for ax in axes[1:]:
     plain_log(ax, "x")

@@ -92,7 +92,7 @@ class SubspaceProjection(Attached):
         """Confine this model's steps under this optimizer (the inner one where it is wrapped) in a run of so
         many.
 
-        Raises CompanionError for a model that is quantised, offloaded, sharded with a left side, or without
+        Raises CompanionError for a model that is quantised, offloaded, sharded, or without
         projections, and for a K above a matrix's shorter side.
         """
         self.model, parameters = model, dict(model.named_parameters())

@@ -355,8 +355,8 @@ def _quiet_transformers() -> Iterator[None]:
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
-        with warnings.catch_warnings():  # TRL 1.16 uses the old name of a transformers option
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing` is deprecated", FutureWarning)
+        with warnings.catch_warnings():
+            require_trl()
             yield
     finally:
         transformers_logging.set_verbosity(before)
