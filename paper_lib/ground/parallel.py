@@ -66,17 +66,16 @@ def run_parallel(
     *,
     labels: Sequence[str],
     what: str,
-    workers: int | None = None,
-    report: Callable[[str], None] | None = None,
+    **options: Any,
 ) -> list[Any]:
-    """function(*job) for every job, results in the order of the jobs.
+    """function(*job) for every job, results in the order of the jobs; options: further ones of `completed`.
 
-    workers: processes (the number of cores where None); 1 stays in this process. joblib's active backend
-    decides where they run, so `joblib.parallel_config("dask")` takes them to a cluster. Raises
-    CompanionError, when all other jobs are done, if a job raised one; any other exception ends the work.
+    joblib's active backend decides where jobs run, so `joblib.parallel_config("dask")` takes them to a
+    cluster. Raises CompanionError, when all other jobs are done, if a job raised one; any other exception
+    ends the work.
     """
     results: list[Any] = [None] * len(jobs)
-    for index, result in completed(function, jobs, labels=labels, what=what, workers=workers, report=report):
+    for index, result in completed(function, jobs, labels=labels, what=what, **options):
         results[index] = result
     if failures := [str(result) for result in results if isinstance(result, CompanionError)]:
         raise CompanionError("; ".join(failures))
@@ -95,8 +94,8 @@ def completed(
 ) -> Iterator[tuple[int, Any]]:
     """(place in `jobs`, result) of every job as soon as it is done, in any order.
 
-    A job that raised a CompanionError has that as its result. Arguments as for `run_parallel`;
-    threads_each: of torch and BLAS in each job. How many jobs are done is printed every so often. Raises
+    A job that raised a CompanionError has that as its result. workers: processes (the number of cores where
+    None); 1 stays in this process. threads_each: of torch and BLAS in each job. How many jobs are done is printed every so often. Raises
     CompanionError where a worker died.
     """
     if not jobs:

@@ -6,7 +6,7 @@ from typing import Any
 from paper_lib.study.config import Lineage, ModelConfig
 from paper_lib.study.plan import pretraining_stage
 from paper_lib.study.run_config import RunConfig
-from paper_lib.study.tasks import CHAIN_SUM, NUMBER_SORTING, SMALL_SORTING, SMALL_SUMS
+from paper_lib.study.tasks import CHAIN_SUM, SMALL_SORTING, SMALL_SUMS
 
 
 def _one_stage(model: str, shape: ModelConfig, seed: int, stage: RunConfig) -> Lineage:
@@ -62,8 +62,10 @@ REFERENCE_LINEAGES = (
 HEADROOM_LINEAGES = (*LAPTOP_LINEAGES, _student("second", _STUDENT_SHAPE, seed=10))
 
 _SMOLLM2: dict[str, Any] = {
-    **{"tasks": (CHAIN_SUM, NUMBER_SORTING), "weights": (0.75, 0.25)},
-    **{"learning_rate": 1e-4, "weight_decay": 0.0},
+    "tasks": (CHAIN_SUM,),
+    "weights": (1.0,),
+    "weight_decay": 0.0,
+    "precision": "bf16",
 }
 SMOLLM2_LINEAGES = (
     Lineage(
@@ -71,12 +73,23 @@ SMOLLM2_LINEAGES = (
         seed=0,
         stages=(
             pretraining_stage(
-                "smollm2_base", steps=30, **(_SMOLLM2 | {"learning_rate": 2e-5, "prompts_per_step": 24})
+                "smollm2_base",
+                steps=30,
+                prompts_per_step=24,
+                learning_rate=2e-5,
+                snapshot_every=10,
+                **_SMOLLM2,
             ),
-            pretraining_stage("smollm2_small_teacher", steps=75, **_SMOLLM2),
-            pretraining_stage("smollm2_teacher", steps=150, **_SMOLLM2),
+            pretraining_stage(
+                "smollm2_teacher",
+                steps=150,
+                prompts_per_step=32,
+                learning_rate=1e-4,
+                snapshot_every=50,
+                **_SMOLLM2,
+            ),
         ),
-        kept={"base": "smollm2_base", "teacher_small": "smollm2_small_teacher", "teacher": "smollm2_teacher"},
+        kept={"base": "smollm2_base", "teacher": "smollm2_teacher"},
     ),
 )
 

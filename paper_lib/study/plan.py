@@ -305,3 +305,23 @@ def budget_runs(*, task: Task, demonstration_noise: float) -> tuple[RunConfig, .
         RunConfig(name="sft_short", objective="sft", samples_per_prompt=1, **short),
         RunConfig(name="sft_long", objective="sft", samples_per_prompt=1, **long),
     )
+
+
+# --- Pretrained weights: the four main runs, and two of them confined (C1–C7, C10).
+
+
+def pretrained_runs(*, sft: dict[str, Any], policy: dict[str, Any], K: int) -> tuple[RunConfig, ...]:
+    """SFT, OPD, RLVR and matched SFT, and OPD and matched SFT confined from a fifth of the run on to their
+    early V_K, or to nothing (K = 0). sft: settings of the first stage; policy: of all that follow."""
+    first = RunConfig(name="sft", objective="sft", start="base", **sft)
+    opd = RunConfig(name="opd", objective="opd", **policy)
+    batch = opd.prompts_per_step * opd.samples_per_prompt
+    matched = replace(opd, name="sft_matched", objective="sft", prompts_per_step=batch, samples_per_prompt=1)
+    arms = {
+        "early": Projection(basis="early", K=K),
+        "none": Projection(basis="none", K=0, constrain="update"),
+    }
+    return (
+        *(first, opd, replace(opd, name="rlvr", objective="rlvr"), matched),
+        *(projected(run, *arm, at=opd.steps // 5) for run in (opd, matched) for arm in arms.items()),
+    )

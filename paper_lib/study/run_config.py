@@ -72,6 +72,8 @@ class RunConfig:
     the pretrained model and the SFT run that this run starts from, where not `base` and `sft`. frozen:
     "others" than the projection matrices stay as they are. chance: what is left to it, OPD's credits a_t,
     dealt out anew over a batch's tokens, or RLVR's rewards, drawn at the rate of the batch's right answers.
+    precision: of the matrix products in forward and backward passes ("bf16": autocast); weights, gradients
+    and the optimizer's memory are float32 in any case.
     """
 
     name: str
@@ -113,6 +115,7 @@ class RunConfig:
     anchor: str | None = None
     frozen: Literal["others"] | None = None
     chance: Literal["credit", "reward"] | None = None
+    precision: Literal["bf16"] | None = None
 
     def __post_init__(self) -> None:
         require_choices(self)

@@ -25,7 +25,7 @@ from paper_lib.training.models import (
     weights_fingerprint,
 )
 from paper_lib.training.rollouts import accuracy
-from paper_lib.training.runs import RunFolder, train_run
+from paper_lib.training.runs import RunFolder, shared_threads, train_run
 from paper_lib.training.train import Policy
 
 
@@ -42,7 +42,8 @@ def build_models(
     todo = [line for line in profile.lineages if force or _missing(profile, line, data_dir)]
     jobs = [(profile, line, data_dir, force) for line in todo]
     labels = [", ".join(line.kept) for line in todo]
-    run_parallel(build_lineage, jobs, labels=labels, what="models", workers=workers)
+    each = shared_threads([line.stages[0] for line in todo], workers)
+    run_parallel(build_lineage, jobs, labels=labels, what="models", workers=workers, threads_each=each)
 
 
 def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, force: bool = False) -> None:

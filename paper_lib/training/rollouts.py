@@ -54,16 +54,17 @@ class Batch:
                 chosen[name] = value[rows] if value.dim() == 1 else value[rows, :length]
         return replace(self, **chosen)
 
-    def chunks(self, tokens: int) -> list["Batch"]:
+    def chunks(self, tokens: int, spread: float = 1.5) -> list["Batch"]:
         """Prompts sorted by the length of their completions and cut so that a chunk holds about `tokens`
-        completion positions: rows of like length share a chunk, which leaves little padding to compute."""
+        completion positions: rows whose lengths differ by less than the factor `spread` share a chunk, which
+        leaves little padding to compute."""
         lengths = self.completion_mask.sum(1).view(-1, self.group_size).amax(1)  # (P,)
         order = torch.argsort(lengths, stable=True)
         parts: list[list[int]] = []
         current: list[int] = []
         for prompt in order.tolist():
             longest = int(lengths[prompt])
-            jump = current and longest > 1.5 * int(lengths[current[0]])
+            jump = current and longest > spread * int(lengths[current[0]])
             if current and (jump or (len(current) + 1) * self.group_size * longest > tokens):
                 parts.append(current)
                 current = []

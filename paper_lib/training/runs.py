@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import copy_file, read_json_rows, write_json
-from paper_lib.ground.parallel import Paced, roughly
+from paper_lib.ground.parallel import Paced, cores, roughly
 from paper_lib.ground.tables import TABLES, table_metadata, write_table
 from paper_lib.study.config import EvaluationConfig
 from paper_lib.study.run_config import RunConfig
@@ -27,7 +27,7 @@ from paper_lib.study.tasks import Split, Task, problems
 from paper_lib.training.checkpoints import load_checkpoint, open_trajectory, save_checkpoint, step_path
 from paper_lib.training.confinement import Confinement
 from paper_lib.training.rollouts import accuracy
-from paper_lib.training.train import Optimization, Policy, train_steps
+from paper_lib.training.train import Optimization, Policy, products, train_steps
 
 # --- Where a run lives on disk, and whether the files there are of this very run.
 
@@ -154,6 +154,12 @@ def _branch_off(run: RunConfig, folder: RunFolder, parent: RunFolder, step: int)
 def find_accelerator() -> Accelerator:
     """CUDA's where there is one, else the CPU: rollouts and losses need float64, which Apple's GPUs lack."""
     return Accelerator(cpu=not torch.cuda.is_available())
+
+
+def shared_threads(runs: Sequence[RunConfig], workers: int | None) -> int:
+    """Threads for each of the runs to train side by side: one, so that float32 sums are the same on any
+    machine; runs in bf16 share all cores where they are fewer."""
+    return max(1, (workers or cores()) // max(1, len(runs))) if all(run.precision for run in runs) else 1
 
 
 def train_run(
@@ -283,11 +289,12 @@ def score(
 ) -> dict[str, float]:
     """The `accuracy` of a run's student on that many problems, the same in all that is evaluated so."""
     drawn = "evaluation" if evaluation.drawn is None else f"evaluation/{seed}"
-    return accuracy(
-        policy.student,
-        policy.tokenizer,
-        problems(task, split=split, number=number, seed=drawn),
-        samples=evaluation.samples,
-        max_new_tokens=run.max_new_tokens,
-        seed=f"{seed}/{split}/{task.name}",
-    )
+    with products(run, policy.student.device):
+        return accuracy(
+            policy.student,
+            policy.tokenizer,
+            problems(task, split=split, number=number, seed=drawn),
+            samples=evaluation.samples,
+            max_new_tokens=run.max_new_tokens,
+            seed=f"{seed}/{split}/{task.name}",
+        )

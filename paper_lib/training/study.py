@@ -11,7 +11,7 @@ from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
 from paper_lib.training.manifest import Key, measured_runs, read_manifest, spoken
 from paper_lib.training.pretrain import build_models, missing_models
-from paper_lib.training.runs import reuse_finished, train_run
+from paper_lib.training.runs import reuse_finished, shared_threads, train_run
 from paper_lib.training.starts import Study, constraint_of, load_policy
 
 # --- In which order the runs of a profile are trained: what is asked for, and what waits for its parents.
@@ -141,7 +141,8 @@ def _train(study: Study, todo: list[Planned], models: dict[str, str], workers: i
                 skipped.append((run.name, seed))
         labels = [f"{run.name} seed {seed}" for _, run, seed, _ in jobs]
         try:
-            run_parallel(train_planned, jobs, labels=labels, what="train", workers=workers)
+            each = shared_threads([run for _, run, _, _ in jobs], workers)
+            run_parallel(train_planned, jobs, labels=labels, what="train", workers=workers, threads_each=each)
         except CompanionError as error:
             failures.append(str(error))
     if failures:

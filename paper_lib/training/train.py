@@ -27,6 +27,15 @@ from paper_lib.training.rollouts import (
 # --- What a step trains on: its problems, and their demonstrations or rollouts with what they earn.
 
 
+def products(run: RunConfig, device: torch.device) -> torch.autocast:
+    """The context of a run's forward passes, in which its matrix products have its precision.
+
+    Weights are cast once a context, so rollouts and the loss have one each: a copy that was made without a
+    graph would give the loss no gradient.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=run.precision == "bf16")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """What a run trains and learns from; the teacher is None for SFT and RLVR."""
@@ -252,9 +261,13 @@ class Optimization:
             return {}
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=device)
-        for chunk in [] if batch is None else batch.chunks(CHUNK_TOKENS):
+        spread = (
+            1.5 if self.run.precision is None else math.inf
+        )  # a large model's passes cost more than padding
+        for chunk in [] if batch is None else batch.chunks(CHUNK_TOKENS, spread):
             which: dict[str, Any] = {"tokens": tokens, "off_policy": off_policy, "scales": scales}
-            part = chunk_loss(self.policy, self.run, chunk, **which)
+            with products(self.run, device):
+                part = chunk_loss(self.policy, self.run, chunk, **which)
             self.accelerator.backward(part)
             loss += part.detach()
         if self.accelerator.num_processes > 1:
@@ -323,7 +336,8 @@ def train_steps(
     policy, run, accelerator = optimization.policy, optimization.run, optimization.accelerator
     part = (accelerator.process_index, accelerator.num_processes)
     for start in range(first, last, run.updates_per_batch):
-        batch = collect(policy, run, seed, start, part=part)
+        with products(run, policy.student.device):
+            batch = collect(policy, run, seed, start, part=part)
         values = {}
         if batch.rewards is not None:
             values["reward"] = float(accelerator.reduce(batch.rewards.mean(), reduction="mean"))
