@@ -95,8 +95,8 @@ def completed(
     """(place in `jobs`, result) of every job as soon as it is done, in any order.
 
     A job that raised a CompanionError has that as its result. workers: processes (the number of cores where
-    None); 1 stays in this process. threads_each: of torch and BLAS in each job. How many jobs are done is printed every so often. Raises
-    CompanionError where a worker died.
+    None); 1 stays in this process. threads_each: of torch and BLAS in each job. How many jobs are done is
+    printed every so often. Raises CompanionError where a worker died.
     """
     if not jobs:
         return

@@ -120,8 +120,8 @@ BUDGETS = Profile(
     committed=True,
 )
 
-# Sizes by the cost: a step of 32 completions, logits at completions alone, takes two cores 3 to 5 s. Rates stand
-# in the paper's ratio of ten, at 1e-5 as in the tiny runs.
+# Sizes by the cost: a step of 32 completions, logits at completions alone, takes two cores 3 to 5 s. Rates
+# stand in the paper's ratio of ten, at 1e-5 as in the tiny runs.
 SMOLLM2 = Profile(
     name="smollm2",
     models="runs/smollm2/models",
