@@ -30,6 +30,7 @@ EQUALLY_SET = {
 }
 BUDGETS = "the paper's budgets"  # the profile budgets
 HARDER = "skills that the anchor lacks"  # the profile headroom, with matched SFT
+PRETRAINED = "SmolLM2-135M"  # the profile smollm2, with matched SFT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +150,6 @@ def null_if_there(null: Callable[[], tuple[str, Contrast]]) -> dict[str, Any]:
 
 
 WHOLE = ("OPD at SFT's settings", "OPD at a quarter of the batch")  # for what compares whole trajectories
-ENDS = (*WHOLE, *EQUALLY_SET, "equal norm", "equal accuracy", HARDER)
+ENDS = (*WHOLE, *EQUALLY_SET, "equal norm", "equal accuracy", HARDER, PRETRAINED)
 SAME_SETTINGS = "by design: the runs compared share start, rate, steps and batch"
 ONE_RUN = "by design: it is about one run, against its chance"

@@ -25,10 +25,20 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from paper_lib.figures.results import Results
-from paper_lib.ledger.claim import BUDGETS, ENDS, EQUALLY_SET, HARDER, Cast, Claim, Finding
+from paper_lib.ledger.claim import BUDGETS, ENDS, EQUALLY_SET, HARDER, PRETRAINED, Cast, Claim, Finding
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
 from paper_lib.ledger.equal_footing import at_equal_accuracy, at_equal_norm
-from paper_lib.ledger.rules import controls, gates, island, pnt, projection, sibling, trajectory, weights
+from paper_lib.ledger.rules import (
+    controls,
+    gates,
+    island,
+    pnt,
+    pretrained,
+    projection,
+    sibling,
+    trajectory,
+    weights,
+)
 from paper_lib.ledger.rules.budgets import JUDGED, at_the_budgets
 from paper_lib.summaries import Untested
 
@@ -123,6 +133,8 @@ def read_claim(claim: Claim, evidence: Results, name: str = PAPER) -> Reading:
     try:
         if name == BUDGETS:
             finding = at_the_budgets(claim.rule, evidence.beside("budgets"))
+        elif name == PRETRAINED:
+            finding = pretrained.on_pretrained(claim.id, claim.rule, evidence.beside("smollm2"))
         else:
             finding = claim.rule(*_cast(evidence, name))
     except Untested as missing:
@@ -153,10 +165,16 @@ def ledger(
     for claim in _chosen(only):
         known = (claim.id, claim.statement, claim.where, claim.paper, evidence.scale, claim.holds_when)
         main = [cell for reading in read if reading.claim is claim for cell in _cells(reading)]
-        others = [_short(claim, evidence, name) if name in claim.also else "–" for name in ENDS]
+        others = [_short(claim, evidence, name) if name in _also(claim) else "–" for name in ENDS]
         matched = claim.matched or "SFT at OPD's start, rate, steps and batch in SFT's place"
         rows.append((*known, *main, matched, *others))
     return pd.DataFrame(rows, columns=list(LEDGER_COLUMNS))
+
+
+def _also(claim: Claim) -> tuple[str, ...]:
+    """The further readings of a claim."""
+    without = tuple(name for name in claim.also if name != PRETRAINED)
+    return (*without, PRETRAINED) if claim.id in pretrained.JUDGED else without
 
 
 def _chosen(only: Sequence[str] | None) -> list[Claim]:

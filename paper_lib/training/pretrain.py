@@ -26,7 +26,9 @@ from paper_lib.training.models import (
 )
 from paper_lib.training.rollouts import accuracy
 from paper_lib.training.runs import RunFolder, shared_threads, train_run
-from paper_lib.training.train import Policy
+from paper_lib.training.train import Policy, products
+
+CARD = EvaluationConfig(final_problems=512)  # of the models that are trained from random weights
 
 
 def missing_models(profile: Profile, data_dir: Path | str) -> list[str]:
@@ -63,6 +65,7 @@ def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, forc
             model = build_model(lineage.shape, tokenizer, seed=lineage.seed)
         policy, seed = Policy(student=model, tokenizer=tokenizer), lineage.seed
         history = fingerprint(lineage.shape or lineage.origin, seed)
+        evaluation = CARD if lineage.origin is None else profile.evaluation  # as its hours allow
         for stage in lineage.stages:
             history = fingerprint(history, stage)
             directory = runs / f"{stage.name}-{history}"
@@ -70,13 +73,15 @@ def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, forc
             if force:
                 with folder.lock():
                     folder.clear()
-            train_run(stage, folder, policy, evaluation=EvaluationConfig())
+            train_run(stage, folder, policy, evaluation=evaluation)
             policy.student.load_state_dict(load_checkpoint(step_path(directory, stage.steps)))
             for name in (n for n, kept_stage in lineage.kept.items() if kept_stage == stage.name):
-                _save(policy, lineage, stage, Path(data_dir) / profile.models / name)
+                _save(policy, lineage, stage, evaluation, Path(data_dir) / profile.models / name)
 
 
-def _save(policy: Policy, lineage: Lineage, stage: RunConfig, directory: Path) -> None:
+def _save(
+    policy: Policy, lineage: Lineage, stage: RunConfig, evaluation: EvaluationConfig, directory: Path
+) -> None:
     stages = lineage.stages[: lineage.stages.index(stage) + 1]
     recipe = {
         "shape": asdict(lineage.shape) if lineage.shape else None,
@@ -86,11 +91,13 @@ def _save(policy: Policy, lineage: Lineage, stage: RunConfig, directory: Path) -
     }
     stored = deepcopy(policy.student)
     stored.load_state_dict(as_stored(stored.state_dict()))
-    options: dict[str, Any] = {"samples": 8, "max_new_tokens": stage.max_new_tokens, "seed": "card"}
+    samples, number = evaluation.samples, evaluation.final_problems
+    options: dict[str, Any] = {"samples": samples, "max_new_tokens": stage.max_new_tokens, "seed": "card"}
     table = "| task | sampled | greedy |\n|---|---|---|"
     for task in stage.tasks:
-        chosen = problems(task, split="test", number=512, seed="card")
-        sampled, error, greedy = accuracy(stored, policy.tokenizer, chosen, **options).values()
+        chosen = problems(task, split="test", number=number, seed="card")
+        with products(stage, stored.device):
+            sampled, error, greedy = accuracy(stored, policy.tokenizer, chosen, **options).values()
         table += f"\n| {task.name} | {sampled:.3f} ± {error:.3f} | {greedy:.3f} |"
     start = "random weights" if lineage.origin is None else "SmolLM2-135M-Instruct (Apache-2.0)"
     millions = sum(p.numel() for p in stored.parameters()) / 1e6
@@ -100,8 +107,8 @@ A {type(stored).__name__} of {millions:.2f} M parameters, trained from {start} o
 arithmetic traces by `make pretrain`; `recipe.json` has every stage and setting. Weights are bf16. The licence
 is the project's, Apache-2.0.
 
-Accuracy of the stored weights on 512 held-out test problems: avg@8 at temperature 1 with its standard error,
-and greedy.
+Accuracy of the stored weights on {number} held-out test problems: avg@{samples} at temperature 1 with its
+standard error, and greedy.
 
 {table}
 

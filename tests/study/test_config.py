@@ -240,6 +240,7 @@ def test_every_field_of_a_run_is_in_its_fingerprint():
         "anchor": "other",
         "frozen": "others",
         "chance": "credit",
+        "precision": "bf16",
         "snapshot_every": 1,
         "stream": "other",
     }
@@ -257,7 +258,7 @@ def test_every_field_of_a_run_is_in_its_fingerprint():
 
 def test_a_setting_that_is_absent_leaves_a_fingerprint_as_it_was():
     later = ("mix_scale", "sgd_momentum", "subnetwork", "rotated_layers", "base", "anchor")
-    later += ("frozen", "chance")
+    later += ("frozen", "chance", "precision")
     assert all(getattr(OPD, name) is None for name in later)
     before = {name: value for name, value in asdict(OPD).items() if name not in later}
     assert fingerprint(before) == fingerprint(OPD)

@@ -30,7 +30,7 @@ from paper_lib.training import train
 from paper_lib.training.models import build_model
 from paper_lib.training.objectives import group_advantages
 from paper_lib.training.rollouts import token_log_probs
-from paper_lib.training.runs import RunFolder, train_run
+from paper_lib.training.runs import RunFolder, shared_threads, train_run
 from paper_lib.training.train import (
     Optimization,
     Policy,
@@ -309,6 +309,30 @@ def test_sgd_continues_to_the_bit(momentum):
     assert same(continued.state(), state)
     run_steps(second, run, first=2, optimization=continued)
     assert same(weights(second), weights(through))
+
+
+@pytest.mark.parametrize("objective", ["sft", "opd"])
+def test_bf16_products_change_a_gradient_by_their_rounding_and_leave_weights_float32(objective):
+    run = replace(SFT if objective == "sft" else OPD, warmup_fraction=0.0)
+    gradients = {}
+    for precision in (None, "bf16"):
+        policy, timed = policy_of(), replace(run, precision=precision, max_gradient_norm=1e6)
+        optimization = Optimization(policy, timed, Accelerator(cpu=True))
+        # Rollouts come before the loss, in a context of their own: casts made without a graph are not reused.
+        with train.products(timed, torch.device("cpu")):
+            collect(policy, timed, 0, 0)
+        optimization.update(collect(policy, run, 0, 0), 0)
+        assert {p.dtype for p in policy.student.parameters()} == {torch.float32}
+        gradients[precision] = torch.cat([p.grad.flatten() for p in policy.student.parameters()])
+    off = (gradients["bf16"] - gradients[None]).norm() / gradients[None].norm()
+    assert 1e-5 < off < 0.05
+
+
+def test_runs_in_bf16_alone_share_the_cores_that_they_are_too_few_for():
+    half = replace(OPD, precision="bf16")
+    assert shared_threads([half], 4) == 4
+    assert shared_threads([half, half, half], 4) == 1
+    assert shared_threads([half, OPD], 4) == shared_threads([OPD], 4) == 1
 
 
 def test_a_loss_that_is_not_finite_is_told_in_one_line(policy):
