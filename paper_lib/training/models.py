@@ -3,8 +3,9 @@
 import hashlib
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
+from io import StringIO
 from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
@@ -140,13 +141,16 @@ def smollm2_weights() -> Path:
 
 
 def load_smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """SmolLM2-135M-Instruct in float32, from `smollm2_weights`."""
+    """SmolLM2-135M-Instruct in float32, from `smollm2_weights`; its head is its embedding (tied)."""
     weights = smollm2_weights()
     file: dict[str, Any] = {"gguf_file": weights.name, "local_files_only": True}
-    with _quiet():
-        model = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.float32, **file)
+    with _quiet(), redirect_stderr(StringIO()):  # whose bar of dequantised tensors asks no setting
+        packed = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.float32, **file)
         tokenizer = AutoTokenizer.from_pretrained(weights.parent, **file)
     tokenizer.padding_side = "left"
+    del packed.config.quantization_config  # of the file; transformers saves nothing that has it
+    model = AutoModelForCausalLM.from_config(packed.config)
+    model.load_state_dict(packed.state_dict())
     return model.eval(), tokenizer
 
 
