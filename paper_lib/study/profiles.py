@@ -11,6 +11,7 @@ from paper_lib.study.lineages import (
     REFERENCE_LINEAGES,
     SMOKE_LINEAGES,
     SMOLLM2_LINEAGES,
+    WIDTHS_LINEAGES,
 )
 from paper_lib.study.plan import budget_runs, control_runs, headroom_runs, pretrained_runs, study_runs
 from paper_lib.study.tasks import (
@@ -120,6 +121,17 @@ BUDGETS = Profile(
     committed=True,
 )
 
+WIDTHS = Profile(
+    name="widths",
+    models="models",
+    lineages=WIDTHS_LINEAGES,
+    runs=tuple(LAPTOP.run(name) for name in (*MAIN_RUNS, "sft_matched")),
+    seeds=tuple(range(50, 59)),
+    bases=tuple((seed, f"base_{('tiny', 'small', 'wide')[(seed - 50) // 3]}") for seed in range(50, 59)),
+    diagnostics=replace(BUDGETS.diagnostics, model_probes=None, null_runs=()),
+    evaluation=EvaluationConfig(drawn="by seed"),
+)
+
 # Sizes by the cost: a step of 32 completions, logits at completions alone, takes two cores 3 to 5 s. Rates
 # stand in the paper's ratio of ten, at 1e-5 as in the tiny runs.
 SMOLLM2 = Profile(
@@ -202,7 +214,9 @@ SMOKE = Profile(
     ),
 )
 
-PROFILES = {profile.name: profile for profile in (SMOKE, LAPTOP, REFERENCE, HEADROOM, BUDGETS, SMOLLM2)}
+PROFILES = {
+    profile.name: profile for profile in (SMOKE, LAPTOP, REFERENCE, HEADROOM, BUDGETS, WIDTHS, SMOLLM2)
+}
 
 
 def get_profile(name: str) -> Profile:
