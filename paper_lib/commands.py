@@ -328,6 +328,33 @@ so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask 
         examples="forecast base --learning-rate 1e-6 --steps 300",
     ),
     Command(
+        name="recipe",
+        work="paper_lib.live.recipe.run_recipe",
+        summary="Train one of the paper's runs by TRL, at its own scale or another",
+        options=(
+            option("run_name", "a run of the paper", choices=("sft", "opd", "rlvr"), metavar="RUN"),
+            option("--student", "folder, or name on the Hub", default="Qwen/Qwen3-8B-Base", metavar="MODEL"),
+            option("--teacher", "the same, for opd", default="Qwen/Qwen3-32B", metavar="MODEL"),
+            option("--data", "JSON lines: prompt, and completion or solution", metavar="FILE"),
+            option("--out", "checkpoints (default: runs/paper)", DIR, default="runs/paper"),
+            option(
+                "--reward",
+                "module:function, for rlvr (default: TRL's accuracy_reward)",
+                NAME,
+                default="trl.rewards:accuracy_reward",
+            ),
+            option("--tokens", "of a response at most (default: 8192)", POSITIVE, default=8192),
+            option("--cards", "H100s that a dry run counts with (default: 8)", POSITIVE, default=8),
+            option("-p --parameter", "a setting of TRL; may be repeated", VALUES, dest="settings"),
+            option("--dry-run", "print settings, memory and hours", FLAG),
+        ),
+        examples="""\
+recipe opd --dry-run
+recipe sft --student base --data demonstrations.jsonl --out runs/sft -p use_cpu=True""",
+        notes="""
+On eight cards: accelerate launch --num_processes 8 -m paper_lib recipe opd --data FILE --out DIR""",
+    ),
+    Command(
         name="student",
         work="paper_lib.teaching.student.write_student_edition",
         summary="Write the notebooks without their solutions",

@@ -121,6 +121,16 @@ BUDGETS = Profile(
     committed=True,
 )
 
+# The paper's own three runs, for TRL's trainers (`paper_lib.live.recipe`): the budgets at the paper's rates.
+PAPER = Profile(
+    name="paper",
+    models="",
+    runs=tuple(
+        replace(BUDGETS.run(name), learning_rate=rate, snapshot_every=every)
+        for name, rate, every in (("sft", 1e-5, 256), ("opd", 1e-6, 64), ("rlvr", 1e-6, 128))
+    ),
+)
+
 WIDTHS = Profile(
     name="widths",
     models="models",
