@@ -9,7 +9,7 @@ from paper_lib.figures.panels import by_label, draw_beside, draw_chance, draw_le
 from paper_lib.figures.panels import draw_ratios, draw_trajectory, new_figure, plain_log
 from paper_lib.figures.projected import accuracy_change, draw_accuracy, draw_change, draw_losses
 from paper_lib.figures.projected import draw_share_inside, scores
-from paper_lib.figures.results import open_results
+from paper_lib.figures.results import by_size, open_results
 from paper_lib.figures.rotation import DEGREES, animate_paths, draw_angles, draw_explained_variance
 from paper_lib.figures.rotation import draw_layers, draw_paths
 from paper_lib.figures.save import save_figure

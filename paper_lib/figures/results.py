@@ -1,6 +1,6 @@
 """The results of a study: one way to read a number from its tables, and to save what is drawn from them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from pathlib import Path
@@ -252,6 +252,17 @@ def open_results(
         print(f"{folder} has no tables yet: these are those of profile {REFERENCE.name}, in {reference}")
         study, folder = REFERENCE, reference
     return Results(study=study, folder=folder, figures=Path(figures_dir) / profile)
+
+
+def by_size(studies: Iterable[Results], read: Callable[[Results], pd.Series]) -> pd.DataFrame:
+    """What `read` takes from each study, one entry a seed, by the size of that seed's model: rows of seed,
+    value, and step, the number of weights in its measured matrices."""
+    found = []
+    for results in studies:
+        each = rows_with(results.table("matrices"), metric="parameters", run="opd")
+        sizes = each.drop_duplicates(["seed", "layer", "module"]).groupby("seed")["value"].sum()
+        found.append(pd.DataFrame({"step": sizes, "value": read(results)}).dropna())
+    return pd.concat(found).rename_axis("seed").reset_index().assign(run="")
 
 
 def _along(rows: pd.DataFrame, missing: str) -> pd.DataFrame:

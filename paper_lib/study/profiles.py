@@ -138,7 +138,9 @@ WIDTHS = Profile(
     runs=tuple(LAPTOP.run(name) for name in (*MAIN_RUNS, "sft_matched")),
     seeds=tuple(range(50, 59)),
     bases=tuple((seed, f"base_{('tiny', 'small', 'wide')[(seed - 50) // 3]}") for seed in range(50, 59)),
-    diagnostics=replace(BUDGETS.diagnostics, model_probes=None, null_runs=()),
+    diagnostics=DiagnosticsConfig(
+        pairs=DiagnosticsConfig().pairs[:3], null_runs=(), seed_runs=(), model_probes=None
+    ),
     evaluation=EvaluationConfig(drawn="by seed"),
 )
 

@@ -28,6 +28,8 @@ BENCHES = (
             *(PROFILE, DATA),
             option("--rounds", "default: 3", POSITIVE, default=3),
             option("--steps", "a round (default: 5)", POSITIVE, default=5),
+            option("--prompts", "a step, of 8 completions (default: 32)", POSITIVE, default=32),
+            option("--objectives", "of opd, rlvr (default: both)", NAMES),
             *(THREADS, OUT),
         ),
         examples="train --profile laptop",

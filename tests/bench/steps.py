@@ -1,8 +1,9 @@
 """Our training steps against TRL's, in turn in one process: same models, prompts, batch, threads."""
 
 import json
+import resource
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import verify
 from paper_lib.training.models import load_model, require_same_vocabulary
 from paper_lib.training.runs import find_accelerator
-from paper_lib.training.train import Optimization, Policy, collect, informative, step_problems
+from paper_lib.training.train import Optimization, Policy, collect, informative, products, step_problems
 
 # --- Where the time of a training step goes.
 
@@ -113,7 +114,7 @@ def trl_settings(run: RunConfig, device: torch.device) -> dict[str, Any]:
         "weight_decay": run.weight_decay,
         "max_grad_norm": run.max_gradient_norm,
         "gradient_checkpointing": False,
-        "bf16": False,
+        "bf16": run.precision == "bf16",
         "use_cpu": device.type == "cpu",
         "shuffle_dataset": False,
         "dataloader_num_workers": 0,
@@ -209,6 +210,7 @@ def bench_train(
     steps: int = 5,
     warmup: int = 2,
     prompts: int = 32,
+    objectives: Sequence[str] | None = None,
     threads: int | None = None,
     out: Path | str | None = None,
     report: Callable[[str], None] = print,
@@ -216,10 +218,11 @@ def bench_train(
     """Seconds of an optimizer step of OPD (exact reverse KL) and of RLVR, ours and TRL's, in turn.
 
     A round is OPD ours, OPD TRL, RLVR ours, RLVR TRL, each from the profile's base: `warmup` steps that do
-    not count, then `steps`. threads: of torch, one a core where None. out: a JSON file for the table and
-    its settings. Returns one row an objective and code: the median step with its `ratio` to TRL's, the
-    same in processor seconds, medians of the parts, and what shows equal work: mean completion length and
-    the share of the completions that the update used. Raises CompanionError without TRL or a model.
+    not count, then `steps`. objectives: of these two, both where None. threads: of torch, one a core where
+    None. out: a JSON file for the table and its settings. Returns one row an objective and code: the median
+    step with its `ratio` to TRL's, the same in processor seconds, medians of the parts, and what shows equal
+    work: mean completion length and the share of the completions that the update used. Raises CompanionError
+    without TRL or a model, and for an unknown objective.
     """
     threads = parallel.cores() if threads is None else threads
     counts = {"rounds": rounds, "steps": steps, "prompts": prompts, "threads": threads}
@@ -228,28 +231,35 @@ def bench_train(
             raise CompanionError(f"bench train: {name} is {count}, expected at least 1")
     profile = get_profile(profile_name)
     version = require_trl()
-    runs = {name: sized(profile.run(name), warmup + steps, prompts) for name in OBJECTIVES}
+    chosen = OBJECTIVES if objectives is None else tuple(objectives)
+    if unknown := [name for name in chosen if name not in OBJECTIVES]:
+        raise CompanionError(f"no objective {unknown[0]!r}; there are {', '.join(OBJECTIVES)}")
+    runs = {name: sized(profile.run(name), warmup + steps, prompts) for name in chosen}
     codes = {"ours": _our_steps, "TRL": trl_steps}
-    records = []
+    records, peak = [], 0.0
     with parallel.threads(threads), _quiet_transformers():
-        report(f"[bench] {rounds} rounds of {warmup} + {steps} steps: OPD and RLVR, ours and TRL's")
+        report(f"[bench] {rounds} rounds of {warmup} + {steps} steps: {' and '.join(chosen)}, ours and TRL's")
         for number in range(rounds):
             for objective, run in runs.items():
                 for code, measured in codes.items():
                     policy = policy_of(profile, run, data_dir)
                     counted = measured(run, policy, number)[warmup:]
+                    peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
                     records += [{"objective": objective, "code": code, **step} for step in counted]
                     seconds = median(sum(step[part] for part in PARTS) for step in counted)
                     report(f"[bench {number + 1}/{rounds}] {objective}, {code}: {seconds:.2f} s a step")
-    table = _summary(pd.DataFrame(records), prompts * runs["opd"].samples_per_prompt)
+    a_run = next(iter(runs.values()))
+    table = _summary(pd.DataFrame(records), prompts * a_run.samples_per_prompt)
     device = find_accelerator().device
     settings = {
         "profile": profile_name,
         "device": str(device),
         "warmup": warmup,
         **counts,
-        "samples_per_prompt": runs["opd"].samples_per_prompt,
-        "max_new_tokens": runs["opd"].max_new_tokens,
+        "samples_per_prompt": a_run.samples_per_prompt,
+        "max_new_tokens": a_run.max_new_tokens,
+        "precision": a_run.precision or "float32",
+        "peak_gigabytes": peak,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "trl": version},
         "trl": {objective: trl_settings(run, device) for objective, run in runs.items()},
     }
@@ -288,7 +298,8 @@ def _our_steps(run: RunConfig, policy: Policy, seed: int) -> list[dict[str, floa
     watch.lap()
     for step in range(run.steps):
         watch.enter("rollout")
-        batch = collect(policy, run, seed, step)
+        with products(run, policy.student.device):
+            batch = collect(policy, run, seed, step)
         watch.leave()
         useful = informative(batch, run)
         optimization.update(useful, step)
@@ -336,9 +347,10 @@ def _printed(table: pd.DataFrame, settings: dict[str, Any]) -> str:
     return f"""
 One optimizer step of profile {settings["profile"]}: {size} completions ({settings["prompts"]} prompts × \
 {settings["samples_per_prompt"]}) of at most {settings["max_new_tokens"]} tokens,
-float32, {settings["device"]}, threads: {settings["threads"]}; {versions}.
+{settings["precision"]}, {settings["device"]}, threads: {settings["threads"]}; {versions}.
 Medians of {settings["rounds"]} × {settings["steps"]} steps, ours and TRL's in turn, each turn after \
-{settings["warmup"]} steps that do not count.
+{settings["warmup"]} steps that do not count. Peak of ours, all models held: \
+{settings["peak_gigabytes"]:.1f} GB.
 
 {shown}
 
