@@ -63,7 +63,7 @@ torture: $(READY) ## Damage, kill and starve the commands, and count what goes w
 	$(RUN) tests/torture/command.py --size $(or $(SIZE),small) $(ARGS)
 
 REBUILT = $(filter-out build/student build/nbgrader,$(wildcard build/*)) $(filter-out data/models data/results,$(wildcard data/*)) \
-	$(filter-out %/reference %/headroom %/budgets,$(wildcard data/results/* figures/*))
+	$(filter-out %/reference %/headroom %/budgets %/smollm2 %/widths,$(wildcard data/results/* figures/*))
 
 clean: ## Remove runs, tables, figures, executed notebooks and the book, except the reference ones
 	@for path in $(REBUILT); do echo "removing $$path"; rm -rf "$$path"; done

@@ -222,11 +222,13 @@ def measure_nulls(
 
 
 def _walk(steps: Sequence[int], walk: Tensor, config: DiagnosticsConfig) -> list[Row]:
-    updates = [update_span(delta_w, config.K) for delta_w in walk]
+    found = [update_spectrum(delta_w, config.K) for delta_w in walk]
+    updates = [leading_span(each, config.K) for each in found]
     increments = [updates[0], *(update_span(after - before, config.K) for before, after in pairwise(walk))]
-    ranks = spectra.stable_rank(walk).tolist()  # (T, m, n) to (T,)
     rows = alignment_rows(steps[1:], updates, increments, config.K)
-    return rows + [Row(s, "stable_rank", rank) for s, rank in zip(steps[1:], ranks, strict=True)]
+    for step, delta_w, each in zip(steps[1:], walk, found, strict=True):
+        rows.append(Row(step, "stable_rank", spectra.stable_rank(delta_w, sigma=each.sigma).item()))
+    return rows
 
 
 def measure_rescaled(

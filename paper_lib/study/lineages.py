@@ -61,7 +61,7 @@ REFERENCE_LINEAGES = (
 )
 # Another student of the same shape and stages, so that what is found does not hang on one network.
 HEADROOM_LINEAGES = (*LAPTOP_LINEAGES, _student("second", _STUDENT_SHAPE, seed=10))
-# Students of other widths through the same stages: 0.1, 0.3 and 3.2 million weights beside the others' 0.8.
+# Students of other widths through the same stages: 0.1 and 0.3 million weights beside the others' 0.8.
 WIDTHS_LINEAGES = (
     LAPTOP_LINEAGES[1],
     _student(
@@ -70,11 +70,6 @@ WIDTHS_LINEAGES = (
         seed=20,
     ),
     _SMALL_STUDENT,
-    _student(
-        "wide",
-        replace(_STUDENT_SHAPE, hidden_size=256, heads=8, kv_heads=4, intermediate_size=768),
-        seed=21,
-    ),
 )
 
 _SMOLLM2: dict[str, Any] = {

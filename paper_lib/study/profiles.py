@@ -136,8 +136,8 @@ WIDTHS = Profile(
     models="models",
     lineages=WIDTHS_LINEAGES,
     runs=tuple(LAPTOP.run(name) for name in (*MAIN_RUNS, "sft_matched")),
-    seeds=tuple(range(50, 59)),
-    bases=tuple((seed, f"base_{('tiny', 'small', 'wide')[(seed - 50) // 3]}") for seed in range(50, 59)),
+    seeds=tuple(range(50, 56)),
+    bases=tuple((seed, "base_tiny" if seed < 53 else "base_small") for seed in range(50, 56)),
     diagnostics=DiagnosticsConfig(
         pairs=DiagnosticsConfig().pairs[:3], null_runs=(), seed_runs=(), model_probes=None
     ),
@@ -170,6 +170,7 @@ SMOLLM2 = Profile(
         K=8,
         hill_k=64,
         energy_k=16,
+        null_runs=("opd",),  # those that the frozen rules ask for: 840 decompositions a run and null
         pairs=DiagnosticsConfig().pairs[:3],
         seed_runs=(),
         model_probes=None,

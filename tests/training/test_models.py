@@ -243,7 +243,7 @@ def test_the_weights_in_a_file_are_those_of_the_model_that_is_built_from_it(shap
     assert weights_fingerprint(stored_weights(tmp_path / "model")) == weights_fingerprint(built)
 
 
-@pytest.mark.parametrize("name", ["base", "base_small", "teacher", "teacher_moe", "teacher_small"])
+@pytest.mark.parametrize("name", ["base", "base_small", "base_tiny", "teacher", "teacher_moe", "teacher_small"])
 def test_the_weights_of_a_shipped_model_are_known_without_building_it(name):
     directory = Path(__file__).parents[2] / "data" / "models" / name
     built = load_model(directory)[0].state_dict()
