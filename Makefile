@@ -47,7 +47,7 @@ slides: $(DRAWN) ## Write the notebooks' slides and the lecture to build/slides,
 student: $(READY) ## Write the notebooks without solutions to build/student
 	$(RUN) -m paper_lib student $(ARGS)
 
-nbgrader: $(READY) ## Write the exercises of 03 to 06 to build/nbgrader, as assignments that nbgrader grades
+nbgrader: $(READY) ## Write the exercises to build/nbgrader, as assignments that nbgrader grades
 	$(RUN) book/making/graded.py --out build/nbgrader $(ARGS)
 
 reference: $(READY) ## Train and measure what the committed results lack, and redraw (hours)

@@ -2,8 +2,8 @@
 
 python book/making/graded.py --out DIR [--data DIR]
 
-Of the notebooks that draw from the committed tables. Their exercises become two cells each: the answer, whose
-solution nbgrader cuts out, and a locked test of as many points as the exercise has minutes.
+An exercise becomes two cells: the answer, whose solution nbgrader cuts out, and a locked test of as many points
+as the exercise has minutes. What else a notebook does, it does with the committed tables.
 """
 
 import argparse
@@ -16,12 +16,13 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from paper_lib.figures.execute import notebook_sources
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import write_text
 from paper_lib.teaching.exercises import EXERCISES
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = ("03_sparsity", "04_pca", "05_locking", "06_controls")
+NOTEBOOKS = tuple(path.stem for path in notebook_sources(ROOT / "notebooks"))
 CONFIG = """\
 c = get_config()
 c.CourseDirectory.course_id = "geometry"
