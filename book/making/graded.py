@@ -2,8 +2,8 @@
 
 python book/making/graded.py --out DIR [--data DIR]
 
-An exercise becomes two cells: the answer, whose solution nbgrader cuts out, and a locked test of as many points
-as the exercise has minutes. What else a notebook does, it does with the committed tables.
+An exercise becomes two cells: the answer, whose solution nbgrader cuts out, and a locked test of as many
+points as the exercise has minutes. What else a notebook does, it does with the committed tables.
 """
 
 import argparse
