@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from paper_lib.ground.files import sha256
 from paper_lib.ground.tables import TABLES, table_metadata
+from paper_lib.study.profiles import get_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {  # a table: what a row is
@@ -120,9 +121,9 @@ _HEAD = """\
 {count} Parquet files, one value a row. Figures, ledger and the numbers of the README are computed from the
 committed tables alone.
 
-- **What:** weight updates of small language models (0.8 M weights, 28 matrices) after supervised fine-tuning,
-  on-policy distillation and reinforcement learning, with controls and nulls. No personal data; tasks and
-  models are synthetic.
+- **What:** weight updates of small language models ({weights} M weights, {matrices} matrices) \
+after supervised fine-tuning,
+  on-policy distillation and reinforcement learning, with controls and nulls. No personal data; {synthetic}.
 - **How made:** `python -m paper_lib train --profile {profile}` trains every run
   ([`01_train`](../../../notebooks/01_train.py)), `extract` measures it
   ([`02_extract`](../../../notebooks/02_extract.py)), on CPU, one thread a run. The runs are in
@@ -156,6 +157,7 @@ def card(folder: Path) -> str:
     bar = r"\|"
     head = _HEAD.format(
         profile=folder.name,
+        **_models(folder),
         count=len(paths),
         versions=", ".join(f"{name} {version}" for name, version in about["libraries"].items()),
         fingerprint=f"`{about['fingerprint']}`",
@@ -185,6 +187,21 @@ def card(folder: Path) -> str:
             *("## Checksums", "", "SHA-256, for `sha256sum -c`:", "", "```text", *sums, "```", ""),
         ]
     )
+
+
+def _models(folder: Path) -> dict[str, str]:
+    """How large the models are, and whether they were pretrained on text."""
+    wanted = [("metric", "=", "parameters"), ("run", "=", "opd")]
+    rows = pq.read_table(folder / "matrices.parquet", filters=wanted)
+    one = rows.to_pandas().drop_duplicates(["seed", "layer", "module"]).groupby("seed")["value"]
+    pretrained = any(lineage.origin for lineage in get_profile(folder.name).lineages)
+    return {
+        "weights": f"{one.sum().max() / 1e6:.1f}",
+        "matrices": str(one.size().max()),
+        "synthetic": "tasks are\n  synthetic, the model is SmolLM2-135M-Instruct (Apache-2.0)"
+        if pretrained
+        else "tasks and\n  models are synthetic",
+    }
 
 
 def _plain(metric: str) -> str:

@@ -44,14 +44,14 @@ def join_tables(parts: Sequence["MatrixPart"], out: Path) -> None:
     is_gram = rows["metric"] == GRAM
     grams, rows = rows[is_gram], rows[~is_gram]
     tables = {"matrices": rows[rows["null"] == OWN].drop(columns="null")}
-    paths = {str(null): _path_rows(group, of.steps) for null, group in grams.groupby("null")}
-    own = parts[0].keyed(of.finetuned.label, paths.pop(OWN)) if paths else None
     if of.other is not None:
         tables["pairs"] = rows[rows["null"] == BESIDE].drop(columns="null")
         tables["pairs"] = tables["pairs"].assign(other=of.other.label, other_seed=0)
     if of.nulls:
         tables["nulls"] = rows[~rows["null"].isin((OWN, BESIDE))]
     if len(of.steps) > 2:
+        paths = {str(null): _path_rows(group, of.steps) for null, group in grams.groupby("null")}
+        own = parts[0].keyed(of.finetuned.label, paths.pop(OWN)) if paths else None
         sims = tables["matrices"][tables["matrices"]["metric"].str.endswith("_alignment")]
         keys = ["profile", "run", "seed", "step", "metric", "k"]
         tables["trajectories"] = pd.concat([own, sims.groupby(keys, as_index=False)["value"].mean()])

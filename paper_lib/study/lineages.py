@@ -44,14 +44,13 @@ LAPTOP_LINEAGES = (
 # For the rows of Table 1 with another student and with a mixture of experts as the teacher. The small student
 # goes through the student's stages. The mixture is teacher_small with experts in place of its MLPs: as many
 # parameters as the teacher in all, a quarter of its experts at work on each token, and the same stage.
-_SMALL_STUDENT = _student(
-    "small",
-    replace(_STUDENT_SHAPE, hidden_size=96, layers=3, heads=3, kv_heads=1, intermediate_size=288),
-    seed=2,
-)
 REFERENCE_LINEAGES = (
     *LAPTOP_LINEAGES,
-    _SMALL_STUDENT,
+    _student(
+        "small",
+        replace(_STUDENT_SHAPE, hidden_size=96, layers=3, heads=3, kv_heads=1, intermediate_size=288),
+        seed=2,
+    ),
     _one_stage(
         "teacher_moe",
         replace(_STUDENT_SHAPE, experts=8, experts_per_token=2, expert_size=192),
@@ -61,7 +60,7 @@ REFERENCE_LINEAGES = (
 )
 # Another student of the same shape and stages, so that what is found does not hang on one network.
 HEADROOM_LINEAGES = (*LAPTOP_LINEAGES, _student("second", _STUDENT_SHAPE, seed=10))
-# Students of other widths through the same stages: 0.1 and 0.3 million weights beside the others' 0.8.
+# A student of 0.1 million weights through the same stages, beside the others' 0.8.
 WIDTHS_LINEAGES = (
     LAPTOP_LINEAGES[1],
     _student(
@@ -69,7 +68,6 @@ WIDTHS_LINEAGES = (
         replace(_STUDENT_SHAPE, hidden_size=64, layers=2, heads=2, kv_heads=1, intermediate_size=192),
         seed=20,
     ),
-    _SMALL_STUDENT,
 )
 
 _SMOLLM2: dict[str, Any] = {

@@ -136,12 +136,13 @@ WIDTHS = Profile(
     models="models",
     lineages=WIDTHS_LINEAGES,
     runs=tuple(LAPTOP.run(name) for name in (*MAIN_RUNS, "sft_matched")),
-    seeds=tuple(range(50, 56)),
-    bases=tuple((seed, "base_tiny" if seed < 53 else "base_small") for seed in range(50, 56)),
+    seeds=(50, 51, 52),
+    bases=tuple((seed, "base_tiny") for seed in (50, 51, 52)),
     diagnostics=DiagnosticsConfig(
         pairs=DiagnosticsConfig().pairs[:3], null_runs=(), seed_runs=(), model_probes=None
     ),
     evaluation=EvaluationConfig(drawn="by seed"),
+    committed=True,
 )
 
 # Sizes by the cost: a step of 32 completions, logits at completions alone, takes two cores 3 to 5 s. Rates
