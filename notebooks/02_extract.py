@@ -537,7 +537,7 @@ verdict
 # $$\frac{\langle \Delta W_f, \Delta W_\mathrm{end} \rangle}
 # {\lVert\Delta W_f\rVert_F\, \lVert\Delta W_\mathrm{end}\rVert_F}\,?$$
 #
-# Derive it, or measure it with `random_walk`.
+# Derive it, or measure it with a `random_walk` of a hundred steps.
 #
 # <details><summary>Hint</summary>
 #

@@ -781,12 +781,12 @@ verdict
 # How much sparser is OPD's update than SFT's when both have the same norm? Give OPD's
 # sparsity at its end less that of SFT's update shrunk to OPD's norm (the null
 # `rescaled_sft` of the run `opd`), in points, as a mean over seeds. Sparsity over
-# several matrices counts weights, not matrices.
+# several matrices counts weights, not matrices. Take all matrices.
 #
 # <details><summary>Hint</summary>
 #
-# `sparsity` and `null_sparsity` above hold one row a seed. One point is a share of
-# 0.01.
+# `sparsity` above holds one row for each run and seed, `null_sparsity` one for each
+# run, seed and null. One point is a share of 0.01.
 #
 # </details>
 

@@ -669,8 +669,8 @@ verdict
 #
 # <details><summary>Hint</summary>
 #
-# Make run, layer, module and seed the index of both metrics. What comes first, the
-# division or the mean?
+# `at_end(matrices)` keeps the last step of each run. Make run, layer, module and seed
+# the index of both metrics. What comes first, the division or the mean?
 #
 # </details>
 

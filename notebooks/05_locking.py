@@ -807,7 +807,8 @@ verdict
 #
 # <details><summary>Hint</summary>
 #
-# The table below figure 5 has both numbers; subtract row by row.
+# The table below figure 5 has both numbers, the run's as "update so far" and the walk's
+# as "its random walk". Subtract row by row.
 #
 # </details>
 
@@ -853,7 +854,7 @@ verdict
 # </details>
 
 # %% tags=["exercise"]
-answer = ...  # a function of sigma_opd, sigma_sft, descending (r,), and K: K'
+answer = ...  # a function of sigma_opd, sigma_sft, (r,) tensors, falling, and K: K'
 check("05-3", answer)
 
 # %% [markdown] tags=["solution"]
@@ -893,7 +894,7 @@ verdict
 # </details>
 
 # %% tags=["exercise"]
-answer = ...  # a function of v, (n,) without zeros, that returns a share in [0, 1]
+answer = ...  # a function of v, an (n,) tensor without zeros: a share in [0, 1]
 check("05-4", answer)
 
 # %% [markdown] tags=["solution"]

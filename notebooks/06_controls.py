@@ -748,7 +748,7 @@ from paper_lib.teaching.exercises import check
 # </details>
 
 # %% tags=["exercise"]
-answer = ...  # a function of gap, (T,), and keep, ρ in (0, 1], that returns (T,)
+answer = ...  # a function of gap, a (T,) tensor, and keep, ρ in (0, 1]: (T,) weights
 check("06-1", answer)
 
 # %% [markdown] tags=["solution"]
@@ -822,9 +822,9 @@ verdict
 # ### Exercise 06-3 — How many seeds? (20 minutes)
 #
 # OPD and RLVR are compared seed by seed. Write the smallest $N \ge 2$ for which
-# Student's 95 % interval of $N$ paired differences, with the mean and the deviation of
-# those given, would not reach 0. Then use it on the stable ranks of `opd` and `rlvr` at
-# their ends.
+# Student's 95 % interval of $N$ paired differences, with the mean and the sample
+# deviation of those given, would not reach 0. Then use it on the stable ranks of `opd`
+# and `rlvr` at their ends.
 #
 # <details><summary>Hint</summary>
 #

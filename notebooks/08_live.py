@@ -414,7 +414,7 @@ verdict
 # </details>
 
 # %% tags=["exercise"]
-answer = ...  # a function of w_0, w_s, w_t (m, n) and v_k (n, K): a share of energy
+answer = ...  # a function of tensors, w_0, w_s, w_t (m, n), v_k (n, K): energy's share
 check("08-2", answer)
 
 # %% [markdown] tags=["solution"]

@@ -5,6 +5,7 @@ place. What it says names the mistake and where to look, and never the value tha
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -102,7 +103,7 @@ def judge_function(
     if _agree(found, wanted, relative):
         return
     for message, mistake in mistakes.items():
-        if _agree(found, [_array(mistake(*_copied(each))) for each in cases.values()], relative):
+        if _agree(found, [_array(mistake(*deepcopy(each))) for each in cases.values()], relative):
             raise Wrong(message)
     fits = [_agree([f], [w], relative) for f, w in zip(found, wanted, strict=True)]
     first = fits.index(False)
@@ -134,7 +135,7 @@ def result_of(answer: Any, name: str, arguments: tuple[Any, ...], returns: str) 
     if not callable(answer):
         raise Wrong(f"answer is a {type(answer).__name__}, expected a function that returns {returns}")
     try:
-        result = answer(*_copied(arguments))
+        result = answer(*deepcopy(arguments))
     except Exception as error:  # whatever a reader's code may raise
         reason = (str(error).splitlines() or [""])[0][:160]
         raise Wrong(f"your function raised {type(error).__name__} on {name}: {reason}") from None
@@ -170,10 +171,6 @@ def shaped_pairs(seed: int, size: float, k: int) -> Cases:
     """Those matrices of `seed`, the same with `size` times those of the next seed added, and k."""
     others = shaped_cases(seed + 1)
     return {name: (a, a + size * others[name][0], k) for name, (a,) in shaped_cases(seed).items()}
-
-
-def _copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(a.clone() if isinstance(a, torch.Tensor) else a for a in arguments)
 
 
 def _array(value: Any) -> np.ndarray:

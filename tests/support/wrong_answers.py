@@ -1,4 +1,4 @@
-"""Three wrong answers to each exercise, made from the right one, and what the verdict has to name."""
+"""Three or more wrong answers to each exercise, made from the right one, and what the verdict has to name."""
 
 import math
 
@@ -29,6 +29,10 @@ def kept(scores, count, weight):
     weights = scores.new_zeros(len(scores))
     weights[scores.argsort(descending=True)[:count]] = weight
     return weights
+
+
+def above(scores, bar):
+    return (scores >= bar) * len(scores) / (scores >= bar).sum()
 
 
 def fewest(reach, differences):
@@ -68,6 +72,10 @@ WRONG = {
         (lambda right: lambda r: r - r.mean(), "standard deviation"),
         (lambda right: lambda r: (r - r.mean()) / (r.std(correction=0) + 1e-4), "by G, not by G − 1"),
         (lambda right: lambda r: (r - r.mean()) / r.std(), "deviation is 0"),
+        (
+            lambda right: lambda r: 0 * r if r.all() else (r - r.mean()) / r.std(),
+            "nan: is something divided by 0?",
+        ),
     ],
     "01-3": [
         (lambda right: lambda z, t: -right(z, t), "the sign"),
@@ -98,6 +106,7 @@ WRONG = {
         (lambda right: (0.2966 * 0.9273, right[1]), "what the principal overlap allows"),
         (lambda right: right[::-1], "wrong order"),
         (lambda right: (0.2966, 0.3188), "those are the overlaps"),
+        (lambda right: (0.2966, right[1]), "number 1 of 2"),
     ],
     "03-2": [
         (lambda right: lambda w, a, r: right(w, a, min(w.shape)), "largest weights themselves"),
@@ -172,6 +181,14 @@ WRONG = {
         ),
         (lambda right: lambda r, k: kept(r, math.ceil(k * len(r)), 1.0), "not rescaled"),
         (lambda right: lambda r, k: kept(r, int(k * len(r)), len(r) / int(k * len(r))), "rounded down"),
+        (
+            lambda right: lambda r, k: kept(r, int(k * len(r)) + 1, len(r) / (int(k * len(r)) + 1)),
+            "where ρT is whole",
+        ),
+        (
+            lambda right: lambda r, k: above(r, r.quantile(1 - k)),
+            "are off on 7 tokens, ρ = 0.8",
+        ),
     ],
     "06-2": [
         (lambda right: 1 - right, "weighs the larger gradient more"),
@@ -190,6 +207,7 @@ WRONG = {
             ),
             "for the seeds you have",
         ),
+        (lambda right: lambda d: max(3, right(d)), "too large on differences [2.0, 2.1, 1.9]"),
     ],
     "07-1": [
         (lambda right: right[::-1], "the other way round"),

@@ -20,10 +20,12 @@ def _retention(answer: Any) -> str:
         [0.1, -2.0, 1.5, 0.4, -0.3, 0.9, -1.1],
         [2.0, -3.0, 0.5, 0.2, 1.0],
         [-0.2, 0.7, -1.4, 0.3, 0.6, -0.9, 1.2, 0.1, -0.5, 0.8],
+        [1.1, -0.4, 0.2, -1.6, 0.9, 0.5, -0.7, 1.3],  # ρT is whole
+        [0.6, -1.2, 0.4, 1.8, -0.1, -0.8, 0.3],  # a quantile of the gaps keeps one less
     )
     cases = {
         f"{len(gap)} tokens, ρ = {keep}": (torch.tensor(gap, dtype=torch.float64), keep)
-        for gap, keep in zip(gaps, (0.5, 0.25, 0.25), strict=True)
+        for gap, keep in zip(gaps, (0.5, 0.25, 0.25, 0.5, 0.8), strict=True)
     }
     judge_function(
         answer,
@@ -35,6 +37,9 @@ def _retention(answer: Any) -> str:
             "the largest |r_t|: the paper keeps the largest r_t": lambda r, keep: _top_gap(r.abs(), keep),
             "rounded down: ⌈ρT⌉ tokens are kept, so that a short response keeps one": lambda r, keep: (
                 _top_gap(r, math.floor(keep * len(r)) / len(r))
+            ),
+            "one too many where ρT is whole: ⌈ρT⌉ is ρT there": lambda r, keep: _top_gap(
+                r, (math.floor(keep * len(r)) + 1) / len(r)
             ),
             "not rescaled: those kept stand for all T": lambda r, keep: (_top_gap(r, keep) > 0).double(),
             "rescaled by 1/ρ: the factor is T over the number that is kept, ⌈ρT⌉": lambda r, keep: (
@@ -80,6 +85,7 @@ def _seeds(answer: Any) -> str:
         [0.31, -0.42, 0.55, 0.12],
         [-1.0, -1.3, -0.8, -1.1],
         [0.5, 1.9, -0.6],
+        [2.0, 2.1, 1.9],  # two are enough
     )
     judge_function(
         answer,

@@ -27,7 +27,7 @@ def _alpha_range(answer: Any) -> str:
         answer,
         right,
         unit="two numbers, the least and the largest α, as shares",
-        relative=0.005,
+        relative=0.002,  # three digits; the principal overlap is 0.33 % from the least α
         mistakes={
             "that is what the principal overlap allows; the low-magnitude mask has the same α": principal,
             "that is what the low-magnitude overlap allows; the principal mask has the same α": low,

@@ -40,6 +40,7 @@ def _advantages(answer: Any) -> str:
         "a group of 8 with 3 right answers": [1, 0, 0, 1, 0, 0, 1, 0],
         "a group of 4 with one right answer": [0, 0, 1, 0],
         "a group of 4 that are all right": [1, 1, 1, 1],
+        "a group of 4 that are all wrong": [0, 0, 0, 0],
     }
     judge_function(
         answer,
