@@ -177,6 +177,7 @@ SMOLLM2 = Profile(
         model_probes=None,
     ),
     evaluation=EvaluationConfig(snapshot_problems=64, final_problems=256, samples=2, drawn="by seed"),
+    committed=True,
 )
 
 _SHORT: dict[str, Any] = {"max_new_tokens": 12}
