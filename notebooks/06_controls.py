@@ -32,6 +32,8 @@
 # - `fig_credit_noise` and `fig_update_cosine`: sparsity beside the noise of the credit,
 #   and the cosines of updates;
 # - `fig_budgets`: the three objectives at the paper's own budgets, and at one budget;
+# - `fig_sizes` and `fig_pretrained`: models from 0.1 to 135 million weights, of which
+#   the largest, SmolLM2, was pretrained on text;
 # - `fig1_overview`: the regime in one picture, on the way from RLVR to SFT, with the
 #   paper's OPD beside ours;
 # - `claims`, the ledger: every claim, the paper's value, ours with its interval, and a
@@ -148,8 +150,10 @@ apart = {run: distance(path_of(run), path_of("opd")) for run in others}
 mixed = {"runs": [*controls["advantages mixed"], "rlvr"], "seeds": shared}
 farthest = 100 * max(apart[run].mean() for run in mixed["runs"])
 teacher = 100 * apart["opd_teacher_rollouts"].mean()
-print(f"RLVR and every mix stay within {farthest:.0f} % of OPD's stable rank;")
-print(f"teacher rollouts are {teacher:.0f} % off")
+words = (
+    f"RLVR and every mix stay within {farthest:.0f} % of OPD's stable rank; "
+    f"teacher rollouts are {teacher:.0f} % off"
+)
 caption = (
     "Stable rank and validation accuracy along training, for OPD, RLVR and the "
     "controls of OPD. Mixes, at the right, are divided by OPD of their seed."
@@ -166,6 +170,7 @@ for title, ax in zip(controls, axes[0], strict=True):
 plt.setp(axes[:, :2], xlabel="training progress", xlim=(-0.03, 1.25))
 axes[0, 0].set_ylabel("stable rank")
 axes[1, 0].set_ylabel("validation accuracy (avg@8)")
+fig.suptitle(words, fontsize=9)
 draw_legend(fig)
 inputs = ("matrices", "curves")
 results.save(fig, "fig7_controls_stable_rank", inputs=inputs, caption=caption)
@@ -238,12 +243,15 @@ def draw_metric(ax: plt.Axes, metric: str, runs: list[str]) -> None:
         plain_log(ax)
 
 
+# %% tags=["hide-input"]
 measured = metrics_of("fig9_controls_auxiliary")
 norms = {run: path_of(run, "frobenius_norm") for run in everything}
 norm_off = max(distance(norms[run], norms["opd"]).mean() for run in mixed["runs"])
 half = (norms["opd_teacher_rollouts"] / norms["opd"]).iloc[-1].mean()
-print(f"RLVR and every mix stay within {100 * norm_off:.0f} % of OPD's norm;")
-print(f"teacher rollouts end at {half:.2f} of it")
+words = (
+    f"RLVR and every mix stay within {100 * norm_off:.0f} % of OPD's norm; "
+    f"teacher rollouts end at {half:.2f} of it"
+)
 caption = (
     "Norm and Hill index of the update along training, for OPD, RLVR and the controls "
     "of OPD. Mixes, at the right, are divided by OPD of their seed."
@@ -259,6 +267,7 @@ for row, metric in zip(axes, measured, strict=True):
 for title, ax in zip(controls, axes[0], strict=True):
     ax.set_title(title)
 plt.setp(axes[:, :2], xticks=(0, 0.5, 1), xlim=(-0.03, 1.25))
+fig.suptitle(words, fontsize=9)
 draw_legend(fig)
 results.save(fig, "fig9_controls_auxiliary", inputs=("matrices",), caption=caption)
 
@@ -528,7 +537,7 @@ for metric in OVERVIEW:
     of_run = [ends[run] for run in ("opd", "rlvr", "sft")]
     places.append(position(*of_run, log=metric.log).mean())
 span = f"{min(places):.2f} to {max(places):.2f}".replace("-", "−")
-print(f"from RLVR (0) to SFT (1), OPD lies at {span} on {len(places)} scales")
+words = f"From RLVR (0) to SFT (1), OPD lies at {span} on {len(places)} scales"
 caption = (
     "Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by "
     "metric."
@@ -537,6 +546,7 @@ caption = (
 # %% slideshow={"slide_type": "subslide"}
 fig, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
 draw_overview(ax, results)
+fig.suptitle(words, fontsize=9)
 draw_legend(fig, columns=5)
 inputs = ("matrices", "nulls", "curves")
 results.save(fig, "fig1_overview", inputs=inputs, caption=caption)
@@ -641,6 +651,162 @@ results.save(fig, "fig_budgets", inputs=inputs, caption=caption)
 # So the budget decides here, through the length of the update. The order of the paper
 # at its budgets needs an RLVR whose updates hardly add up over its steps. On this task
 # the reward says nearly what the teacher says, and they do add up.
+
+# %% [markdown]
+# ## From small models to real weights
+#
+# **Claim (§3 and §6).** The geometry is OPD's, not that of one model. It is refuted by
+# orders that turn over, or distances that vanish, as the model grows. The profile
+# `widths` takes a base of 0.1 million weights through the stages of ours of 0.8
+# million, and trains it alike (three seeds). The profile `smollm2` trains SmolLM2-135M,
+# which was pretrained on text, on the same task: 60 steps of 32 answers, products in
+# bf16 (three seeds). Its rules were frozen before.
+
+# %% tags=["hide-input"]
+from paper_lib.figures import by_size
+
+opened = partial(open_results, data_dir=budgets_dir, figures_dir=figures_dir)
+*small, real = [opened(name) for name in ("widths", "reference", "smollm2")]
+sizes = by_size([*small, real], lambda r: r.end("opd", "update_sparsity"))["step"]
+measured = ", ".join(f"{size / 1e6:.3g} M" for size in sorted(set(sizes)))
+print(f"{measured} weights in the measured matrices")
+
+# %% tags=["hide-input"]
+panels = {
+    "unchanged at bf16 (%)": ("update_sparsity", None, 100),
+    r"NSS ($10^{-3}$)": ("spectral_shift", None, 1000),
+    "stable rank": ("stable_rank", None, 1),
+    "on principal weights (%)": ("principal_overlap", 0.3, 100),
+    "on small weights (%)": ("low_magnitude_overlap", 0.3, 100),
+}
+
+
+def read_end(panel, run, results):
+    metric, k, scale = panel
+    return scale * results.end(run, metric, k=k)
+
+
+# %% tags=["hide-input"]
+trained = ("sft", "sft_matched", "opd", "rlvr")
+reads = {
+    words: {run: partial(read_end, panel, run) for run in trained}
+    for words, panel in panels.items()
+}
+reads["cosine with OPD's update"] = {
+    run: lambda results, run=run: results.pair("opd", run, "update_cosine")
+    for run in ("sft_matched", "rlvr")
+}
+
+# %% tags=["hide-input"]
+from paper_lib.figures.seeds import draw_means, spread
+
+
+def draw_sizes(ax, run, rows, named, **look):
+    style, line = run_style(run), spread(rows)
+    look |= {"color": style.color, "marker": style.marker, "unit": 1e6}
+    draw_means(ax, rows, style.label + named, path=True, **look)
+    ax.vlines(line["step"] / 1e6, line["low"], line["high"], style.color, linewidth=1)
+
+
+# %% tags=["hide-input"]
+def gap(results):
+    ends = [results.end(run, "update_sparsity") for run in ("rlvr", "opd")]
+    rlvr, opd = paired(*ends)
+    return 100 * (rlvr - opd)
+
+
+gaps = by_size([*small, real], gap).groupby("step")["value"].mean()
+turns = by_size([*small, real], reads["cosine with OPD's update"]["rlvr"])
+turns = turns.groupby("step")["value"].mean()
+words = (
+    f"From {min(sizes) / 1e6:.1g} to {max(sizes) / 1e6:.0f} M weights: RLVR less OPD, "
+    f"{', '.join(f'{x:.1f}' for x in gaps)} points; "
+    f"their cosine {', '.join(f'{x:.2f}' for x in turns)}"
+).replace("-", "−")
+
+# %% tags=["hide-input"]
+tables = ("matrices", "pairs")
+inputs = [r.folder / f"{name}.parquet" for r in (*small, real) for name in tables]
+caption = (
+    "Six measures of the update at its end, for models of three sizes, the largest "
+    "pretrained on text."
+)
+
+# %%
+fig, axes = plt.subplots(2, 3, figsize=(8.4, 5.4), sharex=True, layout="constrained")
+for ax, (words_of_axis, of_run) in zip(axes.flat, reads.items(), strict=True):
+    for run, read in of_run.items():
+        ours, theirs = by_size(small, read), by_size([real], read)
+        draw_sizes(ax, run, ours, "", linestyle=run_style(run).linestyle)
+        draw_sizes(ax, run, theirs, ", SmolLM2", fillstyle="none")
+    ax.set_ylabel(words_of_axis)
+    plain_log(ax, "x", subs=(1,))
+plain_log(axes[0, 1])
+plt.setp(axes[1], xlabel="million weights measured")
+fig.suptitle(words, fontsize=9)
+draw_legend(fig, columns=4)
+results.save(fig, "fig_sizes", inputs=inputs, caption=caption)
+
+# %% [markdown]
+# A mark is the mean over the seeds of one model, with its interval. Hollow marks are
+# SmolLM2's. Chance is 30 % on principal and on small weights.
+#
+# The order of SFT, matched SFT, OPD and RLVR is the same for all three models, in
+# sparsity, spectral shift and stable rank: no order turns over with the size. The
+# step from OPD to RLVR is small at every size, where the paper's is 26 points. The
+# levels change. SmolLM2's update is a smaller part of its weights, so that bf16 hides
+# most of it, and what shows lies on small weights. What fades is the common direction.
+# SmolLM2's drift ratios are near one, so that much of an update is noise of its own,
+# and its profile has no OPD on other rollouts to say how much. Size, pretraining, batch
+# and number of steps change together here: the figure says what holds across them, not
+# which of them moves a level.
+#
+# SmolLM2 has 210 matrices in a run, enough to ask two findings from above of matrices
+# in place of runs. Is it size? We fit the log-odds of a matrix's sparsity by the
+# relative norm of its update and by its evenness, over six kinds of matrix, and predict
+# the seventh. One direction? We take the cosines of the updates again.
+
+# %% tags=["hide-input"]
+from paper_lib.figures.words import tell
+from paper_lib.ledger.size import held_out
+
+rows = real.table("matrices").query("run in @trained")
+last = rows["step"] == rows.groupby(["run", "seed"])["step"].transform("max")
+single = rows["k"].isna() | (rows["k"] == 0.1)
+matrix = ["run", "seed", "layer", "module"]
+by_matrix = rows[last & single].pivot_table("value", matrix, "metric").reset_index()
+sized = by_matrix.assign(
+    run=by_matrix["module"], frobenius_norm=by_matrix["relative_norm"]
+)
+predicted, found = held_out(sized), sized["update_sparsity"]
+error = 100 * ((predicted - found) ** 2).mean() ** 0.5
+print(f"{len(sized)} matrices: off by {error:.1f} points of sparsity, root mean square")
+
+# %% tags=["hide-input"]
+cosine = real.pair("opd", "rlvr", "update_cosine")
+words = (
+    f"SmolLM2-135M: norm and evenness predict a matrix's sparsity to {error:.1f} "
+    f"points; OPD and RLVR have cosine {cosine.mean():.2f}"
+)
+caption = (
+    "SmolLM2's matrices: sparsity as norm and evenness predict it, and cosines of "
+    "updates."
+)
+
+# %%
+fig, (left, right) = plt.subplots(1, 2, figsize=(8.2, 3.8), layout="constrained")
+for run in trained:
+    mine, style = by_matrix["run"] == run, run_style(run)
+    look = {"color": style.color, "label": style.label, "linestyle": "none"}
+    left.plot(100 * predicted[mine], 100 * found[mine], ".", markersize=3, **look)
+    tell(left, style.label, 100 * found[mine].agg(["min", "max"]), of="measured within")
+left.axline((50, 50), slope=1, color="grey", linewidth=0.8)
+left.set(xlabel="predicted, unchanged (%)", ylabel="measured, unchanged (%)")
+draw_cosines(right, real.table("pairs"), modules=MODULE_GROUPS["all"])
+fig.suptitle(words, fontsize=9)
+draw_legend(fig)
+inputs = [real.folder / f"{name}.parquet" for name in tables]
+results.save(fig, "fig_pretrained", inputs=inputs, caption=caption)
 
 # %% [markdown]
 # ## What we found

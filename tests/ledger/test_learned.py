@@ -31,12 +31,12 @@ def text(page: str, first: str, last: str) -> str:
 
 
 README = text("README.md", "What we found", "Two commands")
-TEXTS = (README, text("book/pages/findings.md", "Five findings", "How a verdict is made"))
+TEXTS = (README, text("book/pages/findings.md", "Six findings", "How a verdict is made"))
 # Numbers that no table has: names of claims and figures, points of lists, models, settings of a run.
 UNTABLED = re.compile(
     r"[CM]\d+|figures/\S+|\(\d\d?\)|\b\d\. \*\*|0\.8 M|paper has 25\.6|10³|from RLVR \(0\) to SFT \(1\)"
     r"|at norm 1,|bf16|clipping at 100|32 prompts × 8|256 × 1|80 % of its update"
-    r"|64 × 300|512 × 1,024|256 × 5,375|\| paper, .*?\| – \|"
+    r"|60 steps of 32|SmolLM2-135M|`smollm2`|64 × 300|512 × 1,024|256 × 5,375|\| paper, .*?\| – \|"
 )
 
 
@@ -93,6 +93,11 @@ def sparser(evidence: Results, run: str, other: str) -> str:
     return pm(gap(evidence.beside("budgets"), run, other))
 
 
+def on_smollm2(evidence: Results, run: str) -> str:
+    """Sparsity of a run of SmolLM2, in percent."""
+    return pm(100 * evidence.beside("smollm2").end(run, "update_sparsity"))
+
+
 def clipped(evidence: Results, run: str) -> str:
     rows = evidence.table("curves").query("run == @run and metric == 'gradient_norm'")
     return f"{100 * (rows['value'] > 1).mean():.0f} %"
@@ -135,6 +140,16 @@ SAID: dict[str, Callable[[Results], str]] = {
     ),
     "one budget": lambda e: "RLVR is {} points sparser, with both at 512 × 1,024 {}.".format(
         sparser(e, "rlvr_short", "opd"), sparser(e, "rlvr", "opd_long")
+    ),
+    "real weights": lambda e: "{} % unchanged, matched SFT {} %, OPD {} %, RLVR {} %".format(
+        *(on_smollm2(e, run) for run in ("sft", "sft_matched", "opd", "rlvr"))
+    ),
+    "their gap": lambda e: f"RLVR is {pm(gap(e.beside('smollm2'), 'rlvr', 'opd'))} points sparser than OPD",
+    "their cosines": lambda e: "OPD and RLVR have a cosine of {}, OPD and matched SFT of {}".format(
+        *(cosine(e.beside("smollm2"), "opd", other) for other in ("rlvr", "sft_matched"))
+    ),
+    "their noise": lambda e: "drift ratios of {:.2f} for OPD and {:.2f} for RLVR".format(
+        *(e.beside("smollm2").end(run, "drift_ratio").mean() for run in ("opd", "rlvr"))
     ),
     "greedy": lambda e: f"Greedy decoding solves {100 * e.greedy('sft').mean():.1f} %",
     "binds": lambda e: "{} of OPD's steps, {} of RLVR's and {} of matched SFT's".format(
