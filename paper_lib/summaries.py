@@ -236,12 +236,13 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tup
     from scipy import stats  # most of a second, and only intervals need it
 
     sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or sample.size == 0 or not np.isfinite(sample).all():
+    single = sample.size == 1  # whose value may be a share of no gain, 0 / 0 say
+    if sample.ndim != 1 or sample.size == 0 or not (single or np.isfinite(sample).all()):
         raise ValueError(f"values must be (N,), finite, N >= 1, got {sample!s:.80} of shape {sample.shape}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie in (0, 1), got {level} for {sample.size} values")
-    size, mean = sample.size, float(sample.mean())
-    if size == 1:
+    if single:
         return math.nan, math.nan
+    size, mean = sample.size, float(sample.mean())
     reach = float(stats.t.ppf((1 + level) / 2, size - 1)) * float(sample.std(ddof=1)) / math.sqrt(size)
     return mean - reach, mean + reach

@@ -132,7 +132,8 @@ def test_the_t_interval_covers_as_often_as_it_says():
 
 def test_equal_values_have_an_interval_of_no_width_and_one_value_has_none():
     assert summaries.t_interval([2.0, 2.0, 2.0]) == (2, 2)
-    assert all(math.isnan(end) for end in summaries.t_interval([2.0]))
+    for value in (2.0, math.nan, -math.inf):
+        assert all(math.isnan(end) for end in summaries.t_interval([value]))
 
 
 # Bad input

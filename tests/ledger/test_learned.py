@@ -168,6 +168,7 @@ SHORT_SAID: dict[str, Callable[[Results], str]] = {  # said there in other words
     "own V": lambda e: (
         f"OPD keeps {kept(e, 'early')} in its own early channel, {kept(e, 'other_seed')} in that of"
     ),
+    "real weights": lambda e: f"and that cosine is {cosine(e.beside('smollm2'), 'opd', 'rlvr')} (three",
     "new skills": lambda e: f"OPD keeps {kept(e.beside('headroom'), 'early')} of its later gain in three",
     "SFT's": lambda e: f"Matched SFT keeps {kept(e.beside('headroom'), 'early', 'sft_matched')} and is not",
 }
