@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.trainer_utils import get_last_checkpoint
 
 from paper_lib.ground.errors import CompanionError
+from paper_lib.live.attached import require_trl
 from paper_lib.live.callbacks import GeometryCallback
 from paper_lib.study.profiles import PAPER
 from paper_lib.study.run_config import RunConfig
@@ -76,16 +78,9 @@ def resolved(run: RunConfig, *, tokens: int, processes: int, changes: dict[str, 
             f"{responses} responses a step do not divide among {processes} processes of {each} at a time"
         )
     chosen: dict[str, Any] = {
-        "max_steps": run.steps,
+        **settings_of(run),
         "per_device_train_batch_size": each,
         "gradient_accumulation_steps": responses // (processes * each),
-        "learning_rate": run.learning_rate,
-        "lr_scheduler_type": "constant",
-        "adam_beta1": run.betas[0],
-        "adam_beta2": run.betas[1],
-        "adam_epsilon": run.epsilon,
-        "weight_decay": run.weight_decay,
-        "max_grad_norm": run.max_gradient_norm,
         "save_steps": run.snapshot_every,
         "logging_steps": 1,
     }
@@ -97,11 +92,7 @@ def resolved(run: RunConfig, *, tokens: int, processes: int, changes: dict[str, 
     if run.objective == "sft":
         chosen |= {"max_length": tokens, "completion_only_loss": True}
     else:
-        chosen |= {"max_completion_length": tokens, "temperature": run.temperature}
-    if run.objective == "rlvr":
-        low, high = run.clip
-        chosen |= {"num_generations": run.samples_per_prompt, "epsilon": low, "epsilon_high": high}
-        chosen |= {"beta": 0.0, "loss_type": "dapo", "scale_rewards": "group"}
+        chosen["max_completion_length"] = tokens
     if not changes.get("use_cpu"):
         sharding = {"activation_checkpointing": True, "cpu_ram_efficient_loading": True}
         chosen |= {"bf16": True, "gradient_checkpointing": False, "fsdp": True, "fsdp_config": sharding}
@@ -109,14 +100,38 @@ def resolved(run: RunConfig, *, tokens: int, processes: int, changes: dict[str, 
     return chosen | changes
 
 
+def settings_of(run: RunConfig) -> dict[str, Any]:
+    """What a run's own settings are called in TRL, at a constant rate and whatever its batch is split into.
+
+    GRPO's `dapo` loss divides by the tokens of the batch, as ours does; `beta` is the divergence in the
+    distillation trainer (1 = reverse KL) and the weight of the KL penalty in GRPO.
+    """
+    chosen: dict[str, Any] = {
+        "max_steps": run.steps,
+        "learning_rate": run.learning_rate,
+        "lr_scheduler_type": "constant",
+        "adam_beta1": run.betas[0],
+        "adam_beta2": run.betas[1],
+        "adam_epsilon": run.epsilon,
+        "weight_decay": run.weight_decay,
+        "max_grad_norm": run.max_gradient_norm,
+    }
+    if run.objective != "sft":
+        chosen |= {"temperature": run.temperature, "beta": 1.0}
+    if run.objective == "rlvr":
+        low, high = run.clip
+        chosen |= {"num_generations": run.samples_per_prompt, "epsilon": low, "epsilon_high": high}
+        chosen |= {"beta": 0.0, "loss_type": "dapo", "scale_rewards": "group"}
+    return chosen
+
+
 def _trainer(
     run: RunConfig, chosen: dict[str, Any], student: str, teacher: str, data: Path, reward: str
 ) -> Any:
-    try:
-        import trl
-        from datasets import load_dataset
-    except ImportError as error:
-        raise CompanionError(f"{error.name} is missing: pip install 'paper-lib[live]'") from error
+    require_trl()
+    import trl
+    from datasets import load_dataset
+
     if not data.is_file():
         raise CompanionError(f"{data} does not exist: a file of JSON lines, with a prompt each")
     rows = load_dataset("json", data_files=str(data), split="train")
@@ -139,6 +154,7 @@ def _trainer(
 # --- What it takes, by arithmetic alone.
 
 
+@cache
 def sizes(name: str) -> tuple[int, int]:
     """Weights of a model, and bytes of keys and values that bf16 holds for a token."""
     config = _config(name)

@@ -22,6 +22,7 @@ from paper_lib.ground import parallel
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import write_json
 from paper_lib.live.attached import require_trl
+from paper_lib.live.recipe import settings_of
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
@@ -87,32 +88,11 @@ def trl_settings(run: RunConfig, device: torch.device) -> dict[str, Any]:
     """TRL at its fastest for this work: the batch in one piece, nothing logged, saved or recomputed.
 
     Generation is transformers' own with its key-value cache; AdamW is the fused one, the default there.
-    GRPO's `dapo` loss divides by the tokens of the batch, as ours does; `beta` is the divergence in the
-    distillation trainer (1 = reverse KL) and the weight of the KL penalty in GRPO.
     """
-    objective: dict[str, Any] = {"beta": 1.0}
-    if run.objective == "rlvr":
-        objective = {
-            "beta": 0.0,
-            "num_generations": run.samples_per_prompt,
-            "scale_rewards": "group",
-            "loss_type": "dapo",
-            "epsilon": run.clip[0],
-            "epsilon_high": run.clip[1],
-        }
     return {
-        **objective,
+        **settings_of(run),
         "per_device_train_batch_size": run.prompts_per_step * run.samples_per_prompt,
-        "max_steps": run.steps,
         "max_completion_length": run.max_new_tokens,
-        "temperature": run.temperature,
-        "learning_rate": run.learning_rate,
-        "lr_scheduler_type": "constant",
-        "adam_beta1": run.betas[0],
-        "adam_beta2": run.betas[1],
-        "adam_epsilon": run.epsilon,
-        "weight_decay": run.weight_decay,
-        "max_grad_norm": run.max_gradient_norm,
         "gradient_checkpointing": False,
         "bf16": run.precision == "bf16",
         "use_cpu": device.type == "cpu",
