@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-
-_NO_NUMBERS = (TypeError, ValueError, RuntimeError, OverflowError)
+from numpy.typing import ArrayLike
 
 
 class Wrong(Exception):
@@ -47,20 +46,22 @@ def exercise(name: str, title: str, *, minutes: int) -> Callable[[Callable[..., 
 
 # What a function is tried on: by a phrase that names it, such as "a tall 7 × 4 matrix", its arguments.
 Cases = Mapping[str, tuple[Any, ...]]
+# Of one case: the right value, and by what to say those that well-known mistakes give.
+Outcomes = tuple[Any, Mapping[str, Any]]
 
 
 def judge_numbers(
     answer: Any,
-    right: float | Sequence[float],
+    right: ArrayLike,
+    mistakes: Mapping[str, Any],
     *,
     unit: str,
-    mistakes: Mapping[str, float | Sequence[float]],
     relative: float = 0.01,
     absolute: float = 0.0,
 ) -> None:
     """Raise Wrong unless the answer is `right`, one number or several in order, within the tolerances.
 
-    unit: what is asked for, as in "a share between 0 and 1". mistakes: what to say, and what gives it away.
+    mistakes: what to say, and what gives it away. unit: what is asked for, as in "a share between 0 and 1".
     """
     target = np.asarray(right, dtype=float)
     value = _numbers(answer, target.shape, unit)
@@ -86,24 +87,24 @@ def judge_numbers(
 
 def judge_function(
     answer: Any,
-    right: Callable[..., Any],
+    outcomes: Callable[..., Outcomes],
+    cases: Cases,
     *,
     returns: str,
-    cases: Cases,
-    mistakes: Mapping[str, Callable[..., Any]],
     relative: float = 1e-6,
 ) -> None:
-    """Raise Wrong unless the function agrees with `right` on all cases.
+    """Raise Wrong unless the function gives the right value on all cases.
 
-    returns: what it should return. mistakes: what to say, and the function that makes the mistake: it is said
-    where the answer agrees with that on all cases. What the answer raises is told in one line.
+    outcomes: of a case's arguments; a mistake is told where the answer agrees with it on all cases. returns:
+    what the function should return. What it raises is told in one line.
     """
-    wanted = [_array(right(*arguments)) for arguments in cases.values()]
+    known = [outcomes(*deepcopy(arguments)) for arguments in cases.values()]
+    wanted = [_array(right) for right, _ in known]
     found = [called(answer, name, arguments, returns) for name, arguments in cases.items()]
     if _agree(found, wanted, relative):
         return
-    for message, mistake in mistakes.items():
-        if _agree(found, [_array(mistake(*deepcopy(each))) for each in cases.values()], relative):
+    for message in known[0][1]:
+        if _agree(found, [_array(mistakes[message]) for _, mistakes in known], relative):
             raise Wrong(message)
     fits = [_agree([f], [w], relative) for f, w in zip(found, wanted, strict=True)]
     first = fits.index(False)
@@ -123,11 +124,7 @@ def judge_function(
 def called(answer: Any, name: str, arguments: tuple[Any, ...], returns: str) -> Any:
     """What the answer, a function, returns on a case, as an array; Wrong, in one line, where it cannot."""
     result = result_of(answer, name, arguments, returns)
-    try:
-        return _array(result)
-    except _NO_NUMBERS:
-        kind = type(result).__name__
-        raise Wrong(f"on {name} it returns a {kind} of no numbers, expected {returns}") from None
+    return _array(result, f"on {name} it returns a {type(result).__name__} of no numbers, expected {returns}")
 
 
 def result_of(answer: Any, name: str, arguments: tuple[Any, ...], returns: str) -> Any:
@@ -146,12 +143,10 @@ def result_of(answer: Any, name: str, arguments: tuple[Any, ...], returns: str) 
 
 def as_matrix(value: Any, shape: torch.Size, name: str, where: str) -> torch.Tensor:
     """What an answer returned as a float64 matrix; Wrong unless it is finite and of that shape."""
-    try:
-        array = _array(value)
-    except _NO_NUMBERS:
-        array = np.array(np.nan)
+    wrong = f"on {where}, {name} is no finite matrix of shape {tuple(shape)}"
+    array = _array(value, wrong)
     if array.shape != tuple(shape) or not np.isfinite(array).all():
-        raise Wrong(f"on {where}, {name} is no finite matrix of shape {tuple(shape)}")
+        raise Wrong(wrong)
     return torch.from_numpy(array.copy())
 
 
@@ -173,18 +168,19 @@ def shaped_pairs(seed: int, size: float, k: int) -> Cases:
     return {name: (a, a + size * others[name][0], k) for name, (a,) in shaped_cases(seed).items()}
 
 
-def _array(value: Any) -> np.ndarray:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().double().numpy()
-    return np.asarray(value, dtype=float)
+def _array(value: Any, otherwise: str = "") -> np.ndarray:
+    """In float64; Wrong, with what to say otherwise, where that is impossible."""
+    try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu().double().numpy()
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        raise Wrong(otherwise) from None
 
 
 def _numbers(answer: Any, shape: tuple[int, ...], unit: str) -> np.ndarray:
     kind = type(answer).__name__
-    try:
-        value = _array(answer)
-    except _NO_NUMBERS:
-        raise Wrong(f"answer is a {kind}, expected {unit}") from None
+    value = _array(answer, f"answer is a {kind}, expected {unit}")
     if isinstance(answer, bool | str) or value.shape != shape:
         got = f"a {kind}" if value.ndim == 0 else f"{len(value)} values"
         raise Wrong(f"answer is {got}, expected {unit}")

@@ -144,23 +144,22 @@ def test_a_function_cannot_spoil_what_it_is_tried_on():
 
 def test_numbers_may_come_as_tensors_arrays_or_scalars_and_must_be_finite():
     for value in (2.0, np.float32(2), torch.tensor(2.0), np.array(2)):
-        judge_numbers(value, 2.0, unit="two", mistakes={})
+        judge_numbers(value, 2.0, {}, unit="two")
     for value in (math.nan, math.inf, True, "2", [2.0]):
         with pytest.raises(Wrong, match="expected two"):
-            judge_numbers(value, 2.0, unit="two", mistakes={})
+            judge_numbers(value, 2.0, {}, unit="two")
 
 
 def test_an_unnamed_mistake_is_told_where_it_shows():
     cases = {"a small one": (1.0,), "a large one": (9.0,)}
-    options = {"returns": "a number", "cases": cases, "mistakes": {}}
-    with pytest.raises(Wrong, match="too small on a large one, though right on a small one"):
-        judge_function(lambda x: 2 if x < 2 else 3, lambda x: 2 * x, **options)
-    with pytest.raises(Wrong, match=r"returns shape \(2,\), expected a number"):
-        judge_function(lambda x: [x, x], lambda x: 2 * x, **options)
-    with pytest.raises(Wrong, match="returns nan: is something divided by 0"):
-        judge_function(lambda x: math.nan, lambda x: 2 * x, **options)
-    with pytest.raises(Wrong, match="a dict of no numbers"):
-        judge_function(lambda x: {}, lambda x: 2 * x, **options)
+    for answer, said in (
+        (lambda x: 2 if x < 2 else 3, "too small on a large one, though right on a small one"),
+        (lambda x: [x, x], r"returns shape \(2,\), expected a number"),
+        (lambda x: math.nan, "returns nan: is something divided by 0"),
+        (lambda x: {}, "a dict of no numbers"),
+    ):
+        with pytest.raises(Wrong, match=said):
+            judge_function(answer, lambda x: (2 * x, {}), cases, returns="a number")
 
 
 @pytest.mark.parametrize("name", ["04-4", "07-3"])

@@ -20,8 +20,6 @@ EXERCISES = {
     for known in vars(notebook).values()
     if isinstance(known, Exercise)
 }
-
-
 _STATES = {True: ("✓", "right"), False: ("✗", "not yet"), None: ("…", "not answered yet")}
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,27 +18,20 @@ DRAFT_RATE, ROOT_SIZE = 1e-6, 3072  # constant; the mean √(m n) of q, k, v and
 
 @exercise("07-1", "Is it more than noise?", minutes=5)
 def _drift(answer: Any) -> str:
-    rms = {run: METRICS["frobenius_norm"].value(run) / ROOT_SIZE for run in DRAFT_STEPS}
-    right = {run: rms[run] / (DRAFT_RATE * math.sqrt(DRAFT_STEPS[run])) for run in rms}
-    judge_numbers(
-        answer,
-        (right["opd"], right["rlvr"]),
-        unit="two numbers, the drift ratios of OPD and of RLVR",
-        relative=0.02,
-        mistakes={
-            "divided by lr · steps: the squares add up, so noise grows with √steps": [
-                rms[run] / (DRAFT_RATE * DRAFT_STEPS[run]) for run in rms
-            ],
-            "the norm of the whole matrix: RMS is one entry's, the norm over √(m n)": [
-                right[run] * ROOT_SIZE for run in rms
-            ],
-            "divided by √3072: that 3,072 is √(m n) already, the mean over the four matrices": [
-                right[run] * math.sqrt(ROOT_SIZE) for run in rms
-            ],
-            "not divided by √steps: every step adds its noise": [rms[run] / DRAFT_RATE for run in rms],
-            "the other way round: OPD's comes first": (right["rlvr"], right["opd"]),
-        },
-    )
+    steps = np.array([*DRAFT_STEPS.values()])
+    rms = np.array([METRICS["frobenius_norm"].value(run) for run in DRAFT_STEPS]) / ROOT_SIZE
+    right = rms / (DRAFT_RATE * np.sqrt(steps))
+    mistakes = {
+        "divided by lr · steps: the squares add up, so noise grows with √steps": rms / (DRAFT_RATE * steps),
+        "the norm of the whole matrix: RMS is one entry's, the norm over √(m n)": right * ROOT_SIZE,
+        "divided by √3072: that 3,072 is √(m n) already, the mean over the four matrices": (
+            right * math.sqrt(ROOT_SIZE)
+        ),
+        "not divided by √steps: every step adds its noise": rms / DRAFT_RATE,
+        "the other way round: OPD's comes first": right[::-1],
+    }
+    unit = "two numbers, the drift ratios of OPD and of RLVR"
+    judge_numbers(answer, right, mistakes, unit=unit, relative=0.02)
     return (
         "RLVR's norm is within a factor of two of what Adam makes of noise: the norm alone does not tell it "
         "from noise, and its rank and Sim_K may."
@@ -49,19 +43,14 @@ def _rounding(answer: Any) -> str:
     w = torch.randn(512, 512, generator=torch.Generator().manual_seed(71))
     by_format = {p: relative_norm(w.to(p).float() - w, w).item() for p in (torch.bfloat16, torch.float16)}
     right = by_format[torch.bfloat16]
-    judge_numbers(
-        answer,
-        right,
-        unit="one share, ‖rounding error‖ over ‖W‖",
-        relative=0.03,
-        mistakes={
-            "the smallest relative half step: errors are spread between none and half a step": 2**-9,
-            "the largest error that rounding can make: most entries have less": 2**-8,
-            "the gap between neighbours: an error is at most half of it, and mostly less": 2**-7,
-            "that is float16, which has three bits more": by_format[torch.float16],
-            "a percentage: give the share": 100 * right,
-        },
-    )
+    mistakes = {
+        "the smallest relative half step: errors are spread between none and half a step": 2**-9,
+        "the largest error that rounding can make: most entries have less": 2**-8,
+        "the gap between neighbours: an error is at most half of it, and mostly less": 2**-7,
+        "that is float16, which has three bits more": by_format[torch.float16],
+        "a percentage: give the share": 100 * right,
+    }
+    judge_numbers(answer, right, mistakes, unit="one share, ‖rounding error‖ over ‖W‖", relative=0.03)
     return "The sibling paper's OPD moves less (0.036 to 0.142 %): compare checkpoints of one precision."
 
 

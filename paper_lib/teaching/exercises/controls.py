@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.teaching.judging import exercise, judge_function, judge_numbers
+from paper_lib.teaching.judging import Outcomes, exercise, judge_function, judge_numbers
 from paper_lib.training.objectives import retained
 
 MOST_SEEDS = 10_000
@@ -27,26 +27,20 @@ def _retention(answer: Any) -> str:
         f"{len(gap)} tokens, ρ = {keep}": (torch.tensor(gap, dtype=torch.float64), keep)
         for gap, keep in zip(gaps, (0.5, 0.25, 0.25, 0.5, 0.8), strict=True)
     }
-    judge_function(
-        answer,
-        _top_gap,
-        returns="a tensor of (T,) weights",
-        cases=cases,
-        mistakes={
-            "the smallest gaps: keep where the student is most above": lambda r, keep: _top_gap(-r, keep),
-            "the largest |r_t|: the paper keeps the largest r_t": lambda r, keep: _top_gap(r.abs(), keep),
-            "rounded down: ⌈ρT⌉ tokens are kept, so that a short response keeps one": lambda r, keep: (
-                _top_gap(r, math.floor(keep * len(r)) / len(r))
-            ),
-            "one too many where ρT is whole: ⌈ρT⌉ is ρT there": lambda r, keep: _top_gap(
-                r, (math.floor(keep * len(r)) + 1) / len(r)
-            ),
-            "not rescaled: those kept stand for all T": lambda r, keep: (_top_gap(r, keep) > 0).double(),
-            "rescaled by 1/ρ: the factor is T over the number that is kept, ⌈ρT⌉": lambda r, keep: (
-                (_top_gap(r, keep) > 0).double() / keep
-            ),
-        },
-    )
+
+    def outcomes(gap: Tensor, keep: float) -> Outcomes:
+        right, T = _top_gap(gap, keep), len(gap)
+        fewer, more = (_top_gap(gap, (math.floor(keep * T) + extra) / T) for extra in (0, 1))
+        return right, {
+            "the smallest gaps: keep where the student is most above": _top_gap(-gap, keep),
+            "the largest |r_t|: the paper keeps the largest r_t": _top_gap(gap.abs(), keep),
+            "rounded down: ⌈ρT⌉ tokens are kept, so that a short response keeps one": fewer,
+            "one too many where ρT is whole: ⌈ρT⌉ is ρT there": more,
+            "not rescaled: those kept stand for all T": (right > 0).double(),
+            "rescaled by 1/ρ: the factor is T over the number that is kept, ⌈ρT⌉": (right > 0) / keep,
+        }
+
+    judge_function(answer, outcomes, cases, returns="a tensor of (T,) weights")
     return "The weights of a response add up to T, so that a control changes the tokens and not the scale."
 
 
@@ -62,19 +56,14 @@ def _balance(answer: Any, curves: pd.DataFrame) -> str:
     first = rows.groupby(["run", "seed"])["value"].first().groupby("run").mean()
     opd, rlvr = norms["opd"], norms["rlvr"]
     first_step = first["rlvr"] / (first["opd"] + first["rlvr"])
-    judge_numbers(
-        answer,
-        rlvr / (opd + rlvr),
-        unit="one α in (0, 1)",
-        relative=0.02,
-        mistakes={
-            "that weighs the larger gradient more: set α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": opd / (opd + rlvr),
-            "equal weights give equal parts only where the two gradients have one norm": 0.5,
-            "a quotient of the norms, RLVR's over OPD's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": rlvr / opd,
-            "a quotient of the norms, OPD's over RLVR's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": opd / rlvr,
-            "from the first step alone, one noisy batch: take the mean over the run": first_step,
-        },
-    )
+    mistakes = {
+        "that weighs the larger gradient more: set α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": opd / (opd + rlvr),
+        "equal weights give equal parts only where the two gradients have one norm": 0.5,
+        "a quotient of the norms, RLVR's over OPD's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": rlvr / opd,
+        "a quotient of the norms, OPD's over RLVR's: solve α ‖g_OPD‖ = (1 − α) ‖g_RLVR‖": opd / rlvr,
+        "from the first step alone, one noisy batch: take the mean over the run": first_step,
+    }
+    judge_numbers(answer, rlvr / (opd + rlvr), mistakes, unit="one α in (0, 1)", relative=0.02)
     return "Below this α most of the mixed gradient is RLVR's: a raw α is no share."
 
 
@@ -87,25 +76,20 @@ def _seeds(answer: Any) -> str:
         [0.5, 1.9, -0.6],
         [2.0, 2.1, 1.9],  # two are enough
     )
-    judge_function(
-        answer,
-        _needed,
-        returns="a whole number of seeds",
-        cases={f"differences {s}": (np.array(s),) for s in samples},
-        mistakes={
-            "1.96 is for a known deviation: take Student's t with N − 1 degrees of freedom": lambda d: (
-                _needed(d, quantile=lambda n: 1.96)
-            ),
-            "t for the seeds you have: its degrees of freedom change with the N you ask for": lambda d: (
-                _needed(d, quantile=lambda n: _student(len(d)))
-            ),
-            "a one-sided 95 %: the interval has 2.5 % on either side": lambda d: _needed(
-                d, quantile=lambda n: _student(n, level=0.9)
-            ),
-            "the deviation divides by N, not by N − 1": lambda d: _needed(d, correction=0),
-            "the half width is t s / √N, not t s / N": lambda d: _needed(d, power=1.0),
-        },
-    )
+
+    def outcomes(d: np.ndarray) -> Outcomes:
+        normal, own = _needed(d, quantile=lambda n: 1.96), _needed(d, quantile=lambda n: _student(len(d)))
+        one_sided = _needed(d, quantile=lambda n: _student(n, level=0.9))
+        return _needed(d), {
+            "1.96 is for a known deviation: take Student's t with N − 1 degrees of freedom": normal,
+            "t for the seeds you have: its degrees of freedom change with the N you ask for": own,
+            "a one-sided 95 %: the interval has 2.5 % on either side": one_sided,
+            "the deviation divides by N, not by N − 1": _needed(d, correction=0),
+            "the half width is t s / √N, not t s / N": _needed(d, power=1.0),
+        }
+
+    cases = {f"differences {s}": (np.array(s),) for s in samples}
+    judge_function(answer, outcomes, cases, returns="a whole number of seeds")
     return "Pairing is what makes few seeds enough: the anchors' differences cancel in the difference."
 
 

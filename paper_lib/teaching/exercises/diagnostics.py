@@ -7,34 +7,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from paper_lib.geometry import spectra
 from paper_lib.geometry.sparsity import update_sparsity
-from paper_lib.geometry.spectra import (
-    drift_ratio,
-    frobenius_norm,
-    hill_index,
-    relative_norm,
-    singular_values,
-    spectral_shift,
-    stable_rank,
-    top_energy,
-)
-from paper_lib.teaching.judging import Wrong, exercise, judge_function, shaped_cases
+from paper_lib.geometry.spectra import singular_values, stable_rank
+from paper_lib.teaching.judging import Outcomes, Wrong, exercise, judge_function, shaped_cases
 
 METRICS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
-    "update_sparsity": (
-        lambda w_0, d: update_sparsity(w_0, w_0 + d),
-        "a step of bf16 does not grow with the update",
+    "update_sparsity": (lambda w_0, d: update_sparsity(w_0, w_0 + d), "a step of bf16 does not double"),
+    "frobenius_norm": (
+        lambda w_0, d: spectra.frobenius_norm(d),
+        "a norm is as many times larger as its matrix",
     ),
-    "frobenius_norm": (lambda w_0, d: frobenius_norm(d), "a norm is as many times larger as its matrix"),
-    "relative_norm": (lambda w_0, d: relative_norm(d, w_0), "only its numerator doubles"),
+    "relative_norm": (lambda w_0, d: spectra.relative_norm(d, w_0), "only its numerator doubles"),
     "spectral_shift": (
-        lambda w_0, d: spectral_shift(singular_values(w_0), singular_values(w_0 + d)),
+        lambda w_0, d: spectra.spectral_shift(singular_values(w_0), singular_values(w_0 + d)),
         "W_0 is not doubled, and W_t − W_0 is",
     ),
     "stable_rank": (lambda w_0, d: stable_rank(d), ""),
-    "hill_index": (lambda w_0, d: hill_index(singular_values(d), 4), ""),
-    "top_energy": (lambda w_0, d: top_energy(singular_values(d), 2), ""),
-    "drift_ratio": (lambda w_0, d: drift_ratio(d, [1e-3] * 10), "its denominator, the learning rates, stays"),
+    "hill_index": (lambda w_0, d: spectra.hill_index(singular_values(d), 4), ""),
+    "top_energy": (lambda w_0, d: spectra.top_energy(singular_values(d), 2), ""),
+    "drift_ratio": (
+        lambda w_0, d: spectra.drift_ratio(d, [1e-3] * 10),
+        "its denominator, the learning rates, stays",
+    ),
 }
 
 
@@ -65,80 +60,62 @@ def _sparsity(answer: Any) -> str:
         delta = size * torch.randn(shape, generator=generator)
         delta[:2] = 0  # rows that stay in any precision
         cases[f"a {kind} {shape[0]} × {shape[1]} matrix"] = (w_0, w_0 + delta)
-    judge_function(
-        answer,
-        update_sparsity,
-        returns="one number, a share in [0, 1]",
-        cases=cases,
-        mistakes={
-            "counted in float32, where every change shows: round both to bf16 and compare": lambda a, b: (
-                update_sparsity(a, b, eta=0, precision=torch.float32)
+
+    def outcomes(a: Tensor, b: Tensor) -> Outcomes:
+        right, apart = update_sparsity(a, b), (a.bfloat16().float() - b.bfloat16().float()).abs()
+        exact, by_eta = (update_sparsity(a, b, eta=eta, precision=torch.float32) for eta in (0, 1e-3))
+        in_float16 = update_sparsity(a, b, precision=torch.float16)
+        return right, {
+            "counted in float32, where every change shows: round both to bf16 and compare": exact,
+            "η is applied to float32 values; it is meant for the values as bf16 stores them": by_eta,
+            "float16 has three bits more in its fraction than bf16, and shows more": in_float16,
+            "that is the density, the share that changed; sparsity is what did not": 1 - right,
+            "η is relative: compare with η times the larger of the two magnitudes": (
+                (apart <= 1e-3).double().mean()
             ),
-            "η is applied to float32 values; it is meant for the values as bf16 stores them": lambda a, b: (
-                update_sparsity(a, b, precision=torch.float32)
-            ),
-            "float16 has three bits more in its fraction than bf16, and shows more": lambda a, b: (
-                update_sparsity(a, b, precision=torch.float16)
-            ),
-            "that is the density, the share that changed; sparsity is what did not": lambda a, b: (
-                1 - update_sparsity(a, b)
-            ),
-            "η is relative: compare with η times the larger of the two magnitudes": lambda a, b: (
-                ((a.bfloat16().float() - b.bfloat16().float()).abs() <= 1e-3).double().mean()
-            ),
-            "a percentage: give the share, in [0, 1]": lambda a, b: 100 * update_sparsity(a, b),
-        },
-    )
+            "a percentage: give the share, in [0, 1]": 100 * right,
+        }
+
+    judge_function(answer, outcomes, cases, returns="one number, a share in [0, 1]")
     return "Unchanged is not untouched: an entry may move by up to half a step of bf16 and not be seen."
 
 
 @exercise("02-3", "Stable rank by hand", minutes=10)
 def _stable_rank(answer: Any) -> str:
-    judge_function(
-        answer,
-        stable_rank,
-        returns="one number",
-        cases=shaped_cases(11),
-        mistakes={
-            "the singular values are not squared: energy is σ²": lambda d: (
-                singular_values(d).sum() / singular_values(d)[0]
+    def outcomes(delta_w: Tensor) -> Outcomes:
+        right, s = stable_rank(delta_w), singular_values(delta_w)
+        energy, rank, share = s.square().sum(), torch.linalg.matrix_rank(delta_w), s / s.sum()
+        return right, {
+            "the singular values are not squared: energy is σ²": s.sum() / s[0],
+            "a quotient of norms, not of their squares": right**0.5,
+            "divided by the smallest singular value: the operator norm is the largest": energy / s[-1] ** 2,
+            "that is the rank, which counts every direction alike, however little it carries": rank,
+            "the nuclear norm over Frobenius's: take the Frobenius norm over the operator norm": (
+                s.sum() ** 2 / energy
             ),
-            "a quotient of norms, not of their squares": lambda d: stable_rank(d) ** 0.5,
-            "divided by the smallest singular value: the operator norm is the largest": lambda d: (
-                singular_values(d).square().sum() / singular_values(d)[-1] ** 2
+            "the exponential of an entropy is the effective rank, another measure": (
+                (-(share * share.log()).sum()).exp()
             ),
-            "that is the rank, which counts every direction alike, however little it carries": lambda d: (
-                torch.linalg.matrix_rank(d).double()
-            ),
-            "the nuclear norm over Frobenius's: take the Frobenius norm over the operator norm": lambda d: (
-                singular_values(d).sum() ** 2 / singular_values(d).square().sum()
-            ),
-            "the exponential of an entropy is the effective rank, another measure": _effective_rank,
-        },
-    )
+        }
+
+    judge_function(answer, outcomes, shaped_cases(11), returns="one number")
     return "It is at least 1, and the number of equal singular values where all of them are equal."
-
-
-def _effective_rank(delta: Tensor) -> Tensor:
-    share = singular_values(delta) / singular_values(delta).sum()
-    return (-(share * share.log()).sum()).exp()
 
 
 @exercise("02-4", "The end contains the beginning", minutes=15)
 def _shared_prefix(answer: Any) -> str:
-    judge_function(
-        answer,
-        math.sqrt,
-        returns="one number, a cosine in [0, 1]",
-        cases={f"f = {f}": (f,) for f in (0.1, 0.25, 0.5, 0.9)},
-        relative=0.02,  # a simulated walk will do
-        mistakes={
-            "⟨ΔW_f, ΔW_end⟩ grows like f, but it is to be divided by both norms, √f and 1": lambda f: f,
-            "squared once too often: divide the inner product by the norms": lambda f: f**2,
-            "that is what the rest of the walk shares with the end": lambda f: math.sqrt(1 - f),
-            "an angle in degrees: give its cosine": lambda f: math.degrees(math.acos(math.sqrt(f))),
-            "an angle in radians: give its cosine": lambda f: math.acos(math.sqrt(f)),
-            "the end contains the beginning, so they are not independent": lambda f: 0.0,
-        },
-    )
+    def outcomes(f: float) -> Outcomes:
+        right = math.sqrt(f)
+        return right, {
+            "⟨ΔW_f, ΔW_end⟩ grows like f, but it is to be divided by both norms, √f and 1": f,
+            "squared once too often: divide the inner product by the norms": f**2,
+            "that is what the rest of the walk shares with the end": math.sqrt(1 - f),
+            "an angle in degrees: give its cosine": math.degrees(math.acos(right)),
+            "an angle in radians: give its cosine": math.acos(right),
+            "the end contains the beginning, so they are not independent": 0.0,
+        }
+
+    cases = {f"f = {f}": (f,) for f in (0.1, 0.25, 0.5, 0.9)}
+    # A simulated walk will do.
+    judge_function(answer, outcomes, cases, returns="one number, a cosine in [0, 1]", relative=0.02)
     return "A tenth of a walk shares nearly a third of its end, with no training at all."
