@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from paper_lib.teaching.play import View, drawn, view
+from paper_lib.teaching.play import View, view
 
 _DIGITS = 5  # significant ones that numbers are shipped with
 Kinds = Mapping[str, tuple[str, str]]  # by control, its label and kind: "list" or "slider"
@@ -45,18 +45,15 @@ def panel(
 ) -> dict[str, Any]:
     """Lines in one frame. axes: words of x and y; log: the letters of logarithmic axes; ylim: else what the
     lines span; xticks: else round numbers."""
-    spans = [
-        _span([each[key] for each in lines for key in keys]) for keys in (("x",), ("mean", "low", "high"))
-    ]
-    spans[1] = ylim or spans[1]
+    spans = _span(lines, "x"), ylim or _span(lines, "mean", "low", "high")
     ticks = [_ticks(*span, logarithmic=name in log) for name, span in zip("xy", spans, strict=True)]
-    limits = {"xlim": [_short(end) for end in spans[0]], "ylim": [_short(end) for end in spans[1]]}
+    limits = {f"{name}lim": [_short(end) for end in span] for name, span in zip("xy", spans, strict=True)}
     shown = {"xticks": [[_short(x), word] for x, word in xticks] or ticks[0], "yticks": ticks[1]}
     return {"title": title, "axes": axes, "log": log, "lines": list(lines), **limits, **shown}
 
 
-def _span(columns: Sequence[Sequence[float | None]]) -> tuple[float, float]:
-    values = [value for column in columns for value in column if value is not None]
+def _span(lines: Sequence[dict[str, Any]], *keys: str) -> tuple[float, float]:
+    values = [value for each in lines for key in keys for value in each[key] if value is not None]
     return min(values), max(values)
 
 
@@ -69,22 +66,17 @@ def _ticks(low: float, high: float, *, logarithmic: bool) -> list[list[Any]]:
 def play_cells(kinds: Kinds, cells: Mapping[Any, Cell], *, start: Sequence[str] = ()) -> View:
     """Choose a cell by one control after another. kinds: by control, its label and kind; cells: by the words
     chosen; start: the first choice, else the first cell."""
+    # A cell is shipped as the places of its words, panels and sentences in lists that have each of them once.
     first = tuple(start) or next(iter(cells))
-    return view("chart", chart_record(kinds, cells, first), drawn(*_figure(cells[first])))
-
-
-def chart_record(kinds: Kinds, cells: Mapping[Any, Cell], start: tuple[str, ...]) -> dict[str, Any]:
-    """What the view needs, as JSON: a cell is the places of its words, panels and sentences in lists that
-    have each of them once."""
     offered = [list(dict.fromkeys(key[place] for key in cells)) for place in range(len(kinds))]
     panels = {id(each): each for cell in cells.values() for each in cell.panels}
     said = list(dict.fromkeys(words for cell in cells.values() for words in cell.said))
-    places = {words: n for n, words in enumerate(said)}, {key: n for n, key in enumerate(panels)}
+    place = {each: n for each_once in (said, panels) for n, each in enumerate(each_once)}
     rows = [
         [
             [words.index(word) for words, word in zip(offered, key, strict=True)],
-            [places[1][id(each)] for each in cell.panels],
-            [places[0][words] for words in cell.said],
+            [place[id(each)] for each in cell.panels],
+            [place[words] for words in cell.said],
             [[number, _short(x), _short(y)] for number, x, y in cell.marks],
         ]
         for key, cell in cells.items()
@@ -93,11 +85,12 @@ def chart_record(kinds: Kinds, cells: Mapping[Any, Cell], start: tuple[str, ...]
         {"name": name, "label": label, "kind": kind, "options": words}
         for (name, (label, kind)), words in zip(kinds.items(), offered, strict=True)
     ]
-    first = [words.index(word) for words, word in zip(offered, start, strict=True)]
-    return {"controls": controls, "start": first, "cells": rows, "panels": [*panels.values()], "said": said}
+    at = [words.index(word) for words, word in zip(offered, first, strict=True)]
+    record = {"controls": controls, "start": at, "cells": rows, "panels": [*panels.values()], "said": said}
+    return view("chart", record, _figure(cells[first]), " ".join(cells[first].said))
 
 
-def _figure(cell: Cell) -> tuple[Figure, str]:
+def _figure(cell: Cell) -> Figure:
     figure = Figure(figsize=(7.2 if len(cell.panels) > 1 else 6.0, 3.0), layout="constrained")
     axes = figure.subplots(1, len(cell.panels), squeeze=False)[0]
     for ax, about in zip(axes, cell.panels, strict=True):
@@ -120,7 +113,7 @@ def _figure(cell: Cell) -> tuple[Figure, str]:
         ax.legend(handles.values(), handles, fontsize=7)
     for number, x, y in cell.marks:
         axes[number].plot(x, y, "o", color="black", mfc="none", markersize=11)
-    return figure, " ".join(cell.said)
+    return figure
 
 
 def _short(value: float) -> float | None:

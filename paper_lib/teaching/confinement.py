@@ -30,9 +30,8 @@ def play_projection(profile: Profile, curves: pd.DataFrame) -> View:
     runs = runs[runs["run"].isin(curves["run"]) & runs["parent"].isin(curves["run"])]
     settings = {run: profile.run(run).projection for run in runs["run"]}
     runs = runs[[getattr(settings[run], "energy", None) is None for run in runs["run"]]]
-    sources = [
-        _WORDS.get(basis) or _source(settings[run]) for run, basis in runs[["run", "basis"]].to_numpy()
-    ]
+    pairs = runs[["run", "basis"]].to_numpy()
+    sources = [_WORDS.get(basis) or _source(settings[run]) for run, basis in pairs]
     order = {source: _APART * n for n, source in enumerate(dict.fromkeys(sources))}
     runs = runs.assign(V=sources, x=[K + order[V] for K, V in zip(runs["K"], sources, strict=True)])
     rows, inside = (curves[curves["metric"] == name] for name in ("sampled_accuracy", "share_inside"))
@@ -44,10 +43,8 @@ def play_projection(profile: Profile, curves: pd.DataFrame) -> View:
     for about in runs.to_dict("records"):
         run, parent, K = about["run"], about["parent"], about["K"]
         chance = runs[(runs["parent"] == parent) & (runs["K"] == K) & (runs["basis"] == "random")]["run"]
-        lines = [
-            _along(name, paths[name], about["at"], name == run)
-            for name in dict.fromkeys([parent, *chance, run])
-        ]
+        drawn = dict.fromkeys([parent, *chance, run])
+        lines = [_along(name, paths[name], about["at"], name == run) for name in drawn]
         along = panel(f"{label(parent)} along training", ("training progress", "validation accuracy"), lines)
         share = inside.loc[inside["run"] == run, "value"].mean()
         start = "; ".join(f"{words}: {_say(name, about[name])}" for name, words in _LABELS.items())
@@ -55,9 +52,8 @@ def play_projection(profile: Profile, curves: pd.DataFrame) -> View:
         said += f"({count_seeds({run: lost[run]})})"
         said += f"; {100 * share:.0f} % of the energy of its steps lay inside V." if share == share else "."
         key = tuple(_say(name, about[name]) for name in _LABELS)
-        cells[key] = Cell(
-            panels=(along, over_K[parent]), said=(said,), marks=((1, about["x"], lost[run].mean()),)
-        )
+        marks = ((1, about["x"], lost[run].mean()),)
+        cells[key] = Cell(panels=(along, over_K[parent]), said=(said,), marks=marks)
     return play_cells({name: (words, "list") for name, words in _LABELS.items()}, cells)
 
 

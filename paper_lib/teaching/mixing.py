@@ -1,6 +1,7 @@
 """The trajectory of each α between RLVR and OPD, beside both: controls, picture and view."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,25 +25,22 @@ def play_mixing(matrices: pd.DataFrame, curves: pd.DataFrame, *, modules: Iterab
     `over_matrices`. The first α is the middle one of those that the tables have.
     """
     runs, names, cells = _between(matrices["run"].unique()), tuple(modules), {}
+    mixes = matrices[matrices["run"].isin(list(runs))]
     for metric, words in SHOWN.items():
-        path = _paths(matrices, curves, metric, runs, names)
+        # The interval is of three seeds or more; for accuracies, the standard error over the problems.
+        accuracy = metric == "sampled_accuracy"
+        path = scores(curves, [*runs]) if accuracy else spread(over_matrices(mixes, metric, modules=names))
+        path = path.sort_values(["run", "step"], ignore_index=True)
         path = path.assign(x=path["step"] / path.groupby("run")["step"].transform("max"))
         paths = {run: path[path["run"] == run] for run in runs}
-        logarithmic = metric in METRICS and METRICS[metric].log and path[["mean", "low"]].min().min() > 0
         span = (path[["mean", "low"]].min().min(), path[["mean", "high"]].max().max())
+        log = "y" if not accuracy and METRICS[metric].log and span[0] > 0 else ""
         for chosen, alpha in runs.items():
-            lines = [
-                line(
-                    name_of(runs[run]), run_style(run).color, paths[run], dashes=dashes, chosen=run == chosen
-                )
-                for run, dashes in {
-                    "rlvr": "--",
-                    "opd": "-",
-                    chosen: "--" if chosen == "rlvr" else "-",
-                }.items()
-            ]
-            axes = ("training progress", words)
-            shown = panel(words, axes, lines, log="y" if logarithmic else "", ylim=span)
+            lines = []
+            for run in dict.fromkeys(("rlvr", "opd", chosen)):
+                look: dict[str, Any] = {"dashes": "--" if run == "rlvr" else "-", "chosen": run == chosen}
+                lines.append(line(name_of(runs[run]), run_style(run).color, paths[run], **look))
+            shown = panel(words, ("training progress", words), lines, log=log, ylim=span)
             ends = {run: rows.iloc[-1] for run, rows in paths.items()}
             others = [run for run in ("opd", "rlvr") if run != chosen]
             beside = [f"{run_style(run).label}'s at {ends[run]['mean']:.3g}" for run in others]
@@ -70,19 +68,5 @@ def say_end(words: str, alpha: float, row: pd.Series) -> str:
 
 
 def _between(names: Iterable[str]) -> dict[str, float]:
-    """The runs from RLVR to OPD by rising α."""
     alphas = {"rlvr": 0.0, "opd": 1.0} | {n: float(n.removeprefix("mix_")) for n in names if is_mix(n)}
     return dict(sorted(alphas.items(), key=lambda item: item[1]))
-
-
-def _paths(
-    matrices: pd.DataFrame, curves: pd.DataFrame, metric: str, runs: Iterable[str], modules: tuple[str, ...]
-) -> pd.DataFrame:
-    """run, step, mean, low, high and seeds: an interval from three seeds on, below that nothing; for
-    accuracies the standard error over the problems."""
-    if metric == "sampled_accuracy":
-        found = scores(curves, [*runs])
-    else:
-        rows = matrices[matrices["run"].isin(list(runs)) & (matrices["metric"] == metric)]
-        found = spread(over_matrices(rows, metric, modules=modules))
-    return found.sort_values(["run", "step"], ignore_index=True)

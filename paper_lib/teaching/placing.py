@@ -12,7 +12,7 @@ from paper_lib.compare import placing
 from paper_lib.compare.placing import NULLS, REGIMES, explaining, our_columns, placed, position
 from paper_lib.figures.styles import NULL, run_style
 from paper_lib.geometry.metrics import METRICS
-from paper_lib.teaching.play import View, drawn, view
+from paper_lib.teaching.play import View, view
 
 NULL_ENDS = Path(__file__).parent / "views" / "nulls.parquet"  # made by tests/support/reference_ends.py
 RANGES = {"update_sparsity": (0.0, 1.0), "relative_norm": (0.0, 1.0), "stable_rank": (1.0, 1e5)}
@@ -29,7 +29,7 @@ def play_placing(reference: pd.DataFrame, nulls: pd.DataFrame, start: Mapping[st
     rule = {"near": placing.NEAR, "alike": placing.ALIKE, "like": placing.LIKE}
     words = {"regimes": REGIMES, "nulls": NULLS, "width": placing.OUR_WIDTH}
     said = " ".join(words_at(axis, start[axis["name"]]) for axis in axes if axis["name"] in start)
-    return view("placing", {"axes": axes, "start": begin, **rule, **words}, drawn(_figure(axes, start), said))
+    return view("placing", {"axes": axes, "start": begin, **rule, **words}, _figure(axes, start), said)
 
 
 def placing_axis(name: str, reference: pd.DataFrame, nulls: pd.DataFrame) -> dict[str, Any]:

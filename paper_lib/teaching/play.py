@@ -22,57 +22,37 @@ _FOLDER = Path(__file__).parent / "views"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Still:
-    """A picture as PNG, and what it shows in a sentence or two, numbers included."""
-
-    png: bytes
-    words: str
-
-    @property
-    def source(self) -> str:
-        """The picture as a data URI."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-
-    @property
-    def bundle(self) -> dict[str, str]:
-        """The picture and its words for readers that show no HTML."""
-        return {"image/png": base64.b64encode(self.png).decode(), "text/plain": self.words}
-
-
-def drawn(figure: Figure, words: str) -> Still:
-    """A figure as it stands, and its words."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return Still(png=buffer.getvalue(), words=words)
-
-
-@dataclass(frozen=True, kw_only=True)
 class View:
-    """A view in HTML, and its still picture for readers that show none; the last line of a cell shows it."""
+    """A view in HTML, which the last line of a cell shows; for readers without HTML its still picture, a PNG
+    in base64, and what that shows in a sentence or two, numbers included."""
 
     html: str
-    still: Still
+    png: str
+    words: str
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {"text/html": self.html, **self.still.bundle}
+        return {"text/html": self.html, "image/png": self.png, "text/plain": self.words}
 
 
-def view(name: str, data: Mapping[str, Any], still: Still) -> View:
-    """The view `name` of `data`, with `still` for readers without scripts.
+def view(name: str, data: Mapping[str, Any], still: Figure, words: str) -> View:
+    """The view `name` of `data`, with a figure and its words for readers without scripts.
 
     views/<name>.html, views/<name>.js and views/view.css are its parts. Scripts and style reach what is in
     the view's root alone, so a page may hold several. Raises ValueError for NaN or infinity in `data`.
     """
-    colors = "".join(f"--{key}: {color}; " for key, color in COLORS.items())
+    buffer = io.BytesIO()
+    still.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    png = base64.b64encode(buffer.getvalue()).decode()
+    colors = " ".join(f"--{key}: {color};" for key, color in COLORS.items())
     page = (
-        f'<div class="paper-view" data-view="{name}" style="{colors.strip()}">\n'
+        f'<div class="paper-view" data-view="{name}" style="{colors}">\n'
         f"<style>\n{_read('view.css')}</style>\n"
-        f'<img data-output="still" src="{still.source}" alt="{html.escape(still.words)}">\n'
+        f'<img data-output="still" src="data:image/png;base64,{png}" alt="{html.escape(words)}">\n'
         f"{_read(f'{name}.html')}"
         f'<script type="application/json">{as_script(data)}</script>\n'
         f"<script>\n{_read(f'{name}.js')}</script>\n</div>\n"
     )
-    return View(html=page, still=still)
+    return View(html=page, png=png, words=words)
 
 
 def as_script(data: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from paper_lib.figures.styles import OPD, RLVR
 from paper_lib.figures.words import tell
 from paper_lib.study.tasks import Problem
-from paper_lib.teaching.play import View, drawn, view
+from paper_lib.teaching.play import View, view
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
 from paper_lib.training.rollouts import Batch
 
@@ -41,7 +41,7 @@ def play_rollouts(
     dense, one = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     draw_credit(dense, one, chosen["tokens"], torch.tensor(chosen["gap"]), torch.tensor(chosen["rlvr"]))
     figure.suptitle(record["prompts"][prompt]["prompt"], fontsize=9)
-    return view("rollout", record, drawn(figure, said_at(chosen, 0.5)))
+    return view("rollout", record, figure, said_at(chosen, 0.5))
 
 
 def rollout_record(
@@ -62,9 +62,8 @@ def rollout_record(
     columns = {"student": log_p.exp(), "teacher": teacher_log_p.exp(), "gap": gap, "opd": opd}
     lengths, prompts = batch.completion_mask.sum(1).tolist(), list[dict[str, Any]]()
     for number, problem in enumerate(problems):
-        rows = range(number * batch.group_size, (number + 1) * batch.group_size)
         completions = []
-        for row in rows:
+        for row in range(number * batch.group_size, (number + 1) * batch.group_size):
             ids = batch.completion_ids[row, : lengths[row]].tolist()
             values = {name: _list(v[row, : lengths[row]]) for name, v in columns.items()}
             about = {"reward": int(batch.rewards[row]), "rlvr": _list(rlvr[row, :1])[0]}
@@ -101,10 +100,8 @@ def _named(
 
 def mixed(completion: Mapping[str, Any], alpha: float) -> list[float]:
     """The mix's credit of every token of a completion in a record."""
-    gap, advantages = (
-        torch.tensor([completion[name]], dtype=torch.float64).view(1, -1) for name in ("gap", "rlvr")
-    )
-    return mixed_credit(gap, advantages[0], alpha)[0].tolist()
+    gap, advantages = (torch.tensor([completion[name]], dtype=torch.float64) for name in ("gap", "rlvr"))
+    return mixed_credit(gap, advantages, alpha)[0].tolist()
 
 
 def said_at(completion: Mapping[str, Any], alpha: float) -> str:

@@ -29,19 +29,15 @@ def play_tolerance(trajectories: pd.DataFrame, *, runs: Sequence[str], eta: floa
     stored = [name for name in PRECISIONS if name in set(means["stored"])]
     ticks = [(edge, "0"), *((x, f"{x:g}") for x in (1e-3, 1e-2) if x < means["x"].max())]
     look: dict[str, Any] = {"log": "x", "ylim": (0.0, 1.0), "xticks": ticks}
-    compared = {
-        name: panel(
-            f"stored in {PRECISIONS[name][0]}",
-            _AXES,
-            [
-                line(label(run), run_style(run).color, path, dashes=run_style(run).linestyle)
-                for run in runs
-                if len(path := means[(means["run"] == run) & (means["stored"] == name)])
-            ],
-            **look,
-        )
-        for name in stored
-    }
+    compared = {}
+    for name in stored:
+        drawn = {run: means[(means["run"] == run) & (means["stored"] == name)] for run in runs}
+        lines = [
+            line(label(run), run_style(run).color, path, dashes=run_style(run).linestyle)
+            for run, path in drawn.items()
+            if len(path)
+        ]
+        compared[name] = panel(f"stored in {PRECISIONS[name][0]}", _AXES, lines, **look)
     order = {
         key: ", ".join(f"{label(str(run))} {100 * value:.3g} %" for run, value in group.sort_values().items())
         for key, group in means[means["run"].isin(runs)].set_index("run").groupby(["stored", "step"])["mean"]

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from paper_lib.figures.words import alt_text
 from paper_lib.study.tasks import Problem, character_tokenizer
 from paper_lib.teaching.mixing import SHOWN, play_mixing
-from paper_lib.teaching.play import Still, as_script, view
+from paper_lib.teaching.play import as_script, view
 from paper_lib.teaching.rollout import draw_credit, mixed, play_rollouts, rollout_record, said_at, signed
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap
 from paper_lib.training.rollouts import Batch
@@ -101,7 +102,7 @@ def test_sft_has_the_demonstration_with_its_end_mark():
 
 def test_any_rollout_and_any_alpha_can_be_shown():
     play, record = play_rollouts(**rollouts(), row=1), rollout_record(**rollouts())
-    assert play.still.words.startswith("Completion 2 of 4 of ?0< is wrong (reward 0).")
+    assert play.words.startswith("Completion 2 of 4 of ?0< is wrong (reward 0).")
     words = said_at(record["prompts"][1]["completions"][1], 1.0)
     assert "Completion 2 of 4 of ?1< is wrong" in words
     assert "With α = 1.00 the mix has" in words
@@ -172,12 +173,12 @@ def test_below_three_seeds_there_is_no_interval_but_that_of_the_problems(seeds, 
 def test_the_mix_in_the_middle_comes_first_and_its_view_is_small():
     play = play_mixing(*tables(), modules=["q"])
     assert len(play.html.encode()) < LIMIT
-    assert play.still.words == ends_of(play, "stable rank")["α = 0.25"][1]
+    assert play.words == ends_of(play, "stable rank")["α = 0.25"][1]
 
 
 def test_text_ends_no_script_and_opens_no_element():
     nasty = "</script><!-- <b>&\"'"
-    html = view("rollout", {"said": nasty}, Still(png=b"", words=nasty)).html
+    html = view("rollout", {"said": nasty}, Figure(), nasty).html
     assert shipped(html) == {"said": nasty}
     assert nasty not in html
     assert html.count("</script>") == 2
@@ -187,7 +188,7 @@ def test_text_ends_no_script_and_opens_no_element():
 
 @pytest.mark.parametrize("name", ["rollout", "chart"])
 def test_a_view_loads_nothing_and_has_no_ids_to_clash(name):
-    html = view(name, {}, Still(png=b"", words="")).html
+    html = view(name, {}, Figure(), "").html
     assert not re.search(r"\b(id|for)=", html)
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(|fetch\(", html)
     assert html.count(f'data-view="{name}"') == 2  # the root, and where its script looks for it
@@ -195,7 +196,7 @@ def test_a_view_loads_nothing_and_has_no_ids_to_clash(name):
 
 @pytest.mark.parametrize("name", ["rollout", "chart"])
 def test_style_stays_inside_the_view(name):
-    style = re.search(r"<style>(.*?)</style>", view(name, {}, Still(png=b"", words="")).html, re.DOTALL)[1]
+    style = re.search(r"<style>(.*?)</style>", view(name, {}, Figure(), "").html, re.DOTALL)[1]
     style = re.sub(r"@media[^{]*", "", style)
     selectors = [s.strip() for rule in re.findall(r"([^{};]+)\{", style) for s in rule.split(",")]
     assert selectors

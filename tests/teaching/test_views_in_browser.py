@@ -89,7 +89,7 @@ def expect_said(page, view, words, place=0):
 @pytest.mark.parametrize("view", ["rollout", "chart"])
 def test_a_view_starts_where_the_picture_does_and_takes_its_place(opened, plays, view):
     for place in (0, 1):
-        expect_said(opened, view, plays[view].still.words, place)
+        expect_said(opened, view, plays[view].words, place)
         assert not part(opened, view, "still", place=place).is_visible()
         assert part(opened, view, "said", place=place).get_attribute("aria-live") == "polite"
 
@@ -106,7 +106,7 @@ def test_choosing_a_completion_and_turning_alpha_says_what_python_says(opened, p
         shown = [row.locator("td").nth(5).inner_text() for row in rows]
         credits = mixed(record["prompts"][prompt]["completions"][completion], alpha)
         assert [text for text in shown if text] == [signed(credit) for credit in credits]
-    expect_said(opened, "rollout", plays["rollout"].still.words, place=1)  # the other copy did not move
+    expect_said(opened, "rollout", plays["rollout"].words, place=1)  # the other copy did not move
 
 
 def test_the_keyboard_is_enough(opened, plays):
@@ -170,6 +170,6 @@ def test_without_scripts_the_picture_is_there(browser, plays):
     page = context.new_page()
     page.set_content(PAGE.format(plays["rollout"].html))
     assert part(page, "rollout", "still").is_visible()
-    assert part(page, "rollout", "still").get_attribute("alt") == plays["rollout"].still.words
+    assert part(page, "rollout", "still").get_attribute("alt") == plays["rollout"].words
     assert not part(page, "rollout", "live").is_visible()
     context.close()
