@@ -76,9 +76,7 @@ def size(text: str) -> tuple[str, int]:
     """NAME=N, a size of the diagnostics."""
     name, value = parameter(text)
     if name not in SIZES or type(value) is not int or value < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not of the form NAME=N, with NAME of {', '.join(SIZES)}"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=N: NAME is {', '.join(SIZES)}")
     return name, value
 
 
@@ -103,10 +101,13 @@ DIR: Kind = {"type": folder, "metavar": "DIR"}
 NUMBER: Kind = {"type": count, "metavar": "N"}
 POSITIVE: Kind = {"type": positive, "metavar": "N"}
 RATE: Kind = {"type": rate, "metavar": "X"}
-SIZE: Kind = {"type": size, "metavar": "NAME=N", "action": Collect, "default": {}}
+SIZE: Kind = {"type": size, "metavar": "NAME=N", "action": Collect, "default": {}, "dest": "sizes"}
 VALUES: Kind = {"type": parameter, "metavar": "NAME=VALUE", "action": Collect, "default": {}}
 FAIL: Kind = {"nargs": "+", "choices": VERDICTS, "default": [], "metavar": "VERDICT"}
 FLAG: Kind = {"action": "store_true"}
+WHICH: Kind = {"metavar": "NAMES"}
+FINETUNED: Kind = {"type": folder, "metavar": "FINETUNED", "nargs": "?"}
+REWARD: Kind = {"metavar": "NAME", "default": "trl.rewards:accuracy_reward"}
 
 
 def option(flags: str, help_: str, kind: Kind | None = None, **settings: Any) -> Option:
@@ -192,10 +193,7 @@ COMMANDS = (
             option("--figures-dir", "default: figures", DIR, default="figures"),
             option("--only", "these notebooks, by number or name", NAMES, dest="notebooks", metavar="03,04"),
             SEED,
-            option(
-                *("-p --parameter", "set a parameter of every notebook chosen; may be repeated", VALUES),
-                dest="parameters",
-            ),
+            option("-p --parameter", "of every notebook chosen; may be repeated", VALUES, dest="parameters"),
             option(
                 "--train",
                 "train planned runs that are not measured yet, or draw without them (default: train, but for "
@@ -256,16 +254,8 @@ COMMANDS = (
         summary="Measure the update between two checkpoints of your own",
         options=(
             BASE,
-            option(
-                *("finetuned", "the same after training; a LoRA adapter is merged into BASE, and needs none"),
-                type=folder,
-                metavar="FINETUNED",
-                nargs="?",
-            ),
-            option(
-                *("--out", "tables, summary.json and report.html go there; kept parts are reused", DIR),
-                required=True,
-            ),
+            option("finetuned", "trained from it; a LoRA adapter is merged into BASE, or alone", FINETUNED),
+            option("--out", "tables, summary.json, report.html; kept parts are reused", DIR, required=True),
             option("--with", "another fine-tune of BASE, to set beside this one", dest="other", metavar="B"),
             option("--fail-if", "exit with 3 where one holds", FAIL),
             option("--trajectory", "folders with the snapshots between", DIR, nargs="+", default=[]),
@@ -274,22 +264,14 @@ COMMANDS = (
                 option("--learning-rate", "constant: adds the drift ratio", RATE, dest="learning_rates"),
                 option("--learning-rates", "the same from a JSON list, one per step", metavar="FILE"),
             ],
-            option(
-                "--modules", "all (default), attention, mlp, or q,k,…,lm_head", default="all", metavar="NAMES"
-            ),
+            option("--modules", "all (default), attention, mlp, or q,k,…,lm_head", WHICH, default="all"),
             option("--nulls", "measure random updates of the same size too (thrice the time)", FLAG),
             option("--exact", "complete decompositions, however large the matrices", FLAG),
-            option(
-                *("--size -s", f"another size of the diagnostics ({', '.join(SIZES)}); may be repeated"),
-                kind=SIZE,
-                dest="sizes",
-            ),
+            option("--size -s", f"of the diagnostics ({', '.join(SIZES)}); may be repeated", SIZE),
             option("--hub", "allow BASE and FINETUNED to be names on the Hugging Face Hub", FLAG),
             option("--workers", "processes (default: as cores and memory allow)", POSITIVE),
             option("--threads", "of each process (default: 1)", POSITIVE, default=1),
-            option(
-                "--backend", "default: this machine (loky)", choices=("loky", "dask", "ray"), default="loky"
-            ),
+            option("--backend", "default: loky, here", choices=("loky", "dask", "ray"), default="loky"),
             option("--address", "of the Dask scheduler or the Ray head", metavar="ADDR"),
             option("--no-report", "tables only", action="store_false", dest="report"),
             option("--force", "measure again what is there", FLAG),
@@ -337,12 +319,7 @@ so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask 
             option("--teacher", "the same, for opd", default="Qwen/Qwen3-32B", metavar="MODEL"),
             option("--data", "JSON lines: prompt, and completion or solution", metavar="FILE"),
             option("--out", "checkpoints (default: runs/paper)", DIR, default="runs/paper"),
-            option(
-                "--reward",
-                "module:function, for rlvr (default: TRL's accuracy_reward)",
-                NAME,
-                default="trl.rewards:accuracy_reward",
-            ),
+            option("--reward", "module:function, for rlvr (default: TRL's accuracy_reward)", REWARD),
             option("--tokens", "of a response at most (default: 8192)", POSITIVE, default=8192),
             option("--cards", "H100s that a dry run counts with (default: 8)", POSITIVE, default=8),
             option("-p --parameter", "a setting of TRL; may be repeated", VALUES, dest="settings"),
@@ -372,13 +349,7 @@ def command_parser() -> Parser:
 
 
 def compare_and_report(
-    base: str,
-    finetuned: str | None,
-    out: str,
-    *,
-    report: bool,
-    fail_if: list[str],
-    **options: Any,
+    base: str, finetuned: str | None, out: str, *, report: bool, fail_if: list[str], **options: Any
 ) -> int:
     """`compare`, and the report of its tables; returns 1 where a matrix failed, 3 where a verdict of
     `fail_if` holds."""
