@@ -14,9 +14,13 @@ from torch import Tensor
 from paper_lib.compare.shards import FETCH, FLOATS, Entry, Source, Stored, file_header, files_fingerprint
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import read_json
-from paper_lib.ground.matrices import Matrix, Piece, canonical_name, layer_and_module
+from paper_lib.ground.matrices import Piece, canonical_name, matrix_of
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+PICKLED = (
+    "a pickle, which can run any code when it is loaded, so it is never read: load it with {} where you "
+    "trust it, and save_pretrained writes safetensors"
+)
 _FACTOR = re.compile(  # A and B of a linear layer only with `.weight` at the end
     r"^(.+)\.lora_(embedding_)?(A|B|magnitude_vector)((\.[^.]+)?\.weight|(?<!lora_[AB])(\.(?!bias$)[^.]+)?)$"
 )
@@ -96,7 +100,6 @@ class Tokens:
     indices: tuple[int, ...]
 
     def shape(self, base: tuple[int, int]) -> tuple[int, int]:
-        """Any with these rows."""
         last = max(self.indices, default=0)
         fits = last < base[0] and self.rows.shape == (len(self.indices), base[1])
         return base if fits else (last + 1, self.rows.shape[1])
@@ -120,9 +123,7 @@ def no_base(folder: Path) -> Source:
         raise CompanionError(f"{folder} is no LoRA adapter in safetensors: name a base and its fine-tune")
     for name, change in _read_changes(path, file_header(path), _checked_config(folder / CONFIG), base):
         if isinstance(change, LowRank) and change.magnitude is None:
-            layer, module = layer_and_module(name)
-            shape = change.shape((0, 0))
-            matrix = Matrix(layer=layer, module=module, name=name, shape=shape, dtype="float32")
+            matrix = matrix_of(name, change.shape((0, 0)), "float32")
             base.entries[name] = Entry(matrix=matrix, file=Path(NO_BASE), stored=None, piece=Piece(name=name))
         else:
             base.left_out[name] = "changed by more than A and B, which needs the base"
@@ -139,15 +140,11 @@ def adapted_source(folder: Path, label: str, base: Source | None) -> Source:
     """
     path = folder / WEIGHTS
     if not path.is_file() and (folder / PICKLE).is_file():
-        raise CompanionError(
-            f"{folder / PICKLE} is a pickle, which can run any code when it is loaded, so it is never read: "
-            "load the adapter with peft where you trust it, and save_pretrained writes safetensors"
-        )
+        raise CompanionError(f"{folder / PICKLE} is {PICKLED.format('peft')}")
     if base is None:
         named = read_json(folder / CONFIG, FETCH).get("base_model_name_or_path")
-        raise CompanionError(
-            f"{folder} is a LoRA adapter: name the base it was trained on too ({named}), or it alone"
-        )
+        wanted = f"name the base it was trained on too ({named}), or it alone"
+        raise CompanionError(f"{folder} is a LoRA adapter: {wanted}")
     config = _checked_config(folder / CONFIG)
     tensors = file_header(path)
     changes: dict[str, tuple[Change, ...]] = {}  # by the name of a stored weight, or of an expert's matrix
@@ -177,8 +174,7 @@ def adapted_source(folder: Path, label: str, base: Source | None) -> Source:
 
 def _checked_config(path: Path) -> dict[str, Any]:
     config = read_json(path, FETCH)
-    kind = config.get("peft_type")
-    if kind != "LORA":
+    if (kind := config.get("peft_type")) != "LORA":
         raise CompanionError(f"{path} says peft_type {kind!r}, only LORA can be read: {_REMEDY}")
     unknown = [f"{name} {config[name]!r}" for name in sorted(set(config) - _HARMLESS) if config[name]]
     start = config.get("init_lora_weights", True)
@@ -203,9 +199,7 @@ def _read_changes(
             module = canonical_name(f"{match[1]}.weight")
             kind = f"{match[2] or ''}{match[3]}"
             if kind in factors[module]:
-                raise CompanionError(
-                    f"{path} holds two adapters of {module}: save the one that you mean alone"
-                )
+                raise CompanionError(f"{path} holds two adapters of {module}: save the one you mean alone")
             factors[module][kind] = stored
             names[module] = match[1].removeprefix("base_model.model.")
         elif len(stored.shape) == 2 and stored.dtype in FLOATS and ".lora_" not in stored.name:
@@ -214,19 +208,14 @@ def _read_changes(
             raise CompanionError(f"{path} holds {stored.name}, which is no LoRA factor: {_REMEDY}")
     for module, kinds in factors.items():
         embedding = "embedding_A" in kinds or "embedding_B" in kinds
-        prefix = "embedding_" if embedding else ""
-        a, b = kinds.get(f"{prefix}A"), kinds.get(f"{prefix}B")
+        a, b = (kinds.get("embedding_" * embedding + factor) for factor in "AB")
         magnitude = kinds.get("magnitude_vector")
         if a is None or b is None or len(a.shape) != 2 or len(b.shape) != 2:
             raise CompanionError(f"{path} holds half an adapter of {module}: A and B are needed")
         if embedding and magnitude is not None:
-            raise CompanionError(
-                f"{path} holds DoRA of the embedding {module}, which cannot be read: {_REMEDY}"
-            )
+            raise CompanionError(f"{path} holds DoRA of the embedding {module}, which is not read: {_REMEDY}")
         if magnitude is None and config.get("use_dora"):
-            raise CompanionError(
-                f"{path} lacks the magnitudes of {module}, which use_dora asks for: save it again"
-            )
+            raise CompanionError(f"{path} lacks the magnitudes of {module} that use_dora asks: save it again")
         rank, scaling = _scaling(names[module], config, path.parent / CONFIG)
         low_rank = LowRank(a=a, b=b, scaling=scaling, magnitude=magnitude, embedding=embedding)
         if a.shape[0] == b.shape[1] == rank:
@@ -234,14 +223,12 @@ def _read_changes(
         elif config.get("target_parameters") and a.shape[0] == b.shape[1] and a.shape[0] % rank == 0:
             yield from _of_experts(module, low_rank, a.shape[0] // rank, base, path)
         else:
-            raise CompanionError(
-                f"{path}: {module} has A {a.shape} and B {b.shape}, but {CONFIG} says r = {rank}"
-            )
+            sizes = f"A {a.shape} and B {b.shape}"
+            raise CompanionError(f"{path}: {module} has {sizes}, but {CONFIG} says r = {rank}")
 
 
 def _scaling(module: str, config: dict[str, Any], path: Path) -> tuple[int, float]:
-    """r and s of a module: s = α/r, or α/√r with rank-stabilised LoRA; r and α may differ from module to
-    module."""
+    """r and s of a module: s = α/r, or α/√r with rank-stabilised LoRA; r and α may be its own."""
     try:
         rank = _of_module(config.get("rank_pattern"), module, config["r"])
         alpha = _of_module(config.get("alpha_pattern"), module, config["lora_alpha"])
@@ -306,10 +293,8 @@ def _require_fit(path: Path, changes: Mapping[str, tuple[Change, ...]], base: So
         rows, columns = shapes[name]
         for m, n in (change.shape((rows, columns)) for change in of_weight):
             if (m, n) != (rows, columns):
-                raise CompanionError(
-                    f"{path} changes {name} of {m} × {n}, but the base {base.label} has "
-                    f"{rows} × {columns}: name the base it was trained on"
-                )
+                has = f"{m} × {n}, but the base {base.label} has {rows} × {columns}"
+                raise CompanionError(f"{path} changes {name} of {has}: name the base it was trained on")
 
 
 def _wide(factor: Stored) -> Tensor:

@@ -12,27 +12,12 @@ from IPython.display import Markdown
 from matplotlib.axes import Axes
 from pandas.io.formats.style import Styler
 
+from paper_lib.compare import placing
 from paper_lib.compare.adapters import NO_BASE
-from paper_lib.compare.placing import (
-    BY_SIZE,
-    NULLS,
-    OUR_WIDTH,
-    REGIMES,
-    Columns,
-    axes_of,
-    end_rows,
-    end_values,
-)
+from paper_lib.compare.placing import NULLS, REGIMES, Columns, axes_of, end_rows, end_values
 from paper_lib.compare.summary import Tables, ends
-from paper_lib.figures.panels import (
-    draw_beside,
-    draw_chance,
-    draw_legend,
-    draw_trajectory,
-    label_once,
-    null_look,
-    plain_log,
-)
+from paper_lib.figures import panels
+from paper_lib.figures.panels import draw_beside, draw_chance, draw_legend, draw_trajectory, label_once
 from paper_lib.figures.save import save_figure
 from paper_lib.figures.styles import run_style
 from paper_lib.figures.words import tell
@@ -77,7 +62,7 @@ def draw_place(
     if nulls is not None:
         theirs = end_values(nulls[nulls["null"] != "random_walk"], axis, sizes=matrices)
         for null, group in theirs.groupby("null") if len(theirs) else ():
-            label, look = null_look(str(null))
+            label, look = panels.null_look(str(null))
             at = axis.scale * group["value"].mean()
             ax.plot(at, 2.55, **look)
             label_once(ax, label, **look)
@@ -89,7 +74,7 @@ def draw_place(
     ax.grid(visible=False, axis="y")
     if not axis.share:
         low, high = ax.dataLim.intervalx
-        plain_log(ax, "x", subs=(1, 2, 5) if high < 50 * max(low, high / 1e9) else (1,))
+        panels.plain_log(ax, "x", subs=(1, 2, 5) if high < 50 * max(low, high / 1e9) else (1,))
 
 
 def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Metric) -> None:
@@ -99,8 +84,7 @@ def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Metric) -> None:
     table = rows.pivot_table(index="layer", columns="module", values="value", dropna=False)
     known = [module for module in MODULES if module in table]
     table = axis.scale * table[[*known, *(m for m in table if m not in known)]]
-    look: dict[str, Any] = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
-    image = ax.imshow(table, **look)
+    image = ax.imshow(table, cmap="cividis", aspect="auto", interpolation="nearest")
     ends = [np.nanmin(table), np.nanmax(table)]
     tell(ax, f"by layer and module, {len(table)} × {len(table.columns)} cells,", ends)
     ax.set_xticks(range(len(table.columns)), list(table.columns))
@@ -155,11 +139,9 @@ def answer(told: Mapping[str, Any]) -> str:
     """What a comparison found, in Markdown: what was compared, whether anything trained, the places by
     metric, and what size explains."""
     named = [_code(told[name]) for name in ("finetuned", "base")]
-    head = (
-        f"**{' against '.join(named)}**: {told['matrices']} matrices with {_count(told['weights'])} weights"
-    )
-    head += f"; {told['failed']} more could not be measured (listed below)." if told["failed"] else "."
-    lines = [f"{head} {_trained(told)}"]
+    size = f"{told['matrices']} matrices with {_count(told['weights'])} weights"
+    more = f"; {told['failed']} more could not be measured (listed below)" if told["failed"] else ""
+    lines = [f"**{' against '.join(named)}**: {size}{more}. {_trained(told)}"]
     if told["verdicts"]["identical"]:
         lines.append("**The two are identical** in every matrix compared: there is no update.")
     else:
@@ -189,14 +171,11 @@ def _trained(told: Mapping[str, Any]) -> str:
 
 
 def _rounding(told: Mapping[str, Any]) -> list[str]:
-    """How much of the norm is rounding, where 16 bits were stored."""
     if (share := told["rounding_share"]) is None:
         return []
-    adds = f"About {_PERCENT(share)} of the norm is rounding to 16 bits."
-    hides = (
-        f"Rounding to 16 bits hides more of the norm than it adds: it was about {1 - share:.3g} times that."
-    )
-    return [adds if share >= 0 else hides]
+    if share >= 0:
+        return [f"About {_PERCENT(share)} of the norm is rounding to 16 bits."]
+    return [f"Rounding to 16 bits hides more norm than it adds: it was about {1 - share:.3g} times that."]
 
 
 def place_table(told: Mapping[str, Any]) -> pd.DataFrame:
@@ -271,23 +250,20 @@ def outside_table(of: Tables) -> pd.DataFrame:
             row = {"matrix": matrix["name"], "size": size, "rows untouched": f"{one['untouched_rows']:,.0f}"}
             row["weights unchanged"] = _PERCENT(one["update_sparsity"])
             row["in the other rows"] = _PERCENT(one["touched_sparsity"])
-            rows.append(
-                row | {METRICS[m].said: METRICS[m].show(one[m]) for m in ("relative_norm", "stable_rank")}
-            )
+            for metric in (METRICS["relative_norm"], METRICS["stable_rank"]):
+                row[metric.said] = metric.show(one[metric.name])
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
 def left_out_table(account: Mapping[str, Any]) -> pd.DataFrame:
     """What was not measured: how many tensors for which reason, the first of each by name; failures first."""
     kinds = {"failed": account["failed"], **account["left_out"]}
-    rows = []
-    for kind, names in kinds.items():
-        reasons: dict[str, list[str]] = {}
-        for name, reason in names.items():
-            reasons.setdefault(reason, []).append(name)
-        for reason, found in reasons.items():
-            rows.append((kind, len(found), found[0], reason))
-    return pd.DataFrame(rows, columns=["why", "tensors", "such as", "reason"])
+    rows = [(kind, name, reason) for kind, names in kinds.items() for name, reason in names.items()]
+    table = pd.DataFrame(rows, columns=["why", "such as", "reason"])
+    groups = table.groupby(["why", "reason"], sort=False)["such as"]
+    found = groups.agg(tensors="size", first="first").reset_index().rename(columns={"first": "such as"})
+    return found[["why", "tensors", "such as", "reason"]]
 
 
 def shown(table: pd.DataFrame, otherwise: str = "") -> Styler | Markdown:
@@ -303,7 +279,7 @@ def maps_of(matrices: pd.DataFrame) -> list[Metric]:
 def _sentences(told: Mapping[str, Any]) -> list[str]:
     scales = {
         "paper": "On the scale of the paper (Qwen3-8B, width 4096)",
-        "ours": f"Among the runs of this companion (width {OUR_WIDTH})",
+        "ours": f"Among the runs of this companion (width {placing.OUR_WIDTH})",
     }
     lines = []
     for column, name in scales.items():
@@ -323,7 +299,7 @@ def _size(told: Mapping[str, Any]) -> list[str]:
         return [asks] if told["base"] != NO_BASE else []
     words: dict[str, list[str]] = {}
     for metric, of in told["metrics"].items():
-        if metric in BY_SIZE and of["explained_by"] is not None:
+        if metric in placing.BY_SIZE and of["explained_by"] is not None:
             words.setdefault(of["explained_by"], []).append(METRICS[metric].said)
     sentences = {
         "same_norm_gaussian": "**The norm of the update alone explains its {}**: a Gaussian update of the "
@@ -355,8 +331,7 @@ def _count(number: int) -> str:
 
 
 def _code(label: str) -> str:
-    """A name out of a file or of a folder as Markdown code, in which nothing is mark-up: on one line, between
-    more backticks than it holds."""
+    """A name as Markdown code, in which nothing is mark-up: on one line, in more backticks than it holds."""
     words = "".join(letter if letter.isprintable() else " " for letter in label)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", words)), default=0))
     return f"{fence} {words} {fence}" if len(fence) > 1 else f"`{words}`"

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 from paper_lib.ground.matrices import Piece
@@ -36,9 +37,7 @@ def pieces(name: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str
         transposed = family in _CONV1D and bool(_CONV1D_NAMES.search(name))
         cut = _blocks(name, shape[1] if transposed else shape[0], family, text_config(config))
         return [replace(piece, transposed=transposed) for piece in cut or [Piece(name=name)]]
-    if len(shape) == 3 and (stack := _STACK.match(name)):
-        return _experts(stack[1], stack[2], shape, shapes, config)
-    return []
+    return _experts(name, shapes, config) if len(shape) == 3 else []
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -69,11 +68,8 @@ def _under_each_other(prefix: str, modules: Mapping[str, int], rows: int) -> lis
     """A piece a module, by its number of rows; none unless they are all of the rows."""
     if sum(modules.values()) != rows or min(modules.values(), default=0) <= 0:
         return []
-    cut, start = [], 0
-    for module, size in modules.items():
-        cut.append(Piece(name=f"{prefix}{module}_proj.weight", rows=(start, start + size)))
-        start += size
-    return cut
+    ends = zip(modules.items(), accumulate(modules.values()), strict=True)
+    return [Piece(name=f"{prefix}{name}_proj.weight", rows=(end - size, end)) for (name, size), end in ends]
 
 
 def _head_rows(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
@@ -97,18 +93,12 @@ def _head_rows(config: Mapping[str, Any]) -> tuple[int, int, int] | None:
     return None
 
 
-def _experts(
-    prefix: str,
-    module: str,
-    shape: tuple[int, ...],
-    shapes: Mapping[str, tuple[int, ...]],
-    config: Mapping[str, Any],
-) -> list[Piece]:
-    """Every expert's matrices, named as a checkpoint with one tensor an expert names them.
-
-    Gate and up are cut where down's shape (E, H, I) shows that gate_up is (E, 2 I, H); a stack the other way
-    round stays whole under its own name.
-    """
+def _experts(name: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> list[Piece]:
+    """Every expert's matrices, named as a checkpoint with one tensor an expert names them: gate and up cut
+    where down's shape (E, H, I) shows that gate_up is (E, 2 I, H); the other way round it stays whole."""
+    if not (stack := _STACK.match(name)):
+        return []
+    (prefix, module), shape = stack.groups(), shapes[name]
     down, gate_up = (
         shapes.get(f"{prefix}{stack}_proj", shapes.get(f"{prefix}{stack}_proj.weight", ()))
         for stack in ("down", "gate_up")

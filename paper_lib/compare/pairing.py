@@ -60,7 +60,6 @@ def sizes_for(
 
 
 def _scaled(width: int) -> dict[str, int]:
-    """The sizes for a model of that width, whatever the sides of its matrices."""
     return {
         name: max(LEAST[name], most if width >= LARGE else min(most, round(width / PER_WIDTH[name])))
         for name, most in PAPER.items()
@@ -68,7 +67,6 @@ def _scaled(width: int) -> dict[str, int]:
 
 
 # --- Which matrices two checkpoints have in common.
-
 
 LeftOut = dict[str, dict[str, str]]  # by kind, the names of tensors that are not measured, and why
 
@@ -112,12 +110,14 @@ def _size(matrix: Matrix) -> str:
 
 # --- The checkpoints to compare: their snapshots in order, and the matrices that all of these have.
 
+Rates = Sequence[float] | float | None  # of every optimizer step, or of all alike
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoints:
-    """snapshots: (step, source) of W_0, …, W_T. other: a second fine-tune of W_0. matrices: those measured;
-    their module is unique in a layer, "gate.3" where a layer has several. left_out: by name, why a tensor is
-    not measured."""
+    """snapshots: (step, source) of W_0, …, W_T, the first of which is in `base` and the last in `finetuned`.
+    other: a second fine-tune of W_0. matrices: those measured; their module is unique in a layer, "gate.3"
+    where a layer has several. left_out: by kind and name, why a tensor is not measured."""
 
     snapshots: tuple[tuple[int, Source], ...]
     other: Source | None
@@ -131,17 +131,14 @@ class Checkpoints:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """Optimizer steps of the snapshots, 0 first."""
         return tuple(step for step, _ in self.snapshots)
 
     @property
     def base(self) -> Source:
-        """Where W_0 is."""
         return self.snapshots[0][1]
 
     @property
     def finetuned(self) -> Source:
-        """Where W_T is."""
         return self.snapshots[-1][1]
 
     @property
@@ -173,7 +170,7 @@ def open_checkpoints(
     other: str | Path | None = None,
     trajectory: Sequence[str | Path] = (),
     last_step: int | None = None,
-    learning_rates: Sequence[float] | float | str | None = None,
+    learning_rates: Rates | str = None,
     modules: str = "all",
     sizes: Mapping[str, Any] | None = None,
     nulls: bool = False,
@@ -186,9 +183,8 @@ def open_checkpoints(
     finetuned: None where `base` is an adapter, which is then measured without its base. other: a second
     fine-tune of the base. trajectory: folders with the snapshots between. last_step: the optimizer step of
     `finetuned`; None asks the learning rates, then the trajectory if it ends in `finetuned`, and is 1 where
-    there is neither.
-    learning_rates: one per step, the name of a JSON file of these, or one for all. modules: a name of
-    `MODULE_GROUPS` or names of modules.
+    there is neither. learning_rates: one per step, the name of a JSON file of these, or one for all. modules:
+    a name of `MODULE_GROUPS` or names of modules.
     Raises CompanionError for checkpoints that cannot be read, that share no matrix, or steps out of order.
     """
     learning_rates = _stated_rates(learning_rates)
@@ -231,10 +227,8 @@ def open_checkpoints(
 def _asked_for(
     matched: Sequence[Matrix], names: str, chosen: Mapping[str, Any]
 ) -> tuple[list[Matrix], dict[str, str]]:
-    """The matrices of the modules asked for, but for those that are too small for the sizes of the rest.
-
-    "all" is every matrix but embeddings and output heads, whose rows are tokens that may never have occurred.
-    """
+    """The matrices of the modules asked for, and those too small for the sizes of the rest. "all" leaves out
+    embeddings and output heads, whose rows are tokens that may never have occurred."""
     groups = MODULE_GROUPS.get(names) or tuple(names.replace(",", " ").split())
     asked = [m for m in matched if (m.module not in OUTSIDE if names == "all" else m.module in groups)]
     scaled = _scaled(model_width([m.shape for m in asked])) if asked else {}
@@ -246,22 +240,17 @@ def _asked_for(
 
 
 def _nothing_asked_for(matched: Sequence[Matrix], names: str, *sources: Source) -> str:
-    """Why two checkpoints share nothing of what is asked for, and what to do."""
-    base, end = sources
+    pair = " and ".join(source.label for source in reversed(sources))
     for source in sources:
         for name, reason in source.left_out.items():
             if QUANTISED in reason:
-                packed = f"{name} of {source.label} is {reason}; {DEQUANTISE}"
-                return f"{end.label} and {base.label} share no {names}: {packed}"
+                return f"{pair} share no {names}: {name} of {source.label} is {reason}; {DEQUANTISE}"
     known = ", ".join((*MODULE_GROUPS, *sorted({matrix.module for matrix in matched})))
-    return f"{end.label} and {base.label} share no module {names!r}; there are {known}"
+    return f"{pair} share no module {names!r}; there are {known}"
 
 
 def _last_step(
-    between: Sequence[tuple[int, Source]],
-    end: Source,
-    asked: int | None,
-    learning_rates: Sequence[float] | float | None,
+    between: Sequence[tuple[int, Source]], end: Source, asked: int | None, learning_rates: Rates
 ) -> int:
     if asked is not None:
         return asked
@@ -274,9 +263,8 @@ def _last_step(
     return 1
 
 
-def _stated_rates(given: Sequence[float] | float | str | None) -> Sequence[float] | float | None:
-    """Learning rates, which a JSON file holds where its name is given. Raises CompanionError, which names the
-    file, unless the drift ratio can be computed from them."""
+def _stated_rates(given: Rates | str) -> Rates:
+    """Learning rates, read where the name of a JSON file is given, from which a drift ratio can be had."""
     where = "the list of learning rates"
     stated: Any = given
     if isinstance(given, str):
@@ -292,14 +280,14 @@ def _stated_rates(given: Sequence[float] | float | str | None) -> Sequence[float
     return stated
 
 
-def _rates(learning_rates: Sequence[float] | float | None, steps: Sequence[int]) -> tuple[float, ...] | None:
+def _rates(learning_rates: Rates, steps: Sequence[int]) -> tuple[float, ...] | None:
     if learning_rates is None:
         return None
     if not isinstance(learning_rates, Sequence):
         return (float(learning_rates),) * steps[-1]
     if len(learning_rates) != steps[-1]:
-        wanted = f"{steps[-1]} optimizer steps"
-        raise CompanionError(f"there are {len(learning_rates)} learning rates for {wanted}")
+        given = f"{len(learning_rates)} learning rates"
+        raise CompanionError(f"there are {given} for {steps[-1]} optimizer steps")
     if not any(learning_rates[: steps[1]]):
         raise CompanionError(f"every learning rate up to step {steps[1]}, the first snapshot, is 0")
     return tuple(float(rate) for rate in learning_rates)

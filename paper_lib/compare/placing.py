@@ -119,7 +119,6 @@ def end_rows(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:
 
 
 def _rows(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:
-    """The rows of an axis."""
     rows = rows_of_metric(table, axis.name)
     return rows if axis.alpha is None else rows[np.isclose(rows["k"], axis.alpha)]
 

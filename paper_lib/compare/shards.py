@@ -15,7 +15,7 @@ from torch import Tensor
 from paper_lib.compare.fused import pieces, text_config
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import read_json, sha256
-from paper_lib.ground.matrices import Matrix, Piece, canonical_name, layer_and_module, reading_order
+from paper_lib.ground.matrices import Matrix, Piece, canonical_name, matrix_of, reading_order
 from paper_lib.training.checkpoints import opened
 
 INDEX = "model.safetensors.index.json"
@@ -44,7 +44,6 @@ class Stored:
     name: str
     shape: tuple[int, ...]
     dtype: str
-
     scale: "Stored | None" = None  # of a float8 weight, by which what is stored is multiplied
 
     def read(self, piece: Piece | None = None) -> Tensor:
@@ -118,7 +117,7 @@ class Source:
     def matrices(self) -> list[Matrix]:
         """Its matrices in layer order, then q … down; those outside the layers come first."""
         matrices = [entry.matrix for entry in self.entries.values()]
-        return sorted(matrices, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
+        return sorted(matrices, key=reading_order)
 
     def read(self, name: str) -> Tensor:
         """One matrix by its canonical name, tied ones too, (m, n), dtype as stored; no other tensor's pages
@@ -147,9 +146,8 @@ def sharded_source(files: list[Path], folder: Path, label: str, weight_map: dict
     for path in files:
         for stored in file_header(path):
             if (other := tensors.get(stored.name)) is not None:
-                raise CompanionError(
-                    f"{other.path} and {path} both hold {stored.name}: save the checkpoint again, or keep one"
-                )
+                both = f"{other.path} and {path} both hold {stored.name}"
+                raise CompanionError(f"{both}: save the checkpoint again, or keep one")
             tensors[stored.name] = stored
     for name, path in weight_map.items():
         if name not in tensors or tensors[name].path != path:
@@ -184,9 +182,7 @@ def indexed_files(folder: Path) -> dict[str, Path]:
         # Names are judged, not where a link leads: the Hub's cache links its files to another folder.
         parts = PureWindowsPath(shard if isinstance(shard, str) else "")
         if not parts.name or parts.anchor or ".." in parts.parts or "\0" in shard:
-            raise CompanionError(
-                f"{index} places {name} in {shard!r}, outside its folder: do not use this checkpoint"
-            )
+            raise CompanionError(f"{index} places {name} in {shard!r}, outside its folder: do not use it")
         if not (folder / shard).is_file():
             raise CompanionError(f"{folder / shard} does not exist, but {index} places {name} there: {FETCH}")
     return {name: folder / shard for name, shard in weight_map.items()}
@@ -244,15 +240,9 @@ def _sorted_out(
         if not cut:
             left_out[name] = f"a stack of {len(stored.shape)} dimensions, of unknown layout"
         for piece in cut:
-            layer, module = layer_and_module(piece.name)
             m, n = stored.shape[:-3:-1] if piece.transposed else stored.shape[-2:]
-            matrix = Matrix(
-                layer=layer,
-                module=module,
-                name=piece.name,
-                shape=((piece.rows[1] - piece.rows[0]) * (piece.heads or 1) if piece.rows else m, n),
-                dtype=(FLOATS | FLOAT8)[stored.dtype],
-            )
+            m = (piece.rows[1] - piece.rows[0]) * (piece.heads or 1) if piece.rows else m
+            matrix = matrix_of(piece.name, (m, n), (FLOATS | FLOAT8)[stored.dtype])
             if piece.name in entries:
                 raise CompanionError(f"{where} holds {piece.name} twice, by itself and in {name}: keep one")
             entries[piece.name] = Entry(matrix=matrix, file=stored.path, stored=stored, piece=piece)
@@ -264,9 +254,8 @@ def _reason(name: str, stored: Stored, named: dict[str, Stored], method: str | N
     stem, _, last = name.rpartition(".")
     if stored.dtype not in FLOATS | FLOAT8:
         word = _WORDS.get(stored.dtype[0], stored.dtype[0].lower()) + stored.dtype[1:].lower()
-        packed = last in ("weight", "qweight", "weight_packed") or any(
-            f"{stem}.{each}" in named for each in _PACKED
-        )
+        beside = any(f"{stem}.{each}" in named for each in _PACKED)
+        packed = beside or last in ("weight", "qweight", "weight_packed")
         return f"{word}, {QUANTISED}{f' by {method}' if method else ''}" if packed else f"{word}, no weight"
     if len(stored.shape) < 2:
         return "a vector" if stored.shape else "a scalar"

@@ -3,11 +3,12 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from paper_lib.compare.adapters import CONFIG as ADAPTER_CONFIG
-from paper_lib.compare.adapters import adapted_source
+from paper_lib.compare import adapters
+from paper_lib.compare.adapters import PICKLED, adapted_source
 from paper_lib.compare.shards import INDEX, Source, indexed_files, sharded_source
 from paper_lib.ground.errors import CompanionError
 from paper_lib.training.checkpoints import Trajectory, open_trajectory
@@ -19,19 +20,12 @@ _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+(?:@[\w./-]+)?$")
 # What trainers leave instead of safetensors, by a file of it, and the tool that converts it.
 _OTHER_FORMATS = {
     "**/*zero_pp_rank_*": ("DeepSpeed ZeRO", "run the folder's zero_to_fp32.py with --safe_serialization"),
-    "**/*.distcp": (
-        "a distributed checkpoint (FSDP)",
-        "run accelerate merge-weights on its folder, which writes safetensors",
-    ),
+    "**/*.distcp": ("a distributed checkpoint (FSDP)", "run accelerate merge-weights on its folder"),
     "**/mp_rank_*/model_optim_rng.pt": (
         "Megatron",
         "convert it with Megatron Bridge, or with the trainer's own converter to Hugging Face",
     ),
 }
-_CONVERT = (
-    "a pickle, which can run any code when it is loaded, so it is never read: load the model with "
-    "transformers where you trust it, and save_pretrained writes safetensors"
-)
 
 
 def labels(*paths: str | Path) -> list[str]:
@@ -51,8 +45,7 @@ def open_source(
     where: a safetensors file; a folder with model.safetensors or with an index and shards; a run of ours,
     whose last step it is; a LoRA adapter of peft's, merged into `base`; or with hub=True, where no such path
     exists, the id of a model on the Hub (org/name, or org/name@revision). label: in place of the path's last
-    name. Raises CompanionError where it is
-    none of these, or broken.
+    name. Raises CompanionError where it is none of these, or broken.
     """
     path = Path(os.path.abspath(where))  # workers may run elsewhere
     if not path.exists():
@@ -63,7 +56,7 @@ def open_source(
     if path.is_dir():
         return _open_folder(path, label or path.name, base)
     if path.suffix in _PICKLES:
-        raise CompanionError(f"{path} is {_CONVERT}")
+        raise CompanionError(f"{path} is {PICKLED.format('transformers')}")
     if not path.is_file():
         raise CompanionError(f"{path} is neither a file nor a folder: name a checkpoint")
     return sharded_source([path], path.parent, label or path.name, {})
@@ -100,7 +93,7 @@ def _open_folder(folder: Path, label: str, base: Source | None) -> Source:
     if (folder / "run.json").is_file():
         trajectory = open_trajectory(folder)
         return _snapshot(trajectory, trajectory.steps[-1])
-    if (folder / ADAPTER_CONFIG).is_file():
+    if (folder / adapters.CONFIG).is_file():
         return adapted_source(folder, label, base)
     single = folder / "model.safetensors"
     if (folder / INDEX).is_file():
@@ -129,7 +122,6 @@ def _require_same(shards: Source, single: Source, folder: Path) -> None:
 
 
 def _nothing_to_open(folder: Path, found: list[str]) -> str:
-    """Why a folder is no checkpoint, and what to do."""
     if found:
         return f"{folder} holds {', '.join(found)} and no {INDEX}: name one file, or restore the index"
     if steps := _checkpoints(folder):
@@ -139,12 +131,11 @@ def _nothing_to_open(folder: Path, found: list[str]) -> str:
             return f"{shard} is a shard of {what}, which is not read: {remedy}"
     names = sorted(path.name for path in folder.iterdir())
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
-        return f"{folder / pickles[0]} is {_CONVERT}"
+        return f"{folder / pickles[0]} is {PICKLED.format('transformers')}"
     return f"{folder} " + ("holds no safetensors file" if names else "is empty") + ": name a checkpoint"
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:
-    """Step to folder, of the checkpoint-N folders that a trainer leaves."""
     found = [(_CHECKPOINT.match(path.name), path) for path in folder.glob("checkpoint-*") if path.is_dir()]
     return {int(match[1]): path for match, path in found if match}
 
@@ -161,16 +152,11 @@ def _downloaded(hub_id: str) -> Path:
 
     name, _, revision = hub_id.partition("@")
     try:
-        folder = snapshot_download(
-            name,
-            revision=revision or None,
-            allow_patterns=["*.safetensors", "*.json"],
-            ignore_patterns=["*/*"],
-        )
+        wanted: dict[str, Any] = {"allow_patterns": ["*.safetensors", "*.json"], "ignore_patterns": ["*/*"]}
+        return Path(snapshot_download(name, revision=revision or None, **wanted))
     except Exception as error:  # the client's own, its transport's, and the file system's
-        line = str(error).strip().split("\n")[0]
+        why = str(error).strip().split("\n")[0]
         raise CompanionError(
-            f"cannot fetch {hub_id} from the Hub ({type(error).__name__}: {line}): check the name, that you "
+            f"cannot fetch {hub_id} from the Hub ({type(error).__name__}: {why}): check the name, that you "
             "may read it, and the connection"
         ) from error
-    return Path(folder)

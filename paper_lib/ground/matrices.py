@@ -126,11 +126,14 @@ def layer_and_module(name: str) -> tuple[int, str]:
     return number, short if _PLAIN.match(short) else "other"
 
 
-def reading_order(layer: int, module: str, name: str) -> tuple[int, int, list[tuple[int, str]]]:
+def matrix_of(name: str, shape: tuple[int, int], dtype: str) -> Matrix:
+    """The matrix of a canonical name, which tells its layer and module."""
+    layer, module = layer_and_module(name)
+    return Matrix(layer=layer, module=module, name=name, shape=shape, dtype=dtype)
+
+
+def reading_order(matrix: Matrix) -> tuple[int, int, list[tuple[int, str]]]:
     """Sort key: the layer, then q, k, v, o, gate, up, down, then the name with its numbers as numbers."""
-    words = re.split(r"(\d{1,18})", name)
-    return (
-        layer,
-        _RANKS.get(module, len(_RANKS)),
-        [(int(w), "") if i % 2 else (0, w) for i, w in enumerate(words)],
-    )
+    words = enumerate(re.split(r"(\d{1,18})", matrix.name))
+    numbered = [(int(word), "") if place % 2 else (0, word) for place, word in words]
+    return matrix.layer, _RANKS.get(matrix.module, len(_RANKS)), numbered

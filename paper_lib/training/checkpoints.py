@@ -82,7 +82,7 @@ def projection_matrices(path: str | Path) -> list[Matrix]:
     if not matrices:
         wanted = "model.layers.0.self_attn.q_proj.weight"
         raise CompanionError(f"{path} holds no projection matrix, none of its tensors is named like {wanted}")
-    return sorted(matrices, key=lambda matrix: reading_order(matrix.layer, matrix.module, matrix.name))
+    return sorted(matrices, key=reading_order)
 
 
 def pictured_matrix(matrices: Sequence[Matrix]) -> Matrix:
