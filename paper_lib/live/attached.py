@@ -34,9 +34,7 @@ class Attached:
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Attach, taking up what the checkpoint holds that the run resumes from."""
         if args.deepspeed or type(given["optimizer"]).__name__.startswith("DeepSpeed"):
-            raise CompanionError(
-                "DeepSpeed takes its step inside `backward`: use DDP or FSDP, or no callback"
-            )
+            raise CompanionError("DeepSpeed steps inside `backward`: use DDP or FSDP, or no callback")
         optimizer = given["optimizer"]
         # Accelerate wraps it, and skips the inner step where fp16 overflows.
         while hasattr(optimizer, "optimizer"):

@@ -29,25 +29,20 @@ class GeometryCallback(Attached):
         self, *, every: int = 50, spectra_every: int | None = None, matrices: Any = 8, K: int = 16
     ) -> None:
         if every < 1 or (spectra_every is not None and spectra_every % every):
-            raise CompanionError(
-                f"every is {every}, spectra_every {spectra_every}: at least 1, and a multiple of it"
-            )
+            raise CompanionError(f"every is {every}, spectra_every {spectra_every}: ≥ 1 and a multiple of it")
         self.every, self.spectra_every = every, spectra_every or 5 * every
-        self.matrices, self.K = matrices, K
+        self.matrices, self.K, self.main = matrices, K, True
         self.watch: Watch | None = None
-        self.main = True
 
     def begin(self, model: Any, optimizer: Any, args: Any, state: Any, folder: Path | None) -> None:
         self.main = state.is_world_process_zero
         self.output = Path(args.output_dir) / "geometry"
-        watch = Watch(
-            model, matrices=self.matrices, K=self.K, run=str(args.run_name or Path(args.output_dir).name)
-        )
+        run = str(args.run_name or Path(args.output_dir).name)
+        watch = Watch(model, matrices=self.matrices, K=self.K, run=run)
         if folder is not None:
             if not (folder / STATE).is_file():
-                warnings.warn(
-                    f"{folder} holds no {STATE}, so W_0 is not known: nothing is measured", stacklevel=2
-                )
+                words = f"{folder} holds no {STATE}, so W_0 is not known: nothing is measured"
+                warnings.warn(words, stacklevel=2)
                 return
             watch.load_state(load_file(folder / STATE), json.loads((folder / ROWS).read_text("utf-8")))
         watch.follow(optimizer)
@@ -78,7 +73,6 @@ class GeometryCallback(Attached):
         self._write()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        """Write the table."""
         self._write()
 
     def _write(self) -> None:

@@ -17,21 +17,14 @@ from paper_lib.live.watch import projections, whole
 from paper_lib.training.confinement import SubspaceConstraint
 
 FILE = "subspace.safetensors"  # in a checkpoint's folder
-Sides = Literal["right", "left", "both"]
+Bases = Mapping[str, Tensor]  # by the name of a parameter
 
 
 class ChannelConstraint(SubspaceConstraint):
     """A `SubspaceConstraint` to V_K (n, K) from the right, to U_K (m, K) from the left, or to both."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        right: Mapping[str, Tensor],
-        left: Mapping[str, Tensor],
-        constrain: Literal["gradient", "update", "both"],
-        frozen: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(model, right or left, constrain, frozen)
+    def __init__(self, model: nn.Module, right: Bases, left: Bases, *how: Any) -> None:
+        super().__init__(model, right or left, *how)
         parameters = dict(model.named_parameters())
         self._right = bool(right)
         self._left = {id(parameters[name]): u_k.to(parameters[name]) for name, u_k in left.items()}
@@ -65,35 +58,28 @@ class SubspaceProjection(Attached):
         after: float = 0.2,
         channel: str | Path | None = None,
         constrain: Literal["gradient", "update", "both"] = "update",
-        side: Sides = "right",
+        side: Literal["right", "left", "both"] = "right",
         others: Literal["free", "frozen"] = "free",
     ) -> None:
         if channel is None and (
             (K is None) == (energy is None) or (K or 1) < 1 or not 0 < (energy or 0.5) < 1
         ):
-            raise CompanionError(
-                f"K is {K} and energy {energy}: give one, K of 1 or more or a share in (0, 1)"
-            )
+            raise CompanionError(f"K is {K} and energy {energy}: give one, K from 1 on or a share in (0, 1)")
         if constrain not in ("gradient", "update", "both") or side not in ("right", "left", "both"):
-            raise CompanionError(
-                f"constrain is {constrain!r} and side {side!r}: see the documentation of either"
-            )
+            raise CompanionError(f"constrain is {constrain!r} and side {side!r}: see the documentation")
         if not 0 < after < 1:
             raise CompanionError(f"after is {after}, expected a share of the run in (0, 1)")
         self.K, self.energy, self.after, self.side, self.others = K, energy, after, side, others
-        self.constrain: Literal["gradient", "update", "both"] = constrain
-        self.taken = 0
+        self.constrain, self.taken, self.at = constrain, 0, 0  # at: the step after which the channel is taken
         self.bases: dict[str, Tensor] = {} if channel is None else _channel(Path(channel))
         self.start: dict[str, Tensor] = {}
-        self.at = 0  # the step after which the channel is taken
         self.constraint: ChannelConstraint | None = None
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
-        """Confine this model's steps under this optimizer (the inner one where it is wrapped) in a run of so
-        many.
+        """Confine a run of so many steps of a model under an optimizer, the inner one where it is wrapped.
 
-        Raises CompanionError for a model that is quantised, offloaded, sharded, or without
-        projections, and for a K above a matrix's shorter side.
+        Raises CompanionError for a model that is quantised, offloaded, sharded, or without projections, and
+        for a K above a matrix's shorter side.
         """
         self.model, parameters = model, dict(model.named_parameters())
         self.at = max(1, round(self.after * steps))
@@ -101,16 +87,12 @@ class SubspaceProjection(Attached):
         known = [names[each.matrix.name] for each in projections(model) if each.matrix.name in names]
         self.names = [name for name in known if parameters[name].requires_grad]
         if not self.names:
-            raise CompanionError(
-                "the optimizer sees A and B of an adapter: projecting these does not project B A"
-            )
+            raise CompanionError("the optimizer sees A and B of an adapter: their projection is not B A's")
         for name in self.names:
             if self.K is not None and min(parameters[name].shape) < self.K:
                 raise CompanionError(f"K = {self.K} exceeds the shorter side of {name}")
             if hasattr(parameters[name], "full_tensor"):
-                raise CompanionError(
-                    f"{name} is sharded over processes, and a step is projected whole: use DDP"
-                )
+                raise CompanionError(f"{name} is sharded over processes, a step is projected whole: use DDP")
         if self.bases:
             self._confine()
         elif not self.start:
@@ -153,24 +135,17 @@ class SubspaceProjection(Attached):
         self.start = {}
 
     def _confine(self) -> None:
-        sides = {
-            side: {
-                key.removeprefix(f"{side}."): v for key, v in self.bases.items() if key.startswith(f"{side}.")
-            }
-            for side in ("right", "left")
-        }
         parameters = dict(self.model.named_parameters())
-        if lacking := [name for name in self.names if not any(name in bases for bases in sides.values())]:
-            raise CompanionError(
-                f"the channel lacks {lacking[0]}, which would train on freely: another model's?"
-            )
-        for side, bases in sides.items():
-            for name, basis in bases.items():
-                shape = tuple(parameters[name].shape) if name in parameters else None
-                if shape is None or shape[side == "right"] != basis.shape[0]:
-                    raise CompanionError(
-                        f"the channel of {name}, {tuple(basis.shape)}, is another model's: here it is {shape}"
-                    )
+        sides: dict[str, dict[str, Tensor]] = {"right": {}, "left": {}}
+        for key, basis in self.bases.items():
+            side, _, name = key.partition(".")
+            shape = tuple(parameters[name].shape) if name in parameters else None
+            if shape is None or shape[side == "right"] != basis.shape[0]:
+                theirs = f"the channel of {name}, {tuple(basis.shape)}"
+                raise CompanionError(f"{theirs}, is another model's: here it is {shape}")
+            sides[side][name] = basis
+        if lacking := [name for name in self.names if name not in sides["right"] | sides["left"]]:
+            raise CompanionError(f"the channel lacks {lacking[0]}, which would train on freely")
         others = tuple(name for name in parameters if name not in self.names)
         frozen = others if self.others == "frozen" else ()
         self.constraint = ChannelConstraint(self.model, sides["right"], sides["left"], self.constrain, frozen)
@@ -214,8 +189,5 @@ def _channel(path: Path) -> dict[str, Tensor]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise CompanionError(
-            f"{path} does not exist: a resumed run needs the channel that its checkpoint holds"
-        )
-    flat: dict[str, Tensor] = load_file(path)
-    return flat
+        raise CompanionError(f"{path} does not exist: a resumed run needs its checkpoint's channel")
+    return dict(load_file(path))

@@ -2,14 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen3Config
 from transformers.trainer_utils import get_last_checkpoint
 
 from paper_lib.ground.errors import CompanionError
@@ -18,7 +17,8 @@ from paper_lib.live.callbacks import GeometryCallback
 from paper_lib.study.profiles import PAPER
 from paper_lib.study.run_config import RunConfig
 
-# The paper's models, whose configurations lie on the Hub: width, MLP's width, layers, heads.
+# The paper's models, whose configurations lie on the Hub.
+_SIDES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 SHAPES = {"Qwen/Qwen3-8B-Base": (4096, 12288, 36, 32), "Qwen/Qwen3-32B": (5120, 25600, 64, 64)}
 # An H100: bytes a second that it reads, bf16 operations a second of which training reaches 40 %.
 BANDWIDTH, FLOPS = 3.35e12, 0.4 * 990e12
@@ -51,8 +51,12 @@ def run_recipe(
     if dry_run:
         print(f"# {run.name}: TRL's {TRAINERS[run.objective]}Trainer, {processes} processes")
         print(json.dumps(chosen, indent=2))
-        for line in _cost(run, student, teacher, tokens=tokens, cards=cards):
-            print(line)
+        units = {f"GB on each of {cards} cards": memory, f"hours at {tokens:,} tokens a response": hours}
+        for unit, taken in units.items():
+            rows = taken(run, student, teacher, tokens=tokens, cards=cards)
+            print(f"# {unit}, by arithmetic")
+            for what, value in (rows | {"together": sum(rows.values())}).items():
+                print(f"{value:8.2f}  {what}")
         return
     if data is None:
         raise CompanionError("--data is needed to train: a file of JSON lines, with a prompt each")
@@ -74,9 +78,8 @@ def resolved(run: RunConfig, *, tokens: int, processes: int, changes: dict[str, 
     responses = run.prompts_per_step * run.samples_per_prompt
     each = int(changes.get("per_device_train_batch_size", 1))
     if responses % (processes * each):
-        raise CompanionError(
-            f"{responses} responses a step do not divide among {processes} processes of {each} at a time"
-        )
+        among = f"{processes} processes of {each} at a time"
+        raise CompanionError(f"{responses} responses a step do not divide among {among}")
     chosen: dict[str, Any] = {
         **settings_of(run),
         "per_device_train_batch_size": each,
@@ -85,10 +88,9 @@ def resolved(run: RunConfig, *, tokens: int, processes: int, changes: dict[str, 
         "logging_steps": 1,
     }
     if run.schedule == "cosine":
-        warmup = round(run.warmup_fraction * run.steps)
         rest = {"min_lr_rate": run.final_fraction}
         chosen |= {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": rest}
-        chosen |= {"warmup_steps": warmup}
+        chosen["warmup_steps"] = round(run.warmup_fraction * run.steps)
     if run.objective == "sft":
         chosen |= {"max_length": tokens, "completion_only_loss": True}
     else:
@@ -139,9 +141,8 @@ def _trainer(
     if lacking := sorted(needed - set(rows.column_names)):
         raise CompanionError(f"{data} has no {' and no '.join(lacking)}: its columns are {rows.column_names}")
     if run.objective == "opd":  # TRL samples once a row
-        rows = rows.shuffle(seed=0).select(
-            [i for i in range(len(rows)) for _ in range(run.samples_per_prompt)]
-        )
+        rows = rows.shuffle(seed=0)
+        rows = rows.select([i for i in range(len(rows)) for _ in range(run.samples_per_prompt)])
         chosen = {"shuffle_dataset": False} | chosen
     kind = TRAINERS[run.objective]
     args = getattr(trl, f"{kind}Config")(**chosen)
@@ -157,25 +158,13 @@ def _trainer(
 @cache
 def sizes(name: str) -> tuple[int, int]:
     """Weights of a model, and bytes of keys and values that bf16 holds for a token."""
-    config = _config(name)
+    shape = dict(zip(_SIDES, SHAPES.get(name, ()), strict=False))
+    rest: dict[str, Any] = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, **shape}
+    config = Qwen3Config(**rest) if shape else AutoConfig.from_pretrained(name)
     with torch.device("meta"):
         weights = AutoModelForCausalLM.from_config(config).num_parameters()
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return weights, 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * width
-
-
-def _config(name: str) -> PreTrainedConfig:
-    if name not in SHAPES:
-        return AutoConfig.from_pretrained(name)
-    hidden, inner, layers, heads = SHAPES[name]
-    rest: dict[str, Any] = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128}
-    return Qwen3Config(
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        **rest,
-    )
 
 
 def memory(run: RunConfig, student: str, teacher: str, *, tokens: int, cards: int) -> dict[str, float]:
@@ -201,14 +190,3 @@ def hours(run: RunConfig, student: str, teacher: str, *, tokens: int, cards: int
     if run.objective != "sft":
         spent["sampling, all weights read once a token"] = run.steps * tokens * 2 * weights / BANDWIDTH
     return {what: seconds / 3600 for what, seconds in spent.items()}
-
-
-def _cost(run: RunConfig, student: str, teacher: str, *, tokens: int, cards: int) -> Iterator[str]:
-    for unit, rows in (
-        (f"GB on each of {cards} cards", memory(run, student, teacher, tokens=tokens, cards=cards)),
-        (f"hours at {tokens:,} tokens a response", hours(run, student, teacher, tokens=tokens, cards=cards)),
-    ):
-        yield f"# {unit}, by arithmetic"
-        yield from (
-            f"{value:8.2f}  {what}" for what, value in (rows | {"together": sum(rows.values())}).items()
-        )

@@ -69,14 +69,8 @@ class Watch:
                 raise CompanionError(f"K = {self.K} exceeds the shorter side of {each.matrix.name}, {shape}")
         self.said: set[str] = set()
         self.near = 0  # measurements in a row whose Sim_K to the one before is LOCKED
-        self.start()
-
-    def start(self) -> None:
-        """Take the weights as they are for W_0, and forget what was measured."""
-        self.rates, self.rows, self.near = [], [], 0
         for each in self.watched:
             each.start = each.read().clone()
-            each.before = each.span = each.channel = None
 
     @property
     def steps(self) -> int:
@@ -155,8 +149,8 @@ class Watch:
                 rows.append(Row(step, name, subspaces.subspace_alignment(span, other).item(), K))
         if each.channel is not None:
             stretch = w_t.double() - (each.start if each.before is None else each.before).double()  # type: ignore[union-attr]
-            for name, part in (("channel_share", delta_w), ("channel_share_of_stretch", stretch)):
-                rows.append(Row(step, name, inside(part, each.channel), K))
+            rows.append(Row(step, "channel_share", inside(delta_w, each.channel), K))
+            rows.append(Row(step, "channel_share_of_stretch", inside(stretch, each.channel), K))
         each.span, each.before = span, w_t.clone()
         return rows
 
@@ -166,9 +160,8 @@ class Watch:
             self.said.add("locked")
             if all(each.channel is None for each in self.watched):
                 self.lock()
-            warnings.warn(
-                f"step {self.steps}: the channel has locked, Sim_{self.K} is above {LOCKED}", stacklevel=3
-            )
+            words = f"the channel has locked, Sim_{self.K} is above {LOCKED}"
+            warnings.warn(f"step {self.steps}: {words}", stacklevel=3)
         share, whole = (means.get(name) for name in ("channel_share_of_stretch", "channel_share"))
         if share is not None and whole is not None and share < LEFT * whole:
             words = f"{100 * share:.2g} % of the new stretch lies inside, {100 * whole:.2g} % of the update"
@@ -203,9 +196,7 @@ class Watch:
         flat = {"rates": torch.tensor(self.rates, dtype=torch.float64)}
         for each in self.watched:
             parts = {name: getattr(each, name) for name in ("start", "before", "span", "channel")}
-            flat |= {
-                f"{name}.{each.matrix.name}": t.contiguous() for name, t in parts.items() if t is not None
-            }
+            flat |= {f"{key}.{each.matrix.name}": t.contiguous() for key, t in parts.items() if t is not None}
         return flat
 
     def load_state(self, flat: Mapping[str, Tensor], rows: Sequence[dict[str, Any]] = ()) -> None:
@@ -214,9 +205,7 @@ class Watch:
             name, shape = each.matrix.name, each.matrix.shape
             start = flat.get(f"start.{name}")
             if start is None or tuple(start.shape) != shape:
-                raise CompanionError(
-                    f"the saved W_0 lacks {name}, {shape[0]} × {shape[1]}: it is another model's"
-                )
+                raise CompanionError(f"the saved W_0 lacks {name}, {shape[0]} × {shape[1]}: another model's")
             for part in ("start", "before", "span", "channel"):
                 setattr(each, part, flat.get(f"{part}.{name}"))
         self.rates, self.rows = flat["rates"].tolist(), list(rows)
@@ -245,9 +234,8 @@ def precision(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     own = [parameter for parameter in model.parameters() if parameter.requires_grad]
     stepped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     masters = {id(parameter) for parameter in stepped} - {id(parameter) for parameter in own}
-    held, kept = (
-        " and ".join(sorted({str(p.dtype).removeprefix("torch.") for p in each})) for each in (own, stepped)
-    )
+    dtypes = ({str(p.dtype).removeprefix("torch.") for p in each} for each in (own, stepped))
+    held, kept = (" and ".join(sorted(each)) for each in dtypes)
     return f"weights in {held}, " + (f"masters in {kept}" if masters else "no masters beside them")
 
 
@@ -256,18 +244,11 @@ def precision(model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
 
 def projections(model: nn.Module) -> list[Watched]:
     """The projection matrices of the layers, and of a LoRA model those that it adapts, in reading order."""
-    found = _adapted(model)
+    found = _adapted(model) or [m for named in model.named_parameters() for m in _plain(*named)]
     if not found:
-        for name, parameter in model.named_parameters():
-            found += _plain(name, parameter)
-    if not found:
-        raise CompanionError(
-            f"{type(model).__name__} has no weight that is named like a projection of a layer "
-            f"({', '.join(MODULES)}): nothing to watch"
-        )
-    return sorted(
-        found, key=lambda each: reading_order(each.matrix.layer, each.matrix.module, each.matrix.name)
-    )
+        lacks = f"no weight that is named like a projection of a layer ({', '.join(MODULES)})"
+        raise CompanionError(f"{type(model).__name__} has {lacks}: nothing to watch")
+    return sorted(found, key=lambda each: reading_order(each.matrix))
 
 
 def _plain(name: str, parameter: Tensor) -> list[Watched]:
@@ -326,7 +307,5 @@ def _chosen(known: list[Watched], asked: int | str | Sequence[str]) -> list[Watc
     names = [asked] if isinstance(asked, str) else list(asked)
     chosen = [each for each in known if any(re.search(name, each.matrix.name) for name in names)]
     if not chosen:
-        raise CompanionError(
-            f"no matrix is named like {', '.join(names)}; the first is {known[0].matrix.name}"
-        )
+        raise CompanionError(f"no matrix is named like {', '.join(names)}; one is {known[0].matrix.name}")
     return chosen
