@@ -70,7 +70,7 @@ def _ready(
         raise CompanionError(f"figure {name} has no caption: say in a sentence or two what it shows")
     alt, sources = alt_text(fig, caption), [provenance(Path(path)) for path in inputs]
     fig.draw_without_rendering()
-    fig.set_layout_engine("none")
+    fig.set_layout_engine(None)
     return alt, sources
 
 

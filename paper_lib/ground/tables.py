@@ -6,6 +6,7 @@ import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +59,7 @@ class Row(NamedTuple):
     k: float = math.nan
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a table's numbers, read without importing them."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
