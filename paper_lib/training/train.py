@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Generator, Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paper_lib.ground.errors import CompanionError
@@ -124,6 +125,7 @@ def informative(batch: Batch, run: RunConfig) -> Batch | None:
 # --- The loss of a chunk of a batch: the credit of the objective on the student's log-probabilities.
 
 CHUNK_TOKENS = 2048  # completion positions in one forward and backward pass
+KL_ENTRIES = 1 << 23  # logits of a reverse KL at a time: 32 MB in float32
 Scales = tuple[float, float]  # RMS of OPD's and of RLVR's advantage
 
 
@@ -148,13 +150,23 @@ def chunk_loss(
     teacher_logits = _teacher_logits(policy, run, chunk) if taught else None
     if run.estimator == "exact":
         assert teacher_logits is not None
-        return objectives.reverse_kl(logits, teacher_logits).masked_fill(~mask, 0.0).sum() / tokens
+        return _reverse_kl(logits, teacher_logits).masked_fill(~mask, 0.0).sum() / tokens
     log_p = token_log_probs(logits, chunk.completion_ids)  # (P * G, T), as the credit
     credit = _credit(run, log_p, teacher_logits, chunk, scales)
     if off_policy and run.objective != "sft":
         assert chunk.log_probs is not None
         return objectives.clipped_loss(log_p, chunk.log_probs, credit, mask, clip=run.clip, tokens=tokens)
     return objectives.credit_weighted_loss(log_p, credit, mask, tokens=tokens)
+
+
+def _reverse_kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """`objectives.reverse_kl`, (P * G, T): a large vocabulary's is computed some rows at a time, and again for
+    the gradient, since its float32 copies would take more memory than the model."""
+    rows = max(1, KL_ENTRIES // logits[0].numel())
+    if len(logits) <= rows:
+        return objectives.reverse_kl(logits, teacher_logits)
+    parts = zip(logits.split(rows), teacher_logits.split(rows), strict=True)
+    return torch.cat([checkpoint(objectives.reverse_kl, *part, use_reentrant=False) for part in parts])
 
 
 @torch.no_grad()
