@@ -38,7 +38,7 @@ book: $(BOOK) ## Build the book in build/book, from the committed tables
 
 check-book: $(BOOK) ## Open every page of the book in a browser, without a network
 	@bash .ci/browser
-	$(RUN) -m pytest -m site tests/book/test_book_site.py $(ARGS)
+	$(RUN) -m pytest -m site -n 2 --dist worksteal tests/book/test_book_site.py $(ARGS)
 
 slides: $(DRAWN) ## Write the notebooks' slides and the lecture to build/slides, from the committed tables
 	$(RUN) book/making/slides.py --executed data/executed/reference --figures build/book-figures/reference \
@@ -92,7 +92,7 @@ $(BOOK): $(DRAWN) $(shell find book -type f -not -path '*/__pycache__/*')
 	@rm -rf build/book
 	$(RUN) book/making/assembled.py --executed data/executed/reference --figures build/book-figures/reference \
 		--out build/book-source --repository '$(REPOSITORY)'
-	$(RUN) -m sphinx -q -W --keep-going -b html -d build/book-doctrees -c book build/book-source build/book
+	$(RUN) -m sphinx -q -W --keep-going -j auto -b html -d build/book-doctrees -c book build/book-source build/book
 	@touch $@
 	@echo "the book is in build/book/index.html"
 
