@@ -201,7 +201,8 @@ class Profile:
 
     probe_pairs: runs of one seed whose updates are compared beside `diagnostics.pairs`, apart from these
     because every measured row depends on all settings of its diagnostics; for the same reason stand apart
-    merges, and stepped_runs, of which a step is compared with one on no gradient wherever a state was kept.
+    merges, stepped_runs, of which a step is compared with one on no gradient wherever a state was kept, and
+    curve_runs, whose weights are not measured: the tables have their curve alone.
     models: where base and teachers live, relative to the data folder. lineages: how to make them.
     bases: the pretrained model that all runs of a seed start from, where it is not `base`.
     committed: its tables are part of the repository, so figures are redrawn from what they hold, and runs
@@ -222,6 +223,7 @@ class Profile:
     probe_pairs: tuple[tuple[str, str], ...] = ()
     merges: MergeConfig | None = None
     stepped_runs: tuple[str, ...] = ()
+    curve_runs: tuple[str, ...] = ()
     committed: bool = False
 
     def __post_init__(self) -> None:

@@ -177,6 +177,7 @@ SMOLLM2 = Profile(
         model_probes=None,
     ),
     evaluation=EvaluationConfig(snapshot_problems=64, final_problems=256, samples=2, drawn="by seed"),
+    curve_runs=tuple(f"{run}_projected_{arm}" for run in ("opd", "sft_matched") for arm in ("early", "none")),
     committed=True,
 )
 

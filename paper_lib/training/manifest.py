@@ -50,11 +50,13 @@ class PlannedPart:
 
 def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key, PlannedPart]:
     """The parts that these trajectories (their fingerprints, in planned order) make, in the tables' order:
-    each run, then each seed of which at least two runs are compared, then each pair, then the weights that
-    are followed, in the first seed of the run that chooses them."""
+    each run, then each seed of which at least two runs are compared, then the runs of which the curve is all,
+    then each pair, then the weights that are followed, in the first seed of the run that chooses them."""
     config, parts = profile.diagnostics, {}
     first_seed = {run.name: seed for run, seed in reversed(profile.planned())}
     for (name, seed), trained in trajectories.items():
+        if name in profile.curve_runs:
+            continue
         nulls = ("nulls",) if name in config.null_runs else ()
         masks = ("masks",) if nulls and seed == first_seed[name] else ()
         tables = ("matrices", "trajectories", *nulls, *masks)
@@ -70,6 +72,9 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
             tables = ("trajectories", "nulls", *(("curvature",) if curved else ()))
             compared = tuple((name, seed) for name in behind)
             parts[JOINT, seed] = PlannedPart(fingerprint=made_from, tables=tables, compared=compared)
+    for key, trained in trajectories.items():
+        if key[0] in profile.curve_runs:
+            parts[key] = PlannedPart(fingerprint=fingerprint(profile.name, trained), tables=("curves",))
     merges = profile.merges or MergeConfig(pairs=())
     pairs = (*config.pairs, *profile.probe_pairs, *merges.pairs, *((run, run) for run in config.seed_runs))
     for one, other in dict.fromkeys(pairs):

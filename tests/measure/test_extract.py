@@ -116,6 +116,20 @@ def test_an_interrupted_extraction_continues(
     assert tables(study) == before
 
 
+def test_of_some_runs_the_tables_hold_the_curve_alone(
+    study: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "get_profile", lambda _: replace(PROFILE, curve_runs=("rlvr",)))
+    extract_study("planted", data_dir=study, workers=1)
+    assert measured == []
+    assert table(study, "matrices", "run == 'rlvr'").empty
+    assert len(table(study, "curves", "run == 'rlvr'"))
+    joined = study / "results" / "planted" / "matrices.parquet"
+    written = joined.stat().st_mtime_ns
+    extract_study("planted", data_dir=study, workers=1)
+    assert joined.stat().st_mtime_ns == written
+
+
 def test_a_retrained_run_is_measured_again(study: Path, measured: list[str]) -> None:
     marker = study / "runs" / "planted" / "opd" / "seed_0" / "run.json"
     marker.write_text(marker.read_text().replace("opd0", "opd0-again"))
