@@ -17,8 +17,9 @@ from paper_lib.compare.adapters import NO_BASE
 from paper_lib.compare.placing import NULLS, REGIMES, Columns, axes_of, end_rows, end_values
 from paper_lib.compare.summary import Tables, ends
 from paper_lib.figures import panels
-from paper_lib.figures.panels import draw_beside, draw_chance, draw_legend, draw_trajectory, label_once
+from paper_lib.figures.panels import draw_beside, draw_chance, draw_trajectory, label_once
 from paper_lib.figures.save import save_figure
+from paper_lib.figures.seeds import draw_legend
 from paper_lib.figures.styles import run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import METRICS, Metric, metrics_of

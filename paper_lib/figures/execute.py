@@ -18,6 +18,7 @@ import papermill
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 
 from paper_lib.ground.errors import CompanionError
@@ -166,7 +167,7 @@ def _choose(folder: Path, wanted: Sequence[str] | None) -> list[Path]:
 
 def _prepare(
     source: Path, settings: Mapping[str, Any], extra: Mapping[str, Any]
-) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
+) -> tuple[NotebookNode, dict[str, Any]]:
     """The notebook of one py:percent source, and the values that its parameters cell takes."""
     notebook = jupytext.read(source)
     notebook.metadata["kernelspec"] = KERNEL
@@ -187,7 +188,7 @@ def _prepare(
     return notebook, {**values, **extra}
 
 
-def _declared(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+def _declared(notebook: NotebookNode) -> dict[str, Any]:
     """Every parameter and its default. papermill's own inspection misses what is `int | None`."""
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     statements = ast.parse(tagged[0].source).body if tagged else []
@@ -207,12 +208,7 @@ def _check_type(source: Path, name: str, value: Any, default: Any) -> None:
 
 
 def _execute(
-    name: str,
-    source: Path,
-    notebook: nbformat.NotebookNode,
-    values: Mapping[str, Any],
-    copy: Path,
-    stream: TextIO,
+    name: str, source: Path, notebook: NotebookNode, values: Mapping[str, Any], copy: Path, stream: TextIO
 ) -> None:
     """Run a notebook and write its executed copy; the stream gets its name, its output and its seconds."""
     failed, start = copy.with_suffix(".failed.ipynb"), time.perf_counter()

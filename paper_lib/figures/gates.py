@@ -29,12 +29,7 @@ PRECISIONS = {  # in the metrics' names: words, colour and marker
 
 
 def draw_kl_and_norm(
-    ax: Axes,
-    trajectories: pd.DataFrame,
-    matrices: pd.DataFrame,
-    curvature: pd.DataFrame,
-    *,
-    runs: Sequence[str],
+    ax: Axes, trajectories: pd.DataFrame, matrices: pd.DataFrame, curvature: pd.DataFrame, runs: Sequence[str]
 ) -> None:
     """Gate I: KL(π_0 ‖ π_t) per token against ‖ΔW‖_F² over all matrices, both logarithmic.
 
@@ -84,10 +79,9 @@ def draw_curvature(ax: Axes, curvature: pd.DataFrame) -> None:
     drawn = []
     for run, direction, words in (line for line in lines if line[:2] in there):
         values = rows[(rows["run"] == run) & (rows["direction"] == direction)]
-        color, marker = ("black", "D") if run == START else (run_style(run).color, run_style(run).marker)
-        fill = "white" if direction == "permuted_update" else color
-        look: dict[str, Any] = {"color": color, "marker": marker, "markerfacecolor": fill}
-        drawn.append((words, values.set_index("seed")["value"], look))
+        look = {"color": "black", "marker": "D"} if run == START else run_style(run).spot
+        fill = "white" if direction == "permuted_update" else look["color"]
+        drawn.append((words, values.set_index("seed")["value"], look | {"markerfacecolor": fill}))
     plain_log(ax, "x", subs=(1,))
     draw_rows(ax, drawn)
     ax.set_xlabel(r"curvature $\mu$ (nats a token per unit$^2$)")
@@ -105,12 +99,9 @@ def draw_principal_energy(
         over_matrices(matrices, metric, modules=modules).set_index(["run", "seed", "step"])["value"]
         for metric in ("principal_energy", "principal_energy_chance")
     )
-    ratio = (share / chance).rename("value").reset_index()
-    drawn = []
-    for run in (run for run in runs if run in set(ratio["run"])):
-        style, values = run_style(run), ratio[ratio["run"] == run].set_index("seed")["value"]
-        drawn.append((style.label, values, {"color": style.color, "marker": style.marker}))
-    draw_rows(ax, drawn)
+    ratio = (share / chance).droplevel("step")
+    styles = {run: run_style(run) for run in runs if run in ratio.index.unique("run")}
+    draw_rows(ax, [(style.label, ratio[run], style.spot) for run, style in styles.items()])
     draw_chance(ax, 1, axis="x")
     plain_log(ax, "x", subs=(1, 2, 5))
     ax.set_xlabel("energy in principal subspaces\nover chance")

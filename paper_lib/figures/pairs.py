@@ -105,9 +105,7 @@ def draw_shared(ax: Axes, pairs: pd.DataFrame, *, runs: Sequence[str], modules: 
 
 
 def _look(pair: tuple[str, str]) -> dict[str, Any]:
-    style = run_style(pair[0])
-    same = {"color": style.color, "marker": style.marker}
-    return same if pair[0] == pair[1] else {"color": "black", "marker": "D"}
+    return run_style(pair[0]).spot if pair[0] == pair[1] else {"color": "black", "marker": "D"}
 
 
 def _name(pair: tuple[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What several figures draw: a metric along training, a value a run, chance, and one legend."""
+"""What several figures draw: a metric along training, a value a run, and chance."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,21 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from paper_lib.figures.seeds import (
-    draw_few,
-    draw_means,
-    say_number,
-    say_seeds,
-    spread,
-    spread_values,
-    tell_means,
-)
+from paper_lib.figures.seeds import draw_few, draw_means, spread, spread_values, tell_means
 from paper_lib.figures.styles import NULL, in_order, run_style
-from paper_lib.figures.words import plain, tell, told
+from paper_lib.figures.words import tell
 from paper_lib.summaries import Untested, log_ratio, over_matrices, over_seeds
 
 WIDTH = 7.2  # inches: a page's
@@ -32,11 +23,7 @@ WIDTH = 7.2  # inches: a page's
 def new_figure(
     rows: int = 1, columns: int = 1, *, height: float, title: str = "", **grid: Any
 ) -> tuple[Figure, Any]:
-    """A figure as wide as the page and a grid of panels, as `plt.subplots` gives them.
-
-    height: in inches. title: what the figure shows, computed from what it is drawn from. grid: as
-    `plt.subplots` takes it, such as sharey.
-    """
+    """A figure as wide as the page, `height` inches high, and its panels; grid: as for `plt.subplots`."""
     fig, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", **grid)
     fig.suptitle(title, fontsize=9)
     return fig, axes
@@ -237,27 +224,6 @@ def plain_log(ax: Axes, axes: str = "y", *, subs: Sequence[float] = (1, 2, 5)) -
         axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter(FuncFormatter(write))
         axis.set_minor_formatter(NullFormatter())
-
-
-def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True, of: str = "") -> Legend:
-    """One legend below all panels, each label once, in the order drawn, and over how many seeds means go.
-
-    seeds: False leaves that out, for figures of runs that have none. of: whose means they are, where other
-    panels show a single seed.
-    """
-    entries, of_label = dict[str, Any](), dict[str, list[int]]()
-    for ax in fig.axes:
-        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
-            entries.setdefault(str(label), handle)
-            means = [series.seeds for series in told(ax) if series.seeds and series.name == plain(label)]
-            of_label.setdefault(str(label), []).extend(means)
-    counts = [series.seeds for ax in fig.axes for series in told(ax) if series.seeds]
-    few = {label: say_number(ns) for label, ns in of_label.items() if ns and min(ns) < max(counts)}
-    labels = [f"{label} ({few[label]})" if label in few and seeds else label for label in entries]
-    title = (f"{of}: " if of else "") + say_seeds(counts) if counts and seeds else None
-    columns = min(columns, 3) if few and seeds and len(labels) > 8 else columns
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 7.5}
-    return fig.legend(list(entries.values()), labels, title=title, **place)
 
 
 def null_dashes(null: str) -> str:

@@ -59,14 +59,13 @@ def draw_accuracy(ax: Axes, curves: pd.DataFrame, *, runs: Sequence[str], since:
         line, style, place = found[found["run"] == run], run_style(run), 1.01 + 0.025 * number
         last = line["step"].max()
         line, end = line[line["step"] >= since], line[line["step"] == last]
-        look: dict[str, Any] = {"color": style.color, "marker": style.marker}
         x = line["step"] / last
-        ax.plot(x, line["mean"], label=style.label, linestyle=style.linestyle, **look)
+        ax.plot(x, line["mean"], label=style.label, **style.line)
         tell_means(ax, style.label, line)
         if number == 0:
             draw_band(ax, x, line, style.color)
         else:
-            ax.errorbar([place], end["mean"], _reach(end), elinewidth=0.8, **look)
+            ax.errorbar([place], end["mean"], _reach(end), elinewidth=0.8, **style.spot)
         if is_few(end["seeds"].item()):
             values = seeds.loc[(seeds["run"] == run) & (seeds["step"] == last), "mean"]
             draw_few(ax, [place] * len(values), values, style.color)
@@ -75,15 +74,13 @@ def draw_accuracy(ax: Axes, curves: pd.DataFrame, *, runs: Sequence[str], since:
 
 def draw_losses(ax: Axes, results: Results, task: str, *, runs: Sequence[str], free: str) -> pd.Series:
     """Points of test accuracy by which a confined run ends below its free parent, a row a run; the means."""
-    drawn, lost = [], dict[str, float]()
+    lost = dict[str, pd.Series]()
     for run in runs:
         whole, confined = paired(*(results.score(each, task)[0] for each in (free, run)))
-        values, style = 100 * (whole - confined), run_style(run)
-        drawn.append((style.label, values, {"color": style.color, "marker": style.marker}))
-        lost[run] = values.mean()
-    draw_rows(ax, drawn)
+        lost[run] = 100 * (whole - confined)
+    draw_rows(ax, [(run_style(run).label, values, run_style(run).spot) for run, values in lost.items()])
     draw_chance(ax, 0, "free training", axis="x")
-    return pd.Series(lost)
+    return pd.Series({run: values.mean() for run, values in lost.items()})
 
 
 def _reach(rows: pd.DataFrame) -> list[pd.Series]:
@@ -176,9 +173,6 @@ def draw_share_inside(ax: Axes, profile: Profile, curves: pd.DataFrame) -> None:
         + (", random V" if runs["basis"][run] == "random" else "")
         for run in in_order(rows["run"])
     }
-    drawn = []
-    for run, name in names.items():
-        values, style = rows[rows["run"] == run].groupby("seed")["value"].mean(), run_style(run)
-        drawn.append((name, values, {"color": style.color, "marker": style.marker}))
-    draw_rows(ax, drawn)
+    means = rows.groupby(["run", "seed"])["value"].mean()
+    draw_rows(ax, [(name, means[run], run_style(run).spot) for run, name in names.items()])
     ax.set(xlabel="share of the step inside V", xlim=(0, 1))

@@ -34,21 +34,19 @@ class Results:
     def table(self, name: str) -> pd.DataFrame:
         """A table, one of `tables.TABLES`; raises CompanionError where its file is missing or damaged."""
         if name not in self.tables:
-            self.tables[name] = read_table(self._path_of(name))
+            self.tables[name] = read_table(self.folder / f"{name}.parquet")
         return self.tables[name]
 
     def save(self, fig: Figure, name: str, *, inputs: Iterable[str | Path], caption: str) -> Path:
         """Save a figure as `save_figure` does. inputs: the tables that it is drawn from, and other files."""
-        files = [self._path_of(each) for each in inputs]
-        return save_figure(fig, name, self.figures, inputs=files, caption=caption)
+        return save_figure(fig, name, self.figures, inputs=self._files(inputs), caption=caption)
 
     def animate(self, fig: Figure, name: str, *, inputs: Iterable[str | Path], **moving: Any) -> Path:
         """Save an animation as `save_animation` does; inputs as for `save`."""
-        files = [self._path_of(each) for each in inputs]
-        return save_animation(fig, name, self.figures, inputs=files, **moving)
+        return save_animation(fig, name, self.figures, inputs=self._files(inputs), **moving)
 
-    def _path_of(self, table: str | Path) -> Path:
-        return table if isinstance(table, Path) else self.folder / f"{table}.parquet"
+    def _files(self, inputs: Iterable[str | Path]) -> list[Path]:
+        return [each if isinstance(each, Path) else self.folder / f"{each}.parquet" for each in inputs]
 
     # --- Every run: rows of run, seed, step and value, to be drawn or averaged over seeds.
 

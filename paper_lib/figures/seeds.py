@@ -1,4 +1,4 @@
-"""What every figure does with seeds: one interval from three on, the seeds themselves below, their number."""
+"""What every figure does with seeds: one interval from three on, the seeds themselves below, and a legend."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
-from paper_lib.figures.words import tell
+from paper_lib.figures.words import plain, tell, told
 from paper_lib.summaries import over_seeds
 
 LEVEL = 0.95
@@ -92,3 +94,24 @@ def say_seeds(counts: Iterable[int]) -> str:
         return f"{words}, no interval over seeds below {ENOUGH}"
     interval = f"{words}; bands and bars: Student's {100 * LEVEL:.0f} % interval of the mean"
     return interval if least >= ENOUGH else f"{interval}, from n = {ENOUGH} on"
+
+
+def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True, of: str = "") -> Legend:
+    """One legend below all panels, each label once, in the order drawn, and over how many seeds means go.
+
+    seeds: False leaves that out, for figures of runs that have none. of: whose means they are, where other
+    panels show a single seed.
+    """
+    entries, of_label = dict[str, Any](), dict[str, list[int]]()
+    for ax in fig.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries.setdefault(str(label), handle)
+            means = [series.seeds for series in told(ax) if series.seeds and series.name == plain(label)]
+            of_label.setdefault(str(label), []).extend(means)
+    counts = [series.seeds for ax in fig.axes for series in told(ax) if series.seeds]
+    few = {label: say_number(ns) for label, ns in of_label.items() if ns and min(ns) < max(counts)}
+    labels = [f"{label} ({few[label]})" if label in few and seeds else label for label in entries]
+    title = (f"{of}: " if of else "") + say_seeds(counts) if counts and seeds else None
+    columns = min(columns, 3) if few and seeds and len(labels) > 8 else columns
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 7.5}
+    return fig.legend(list(entries.values()), labels, title=title, **place)

@@ -36,6 +36,11 @@ class Style:
         """What matplotlib draws its marks with, where no line joins them."""
         return self.line | {"linestyle": "none"}
 
+    @property
+    def spot(self) -> dict[str, Any]:
+        """What matplotlib draws a single mark with."""
+        return {"color": self.color, "marker": self.marker}
+
 
 def blend(start: str, end: str, share: float) -> str:
     """The colour at `share` in [0, 1] of the way from `start` to `end`."""

@@ -23,11 +23,7 @@ _REACH = "#EBEBEB"
 
 
 def draw_paper(
-    ax: Axes,
-    values: Mapping[str, float | tuple[float, float]],
-    *,
-    runs: Sequence[str],
-    scale: float = 1.0,
+    ax: Axes, values: Mapping[str, float | tuple[float, float]], *, runs: Sequence[str], scale: float = 1.0
 ) -> None:
     """Hollow diamonds at the paper's values, on the lines that `draw_points` gave the same runs.
 

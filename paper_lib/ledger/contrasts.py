@@ -1,7 +1,7 @@
 """A contrast: one number a seed, its interval, and on which side of a claim's edge it lies."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
@@ -68,7 +68,6 @@ class Contrast:
 
     @property
     def holds(self) -> bool:
-        """Whether the outcome is `holds`."""
         return self.outcome == "holds"
 
     @property
@@ -139,8 +138,7 @@ def times(a: pd.Series, b: pd.Series, text: str, *, by: float = 1.0, **told: Any
 
 def same(a: pd.Series, b: pd.Series, text: str, *, within: float, **told: Any) -> Contrast:
     """|a − b| < `within`: an interval inside ± the margin, as in an equivalence test."""
-    a, b = paired(a, b)
-    return Contrast(text=text, values=a - b, low=-within, high=within, **told)
+    return more(a, b, text, by=-within, high=within, **told)
 
 
 def same_factor(a: pd.Series, b: pd.Series, text: str, *, within: float) -> Contrast:
@@ -165,8 +163,7 @@ def left_by_null(effect: pd.Series, under_null: pd.Series, text: str, **told: An
     effect: one value a seed, positive where it has the claim's sign; under_null: what the null gives for the
     same quantity.
     """
-    effect, under_null = paired(effect, under_null)
-    return Contrast(text=text, values=EXPLAINED * effect - under_null, **told)
+    return more(EXPLAINED * effect, under_null, text, **told)
 
 
 def absent(text: str, reason: str) -> Contrast:
@@ -175,12 +172,7 @@ def absent(text: str, reason: str) -> Contrast:
 
 
 def in_turn(
-    values: Mapping[str, pd.Series],
-    sign: str,
-    *,
-    paper: Sequence[float] = (),
-    ratio: bool = False,
-    **said: Any,
+    values: dict[str, pd.Series], sign: str, *, paper: Sequence[float] = (), ratio: bool = False, **said: Any
 ) -> list[Contrast]:
     """The order of neighbours: values fall from first to last for sign ">", rise for "<".
 

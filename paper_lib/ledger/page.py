@@ -62,13 +62,12 @@ def write_ledger(
     """
     page, sheet = Path(folder) / "claims.md", Path(folder) / "claims.csv"
     scale = f"Profile {rows['scale'].iloc[0]}." if len(rows) else ""
-    tallies = [f"{PAPER}: {_tally(rows['verdict'], rows['beyond the null'])}."]
+    own = f"{PAPER}: {_tally(rows['verdict'], rows['beyond the null'])}."
     matched = _tally(rows["verdict, matched"], rows["beyond the null, matched"])
-    tallies.append(f"With matched settings: {matched}.")
     table = corrections(readings) if readings else pd.DataFrame()
     parts = [
         "# Claims of the papers, and what our runs show",
-        textwrap.fill(" ".join([scale, *tallies]), 110),
+        textwrap.fill(f"{scale} {own} With matched settings: {matched}.", 110),
         as_markdown(rows, SUMMARY),
         "## Claim by claim",
         *(_section(row) for _, row in rows.iterrows()),
@@ -104,7 +103,6 @@ def _section(row: pd.Series) -> str:
 
 
 # --- What a correction for the number of comparisons would take away from the ledger.
-
 
 LEVEL = 0.05
 
@@ -142,12 +140,10 @@ def corrections(readings: Sequence[Reading]) -> pd.DataFrame:
         lost = {key for key, raw, fair in zip(tested, p, adjust(p), strict=True) if raw < LEVEL <= fair}
         moved = [words for reading in readings if (words := _moved(reading, lost))]
         counts = (str(len(p)), str((p < LEVEL).sum()), str(len(lost)))
-        rows.append(
-            (name, *counts, "; ".join(text for text, _ in sorted(lost)) or "–", "; ".join(moved) or "–")
-        )
-    return pd.DataFrame(
-        rows, columns=["correction", "tested", "decided", "lost", "which", "verdicts that move"]
-    )
+        which = "; ".join(text for text, _ in sorted(lost))
+        rows.append((name, *counts, which or "–", "; ".join(moved) or "–"))
+    heads = ["correction", "tested", "decided", "lost", "which", "verdicts that move"]
+    return pd.DataFrame(rows, columns=heads)
 
 
 def _moved(reading: Reading, lost: set[tuple[str, float]]) -> str:

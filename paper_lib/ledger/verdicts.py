@@ -1,21 +1,20 @@
 """**The rule.** The unit is the seed. A comparison is one number a seed: a difference of two runs, or the
-logarithm of their ratio, over the seeds that both have, with Student's 95 % interval of its mean. It
-*holds* (✓) where the interval lies on the claim's side of a margin: 0 for an order, a stated number for
-"preserved", "intact" or "equal". It *fails* (✗) where the interval lies on the other side, and is
-*undecided* (?) where it lies across, has fewer than three seeds, a run of a family is missing, or the
-comparison would have come out so whether the claim is true or not. **Reproduced**: every comparison
-holds, and where the paper prints values ours is at least a tenth of its difference or log ratio. **Order
-only**: every comparison holds, and one is below that tenth. **Not reproduced**: none holds and at least
-one fails. **Not decided by this design**: a run or a table that the claim is about is missing, or all is
-undecided. **Partly**: anything between. The effect size is Cohen's d_z: how far inside the claim's side
-the mean lies, from the edge that decides, over the standard deviation of the values. *Beyond the null* is
-*yes* where a comparison with what chance gives holds too: where chance gives a part of the effect, more
-than a tenth of it must be left. It changes no verdict. No interval is corrected for the number of
-comparisons; a table at the end says what that would change. Margins stand, with their reason, beside the
-rules that use them. They were set while the tables grew, not before the first run; what was revised once
-all seeds were there made rules stricter (C8, C12, C14, C15, S4, S6, S7), replaced nulls and a scale that
-showed nothing (C7, C10, C11, S2), or took out what no design
-of ours decides (the bound of C15a, the range of S1).
+logarithm of their ratio, over the seeds that both have, with Student's 95 % interval of its mean. It *holds*
+(✓) where the interval lies on the claim's side of a margin: 0 for an order, a stated number for "preserved",
+"intact" or "equal". It *fails* (✗) where the interval lies on the other side, and is *undecided* (?) where it
+lies across, has fewer than three seeds, a run of a family is missing, or the comparison would have come out
+so whether the claim is true or not. **Reproduced**: every comparison holds, and where the paper prints values
+ours is at least a tenth of its difference or log ratio. **Order only**: every comparison holds, and one is
+below that tenth. **Not reproduced**: none holds and at least one fails. **Not decided by this design**: a run
+or a table that the claim is about is missing, or all is undecided. **Partly**: anything between. The effect
+size is Cohen's d_z: how far inside the claim's side the mean lies, from the edge that decides, over the
+standard deviation of the values. *Beyond the null* is *yes* where a comparison with what chance gives holds
+too: where chance gives a part of the effect, more than a tenth of it must be left. It changes no verdict. No
+interval is corrected for the number of comparisons; a table at the end says what that would change. Margins
+stand, with their reason, beside the rules that use them. They were set while the tables grew, not before the
+first run; what was revised once all seeds were there made rules stricter (C8, C12, C14, C15, S4, S6, S7),
+replaced nulls and a scale that showed nothing (C7, C10, C11, S2), or took out what no design of ours decides
+(the bound of C15a, the range of S1).
 """
 
 import re
@@ -28,18 +27,10 @@ from paper_lib.figures.results import Results
 from paper_lib.ledger.claim import BUDGETS, ENDS, EQUALLY_SET, HARDER, PRETRAINED, Cast, Claim, Finding
 from paper_lib.ledger.contrasts import FEWEST_SEEDS, Contrast
 from paper_lib.ledger.equal_footing import at_equal_accuracy, at_equal_norm
-from paper_lib.ledger.rules import (
-    controls,
-    gates,
-    island,
-    pnt,
-    pretrained,
-    projection,
-    sibling,
-    trajectory,
-    weights,
-)
+from paper_lib.ledger.rules import controls, gates, island, pnt, projection, sibling, trajectory, weights
 from paper_lib.ledger.rules.budgets import JUDGED, at_the_budgets
+from paper_lib.ledger.rules.pretrained import JUDGED as ON_PRETRAINED
+from paper_lib.ledger.rules.pretrained import on_pretrained
 from paper_lib.summaries import Untested
 
 REPRODUCED, ORDER_ONLY, PARTLY, NOT_REPRODUCED = "reproduced", "order only", "partly", "not reproduced"
@@ -134,7 +125,7 @@ def read_claim(claim: Claim, evidence: Results, name: str = PAPER) -> Reading:
         if name == BUDGETS:
             finding = at_the_budgets(claim.rule, evidence.beside("budgets"))
         elif name == PRETRAINED:
-            finding = pretrained.on_pretrained(claim.id, claim.rule, evidence.beside("smollm2"))
+            finding = on_pretrained(claim.id, claim.rule, evidence.beside("smollm2"))
         else:
             finding = claim.rule(*_cast(evidence, name))
     except Untested as missing:
@@ -174,7 +165,7 @@ def ledger(
 def _also(claim: Claim) -> tuple[str, ...]:
     """The further readings of a claim."""
     without = tuple(name for name in claim.also if name != PRETRAINED)
-    return (*without, PRETRAINED) if claim.id in pretrained.JUDGED else without
+    return (*without, PRETRAINED) if claim.id in ON_PRETRAINED else without
 
 
 def _chosen(only: Sequence[str] | None) -> list[Claim]:

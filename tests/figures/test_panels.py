@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from tidy import results
 
-from paper_lib.figures.panels import draw_legend, draw_points, draw_ratios, draw_trajectory, plain_log
-from paper_lib.figures.seeds import say_seeds
+from paper_lib.figures.panels import draw_points, draw_ratios, draw_trajectory, plain_log
+from paper_lib.figures.seeds import draw_legend, say_seeds
 from paper_lib.figures.styles import NULL, run_style
 from paper_lib.ground.tables import TABLES
 from paper_lib.summaries import Untested, at_end, over_matrices

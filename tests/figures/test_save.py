@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tidy import results
 
-from paper_lib.figures.panels import draw_chance, draw_legend, draw_trajectory
+from paper_lib.figures.panels import draw_chance, draw_trajectory
 from paper_lib.figures.save import save_figure
+from paper_lib.figures.seeds import draw_legend
 from paper_lib.figures.words import tell
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.tables import TABLES, write_table
