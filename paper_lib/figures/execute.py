@@ -118,7 +118,6 @@ def run_notebooks(
 
     Those that compute (they declare `force`) run first, in order if something may be trained, since the
     second measures what the first trains. All others, which only read tables, follow side by side.
-
     notebooks: numbers or names ("03", "sparsity", "03_sparsity"); None is all. The arguments up to `workers`
     reach each notebook that declares them; all chosen must declare the other `parameters`, by name and type.
     All is checked before the first cell runs. Kernels start in the current directory; what cells print is
@@ -156,9 +155,7 @@ def _choose(folder: Path, wanted: Sequence[str] | None) -> list[Path]:
     chosen = set()
     for name in wanted:
         plain = Path(name).name.removesuffix(".py")
-        matches = [
-            stem for stem in known if plain in (stem, stem[:2], stem[3:]) or plain.zfill(2) == stem[:2]
-        ]
+        matches = [stem for stem in known if plain in (stem, stem[3:]) or plain.zfill(2) == stem[:2]]
         if not matches:
             raise CompanionError(f"no notebook {name!r} in {folder}/: there are {', '.join(known)}")
         chosen.update(matches)

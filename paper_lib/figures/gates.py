@@ -34,9 +34,8 @@ def draw_kl_and_norm(
     """Gate I: KL(π_0 ‖ π_t) per token against ‖ΔW‖_F² over all matrices, both logarithmic.
 
     trajectories, matrices, curvature: the tables. runs: in their colours, a dot a snapshot, the mean over the
-    seeds that have both; the larger marker is the end, with the interval of the KL. Dashed is ½ μ ‖ΔW‖_F²,
-    with μ the measured curvature along the run's update, where that was measured. The ends of all other runs
-    are grey dots.
+    seeds that have both; the larger marker is the end, with the interval of the KL. Dashed is ½ μ ‖ΔW‖_F², μ
+    the curvature along the run's update, where that was measured. Grey dots are the ends of all other runs.
     """
     kl = trajectories.loc[trajectories["metric"] == "forward_kl", ["run", "seed", "step", "value"]]
     both = kl.merge(squared_norm(matrices), on=["run", "seed", "step"])

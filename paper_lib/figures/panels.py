@@ -106,15 +106,14 @@ def _draw_noise(ax: Axes, path: Callable[[str], pd.DataFrame], opd: pd.DataFrame
     tell(ax, words, mean, interval=(low, high), aside=True)
 
 
-_NULL_LABELS = {  # in the order drawn and told
-    "random_walk": "random walk",
-    "same_norm_gaussian": "Gaussian of the same norm",
-    "permuted": "entries permuted",
-    "rescaled_sft": "SFT's at this norm",
-    "rescaled_sft_matched": "matched SFT's at this norm",
-    "adam_walk": "Adam on noise alone",
+_NULLS = {  # label and marker, in the order drawn and told
+    "random_walk": ("random walk", "_"),
+    "same_norm_gaussian": ("Gaussian of the same norm", "x"),
+    "permuted": ("entries permuted", "+"),
+    "rescaled_sft": ("SFT's at this norm", "s"),
+    "rescaled_sft_matched": ("matched SFT's at this norm", "v"),
+    "adam_walk": ("Adam on noise alone", "^"),
 }
-_NULL_MARKERS = dict(zip(_NULL_LABELS, ("_", "x", "+", "s", "v", "^"), strict=True))
 
 
 def draw_trajectory(
@@ -181,10 +180,10 @@ def draw_points(
         tell_means(ax, style.label, line, scale=scale)
         if nulls is not None:
             mine = nulls[nulls["run"] == name]
-            for kind in sorted(mine["null"].unique(), key=lambda null: [*_NULL_LABELS, null].index(null)):
+            for kind in sorted(mine["null"].unique(), key=lambda null: [*_NULLS, null].index(null)):
                 value = scale * mine.loc[mine["null"] == kind, "value"].mean()
                 label, look = null_look(str(kind))
-                ax.plot(value, row + _BELOW + _DODGE * [*_NULL_LABELS, kind].index(kind), **look)
+                ax.plot(value, row + _BELOW + _DODGE * [*_NULLS, kind].index(kind), **look)
                 label_once(ax, label, **look)
                 tell(ax, label, value, of=style.label, aside=True)
     numbers = [means.loc[means["run"] == name, "seeds"].max() for name in names]
@@ -233,8 +232,9 @@ def null_dashes(null: str) -> str:
 
 def null_look(null: str) -> tuple[str, dict[str, Any]]:
     """The label of a null, and how one value of it is drawn: in grey, with a marker of its own."""
-    look = {"color": NULL, "marker": _NULL_MARKERS.get(null, "|"), "linestyle": "none"}
-    return _NULL_LABELS.get(null, null), look | {"markerfacecolor": "none", "markersize": 5}
+    label, marker = _NULLS.get(null, (null, "|"))
+    look = {"color": NULL, "marker": marker, "markerfacecolor": "none", "markersize": 5}
+    return label, look | {"linestyle": "none"}
 
 
 def label_once(ax: Axes, label: str, **look: Any) -> None:

@@ -84,7 +84,6 @@ def draw_losses(ax: Axes, results: Results, task: str, *, runs: Sequence[str], f
 
 
 def _reach(rows: pd.DataFrame) -> list[pd.Series]:
-    """How far the bars of `errorbar` reach down and up."""
     return [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
 
 

@@ -1,4 +1,4 @@
-"""The path of the update as an animation: where each run is in its PCA plane, as training goes on."""
+"""What the figures of rotation draw: angles by index and layer, paths on components, still and moving."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,8 +12,6 @@ from paper_lib.figures.panels import label_once, null_dashes, null_look, of_run,
 from paper_lib.figures.seeds import draw_means
 from paper_lib.figures.styles import NULL, run_style
 from paper_lib.figures.words import tell
-
-# --- What the figures of rotation draw: principal angles by index and layer, paths on their components.
 
 DEGREES = 180 / math.pi
 WALKS = ("random_walk", "adam_walk")
@@ -41,7 +39,6 @@ def draw_layers(ax: Axes, table: pd.DataFrame, metric: str, *, runs: Sequence[st
 
 
 def _draw_lines(ax: Axes, rows: pd.DataFrame, along: str, runs: Sequence[str], scale: float = 1.0) -> None:
-    """A line a run over the values of a column."""
     for run in runs:
         mine, style = of_run(rows, run, "value"), run_style(run)
         draw_means(ax, mine.assign(step=mine[along]), style.label, scale=scale, **style.line)

@@ -1,4 +1,4 @@
-"""One way to save an animation: a GIF that plays once, its last frame as a PNG, and a JSON as of a figure."""
+"""One way to save a figure (SVG, PNG) or an animation (GIF), and a JSON that says what it was drawn from."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,6 @@ from paper_lib.figures.words import alt_text, told
 from paper_lib.ground.errors import CompanionError, require
 from paper_lib.ground.files import sha256, write_bytes, write_json
 from paper_lib.ground.tables import library_versions, table_metadata
-
-# --- One way to save figures: SVG, PNG and a JSON that says what they were drawn from.
 
 _UNDATED = {"Date": None, "Creator": None}
 
@@ -81,12 +79,11 @@ def rendered_png(fig: Figure, alt: str) -> bytes:
 
 def _titled(svg: bytes, name: str, caption: str, alt: str) -> bytes:
     """The SVG as one image to a screen reader: its caption the title, its alt text the description."""
-    start = svg.index(b"<svg ")
+    before, inside = svg.split(b"<svg ", 1)
+    head, rest = inside.split(b">", 1)
     opening = f'<svg role="img" aria-labelledby="{name}-title" aria-describedby="{name}-desc" '
     words = f'<title id="{name}-title">{escape(caption)}</title>\n<desc id="{name}-desc">{escape(alt)}</desc>'
-    inside = svg.index(b">", start) + 1
-    head, rest = svg[start + len(b"<svg ") : inside], svg[inside:]
-    return b"".join([svg[:start], opening.encode(), head, b"\n", words.encode(), rest])
+    return b"".join([before, opening.encode(), head, b">\n", words.encode(), rest])
 
 
 def _rendered(fig: Figure, **options: Any) -> bytes:

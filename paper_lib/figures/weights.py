@@ -1,4 +1,4 @@
-"""One weight's journey through bf16: what the optimizer moves, and the value that is stored and shown."""
+"""What the figures of sparsity draw: the paper's values, masks, overlaps within reach, planes, one weight."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,6 @@ from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.sparsity import overlap_bounds
 from paper_lib.summaries import at_end, over_matrices, overlap_range
-
-# --- What the figures of sparsity draw: the paper's values, masks, what an overlap can reach, planes.
 
 _REACH = "#EBEBEB"
 

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -45,9 +46,8 @@ _SPREAD = 0.7  # of a row's height, over which its contrasts are spread
 def claims_figure(readings: list[Reading]) -> Figure:
     """One row a claim: statement, a panel for each of the two main readings, verdicts and beyond the null.
 
-    readings: as `verdicts.read_all` returns them. A dot is a contrast, at its clearance: the distance of its
-    mean from the edge of what the claim allows, in half widths of its 95 % interval, so that a dot right of 1
-    holds, left of −1 fails, and between is undecided; hollow ones decide nothing. Dots beyond ± 100 sit at
+    readings: as `verdicts.read_all` returns them. A dot is a contrast at its `clearance`: right of 1 it
+    holds, left of −1 it fails, between it is undecided; hollow ones decide nothing. Dots beyond ± 100 sit at
     the edge.
     """
     claims = list(dict.fromkeys(reading.claim.id for reading in readings))
@@ -88,8 +88,7 @@ def _frame(ax: Axes, rows: int, name: str) -> None:
 
 def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
     beside: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "clip_on": False}
-    mark: dict[str, Any] = {"linestyle": "none", "markersize": 7}
-    ax.plot(_VERDICT, row, **mark, **MARKS[reading.verdict], **beside)
+    ax.plot(_VERDICT, row, linestyle="none", markersize=7, **MARKS[reading.verdict], **beside)
     beyond = beyond_null(reading.finding)
     ax.text(_NULL, row, beyond, ha="center", va="center", fontsize=7, transform=ax.get_yaxis_transform())
     shown = _cleared(reading)
@@ -102,7 +101,6 @@ def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
 
 
 def _cleared(reading: Reading) -> list[Contrast]:
-    """The contrasts of a reading that have a clearance."""
     return [contrast for contrast in reading.finding.contrasts if not np.isnan(contrast.clearance)]
 
 
@@ -168,11 +166,8 @@ def regime_ends(evidence: Results, metric: Metric) -> dict[str, pd.Series]:
     k = evidence.study.diagnostics.alphas[0] if metric.alpha else None
     scale, values = (metric.scale if metric.unit == "°" else 1.0), {}
     for run in (*REGIMES, "sft_matched"):
-        try:
-            ends = evidence.end(run, metric.name, k=k, modules=MODULE_GROUPS[metric.over])
-        except Untested:
-            continue
-        values[run] = scale * ends
+        with suppress(Untested):
+            values[run] = scale * evidence.end(run, metric.name, k=k, modules=MODULE_GROUPS[metric.over])
     return values
 
 

@@ -163,7 +163,6 @@ def ledger(
 
 
 def _also(claim: Claim) -> tuple[str, ...]:
-    """The further readings of a claim."""
     without = tuple(name for name in claim.also if name != PRETRAINED)
     return (*without, PRETRAINED) if claim.id in ON_PRETRAINED else without
 

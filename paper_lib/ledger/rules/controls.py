@@ -119,11 +119,8 @@ def _scores(evidence: Results, runs: Sequence[str]) -> str:
 def advantage_mixes(evidence: Results, cast: Cast) -> Finding:
     """Mixes of raw advantages as in the paper; in the matched reading, of advantages at unit scale."""
     ending = "_unit" if cast.is_matched else ""
-    by_alpha = {
-        float(match[1]): run
-        for run in evidence.runs
-        if (match := re.fullmatch(rf"mix_([\d.]+){ending}", run)) is not None
-    }
+    found = {run: re.fullmatch(rf"mix_([\d.]+){ending}", run) for run in evidence.runs}
+    by_alpha = {float(match[1]): run for run, match in found.items() if match}
     if len(by_alpha) < 2 or cast.rlvr is None:
         raise Untested(f"no two runs mix_<alpha>{ending} in the tables")
     mixes = [by_alpha[alpha] for alpha in sorted(by_alpha, reverse=True)]

@@ -67,9 +67,8 @@ def geometry_gate(evidence: Results, cast: Cast) -> Finding:
         name = label(run)
         text = f"{name} rotates a tenth less than the update of {label(cast.sft)} at its norm"
         contrasts.append(times(shrunk[name], angles[name], text, by=1 / EXPLAINED))
-        own, chance = (
-            evidence.end(run, f"principal_not_low_{kind}", **which) for kind in ("overlap", "chance")
-        )
+        own = evidence.end(run, "principal_not_low_overlap", **which)
+        chance = evidence.end(run, "principal_not_low_chance", **which)
         dealt = evidence.end(run, "principal_not_low_overlap", null="permuted", **which)
         text = f"{name} shows less on principal, not small weights than with its entries permuted"
         contrasts.append(left_by_null(chance - own, chance - dealt, text, **POINTS))

@@ -23,8 +23,7 @@ from paper_lib.ledger.rules.weights import PERCENT, POINTS, permuted_overlap
 from paper_lib.summaries import MLP, say
 
 says = partial(claim, where="Dense Supervision, Sparse Updates, 2606.13657")
-# S6, of accuracy: two standard errors of one of our evaluations.
-INTACT = 0.02
+INTACT = 0.02  # S6, of accuracy: two standard errors of one of our evaluations
 SMALL = (0.00036, 0.00142)  # S1: the range that the sibling reports, of the norm of W_0
 FAR_BELOW = 10.0  # S1: an order of magnitude; the sibling has two (0.142 against 11.9 %)
 
@@ -78,9 +77,8 @@ def low_rank(evidence: Results, cast: Cast) -> Finding:
 def masks_of_opd(evidence: Results, cast: Cast) -> Finding:
     """At the smallest α in the tables, the nearest to the sibling's 10 %."""
     alpha = min(evidence.study.diagnostics.alphas)
-    principal, low = (
-        evidence.end(cast.opd, f"{mask}_overlap", k=alpha) for mask in ("principal", "low_magnitude")
-    )
+    principal = evidence.end(cast.opd, "principal_overlap", k=alpha)
+    low = evidence.end(cast.opd, "low_magnitude_overlap", k=alpha)
     return Finding(
         ours=show({"principal": principal, "low magnitude": low}, f"%, chance {100 * alpha:g} %", 100),
         contrasts=[
