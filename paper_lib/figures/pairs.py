@@ -57,10 +57,7 @@ def _draw_pairs(ax: Axes, values: dict[tuple[str, str], pd.Series]) -> None:
 
 def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
     """As `draw_jaccard`, OPD with and without rotated heads, over attention, in the layers that were rotated
-    and in those that were not.
-
-    Only a blank panel with a sentence where the table has no such pair.
-    """
+    and in the others; a blank panel with a sentence where the table has no such pair."""
     rows = pairs[(pairs["run"] == ROTATED[0]) & (pairs["other"] == ROTATED[1])]
     if rows.empty or not rotated:
         return leave_blank(ax, "no run with rotated heads")

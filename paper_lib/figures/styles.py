@@ -97,11 +97,8 @@ RUN_STYLE = {
 
 @dataclass(frozen=True)
 class _Probe:
-    """A kind of run that is another with one setting changed, which its name ends in.
-
-    say: what the label adds. The colour is the other run's, lighter below the middle (on a log scale) of the
-    span of values and darker above it.
-    """
+    """A kind of run that is another with one setting changed, which its name ends in. say: what its label
+    adds to that of the other, whose colour it has, lighter or darker by `shade`."""
 
     ending: str
     say: Callable[[str], str]
@@ -109,7 +106,7 @@ class _Probe:
     span: tuple[float, float] = (1.0, 1.0)
 
     def shade(self, value: str) -> float:
-        """From 0.5 (halfway to white) at the low end of the span to −0.5 (to black) at its high end."""
+        """From 0.5 (halfway to white) at the low end of the span, on a log scale, to −0.5 (to black)."""
         low, high = map(math.log, self.span)
         if low == high:
             return 0.25

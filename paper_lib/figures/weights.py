@@ -152,10 +152,8 @@ def mask_of(masks: pd.DataFrame, run: str, of: str) -> NDArray[np.bool_]:
 
 
 def block_density(mask: NDArray[np.bool_], blocks: int = _BLOCKS) -> NDArray[np.float64]:
-    """Share of marked entries in each block of a mask (m, n): (≤ blocks, ≤ blocks), in [0, 1].
-
-    Blocks are as even as can be; none is empty.
-    """
+    """Share of marked entries in each block of a mask (m, n): (≤ blocks, ≤ blocks), in [0, 1]; blocks
+    are as even as can be, and none is empty."""
     cuts = [np.unique(np.linspace(0, size, min(blocks, size) + 1).round().astype(int)) for size in mask.shape]
     sums = mask.astype(float)
     for axis, cut in enumerate(cuts):

@@ -122,9 +122,7 @@ def _over(value: float, width: float) -> float:
     return value / width if width else math.copysign(inf, value) if value else 0.0
 
 
-# told: unit, scale, paper and idle of the contrast, in what follows.
-
-
+# told, here and below: unit, scale, paper and idle of the contrast.
 def more(a: pd.Series, b: pd.Series, text: str, *, by: float = 0.0, **told: Any) -> Contrast:
     """a − b > `by`, seed by seed."""
     a, b = paired(a, b)
@@ -160,8 +158,7 @@ def above(values: pd.Series, limit: float, text: str, **told: Any) -> Contrast:
 def left_by_null(effect: pd.Series, under_null: pd.Series, text: str, **told: Any) -> Contrast:
     """Whether the null leaves more than a tenth of an effect: 0.9 · effect − what the null gives > 0.
 
-    effect: one value a seed, positive where it has the claim's sign; under_null: what the null gives for the
-    same quantity.
+    effect: one value a seed, positive where it has the claim's sign; under_null: the same of the null.
     """
     return more(EXPLAINED * effect, under_null, text, **told)
 

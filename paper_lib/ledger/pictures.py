@@ -275,10 +275,8 @@ def draw_size(ax: Axes, data: pd.DataFrame, *, names: Sequence[str] = ()) -> Non
 def draw_kinds(
     ax: Axes, data: pd.DataFrame, against: str, *, names: Sequence[str] = (), scale: float = 1.0
 ) -> None:
-    """Sparsity in percent against `scale` times a column, a mark a kind of run at its mean, by objective.
-
-    names: the runs to be named beside their mark.
-    """
+    """Sparsity in percent against `scale` times a column, a mark a kind of run at its mean, by objective; the
+    runs of `names` are named beside it."""
     means = data.groupby(["objective", "run"])[[against, "update_sparsity"]].mean().mul([scale, 100.0])
     for kind in (kind for kind in OBJECTIVES if kind in means.index):
         points, look = means.loc[kind], _LOOKS[kind] | {"linestyle": "none", "markersize": 4.5}

@@ -79,7 +79,6 @@ def rotated_heads(evidence: Results, cast: Cast) -> Finding:
     matched=SAME_SETTINGS,
 )
 def masks_across_runs(evidence: Results, cast: Cast) -> Finding:
-    """Two OPD runs with other rollouts, and OPD with RLVR."""
     others = ["opd_restream", *([cast.rlvr] if cast.rlvr else [])]
     values, chance = (
         {f"OPD and {label(run)}": evidence.pair("opd", run, metric) for run in others}
@@ -109,7 +108,6 @@ def masks_across_runs(evidence: Results, cast: Cast) -> Finding:
     also=("equal norm", "equal accuracy"),
 )
 def milder_than_sft(evidence: Results, cast: Cast) -> Finding:
-    """RLVR rotates the principal subspaces, and shifts the spectrum, less than SFT."""
     metrics, name = (ANGLE_MEAN, "spectral_shift"), label(cast.sft)
     ends = {m: {label(run): evidence.end(run, m) for run in (cast.verified, cast.sft)} for m in metrics}
     (angle, sft_angle), (shift, sft_shift) = (ends[m].values() for m in metrics)

@@ -120,7 +120,6 @@ def energy_in_mlp(evidence: Results, cast: Cast) -> Finding:
     matched=SAME_SETTINGS,
 )
 def shared_masks(evidence: Results, cast: Cast) -> Finding:
-    """The share of OPD's visible entries that RLVR shows too; its chance is RLVR's density."""
     names = ("reverse_coverage", "other_density", "reverse_coverage_rounding")
     covered, chance, dealt = (evidence.pair(cast.opd, cast.verified, name) for name in names)
     return Finding(
