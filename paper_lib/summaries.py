@@ -146,8 +146,8 @@ def mean_angles(table: pd.DataFrame) -> pd.DataFrame:
 def squared_norm(matrices: pd.DataFrame) -> pd.DataFrame:
     """Σ ‖ΔW‖_F² over all matrices of each run, seed and step: columns run, seed, step, square."""
     rows = matrices[matrices["metric"] == "frobenius_norm"]
-    squares = rows.assign(square=rows["value"] ** 2).groupby(["run", "seed", "step"], as_index=False)
-    return squares["square"].sum()
+    sums = rows.assign(square=rows["value"] ** 2).groupby(["run", "seed", "step"])["square"].sum()
+    return sums.reset_index()
 
 
 def over_seeds(summary: pd.DataFrame, *, level: float | None = None) -> pd.DataFrame:

@@ -116,8 +116,7 @@ class Results:
         return _along(rows[rows["step"] > 0], f"no validation accuracy of {run} in the tables")
 
     def score(self, run: str, task: str | None = None) -> tuple[pd.Series, pd.Series]:
-        """Accuracy on the test problems at the end and its standard error, one entry a seed; at home unless
-        `task` names a variant."""
+        """Accuracy on the test problems of `task` (None: home) at the end and its standard error, by seed."""
         task = task or self.home
         return self._tested(run, f"sampled_accuracy:{task}"), self._tested(run, f"sampled_accuracy_se:{task}")
 

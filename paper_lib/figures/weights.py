@@ -211,8 +211,7 @@ def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
 
     journeys: the table; one entry k of one run of it is drawn. Half a gap is the way up to the edge of the
     shaded cell, which holds what rounds to the first number; grey lines are the numbers that bf16 has. The
-    panel's title says from when on another number shows. Where the table has no such rows the panel is blank,
-    with a sentence.
+    panel's title says from when on another number shows. Without such rows it is blank, with a sentence.
     """
     rows = journeys[(journeys["run"] == run) & (journeys["k"] == k)].sort_values("step")
     if rows.empty:

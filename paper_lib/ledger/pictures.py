@@ -37,7 +37,7 @@ MARKS: dict[str, dict[str, Any]] = {
     verdicts.UNTESTED: {"color": NULL, "marker": "o", "markerfacecolor": "none"},
 }
 _OUTCOMES = {"holds": "#0072B2", "fails": "#D55E00", "undecided": NULL}
-EDGE = 100.0  # half widths: what is farther sits there
+EDGE = 100.0  # half widths: dots that are farther sit there
 _ROW = 0.27  # inches
 _VERDICT, _NULL = 1.06, 1.21  # right of a panel, in its widths
 _SPREAD = 0.7  # of a row's height, over which its contrasts are spread
@@ -47,8 +47,7 @@ def claims_figure(readings: list[Reading]) -> Figure:
     """One row a claim: statement, a panel for each of the two main readings, verdicts and beyond the null.
 
     readings: as `verdicts.read_all` returns them. A dot is a contrast at its `clearance`: right of 1 it
-    holds, left of −1 it fails, between it is undecided; hollow ones decide nothing. Dots beyond ± 100 sit at
-    the edge.
+    holds, left of −1 it fails, between it is undecided; hollow ones decide nothing.
     """
     claims = list(dict.fromkeys(reading.claim.id for reading in readings))
     by_place = {(reading.claim.id, reading.name): reading for reading in readings}

@@ -55,8 +55,7 @@ def to_opd(evidence: Results, run: str, cast: Cast) -> pd.Series:
 
 
 def _preserved(evidence: Results, runs: Sequence[str], cast: Cast) -> Finding:
-    """Each run's stable-rank trajectory is nearer to OPD's than the margin. Where RLVR's is too, being near
-    shows nothing."""
+    """Each run's stable-rank trajectory is within the margin of OPD's; where RLVR's is too, that is idle."""
     apart, contrasts = {}, []
     idle = _lenient(evidence, cast)
     for run in runs:
