@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ class Contrast:
     text: str
     values: pd.Series
     low: float = 0.0
-    high: float = inf
+    high: float = math.inf
     level: float | None = None
     ratio: bool = False
     unit: str = ""
@@ -119,7 +118,7 @@ class Contrast:
 
 
 def _over(value: float, width: float) -> float:
-    return value / width if width else math.copysign(inf, value) if value else 0.0
+    return value / width if width else math.copysign(math.inf, value) if value else 0.0
 
 
 # told, here and below: unit, scale, paper and idle of the contrast.
@@ -147,7 +146,7 @@ def same_factor(a: pd.Series, b: pd.Series, text: str, *, within: float) -> Cont
 
 def below(values: pd.Series, limit: float, text: str, **told: Any) -> Contrast:
     """values < limit, a level."""
-    return Contrast(text=text, values=values, low=-inf, high=limit, level=limit, **told)
+    return Contrast(text=text, values=values, low=-math.inf, high=limit, level=limit, **told)
 
 
 def above(values: pd.Series, limit: float, text: str, **told: Any) -> Contrast:
