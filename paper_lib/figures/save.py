@@ -39,15 +39,14 @@ def save_figure(
             f"{name}.svg": _titled(_rendered(fig, format="svg", metadata=_UNDATED), name, caption, alt),
             f"{name}.png": rendered_png(fig, alt),
         }
-    path = Path(folder) / f"{name}.json"
-    write_with_provenance(images, path, sources, caption=caption, alt=alt)
-    return path.with_suffix(".svg")
+    return write_with_provenance(images, Path(folder) / f"{name}.json", sources, caption=caption, alt=alt)
 
 
 def write_with_provenance(
     images: Mapping[str, bytes], path: Path, sources: Sequence[dict[str, Any]], *, caption: str, alt: str
-) -> None:
-    """Write the images, by file name, beside `path`, then `path`: words, digests, sources and versions."""
+) -> Path:
+    """Write the images, by file name, beside `path`, then `path`: words, digests, sources and versions; the
+    path of the first image."""
     digests = {}
     for file, content in images.items():
         write_bytes(path.parent / file, content)
@@ -56,6 +55,7 @@ def write_with_provenance(
     about: dict[str, Any] = {"figure": path.stem, "profile": path.parent.name, "caption": caption, "alt": alt}
     about |= {"files": digests, "tables": list(sources), "versions": library_versions() | versions}
     write_json(path, about)
+    return path.parent / next(iter(images))
 
 
 def _ready(
@@ -151,9 +151,7 @@ def save_animation(
         canvas.draw()
         frames.append(Image.fromarray(np.array(canvas.buffer_rgba())[..., :3]))
     images = {f"{name}.gif": _gif(frames), f"{name}.png": still}
-    path = Path(folder) / f"{name}.json"
-    write_with_provenance(images, path, sources, caption=caption, alt=alt)
-    return path.with_suffix(".gif")
+    return write_with_provenance(images, Path(folder) / f"{name}.json", sources, caption=caption, alt=alt)
 
 
 def _gif(frames: Sequence[Image.Image]) -> bytes:

@@ -38,8 +38,7 @@ def draw_band(ax: Axes, x: pd.Series, line: pd.DataFrame, color: str, *, scale: 
 
 def draw_few(ax: Axes, x: Iterable[float], y: Iterable[float], color: str) -> None:
     """Small dots: the seeds themselves, for two of which there is no interval. One is its own mean."""
-    look: dict[str, Any] = {"color": color, "s": 5, "linewidths": 0, "alpha": 0.6}
-    ax.scatter(list(x), list(y), **look)
+    ax.scatter(list(x), list(y), color=color, s=5, linewidths=0, alpha=0.6)
 
 
 def is_few(seeds: float) -> bool:
