@@ -3,12 +3,34 @@
 import pytest
 from exercise_cells import ROOT
 
+from paper_lib.ground.tables import table_parts
 from paper_lib.live.recipe import hours, memory, sizes
 from paper_lib.study.profiles import PAPER
 
 PAGE = (ROOT / "book" / "pages" / "scale.md").read_text(encoding="utf-8")
 STUDENT, TEACHER = "Qwen/Qwen3-8B-Base", "Qwen/Qwen3-32B"
 SCALE = {"tokens": 1000, "cards": 8}
+
+
+def measured(profile):
+    """The seeds of every run that the committed tables of a profile hold."""
+    seeds = {}
+    for run, seed, _ in table_parts(ROOT / "data" / "results" / profile / "matrices.parquet")["fingerprints"]:
+        seeds.setdefault(run, set()).add(seed)
+    return seeds
+
+
+@pytest.mark.parametrize("profile", ["headroom", "budgets", "widths", "smollm2"])
+def test_the_runs_and_seeds_of_a_profile_are_those_of_its_tables(profile):
+    seeds = measured(profile)
+    (number,) = {len(of_run) for of_run in seeds.values()}
+    (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{profile}`"))
+    assert f" | {len(seeds)} a seed | {number}" in row
+
+
+def test_the_runs_and_seeds_of_the_reference_are_those_of_its_tables():
+    numbers = [len(of_run) for of_run in measured("reference").values()]
+    assert f"| {sum(numbers)} | {max(numbers)} (main runs), {min(numbers)} |" in PAGE
 
 
 def of(taken, run):
