@@ -211,12 +211,11 @@ results.save(fig, "fig_bf16_journey", inputs=("journeys",), caption=caption)
 
 # %% [markdown]
 # Each row of `fig_bf16_journey` is one weight, each column a run. Up the axis is the
-# distance from the first stored number in half gaps, so the edge of the shaded cell is
-# at
-# 1. Grey lines are the numbers that bf16 has. A weight may wander through its whole
-#    cell and not show. It may also cross the edge by a little, show a whole step, and
-#    go back. SFT starts from the base, so its cells are those of other weights. Only
-#    the snapshots are drawn.
+# distance from the first stored number in half gaps, so the shaded cell ends at 1. Grey
+# lines are the numbers that bf16 has. A weight may wander through its whole cell and
+# not show. It may also cross the edge by a little, show a whole step, and go back. SFT
+# starts from the base, so its cells are those of other weights. Only the snapshots are
+# drawn.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim to test (ours; §3.2 leaves it open).** The order of the sparsities is the

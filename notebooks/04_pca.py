@@ -682,8 +682,8 @@ check("04-3", answer, tables={"matrices": matrices})
 # <details><summary>Solution</summary>
 #
 # The cell prints it beside the quotient of the angles as they are. Where the first is
-# near 1, SFT and OPD turn the weights alike for each step they take, and C3 is an order
-# of norms. Dividing the two means, as the table below `fig2_matched_norm` does, gives
+# near 1, SFT and OPD turn the weights alike per unit of norm, and C3 is an order of
+# norms. Dividing the two means, as the table below `fig2_matched_norm` does, gives
 # another number: matrices with a long update count more in it.
 #
 # </details>

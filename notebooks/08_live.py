@@ -348,9 +348,9 @@ table.rename(index=str.upper).map("{:.3g}".format)
 #
 # | claim | paper | ours, one seed | agrees? |
 # |---|---|---|---|
-# | the update has few directions | OPD's band is narrow | in all three | of each |
-# | it stays in its channel | OPD, from the start | stretches above chance | of each |
-# | the channel is enough | for OPD, not for SFT | the second title's gaps | of each |
+# | the update has few directions | OPD's band is narrow | in all three | for all |
+# | it stays in its channel | OPD, from the start | stretches above chance | for all |
+# | the channel is enough | for OPD, not for SFT | gaps in the last title | for all |
 #
 # The callbacks see the channel within twenty steps, and hold a run in it. At equal
 # settings it is no mark of OPD. One seed decides nothing: the ledger of `06_controls`

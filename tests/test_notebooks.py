@@ -103,6 +103,12 @@ def test_no_line_is_wider_than_the_page(source):
 
 
 @every_notebook
+def test_no_sentence_is_broken_where_it_would_begin_a_list(source):
+    lists = re.compile(r"^(?!\s|[-*] |\d+\. |#|\|).+\n(?:\d+\.|[-+*]) ", flags=re.MULTILINE)
+    assert [cell.source for cell in cells(source, "markdown") if lists.search(cell.source)] == []
+
+
+@every_notebook
 def test_it_needs_no_magic_and_hides_nothing(source):
     text = code(source)
     assert not re.search(r"^\s*[%!]", text, flags=re.MULTILINE)
