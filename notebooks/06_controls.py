@@ -156,11 +156,15 @@ words = (
 )
 caption = (
     "Stable rank and validation accuracy along training, for OPD, RLVR and the "
-    "controls of OPD. Mixes, at the right, are divided by OPD of their seed."
+    "controls of OPD, with the accuracy's intervals as bars beside the end. Mixes, at "
+    "the right, are divided by OPD of their seed."
 )
+inputs = ("matrices", "curves")
 
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.2), layout="constrained")
+for left, middle, _ in axes:
+    middle.sharey(left)
 for title, column in zip(("tokens kept", "rollouts"), axes.T, strict=False):
     draw_control(*column, [*references, *controls[title]])
 draw_ratios(axes[0, 2], path_of, "stable rank", **mixed)
@@ -172,15 +176,14 @@ axes[0, 0].set_ylabel("stable rank")
 axes[1, 0].set_ylabel("validation accuracy (avg@8)")
 fig.suptitle(words, fontsize=9)
 draw_legend(fig)
-inputs = ("matrices", "curves")
 results.save(fig, "fig7_controls_stable_rank", inputs=inputs, caption=caption)
 
 # %% [markdown]
 # All lines come from the seeds that all the controls have, so that they share their
-# anchors and problems. Accuracy is that of eight sampled answers a problem (avg@8).
-# Bands, and the bars beside the end, are the 95 % interval over seeds. With fewer than
-# three, seeds are dots above, and below the bars are one standard error over the
-# problems.
+# anchors and problems. Accuracy is that of eight sampled answers a problem (avg@8). In
+# its panels OPD has a band, and every other run a bar beside its end: both are the 95 %
+# interval over seeds. With fewer than three seeds, the seeds are dots in the upper
+# panels. In the lower ones, bars are then one standard error over the problems.
 #
 # Read each control twice. A line that follows OPD above and not below has kept the rank
 # and lost the function. One that leaves OPD above and not below has done the reverse.
@@ -260,13 +263,14 @@ caption = (
 # %%
 fig, axes = plt.subplots(2, 3, figsize=(7.2, 5.0), layout="constrained")
 for row, metric in zip(axes, measured, strict=True):
+    row[1].sharey(row[0])
     for title, ax in zip(("tokens kept", "rollouts"), row, strict=False):
         draw_metric(ax, metric.name, [*references, *controls[title]])
     draw_ratios(row[2], partial(path_of, metric=metric.name), metric.axis, **mixed)
     row[0].set_ylabel(metric.axis)
 for title, ax in zip(controls, axes[0], strict=True):
     ax.set_title(title)
-plt.setp(axes[:, :2], xticks=(0, 0.5, 1), xlim=(-0.03, 1.25))
+plt.setp(axes[:, :2], xticks=(0, 0.5, 1), xlim=(-0.03, 1.03))
 fig.suptitle(words, fontsize=9)
 draw_legend(fig)
 results.save(fig, "fig9_controls_auxiliary", inputs=("matrices",), caption=caption)
@@ -374,10 +378,11 @@ results.save(fig, "fig_size", inputs=("matrices",), caption=caption)
 
 # %% [markdown]
 # A mark is a kind of run, the mean over its seeds, predicted by the fit over all
-# others. The title has the root mean square error over runs and seeds. Marks on the
-# line need no word about the objective. A slope $b$ near −1 is a fixed step of bf16,
-# which a longer update passes more often. A positive $c$ says that an update which puts
-# its energy into few entries leaves more of the others unchanged.
+# others. The title has the root mean square error over runs and seeds. For a mark on
+# the line, norm and evenness give the sparsity, and the objective adds nothing. A slope
+# $b$ near −1 is a fixed step of bf16, which a longer update passes more often. A
+# positive $c$ says that an update which puts its energy into few entries leaves more of
+# the others unchanged.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Is it the objective, or the noise of its credit?
@@ -428,7 +433,7 @@ fig, ax = plt.subplots(figsize=(5.6, 3.8), layout="constrained")
 draw_kinds(ax, at_one_rate, "drift_ratio", names=named)
 ax.set_title(f"Less noise in the credit, less sparse: {words}", fontsize=8)
 ax.set(xlabel="drift ratio")
-ax.margins(x=0.16)
+ax.margins(x=0.25)
 plain_log(ax, "x")
 draw_legend(fig)
 caption = (
@@ -540,7 +545,7 @@ span = f"{min(places):.2f} to {max(places):.2f}".replace("-", "−")
 words = f"From RLVR (0) to SFT (1), OPD lies at {span} on {len(places)} scales"
 caption = (
     "Where OPD and matched SFT lie on the way from RLVR (0) to SFT (1), metric by "
-    "metric."
+    "metric. An arrow at the edge is a mean beyond it."
 )
 
 # %% slideshow={"slide_type": "subslide"}
@@ -552,10 +557,10 @@ inputs = ("matrices", "nulls", "curves")
 results.save(fig, "fig1_overview", inputs=inputs, caption=caption)
 
 # %% [markdown] slideshow={"slide_type": "notes"}
-# Full markers are means over seeds with their interval, rings the seeds. An arrow at
-# the edge is a mean beyond it. Diamonds are where the paper's OPD lies between the
-# paper's RLVR and SFT. The numbers at the right are the end values themselves, of all
-# matrices unless a row says attention; shares are of 1.
+# Full markers are means over seeds with their interval, rings the seeds. Diamonds are
+# where the paper's OPD lies between the paper's RLVR and SFT. The numbers at the right
+# are the end values themselves, of all matrices unless a row says attention; shares are
+# of 1.
 #
 # A position says nothing about the length of its scale. Where our SFT and RLVR nearly
 # agree, small differences look large. Where their seeds do not even agree on the order,
@@ -622,8 +627,8 @@ named = [
 gaps = []
 for budget, (_, opd, rlvr) in groups.items():
     a, b = paired(*(100 * printed.end(run, "update_sparsity") for run in (rlvr, opd)))
-    gaps.append(f"{budget} {say(a - b)}")
-words = f"RLVR less OPD, points of sparsity: {'; '.join(gaps)}".replace("-", "−")
+    gaps.append(f"{budget}: {say(a - b)}")
+words = f"Points of sparsity, RLVR less OPD, {'; '.join(gaps)}".replace("-", "−")
 caption = (
     "Sparsity, norm and spectral shift of the three objectives at the paper's "
     "budgets, and with one budget for all."

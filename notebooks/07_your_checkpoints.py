@@ -139,19 +139,22 @@ from paper_lib.compare.placing import PAPER_WIDTH, axes_of, comparable
 from paper_lib.figures import draw_legend, save_figure
 
 caption = (
-    "This run, its nulls, our reference runs and the paper's values, metric by metric. "
-    "Rotation is the mean principal angle of U and V; the paper leaves open which its "
-    "values are."
+    "This run, its nulls, our reference runs and the paper's values; a title has the "
+    "run's value, and its place on the paper's scale or else on ours. Rotation is the "
+    "mean principal angle of U and V; the paper leaves open which its values are."
 )
 
 # %%
 drawn = axes_of(compared.matrices)
-size = {"figsize": (4, 1.02 * len(drawn) + 0.7), "layout": "constrained"}
+size = {"figsize": (4, 1.25 * len(drawn) + 0.7), "layout": "constrained"}
 fig, axes = plt.subplots(len(drawn), 1, squeeze=False, **size)
 for ax, axis in zip(axes.flat, drawn, strict=True):
     fits = comparable(axis, compared.account["width"], PAPER_WIDTH)
     paper = axis.spans() if fits else {}
     draw_place(ax, axis, compared.matrices, compared.nulls, reference, paper=paper)
+    found = told["metrics"][axis.name]
+    words = [axis.show(found["value"]), found["paper"] or found["ours"]]
+    ax.set_title(f"{axis.said}: {', '.join(filter(None, words))}", fontsize=8)
 draw_legend(fig, columns=2)
 save_figure(fig, "fig_where_it_lies", figures, inputs=inputs, caption=caption)
 
@@ -279,7 +282,10 @@ shown(outside_table(compared), otherwise=none)
 from paper_lib.compare.answer import draw_map, maps_of
 
 maps = maps_of(compared.matrices)
-caption = "Sparsity, relative norm, mean principal angle and stable rank by layer."
+caption = (
+    "Sparsity, rotation, relative norm and stable rank by layer (down) and module "
+    "(across), with the least and the largest value in each title."
+)
 size = {"figsize": (4, 2 * len(maps)), "layout": "constrained"}
 fig, axes = plt.subplots(len(maps), 1, squeeze=False, **size)
 for ax, axis in zip(axes.flat, maps, strict=True):

@@ -71,7 +71,7 @@ def draw_place(
     if axis.alpha is not None:
         draw_chance(ax, axis.scale * axis.alpha, axis="x")
     ax.set_yticks(range(len(_ROWS)), _ROWS)
-    ax.set(ylim=(2.9, -0.6), title=axis.said + (f" ({axis.unit})" if axis.unit else ""))
+    ax.set(ylim=(2.9, -0.6), xlabel=axis.said + (f" ({axis.unit})" if axis.unit else ""))
     ax.grid(visible=False, axis="y")
     if not axis.share:
         low, high = ax.dataLim.intervalx
@@ -91,7 +91,7 @@ def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Metric) -> None:
     ax.set_xticks(range(len(table.columns)), list(table.columns))
     shown = np.unique(np.linspace(0, len(table) - 1, min(8, len(table))).round().astype(int))
     ax.set_yticks(shown, [str(table.index[i]) for i in shown])
-    ax.set(title=axis.said + (f" ({axis.unit})" if axis.unit else ""))
+    ax.set(title=f"{axis.said}: {' to '.join(axis.show(end / axis.scale) for end in ends)}", ylabel="layer")
     ax.grid(visible=False)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02)
     bar.ax.tick_params(labelsize=7)

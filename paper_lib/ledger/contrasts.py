@@ -107,7 +107,8 @@ class Contrast:
         shown = self._say(self.mean)
         if self.seeds > 1:
             shown += " [{}, {}]".format(*map(self._say, self.interval))
-        of_paper = f", {100 * self.share:.2g} % of the paper's" if self.share == self.share else ""
+        digits = ".0f" if abs(self.share) >= 0.995 else ".2g"  # no exponent
+        of_paper = f", {100 * self.share:{digits}} % of the paper's" if self.share == self.share else ""
         return f"{MARKS[self.outcome]} {self.text}: {shown}{self.unit and f' {self.unit}'}{of_paper}"
 
     def _say(self, value: float) -> str:

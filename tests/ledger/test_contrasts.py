@@ -85,6 +85,11 @@ def test_clearance_passes_one_exactly_where_the_outcome_is_decided():
     assert below(values, 2, "").clearance == pytest.approx((2 - values.mean()) / half)
 
 
+@pytest.mark.parametrize(("paper", "share"), [(12.0, "8.3"), (1.0, "100"), (0.01, "10000"), (-0.5, "-200")])
+def test_a_share_of_the_papers_size_is_said_without_an_exponent(paper, share):
+    assert str(replace(HOLDS, paper=paper)).endswith(f", {share} % of the paper's")
+
+
 def test_differences_are_paired_so_that_what_seeds_share_cancels():
     shared = seeds(0, 10, 20, -10)
     assert more(shared + 1, shared, "").holds
