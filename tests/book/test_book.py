@@ -18,6 +18,7 @@ from docstrings import to_rest
 from drawn import drawn, write_data
 from executed import SAVES, figure_numbers, figures_in, page_of
 from linking import first_mentions, glossary_terms
+from markdown_it import MarkdownIt
 from matplotlib import pyplot as plt
 from reference import ROOMS, reference_pages
 from walk import STAGES, drawing, walk
@@ -63,6 +64,15 @@ def executed(tmp_path: Path) -> Path:
     (tmp_path / "fig_one.json").write_text(json.dumps(about))
     (tmp_path / "fig_one.png").write_bytes(PNG)
     return tmp_path / "05_locking.ipynb"
+
+
+def test_no_code_of_a_written_page_is_wider_than_the_page():
+    wide = []
+    for page in sorted((ROOT / "book" / "pages").glob("*.md")):
+        blocks = MarkdownIt().parse(page.read_text(encoding="utf-8"))
+        code = [each.content for each in blocks if each.type == "fence" and not each.info.startswith("{")]
+        wide += [(page.name, line) for block in code for line in block.splitlines() if len(line) > 88]
+    assert wide == []
 
 
 def test_a_page_shows_the_saved_figure_with_caption_and_alternative_text(executed):
