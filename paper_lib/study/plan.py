@@ -8,15 +8,9 @@ that is stated where it is used.
 from dataclasses import replace
 from typing import Any
 
+from paper_lib.study import tasks
 from paper_lib.study.run_config import Projection, RunConfig, Subnetwork
-from paper_lib.study.tasks import (
-    CHAIN_SUM,
-    LARGER_NUMBERS,
-    MORE_TERMS,
-    NUMBER_SORTING,
-    UNSEEN_OPERATORS,
-    Task,
-)
+from paper_lib.study.tasks import Task
 
 # --- Every run of the paper with its controls, and a stage of pretraining: settings in, `RunConfig`s out.
 
@@ -28,7 +22,7 @@ def pretraining_stage(name: str, **changes: Any) -> RunConfig:
     settings: dict[str, Any] = {
         "objective": "sft",
         "start": "scratch",
-        "tasks": (CHAIN_SUM, NUMBER_SORTING, MORE_TERMS, LARGER_NUMBERS),
+        "tasks": (tasks.CHAIN_SUM, tasks.NUMBER_SORTING, tasks.MORE_TERMS, tasks.LARGER_NUMBERS),
         "weights": (0.64, 0.16, 0.1, 0.1),
         "prompts_per_step": 128,
         "samples_per_prompt": 1,
@@ -63,11 +57,7 @@ def study_runs(
 
     early, chance = Projection(basis="early", K=K), Projection(basis="random", K=K)
     return (
-        first,
-        opd,
-        rlvr,
-        matched,
-        replace(opd, name="opd_exact", estimator="exact"),
+        *(first, opd, rlvr, matched, replace(opd, name="opd_exact", estimator="exact")),
         replace(opd, name="opd_small_teacher", teacher="teacher_small"),
         replace(opd, name="opd_second_domain", tasks=(second_task,)),
         *kept,
@@ -240,7 +230,7 @@ def sgd(opd: RunConfig, rate: float) -> RunConfig:
 
 # --- Headroom: problems that the student cannot do yet, and every arm of confinement (C10, C11).
 
-NEW_SKILLS = (UNSEEN_OPERATORS, NUMBER_SORTING)
+NEW_SKILLS = (tasks.UNSEEN_OPERATORS, tasks.NUMBER_SORTING)
 KS = (1, 6, 12, 24)  # beside the study's K
 ENERGIES = (0.6, 0.8, 0.9)  # of the parent's own update at the branch
 
@@ -254,7 +244,7 @@ def headroom_runs(*, sft: dict[str, Any], policy: dict[str, Any], K: int) -> tup
     problems with one demonstration, whose loss is that of eight copies.
     """
     skills: dict[str, Any] = {"tasks": NEW_SKILLS, "weights": (0.5, 0.5), "frozen": "others"}
-    first = RunConfig(name="sft", objective="sft", start="base", tasks=(CHAIN_SUM,), **sft)
+    first = RunConfig(name="sft", objective="sft", start="base", tasks=(tasks.CHAIN_SUM,), **sft)
     opd = RunConfig(name="opd", objective="opd", **skills, **policy)
     rlvr = replace(opd, name="rlvr", objective="rlvr")
     matched = replace(opd, name="sft_matched", objective="sft", samples_per_prompt=1)

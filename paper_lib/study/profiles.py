@@ -4,27 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 from paper_lib.ground.errors import CompanionError
+from paper_lib.study import lineages, tasks
 from paper_lib.study.config import DiagnosticsConfig, EvaluationConfig, MergeConfig, ModelProbes, Profile
-from paper_lib.study.lineages import (
-    HEADROOM_LINEAGES,
-    LAPTOP_LINEAGES,
-    REFERENCE_LINEAGES,
-    SMOKE_LINEAGES,
-    SMOLLM2_LINEAGES,
-    WIDTHS_LINEAGES,
-)
 from paper_lib.study.plan import budget_runs, control_runs, headroom_runs, pretrained_runs, study_runs
-from paper_lib.study.tasks import (
-    CHAIN_SUM,
-    LARGER_NUMBERS,
-    MORE_TERMS,
-    NUMBER_SORTING,
-    SMALL_SORTING,
-    SMALL_SUMS,
-    UNSEEN_OPERATORS,
-)
 
-VARIANTS = (MORE_TERMS, LARGER_NUMBERS, UNSEEN_OPERATORS, NUMBER_SORTING)
+VARIANTS = (tasks.MORE_TERMS, tasks.LARGER_NUMBERS, tasks.UNSEEN_OPERATORS, tasks.NUMBER_SORTING)
 MAIN_RUNS = ("sft", "opd", "rlvr")
 # What other rollouts, prompts, or credits change in an update.
 PROBE_PAIRS = (
@@ -43,11 +27,10 @@ _SFT: dict[str, Any] = {
 
 LAPTOP = Profile(
     name="laptop",
-    models="models",
-    lineages=LAPTOP_LINEAGES,
+    lineages=lineages.LAPTOP,
     runs=study_runs(
-        task=CHAIN_SUM,
-        second_task=NUMBER_SORTING,
+        task=tasks.CHAIN_SUM,
+        second_task=tasks.NUMBER_SORTING,
         sft={**_SFT, "steps": 160, "prompts_per_step": 256, "learning_rate": 1e-4, "snapshot_every": 16},
         policy={"steps": 100, "learning_rate": 1e-5, "snapshot_every": 10},
         K=3,
@@ -61,7 +44,7 @@ LAPTOP = Profile(
 REFERENCE = replace(
     LAPTOP,
     name="reference",
-    lineages=REFERENCE_LINEAGES,
+    lineages=lineages.REFERENCE,
     probes=control_runs(
         LAPTOP.runs, rotated_layers=(1, 3), ks=(1, 6, 12), wide_ks=(6, 12), branches=(0.1, 0.4)
     ),
@@ -85,8 +68,7 @@ REFERENCE = replace(
 # (four terms, or three digits) OPD gained at most 6 points in 200 steps, at four rates: no headroom.
 HEADROOM = Profile(
     name="headroom",
-    models="models",
-    lineages=HEADROOM_LINEAGES,
+    lineages=lineages.HEADROOM,
     runs=headroom_runs(
         sft={**_SFT, "demonstration_noise": 0.0, "steps": 30, "prompts_per_step": 256}
         | {"learning_rate": 5e-5, "snapshot_every": 10},
@@ -103,7 +85,7 @@ HEADROOM = Profile(
         snapshot_problems=512,
         final_problems=512,
         samples=2,
-        variants=(NUMBER_SORTING, MORE_TERMS),
+        variants=(tasks.NUMBER_SORTING, tasks.MORE_TERMS),
         drawn="by seed",
     ),
     committed=True,
@@ -111,9 +93,8 @@ HEADROOM = Profile(
 
 BUDGETS = Profile(
     name="budgets",
-    models="models",
-    lineages=HEADROOM_LINEAGES,
-    runs=budget_runs(task=CHAIN_SUM, demonstration_noise=0.04),
+    lineages=lineages.HEADROOM,
+    runs=budget_runs(task=tasks.CHAIN_SUM, demonstration_noise=0.04),
     seeds=tuple(range(30, 34)),
     bases=((31, "base_second"), (33, "base_second")),
     diagnostics=replace(HEADROOM.diagnostics, pairs=DiagnosticsConfig().pairs[:1], null_runs=MAIN_RUNS),
@@ -133,8 +114,7 @@ PAPER = Profile(
 
 WIDTHS = Profile(
     name="widths",
-    models="models",
-    lineages=WIDTHS_LINEAGES,
+    lineages=lineages.WIDTHS,
     runs=tuple(LAPTOP.run(name) for name in (*MAIN_RUNS, "sft_matched")),
     seeds=(50, 51, 52),
     bases=tuple((seed, "base_tiny") for seed in (50, 51, 52)),
@@ -147,21 +127,14 @@ WIDTHS = Profile(
 
 # Sizes by the cost: a step of 32 completions, logits at completions alone, takes two cores 3 to 5 s. Rates
 # stand in the paper's ratio of ten, at 1e-5 as in the tiny runs.
+_SIXTY: dict[str, Any] = {"steps": 60, "snapshot_every": 12, "precision": "bf16"}
 SMOLLM2 = Profile(
     name="smollm2",
     models="runs/smollm2/models",
-    lineages=SMOLLM2_LINEAGES,
+    lineages=lineages.SMOLLM2,
     runs=pretrained_runs(
-        sft=_SFT
-        | {
-            "steps": 60,
-            "prompts_per_step": 32,
-            "learning_rate": 1e-4,
-            "snapshot_every": 12,
-            "precision": "bf16",
-        },
-        policy={"steps": 60, "prompts_per_step": 4, "learning_rate": 1e-5, "snapshot_every": 12}
-        | {"precision": "bf16"},
+        sft=_SFT | _SIXTY | {"prompts_per_step": 32, "learning_rate": 1e-4},
+        policy=_SIXTY | {"prompts_per_step": 4, "learning_rate": 1e-5},
         K=8,
     ),
     seeds=(40, 41, 42),
@@ -183,8 +156,8 @@ SMOLLM2 = Profile(
 
 _SHORT: dict[str, Any] = {"max_new_tokens": 12}
 _SMOKE_RUNS = study_runs(
-    task=SMALL_SUMS,
-    second_task=SMALL_SORTING,
+    task=tasks.SMALL_SUMS,
+    second_task=tasks.SMALL_SORTING,
     sft=_SFT | _SHORT | {"steps": 20, "prompts_per_step": 64, "learning_rate": 1e-4, "snapshot_every": 4},
     policy=_SHORT | {"steps": 10, "prompts_per_step": 8, "learning_rate": 1e-5, "snapshot_every": 2},
     K=2,
@@ -203,7 +176,7 @@ _SMOKE_PROBES = (
 SMOKE = Profile(
     name="smoke",
     models="runs/smoke/models",
-    lineages=SMOKE_LINEAGES,
+    lineages=lineages.SMOKE,
     runs=_SMOKE_RUNS,
     probes=tuple(
         run
@@ -226,7 +199,7 @@ SMOKE = Profile(
         snapshot_problems=32,
         final_problems=64,
         variant_problems=64,
-        variants=(replace(SMALL_SUMS, name="more_terms", terms=(4, 4)), SMALL_SORTING),
+        variants=(replace(tasks.SMALL_SUMS, name="more_terms", terms=(4, 4)), tasks.SMALL_SORTING),
     ),
 )
 
