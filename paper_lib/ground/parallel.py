@@ -61,12 +61,7 @@ def told(items: Sequence[Any], label: str) -> Iterator[Any]:
 
 
 def run_parallel(
-    function: Callable[..., Any],
-    jobs: Sequence[tuple],
-    *,
-    labels: Sequence[str],
-    what: str,
-    **options: Any,
+    function: Callable[..., Any], jobs: Sequence[tuple], *, labels: Sequence[str], what: str, **options: Any
 ) -> list[Any]:
     """function(*job) for every job, results in the order of the jobs; options: further ones of `completed`.
 

@@ -14,25 +14,16 @@ from paper_lib.measure.run_parts import JointPart, JourneyPart, PairPart, RunPar
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
+from paper_lib.training import manifest
 from paper_lib.training.checkpoints import Trajectory, open_trajectory, projection_matrices
-from paper_lib.training.manifest import (
-    JOINT,
-    JOURNEY,
-    Key,
-    Manifest,
-    PlannedPart,
-    part_directory,
-    planned_parts,
-    read_manifest,
-    spoken,
-)
+from paper_lib.training.manifest import JOINT, JOURNEY, Key, Manifest, PlannedPart, spoken
 from paper_lib.training.starts import Study
 
 # --- Which runs of a study are on disk with the profile's settings, or in the tables.
 
 
 def find_runs(
-    study: Study, manifest: Manifest, planned: Mapping[Key, str]
+    study: Study, tables: Manifest, planned: Mapping[Key, str]
 ) -> tuple[dict[Key, Trajectory], dict[Key, str]]:
     """The planned runs on disk, and in planned order the fingerprints of all that are on disk or in the
     tables; a line says which are in neither.
@@ -40,11 +31,11 @@ def find_runs(
     planned: fingerprints of the runs as the profile plans them now. Raises CompanionError where no run is in
     either, and for one on disk that is damaged or was trained with other settings.
     """
-    profile, parts = study.profile, planned_parts(study.profile, planned)
+    profile, parts = study.profile, manifest.planned_parts(study.profile, planned)
     on_disk, fingerprints, missing = dict[Key, Trajectory](), dict[Key, str](), list[Key]()
     for run, seed in profile.planned():
         key, directory = (run.name, seed), study.directory(run, seed)
-        held = key in parts and manifest.holds(key, parts[key])
+        held = key in parts and tables.holds(key, parts[key])
         trajectory = open_trajectory(directory) if (directory / "run.json").is_file() else None
         if trajectory is not None and not (held and trajectory.fingerprint != planned[key]):
             _require_planned(run, trajectory, planned.get(key))
@@ -111,34 +102,34 @@ def extract_study(
     of other settings (parts that are done are kept), and where a size exceeds a matrix.
     """
     study = Study(profile=get_profile(profile_name), data_dir=Path(data_dir))
-    manifest = read_manifest(study.results)
-    models = study.models(manifest.models)
-    parts = _parts(study, manifest, *find_runs(study, manifest, study.fingerprints(models)))
+    tables = manifest.read_manifest(study.results)
+    models = study.models(tables.models)
+    parts = _parts(study, tables, *find_runs(study, tables, study.fingerprints(models)))
     write_text(study.results / "parts" / ".gitignore", "*\n")
     on_disk = [part for part in parts.values() if isinstance(part, Part)]
     todo = outdated(on_disk, what="extract", force=force)
     measured = measure_parts(todo, what="extract", workers=workers)
     if failures := [f"{part.label}: {failure}" for part, failure in measured if failure]:
         raise CompanionError(f"{'; '.join(failures)} (all other parts are measured and kept)")
-    if dropped := [key for key in manifest.parts if key not in parts]:
+    if dropped := [key for key in tables.parts if key not in parts]:
         said = f"[extract] rows dropped, as the profile plans them no more or otherwise: {spoken(dropped)}"
         print(said, flush=True)
-    if todo or not manifest.describes(parts, models):
+    if todo or not tables.describes(parts, models):
         write_joined(study.results, parts, models)
     return [study.results / f"{table}.parquet" for table in TABLES]
 
 
 def _parts(
-    study: Study, manifest: Manifest, on_disk: Mapping[Key, Trajectory], fingerprints: Mapping[Key, str]
+    study: Study, tables: Manifest, on_disk: Mapping[Key, Trajectory], fingerprints: Mapping[Key, str]
 ) -> dict[Key, PlannedPart]:
     """All parts that the tables will hold; a `Part` where the weights behind it are on disk."""
     parts = dict[Key, PlannedPart]()
     left_out, gone = list[Key](), dict[Key, None]()
-    for key, plan in planned_parts(study.profile, fingerprints).items():
+    for key, plan in manifest.planned_parts(study.profile, fingerprints).items():
         members = {run: on_disk[run] for run in plan.compared or (key,) if run in on_disk}
         if len(members) == len(plan.compared or (key,)):
             parts[key] = _part(study, key, plan, members)
-        elif manifest.holds(key, plan):
+        elif tables.holds(key, plan):
             parts[key] = plan
         else:
             left_out.append(key)
@@ -163,7 +154,7 @@ def _part(study: Study, key: Key, plan: PlannedPart, members: dict[Key, Trajecto
         label=spoken([key]),
         profile=study.profile.name,
         seed=seed,
-        directory=part_directory(study.results, key),
+        directory=manifest.part_directory(study.results, key),
         study=study,
         members=members,
     )

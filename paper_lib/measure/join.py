@@ -13,18 +13,8 @@ from paper_lib.ground.tables import TABLES, read_table, table_metadata, write_ta
 from paper_lib.measure.parts import Part, concatenated
 from paper_lib.study.config import fingerprint
 from paper_lib.study.profiles import get_profile
-from paper_lib.training.manifest import (
-    JOURNEY,
-    Key,
-    PlannedPart,
-    compared_runs,
-    owners,
-    part_directory,
-    planned_parts,
-    read_manifest,
-    rows_of,
-    spoken,
-)
+from paper_lib.training import manifest
+from paper_lib.training.manifest import JOURNEY, Key, PlannedPart, spoken
 from paper_lib.training.starts import Study
 from paper_lib.training.study import selected
 
@@ -48,9 +38,9 @@ def _lock(results: Path) -> FileLock:
 
 
 def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str, str]) -> None:
-    manifest = read_manifest(results)
+    tables = manifest.read_manifest(results)
     kept = {key: part for key, part in parts.items() if not isinstance(part, Part)}
-    if lost := [key for key, part in kept.items() if not manifest.holds(key, part)]:
+    if lost := [key for key, part in kept.items() if not tables.holds(key, part)]:
         again = f"run `python -m paper_lib extract --profile {results.name}`, which says what is missing"
         raise CompanionError(f"the tables in {results} no longer hold the rows of {spoken(lost)}: {again}")
     # A journey is of runs that are all in here: it changes no other table.
@@ -64,10 +54,10 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
         frames = []
         for key, file in files.items():
             frames.append(rows := read_table(file))
-            if strange := set(owners(table, rows)) - {key}:
+            if strange := set(manifest.owners(table, rows)) - {key}:
                 raise ValueError(f"{file} holds rows of {sorted(strange)}, not of {key} alone")
         if held := mine.keys() & kept.keys():
-            frames.append(rows_of(table, read_table(path), held))
+            frames.append(manifest.rows_of(table, read_table(path), held))
         fingerprints = [[*key, part.fingerprint] for key, part in mine.items()]
         write_table(
             concatenated(table, frames),
@@ -106,15 +96,15 @@ def forget(
     results = Path(data_dir) / "results" / profile.name
     gone = {(run.name, seed) for run, seed in selected(profile, runs, seeds)}
     with _lock(results):
-        manifest = read_manifest(results)
-        gone |= {key for key in manifest.parts if gone & set(compared_runs(key))}
-        removed = [key for key in manifest.parts if key in gone]
+        tables = manifest.read_manifest(results)
+        gone |= {key for key in tables.parts if gone & set(manifest.compared_runs(key))}
+        removed = [key for key in tables.parts if key in gone]
         if not removed:
             raise CompanionError(f"the tables in {results} hold no rows of these runs and seeds")
         for key in gone:
-            rmtree(part_directory(results, key), ignore_errors=True)
-        kept = {key: part for key, part in manifest.parts.items() if key not in gone}
-        _write(results, kept, manifest.models)
+            rmtree(manifest.part_directory(results, key), ignore_errors=True)
+        kept = {key: part for key, part in tables.parts.items() if key not in gone}
+        _write(results, kept, tables.models)
     again = "train and extract bring them back"
     print(f"[forget] removed from {results}: {spoken(removed)}; {again}", flush=True)
     return removed
@@ -125,13 +115,13 @@ def training_curves(study: Study) -> tuple[pd.DataFrame, list[Path]]:
 
     Raises CompanionError where there is none.
     """
-    manifest = read_manifest(study.results)
-    models = study.models(manifest.models)
+    tables = manifest.read_manifest(study.results)
+    models = study.models(tables.models)
     planned = study.fingerprints(models)
-    parts = planned_parts(study.profile, planned)
-    held = {key for key in planned if manifest.holds(key, parts[key])}
+    parts = manifest.planned_parts(study.profile, planned)
+    held = {key for key in planned if tables.holds(key, parts[key])}
     joined = study.results / "curves.parquet"
-    curves = {joined: rows_of("curves", read_table(joined), held)} if held else {}
+    curves = {joined: manifest.rows_of("curves", read_table(joined), held)} if held else {}
     for run, seed in study.profile.planned():
         if (run.name, seed) in planned.keys() - held and study.folder(run, seed, models).finished():
             path = study.directory(run, seed) / "curve.parquet"

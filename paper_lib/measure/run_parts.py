@@ -19,6 +19,7 @@ from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.matrices import Matrix
 from paper_lib.ground.parallel import told
 from paper_lib.ground.tables import Row
+from paper_lib.measure import probes
 from paper_lib.measure.matrix import (
     mask_picture,
     measure_end,
@@ -33,13 +34,6 @@ from paper_lib.measure.matrix import (
 )
 from paper_lib.measure.merging import merge_rows
 from paper_lib.measure.parts import EVERYWHERE, Frames, Part
-from paper_lib.measure.probes import (
-    curvature_rows,
-    named_directions,
-    policy_drift,
-    step_rows,
-    validation_prompts,
-)
 from paper_lib.study.config import DiagnosticsConfig, ModelProbes
 from paper_lib.study.run_config import RunConfig
 from paper_lib.training.checkpoints import Trajectory, pictured_matrix, projection_matrices, read_matrix
@@ -117,18 +111,18 @@ class RunPart(StudyPart):
         frames["nulls"].append(self.keyed_nulls(name, walked, **EVERYWHERE))
         return frames
 
-    def _probed(self, probes: ModelProbes) -> list[Row]:
+    def _probed(self, sizes: ModelProbes) -> list[Row]:
         """How far the policy has drifted from its start, and where asked what one step moves."""
         run, trajectory = self.run, self.trajectory
-        steps = trajectory.steps[1:] if run.name in probes.drift_runs else trajectory.steps[-1:]
+        steps = trajectory.steps[1:] if run.name in sizes.drift_runs else trajectory.steps[-1:]
         start, tokenizer = snapshot_model(self.study.models_folder, trajectory, 0)
         now, _ = snapshot_model(self.study.models_folder, trajectory, 0)
-        prompts, rows = validation_prompts(run, probes.drift_prompts), list[Row]()
+        prompts, rows = probes.validation_prompts(run, sizes.drift_prompts), list[Row]()
         for step in steps:
             load_snapshot(now, trajectory, step)
-            drift = policy_drift(
+            drift = probes.policy_drift(
                 *(start, now, tokenizer, prompts),
-                samples=probes.samples,
+                samples=sizes.samples,
                 max_new_tokens=run.max_new_tokens,
                 seed=self.seed,
             )
@@ -136,8 +130,9 @@ class RunPart(StudyPart):
         if run.name in self.study.profile.stepped_runs:
             paths = sorted(trajectory.directory.glob("state_*.safetensors"))
             states = {int(path.stem.removeprefix("state_")): path for path in paths}
+            states.pop(run.steps, None)  # at its end, where no step follows
             policy = with_teacher(now, tokenizer, run, self.study.models_folder)
-            rows += step_rows(policy, run, {s: p for s, p in states.items() if s < run.steps}, self.seed)
+            rows += probes.step_rows(policy, run, states, self.seed)
         return rows
 
 
@@ -199,9 +194,9 @@ class JointPart(StudyPart):
 
     def _curvature(self) -> list[pd.DataFrame]:
         """The curvature at W_0, along updates and random directions."""
-        probes, known = self.config.model_probes, self.trajectories
-        assert probes is not None
-        members = {member: known[member] for member in probes.curvature_runs if member in known}
+        sizes, known = self.config.model_probes, self.trajectories
+        assert sizes is not None
+        members = {member: known[member] for member in sizes.curvature_runs if member in known}
         first, rank = next(iter(members.values())), self.config.principal_rank
         weights, updates = {}, {member: dict[str, Tensor]() for member in members}
         for matrix in self.matrices():
@@ -212,8 +207,8 @@ class JointPart(StudyPart):
                 updates[member][matrix.name] = end.double() - start.double()
         model, tokenizer = snapshot_model(self.study.models_folder, first, 0)
         run = self.study.profile.run(next(iter(members)))
-        directions = named_directions(weights, updates, rank, probes.draws, self.seed)
-        rows = curvature_rows(model, tokenizer, run, directions, probes, self.seed)
+        directions = probes.named_directions(weights, updates, rank, sizes.draws, self.seed)
+        rows = probes.curvature_rows(model, tokenizer, run, directions, sizes, self.seed)
         return [self.keyed(name, [row], direction=direction) for name, direction, row in rows]
 
     def _joint_path(self, gram: Tensor) -> list[pd.DataFrame]:

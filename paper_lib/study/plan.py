@@ -19,19 +19,11 @@ MIX_ALPHAS = (0.75, 0.5, 0.25, 0.05, 0.01)
 
 def pretraining_stage(name: str, **changes: Any) -> RunConfig:
     """A stage of pretraining: demonstrations of every task, cosine schedule."""
-    settings: dict[str, Any] = {
-        "objective": "sft",
-        "start": "scratch",
-        "tasks": (tasks.CHAIN_SUM, tasks.NUMBER_SORTING, tasks.MORE_TERMS, tasks.LARGER_NUMBERS),
-        "weights": (0.64, 0.16, 0.1, 0.1),
-        "prompts_per_step": 128,
-        "samples_per_prompt": 1,
-        "learning_rate": 2e-3,
-        "schedule": "cosine",
-        "warmup_fraction": 0.05,
-        "max_new_tokens": 32,
-        "snapshot_every": 200,
-    }
+    all_tasks = (tasks.CHAIN_SUM, tasks.NUMBER_SORTING, tasks.MORE_TERMS, tasks.LARGER_NUMBERS)
+    settings: dict[str, Any] = {"objective": "sft", "start": "scratch", "max_new_tokens": 32}
+    settings |= {"tasks": all_tasks, "weights": (0.64, 0.16, 0.1, 0.1)}
+    settings |= {"prompts_per_step": 128, "samples_per_prompt": 1, "snapshot_every": 200}
+    settings |= {"learning_rate": 2e-3, "schedule": "cosine", "warmup_fraction": 0.05}
     return RunConfig(name=name, **(settings | changes))
 
 

@@ -7,8 +7,8 @@ from functools import cache
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Generator, randint
-from torch import rand as torch_rand
+import torch
+from torch import Generator
 
 from paper_lib.ground.errors import CompanionError, require, require_choices
 
@@ -154,8 +154,8 @@ def corrupt(text: str, probability: float, generator: Generator) -> str:
         raise ValueError(f"probability is {probability}, expected a value in [0, 1]")
     if probability == 0:
         return text
-    hit = torch_rand(len(text), generator=generator) < probability
-    shift = randint(1, 10, (len(text),), generator=generator)
+    hit = torch.rand(len(text), generator=generator) < probability
+    shift = torch.randint(1, 10, (len(text),), generator=generator)
     return "".join(
         str((int(c) + int(s)) % 10) if c.isdigit() and h else c
         for c, h, s in zip(text, hit, shift, strict=True)

@@ -11,17 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from paper_lib.ground.errors import CompanionError
@@ -50,15 +42,15 @@ def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if shape.experts is None:
-            return Qwen3ForCausalLM(Qwen3Config(**settings)).float().eval()
-        experts = Qwen3MoeConfig(
+            return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**settings)).float().eval()
+        experts = transformers.Qwen3MoeConfig(
             num_experts=shape.experts,
             num_experts_per_tok=shape.experts_per_token,
             moe_intermediate_size=shape.expert_size,
             norm_topk_prob=True,  # weights of the chosen experts sum to 1, as in the published models
             **settings,
         )
-        return Qwen3MoeForCausalLM(experts).float().eval()
+        return transformers.Qwen3MoeForCausalLM(experts).float().eval()
 
 
 def save_model(

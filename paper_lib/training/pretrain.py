@@ -17,13 +17,7 @@ from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import character_tokenizer, problems
 from paper_lib.training.checkpoints import load_checkpoint, step_path
-from paper_lib.training.models import (
-    as_stored,
-    build_model,
-    load_smollm2,
-    save_model,
-    weights_fingerprint,
-)
+from paper_lib.training.models import as_stored, build_model, load_smollm2, save_model, weights_fingerprint
 from paper_lib.training.rollouts import accuracy
 from paper_lib.training.runs import RunFolder, shared_threads, train_run
 from paper_lib.training.train import Policy, products
@@ -82,13 +76,9 @@ def build_lineage(profile: Profile, lineage: Lineage, data_dir: Path | str, forc
 def _save(
     policy: Policy, lineage: Lineage, stage: RunConfig, evaluation: EvaluationConfig, directory: Path
 ) -> None:
-    stages = lineage.stages[: lineage.stages.index(stage) + 1]
-    recipe = {
-        "shape": asdict(lineage.shape) if lineage.shape else None,
-        "origin": lineage.origin,
-        "seed": lineage.seed,
-        "stages": [asdict(s) for s in stages],
-    }
+    stages = [asdict(each) for each in lineage.stages[: lineage.stages.index(stage) + 1]]
+    shape = asdict(lineage.shape) if lineage.shape else None
+    recipe = {"shape": shape, "origin": lineage.origin, "seed": lineage.seed, "stages": stages}
     stored = deepcopy(policy.student)
     stored.load_state_dict(as_stored(stored.state_dict()))
     samples, number = evaluation.samples, evaluation.final_problems

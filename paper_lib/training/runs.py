@@ -267,7 +267,6 @@ def _evaluate(
     run: RunConfig, policy: Policy, evaluation: EvaluationConfig, seed: int, step: int
 ) -> dict[str, float]:
     """Accuracy on validation problems at every snapshot; on test problems and variants at the last step."""
-
     home, scores = run.tasks[0], partial(score, policy, run, evaluation, seed)
     values = scores("validation", home, evaluation.snapshot_problems)
     if step == run.steps:

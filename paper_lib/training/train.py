@@ -273,9 +273,8 @@ class Optimization:
             return {}
         self.optimizer.zero_grad()
         loss = torch.zeros((), device=device)
-        spread = (
-            1.5 if self.run.precision is None else math.inf
-        )  # a large model's passes cost more than padding
+        # A large model's passes cost more than padding.
+        spread = 1.5 if self.run.precision is None else math.inf
         for chunk in [] if batch is None else batch.chunks(CHUNK_TOKENS, spread):
             which: dict[str, Any] = {"tokens": tokens, "off_policy": off_policy, "scales": scales}
             with products(self.run, device):
