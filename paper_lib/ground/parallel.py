@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from multiprocessing import current_process
 from threading import Event, Thread
 from time import monotonic, sleep
@@ -85,7 +85,6 @@ def completed(
     what: str,
     workers: int | None = None,
     threads_each: int = 1,
-    report: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
     """(place in `jobs`, result) of every job as soon as it is done, in any order.
 
@@ -95,7 +94,6 @@ def completed(
     """
     if not jobs:
         return
-    say = report or partial(print, flush=True)
     count = max(1, min(workers or cores(), len(jobs)))
     began, done, over, pace = monotonic(), 0, Event(), Paced()
 
@@ -115,7 +113,7 @@ def completed(
     try:
         for done, (index, result, seconds) in enumerate(_as_completed(tasks, count), start=1):
             outcome = f"failed: {result}" if isinstance(result, CompanionError) else f"{seconds:.0f} s"
-            say(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {left()}")
+            print(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {left()}", flush=True)
             yield index, result
     except TerminatedWorkerError as error:
         raise CompanionError(

@@ -25,16 +25,15 @@ def work(number):
     return number**2
 
 
-def run(numbers, *, lines=None, function=work):
-    report = (lambda line: None) if lines is None else lines.append
+def run(numbers, *, function=work):
     labels = [f"number {number}" for number in numbers]
     jobs = [(number,) for number in numbers]
-    return run_parallel(function, jobs, labels=labels, what="square", workers=1, report=report)
+    return run_parallel(function, jobs, labels=labels, what="square", workers=1)
 
 
-def test_results_come_in_the_order_of_the_jobs():
-    lines = []
-    assert run([3, 1, 2], lines=lines) == [9, 1, 4]
+def test_results_come_in_the_order_of_the_jobs(capsys):
+    assert run([3, 1, 2]) == [9, 1, 4]
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[-1].startswith("[square 3/3] number 2: 0 s, about 0 s left")
     assert run([]) == []
@@ -78,17 +77,17 @@ def test_items_come_in_order_and_are_counted(monkeypatch, capsys):
     assert "[opd seed 0] 3 of 4, about 0 s left" in capsys.readouterr().out
 
 
-def test_failures_are_told_when_all_else_is_done():
-    lines, done = [], []
+def test_failures_are_told_when_all_else_is_done(capsys):
+    done = []
 
     def noted(number):
         done.append(number)
         return work(number)
 
     with pytest.raises(CompanionError, match=r"^-1 is negative; -2 is negative$"):
-        run([-1, 5, -2, 6], lines=lines, function=noted)
+        run([-1, 5, -2, 6], function=noted)
     assert done == [-1, 5, -2, 6]
-    assert "number -1: failed: -1 is negative" in lines[0]
+    assert "number -1: failed: -1 is negative" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_mistake_of_ours_ends_the_work():
@@ -126,7 +125,7 @@ def test_each_result_is_there_before_the_next_job_starts():
 
     jobs = [(3,), (-1,), (2,)]
     labels = ["a", "b", "c"]
-    outcomes = completed(noted, jobs, labels=labels, what="square", workers=1, report=lambda line: None)
+    outcomes = completed(noted, jobs, labels=labels, what="square", workers=1)
     assert next(outcomes) == (0, 9)
     assert started == [3]
     (second, failure), third = outcomes
