@@ -160,8 +160,8 @@ def chunk_loss(
 
 
 def _reverse_kl(logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """`objectives.reverse_kl`, (P * G, T): a large vocabulary's is computed some rows at a time, and again for
-    the gradient, since its float32 copies would take more memory than the model."""
+    """`objectives.reverse_kl`, (P * G, T): a large vocabulary's some rows at a time, and again for the
+    gradient, since its float32 copies would take more memory than the model."""
     rows = max(1, KL_ENTRIES // logits[0].numel())
     if len(logits) <= rows:
         return objectives.reverse_kl(logits, teacher_logits)
