@@ -15,7 +15,7 @@ SCALE = {"tokens": 1000, "cards": 8}
 def measured(profile):
     """The seeds of every run that the committed tables of a profile hold."""
     seeds = {}
-    for run, seed, _ in table_parts(ROOT / "data" / "results" / profile / "matrices.parquet")["fingerprints"]:
+    for run, seed, _ in table_parts(ROOT / "data" / "results" / profile / "curves.parquet")["fingerprints"]:
         seeds.setdefault(run, set()).add(seed)
     return seeds
 

@@ -15,7 +15,7 @@ from paper_lib.ledger.rules.trajectory import ALONG
 from paper_lib.ledger.rules.weights import mean_angle
 from paper_lib.ledger.size import end_values, in_words
 from paper_lib.ledger.verdicts import CLAIMS, NOT_REPRODUCED, ORDER_ONLY, PARTLY, UNTESTED, ledger
-from paper_lib.summaries import paired, t_interval
+from paper_lib.summaries import paired, say, t_interval
 
 ROOT = Path(__file__).parents[2]
 ROWS = {
@@ -98,6 +98,13 @@ def on_smollm2(evidence: Results, run: str) -> str:
     return pm(100 * evidence.beside("smollm2").end(run, "update_sparsity"))
 
 
+def lost_on_smollm2(evidence: Results, run: str, arm: str) -> str:
+    """Points of test accuracy by which a confined run of SmolLM2 ends below the free one."""
+    scores = (evidence.beside("smollm2").score(name)[0] for name in (run, f"{run}_projected_{arm}"))
+    free, confined = paired(*scores)
+    return say(free - confined, 100).replace("-", "−")
+
+
 def clipped(evidence: Results, run: str) -> str:
     rows = evidence.table("curves").query("run == @run and metric == 'gradient_norm'")
     return f"{100 * (rows['value'] > 1).mean():.0f} %"
@@ -150,6 +157,12 @@ SAID: dict[str, Callable[[Results], str]] = {
     ),
     "their noise": lambda e: "drift ratios of {:.2f} for OPD and {:.2f} for RLVR".format(
         *(e.beside("smollm2").end(run, "drift_ratio").mean() for run in ("opd", "rlvr"))
+    ),
+    "their channel": lambda e: "OPD ends {} points below free training, matched SFT {};".format(
+        *(lost_on_smollm2(e, run, "early") for run in ("opd", "sft_matched"))
+    ),
+    "their K = 0": lambda e: "with these matrices frozen {} and {} points.".format(
+        *(lost_on_smollm2(e, run, "none") for run in ("opd", "sft_matched"))
     ),
     "greedy": lambda e: f"Greedy decoding solves {100 * e.greedy('sft').mean():.1f} %",
     "binds": lambda e: "{} of OPD's steps, {} of RLVR's and {} of matched SFT's".format(
