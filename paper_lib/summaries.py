@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cache
 from math import floor, log10
 from typing import Any
 
@@ -233,8 +234,6 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tup
     values: (N,). Returns (low, high); both NaN for N = 1, where nothing is known of the spread. Raises
     ValueError for N = 0, non-finite values or a level outside (0, 1).
     """
-    from scipy import stats  # most of a second, and only intervals need it
-
     sample = np.asarray(values, dtype=np.float64)
     single = sample.size == 1  # whose value may be a share of no gain, 0 / 0 say
     if sample.ndim != 1 or sample.size == 0 or not (single or np.isfinite(sample).all()):
@@ -244,5 +243,12 @@ def t_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tup
     if single:
         return math.nan, math.nan
     size, mean = sample.size, float(sample.mean())
-    reach = float(stats.t.ppf((1 + level) / 2, size - 1)) * float(sample.std(ddof=1)) / math.sqrt(size)
+    reach = _quantile((1 + level) / 2, size - 1) * float(sample.std(ddof=1)) / math.sqrt(size)
     return mean - reach, mean + reach
+
+
+@cache
+def _quantile(share: float, freedom: int) -> float:
+    from scipy.special import stdtrit  # a tenth of a second, and only intervals need it
+
+    return float(stdtrit(freedom, share))

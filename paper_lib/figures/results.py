@@ -30,6 +30,7 @@ class Results:
     figures: Path = Path()
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     _means: dict[Any, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
+    _beside: dict[str, "Results"] = field(default_factory=dict, init=False, repr=False)
 
     def table(self, name: str) -> pd.DataFrame:
         """A table, one of `tables.TABLES`; raises CompanionError where its file is missing or damaged."""
@@ -209,7 +210,9 @@ class Results:
         folder = self.folder.parent / profile
         if not (self.study.committed and (folder / "matrices.parquet").is_file()):
             raise Untested(f"no tables of profile {profile} beside those of {self.study.name}")
-        return Results(study=get_profile(profile), folder=folder, figures=self.figures)
+        if profile not in self._beside:
+            self._beside[profile] = Results(study=get_profile(profile), folder=folder, figures=self.figures)
+        return self._beside[profile]
 
     @property
     def home(self) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -39,7 +40,7 @@ class Contrast:
     idle: str = ""
     paper: float | None = None
 
-    @property
+    @cached_property
     def seeds(self) -> int:
         """How many seeds have a value."""
         return int(self.values.notna().sum())
@@ -49,12 +50,12 @@ class Contrast:
         """The mean over seeds; NaN for none."""
         return float(self.values.mean()) if self.seeds else math.nan
 
-    @property
+    @cached_property
     def interval(self) -> tuple[float, float]:
         """Student's 95 % interval of the mean over seeds; both NaN below two seeds."""
         return t_interval(self.values.dropna().to_numpy(), 0.95) if self.seeds else (math.nan, math.nan)
 
-    @property
+    @cached_property
     def outcome(self) -> str:
         """holds: the interval lies on the claim's side; fails: on the other; undecided: across the edge, of
         fewer than three seeds, or idle."""
