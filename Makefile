@@ -11,6 +11,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.installed
 BOOK := build/book/.built-$(subst /,--,$(REPOSITORY))
 DRAWN := build/book-figures/.drawn
+STARTUP := build/ipython/profile_default/startup
 LAB := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 
 .DEFAULT_GOAL := help
@@ -82,16 +83,19 @@ $(READY): pyproject.toml constraints.txt
 	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[test,book]'
 	@touch $@
 
-# The book's own copy of the figures: what is committed changes by hand alone.
+# The book's own copy of the figures: what is committed changes by hand alone. Their kernels keep the values too.
 $(DRAWN): $(READY) $(wildcard notebooks/*.py data/results/reference/*.parquet) \
 		$(shell find paper_lib -type f -not -path '*/__pycache__/*')
-	$(RUN) -m paper_lib figures --profile reference --no-train --figures-dir build/book-figures
+	@mkdir -p $(STARTUP)
+	@echo '__import__("drawn").keep_values("build/book-figures/values")' > $(STARTUP)/values.py
+	IPYTHONDIR=build/ipython PYTHONPATH=book/making \
+		$(RUN) -m paper_lib figures --profile reference --no-train --figures-dir build/book-figures
 	@touch $@
 
 $(BOOK): $(DRAWN) $(shell find book -type f -not -path '*/__pycache__/*')
 	@rm -rf build/book
 	$(RUN) book/making/assembled.py --executed data/executed/reference --figures build/book-figures/reference \
-		--out build/book-source --repository '$(REPOSITORY)'
+		--values build/book-figures/values --out build/book-source --repository '$(REPOSITORY)'
 	$(RUN) -m sphinx -q -W --keep-going -j auto -b html -d build/book-doctrees -c book build/book-source build/book
 	@touch $@
 	@echo "the book is in build/book/index.html"

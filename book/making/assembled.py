@@ -1,6 +1,6 @@
 """Put together what Sphinx reads: written pages, executed notebooks, gallery, ledger, reference.
 
-python book/making/assembled.py --executed DIR --figures DIR --out DIR [--repository OWNER/NAME]
+python book/making/assembled.py --executed DIR --figures DIR --values DIR --out DIR [--repository OWNER/NAME]
 """
 
 import argparse
@@ -29,12 +29,12 @@ BESIDE = {"changelog.md": ROOT / "CHANGELOG.md"} | {f"data-{path.parent.name}.md
 NOTEBOOKS = "notebooks"  # their folder among the pages
 
 
-def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> list[str]:
+def assemble(executed: Path, figures: Path, values: Path, out: Path, repository: str = "") -> list[str]:
     """Write Sphinx's source to `out`, which is emptied first; returns the names of the figures shown.
 
-    executed, figures: where `paper_lib figures` left a profile's notebooks and figures. repository:
-    owner/name on GitHub for the badges, none without. Raises FileNotFoundError where one is
-    missing, FileExistsError where `out` is something else.
+    executed, figures: where `paper_lib figures` left a profile's notebooks and figures; values: those of
+    the figures (`drawn.keep_values`). repository: owner/name on GitHub for the badges, none without.
+    Raises FileNotFoundError where one is missing, FileExistsError where `out` is something else.
     """
     sources = notebook_sources(ROOT / NOTEBOOKS)
     if out.exists() and not (out / "index.md").exists():
@@ -53,7 +53,7 @@ def assemble(executed: Path, figures: Path, out: Path, repository: str = "") -> 
         shutil.copy(figures / f"{name}.png", out / "figures")
         for moving in figures.glob(f"{name}.gif"):
             shutil.copy(moving, out / "_extra" / "figures")
-    write_data(figures, out / "_extra" / "data", figure_numbers())
+    write_data(figures, values, out / "_extra" / "data", figure_numbers())
     all_figures = gallery((out / "figures.md").read_text(encoding="utf-8"), shown, figure_numbers())
     (out / "figures.md").write_text(all_figures, encoding="utf-8")
     (out / "answer.md").write_text(answer((ROOT / "README.md").read_text(encoding="utf-8")), encoding="utf-8")
@@ -108,12 +108,13 @@ def badges(notebooks: list[str], repository: str) -> str:
 def main() -> None:
     """Assemble from the command line; what is missing or damaged is said in one line."""
     parser = argparse.ArgumentParser(description="Put together what Sphinx reads.")
-    for name in ("executed", "figures", "out"):
+    for name in ("executed", "figures", "values", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True, metavar="DIR")
     parser.add_argument("--repository", default="", metavar="OWNER/NAME", help="on GitHub, for the badges")
     options = parser.parse_args()
     try:
-        shown = assemble(options.executed, options.figures, options.out, options.repository)
+        folders = (options.executed, options.figures, options.values, options.out)
+        shown = assemble(*folders, options.repository)
     except (OSError, ValueError, KeyError, CompanionError, nbformat.ValidationError) as error:
         sys.exit(f"error: {str(error).splitlines()[0]} (make book draws what it needs)")
     print(f"{len(shown)} figures, {len(list(options.out.rglob('*.ipynb')))} notebooks in {options.out}")

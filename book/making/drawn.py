@@ -1,19 +1,11 @@
-"""The values of every figure as CSV: notebooks draw again, unrendered, and panels say what they show."""
+"""The values of every figure as CSV: panels say what they show while a notebook saves them."""
 
-import contextlib
 import csv
 import io
 import json
-import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
-import jupytext
 import numpy as np
-from executed import SAVES
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
@@ -22,12 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-import paper_lib.figures
-from paper_lib.figures.execute import notebook_sources
-from paper_lib.figures.results import Results
+from paper_lib.figures import save
 from paper_lib.figures.words import Series, panel_in_words, plain, told
 
-ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = {
     "panel": "number of the panel in the figure",
     "series": "as in the legend, or beside the row",
@@ -41,58 +30,45 @@ COLUMNS = {
 CITE = "a companion to On the Geometry of On-Policy Distillation (arXiv:2606.07082); CITATION.cff; Apache-2.0"
 
 
-def write_data(figures: Path, out: Path, numbers: dict[str, str], data_dir: Path = ROOT / "data") -> None:
-    """Write out/<figure>.csv for every figure that a notebook saves, each opened by its dictionary.
+def keep_values(folder: str | Path) -> None:
+    """From here on every figure that is saved leaves folder/<figure>.csv, its columns explained."""
+    check = save.refuse_empty
 
-    figures: the folder of their JSONs; a CSV that lies there, the ledger's, is taken in place of what is
-    drawn. Runs the cells of the notebooks but for exercises, and keeps their figures from being rendered.
+    def check_and_keep(fig: Figure, name: str) -> None:
+        check(fig, name)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / f"{name}.csv").write_text(values_of(fig), encoding="utf-8")
+
+    save.refuse_empty = check_and_keep
+
+
+def values_of(fig: Figure) -> str:
+    """What the panels of a figure show, as CSV below the meaning of columns and panels."""
+    panels = [ax for ax in fig.axes if ax.get_visible() and told(ax)]
+    said = [f"{column}: {meaning}" for column, meaning in COLUMNS.items()]
+    places = [panel_in_words(ax, intervals=False).place for ax in panels]
+    said += [f"panel {number}: {place}" for number, place in enumerate(places, 1)]
+    return _comment(said) + _table(panels)
+
+
+def write_data(figures: Path, values: Path, out: Path, numbers: dict[str, str]) -> None:
+    """Write out/<figure>.csv for every figure, each opened by what it shows, its tables and how to cite it.
+
+    figures: the folder of their JSONs; a CSV that lies there, the ledger's, is taken in place of the one in
+    `values`, where `keep_values` left them. numbers: of the figures, by name.
     """
     out.mkdir(parents=True)
-    for name, fig in drawn(data_dir):
+    for name, number in numbers.items():
         about = json.loads((figures / f"{name}.json").read_text(encoding="utf-8"))
         own = figures / f"{name}.csv"
-        panels = [ax for ax in fig.axes if ax.get_visible() and told(ax)]
-        body = own.read_text(encoding="utf-8") if own.is_file() else _table(panels)
+        body = (own if own.is_file() else values / f"{name}.csv").read_text(encoding="utf-8")
         tables = ", ".join(f"{each['name']} (SHA-256 {each['sha256'][:16]})" for each in about["tables"])
-        said = [
-            f"Figure {numbers[name]}, {name}: {about['caption']}",
-            f"Drawn from {tables}",
-            f"Cite: {CITE}",
-        ]
-        if not own.is_file():
-            said += [f"{column}: {meaning}" for column, meaning in COLUMNS.items()]
-            places = [panel_in_words(ax, intervals=False).place for ax in panels]
-            said += [f"panel {number}: {place}" for number, place in enumerate(places, 1)]
-        head = "".join(f"# {' '.join(line.split())}\n" for line in said)
-        (out / f"{name}.csv").write_text(head + body, encoding="utf-8")
+        said = [f"Figure {number}, {name}: {about['caption']}", f"Drawn from {tables}", f"Cite: {CITE}"]
+        (out / f"{name}.csv").write_text(_comment(said) + body, encoding="utf-8")
 
 
-def drawn(data_dir: Path) -> Iterator[tuple[str, Figure]]:
-    """Name and figure of all that the notebooks save, as it is saved."""
-    for source in notebook_sources(ROOT / "notebooks"):
-        saved: list[tuple[str, Figure]] = []
-        code = [cell for cell in jupytext.read(source).cells if cell.cell_type == "code"]
-        with _unrendered(lambda fig, name, *_, **__: saved.append((name, fig))):  # noqa: B023
-            names: dict[str, Any] = {"display": lambda *_: None}
-            for cell in code if SAVES.search(source.read_text(encoding="utf-8")) else ():
-                tags = cell.metadata.get("tags", [])
-                if not {"exercise", "solution"} & set(tags):
-                    exec(compile(cell.source, source.name, "exec"), names)
-                if "parameters" in tags:
-                    names |= {"profile": "reference", "data_dir": str(data_dir)}
-        yield from saved
-        plt.close("all")
-
-
-@contextlib.contextmanager
-def _unrendered(keep: Callable[..., None]) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for method in ("save", "animate"):
-            stack.enter_context(patch.object(Results, method, lambda _, *args, **named: keep(*args, **named)))
-        stack.enter_context(patch.object(paper_lib.figures, "save_figure", keep))
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(warnings.catch_warnings(action="ignore"))  # said when the page was executed
-        yield
+def _comment(lines: list[str]) -> str:
+    return "".join(f"# {' '.join(line.split())}\n" for line in lines)
 
 
 def _table(panels: list[Axes]) -> str:

@@ -15,7 +15,7 @@ from assembled import badges, ledger, verdicts
 from card import card
 from colab import for_colab
 from docstrings import to_rest
-from drawn import drawn, write_data
+from drawn import keep_values, values_of, write_data
 from executed import SAVES, figure_numbers, figures_in, page_of
 from linking import first_mentions, glossary_terms
 from markdown_it import MarkdownIt
@@ -24,9 +24,11 @@ from reference import ROOMS, reference_pages
 from walk import STAGES, drawing, walk
 from written import answer, for_book, gallery
 
+from paper_lib.figures import save, save_figure
 from paper_lib.figures.execute import notebook_sources
-from paper_lib.figures.words import tell, told
+from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import FIGURES, METRICS
+from paper_lib.ground.errors import CompanionError
 from paper_lib.study.profiles import PROFILES
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +153,12 @@ def test_a_damaged_executed_notebook_is_one_line(executed, monkeypatch, text):
     folder.mkdir()
     for source in notebook_sources(ROOT / "notebooks"):
         (folder / f"{source.stem}.ipynb").write_text(text)
-    options = {"executed": folder, "figures": executed.parent, "out": executed.parent / "out"}
+    options = {
+        "executed": folder,
+        "figures": executed.parent,
+        "values": executed.parent,
+        "out": executed.parent / "out",
+    }
     arguments = [word for name, path in options.items() for word in (f"--{name}", str(path))]
     monkeypatch.setattr(sys, "argv", ["assembled.py", *arguments])
     with pytest.raises(SystemExit) as stop:
@@ -174,7 +181,7 @@ def test_a_card_of_the_gallery_leads_to_its_figure(executed):
         gallery(page, shown | {"fig_two": ("Two.", "Two.")}, {"fig_one": "05-1"})
 
 
-def test_the_data_of_a_figure_are_what_its_panels_show(tmp_path, monkeypatch):
+def test_the_data_of_a_figure_are_what_its_panels_show(tmp_path):
     fig, (left, right) = plt.subplots(1, 2)
     left.set(title="rank", xlabel="progress")
     (line,) = left.plot([0.5, 1.0], [2.0, 3.0])
@@ -184,10 +191,12 @@ def test_the_data_of_a_figure_are_what_its_panels_show(tmp_path, monkeypatch):
     tell(right, "mix", [[1, 4], [3, 6]], of="3 kinds within")
     right.bar([7], [8])
     right.imshow([[0.5]])
-    monkeypatch.setattr("drawn.drawn", lambda data_dir: [("fig_two", fig)])
+    values = tmp_path / "values"
+    values.mkdir()
+    (values / "fig_two.csv").write_text(values_of(fig), encoding="utf-8")
     source = {"name": "reference/pairs.parquet", "sha256": "0" * 64}
     (tmp_path / "fig_two.json").write_text(json.dumps({"caption": "Two panels.", "tables": [source]}))
-    write_data(tmp_path, tmp_path / "out", {"fig_two": "05-1"})
+    write_data(tmp_path, values, tmp_path / "out", {"fig_two": "05-1"})
     text = (tmp_path / "out" / "fig_two.csv").read_text(encoding="utf-8")
     assert text.startswith("# Figure 05-1, fig_two: Two panels.\n# Drawn from reference/pairs.parquet")
     table = pd.read_csv(io.StringIO(text), comment="#")
@@ -204,13 +213,17 @@ def test_the_data_of_a_figure_are_what_its_panels_show(tmp_path, monkeypatch):
     assert table.loc[table["series"] == "mix", ["x", "value"]].to_numpy().tolist() == [[1, 6], [2, 5], [3, 4]]
 
 
-@pytest.mark.slow
-def test_a_notebook_draws_its_figures_again_for_their_data(monkeypatch):
-    (source,) = (path for path in notebook_sources(ROOT / "notebooks") if path.stem == "05_locking")
-    monkeypatch.setattr("drawn.notebook_sources", lambda folder: [source])
-    figures = dict(drawn(ROOT / "data"))
-    assert list(figures) == [name for name, number in figure_numbers().items() if number.startswith("05-")]
-    assert all(told(fig.axes[0]) for fig in figures.values())
+def test_a_figure_that_is_saved_leaves_its_values_and_an_empty_one_does_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(save, "refuse_empty", save.refuse_empty)  # put back at the end
+    keep_values(tmp_path / "values")
+    fig, ax = plt.subplots()
+    with pytest.raises(CompanionError, match="is empty"):
+        save_figure(fig, "fig_one", tmp_path, inputs=[], caption="Nothing.")
+    assert not list(tmp_path.iterdir())
+    ax.bar([1], [2])
+    tell(ax, "OPD", 2.0)
+    save_figure(fig, "fig_one", tmp_path, inputs=[], caption="One.")
+    assert (tmp_path / "values" / "fig_one.csv").read_text(encoding="utf-8") == values_of(fig)
 
 
 def test_the_answer_is_the_readme_with_four_figures_as_cards():
