@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlparse
 
@@ -21,16 +21,19 @@ SITE = Path(__file__).parents[2] / "build" / "book"
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 400, "height": 800}
 TABLET = {"width": 1100, "height": 800}
 SERIOUS = ("critical", "serious")
+of_all_pages = pytest.mark.xdist_group("all pages")  # one process opens them, once
 
 
 @dataclass
 class Visit:
-    """What a page was like: links and anchors as written, pictures as (address, alternative text)."""
+    """What a page was like: links and anchors as written, pictures as (address, alternative text), and the
+    widths of the screens that it is wider than."""
 
     links: list[str]
     anchors: set[str]
     pictures: list[tuple[str, str | None]]
-    trouble: list[str] = field(default_factory=list)
+    trouble: list[str]
+    too_narrow: list[int]
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +68,21 @@ def visits(browser: Browser) -> dict[str, Visit]:
         trouble.clear()
         page.goto(path.as_uri(), wait_until="load")
         _typeset(page)
-        seen[path.relative_to(SITE).as_posix()] = Visit(*_contents(page), list(trouble))
+        name = path.relative_to(SITE).as_posix()
+        code = name.startswith("_modules/")
+        seen[name] = Visit(*_contents(page), list(trouble), [] if code else _too_narrow(page))
     context.close()
     return seen
+
+
+def _too_narrow(page: Page) -> list[int]:
+    """The widths of the screens that the page is wider than."""
+    found = []
+    for screen in (TABLET, PHONE, DESKTOP):
+        page.set_viewport_size(screen)
+        if page.evaluate("document.documentElement.scrollWidth") > screen["width"]:
+            found.append(screen["width"])
+    return found
 
 
 def _complaint(message: ConsoleMessage) -> list[str]:
@@ -94,11 +109,13 @@ def _contents(page: Page) -> tuple[list[str], set[str], list[tuple[str, str | No
     return links, set(anchors), [tuple(picture) for picture in pictures]
 
 
+@of_all_pages
 def test_every_page_opens_without_complaint_or_request(visits):
     assert len(visits) > 20
     assert {page: visit.trouble for page, visit in visits.items() if visit.trouble} == {}
 
 
+@of_all_pages
 def test_every_internal_link_leads_somewhere(visits):
     broken = []
     for page, visit in visits.items():
@@ -117,6 +134,7 @@ def test_every_internal_link_leads_somewhere(visits):
     assert broken == []
 
 
+@of_all_pages
 def test_every_picture_has_alternative_text_and_shows_something(visits):
     bare, blank = [], []
     for page, visit in visits.items():
@@ -138,6 +156,7 @@ def _is_blank(folder: Path, source: str) -> bool:
     return bool((pixels == pixels[0, 0]).all())
 
 
+@of_all_pages
 def test_each_figure_has_its_data_below_it(visits):
     said = [link for visit in visits.values() for link in visit.links if link.endswith(".csv")]
     assert len(said) == len({path.stem for path in (SITE / "data").glob("*.csv")}) >= 25
@@ -151,6 +170,7 @@ def test_the_claims_of_a_notebook_are_a_table(offline):
         expect(page.locator("p", has_text="| claim |")).to_have_count(0)
 
 
+@of_all_pages
 def test_the_figures_say_their_numbers(visits):
     """Captions alone would not do: a reader who sees no picture gets the values."""
     for page in [name for name in visits if re.match(r"notebooks/0[1-8]", name)]:
@@ -197,20 +217,9 @@ def test_each_equation_of_figure_4_is_one_click_from_its_code(offline, equation)
     expect(page.locator(f"#{equation}")).to_contain_text(f"def {equation}(")
 
 
-@pytest.mark.parametrize("viewport", [DESKTOP, TABLET, PHONE], ids=["desktop", "tablet", "phone"])
-def test_no_page_is_wider_than_the_screen(browser, viewport):
-    context = browser.new_context(viewport=viewport, offline=True)
-    page, wide = context.new_page(), {}
-    for path in sorted(
-        [*SITE.glob("*.html"), *SITE.glob("notebooks/*.html"), SITE / "api" / "geometry.html"]
-    ):
-        page.goto(path.as_uri())
-        _typeset(page)
-        width = page.evaluate("document.documentElement.scrollWidth")
-        if width > viewport["width"]:
-            wide[path.name] = width
-    context.close()
-    assert wide == {}
+@of_all_pages
+def test_no_page_is_wider_than_the_screen(visits):
+    assert {page: visit.too_narrow for page, visit in visits.items() if visit.too_narrow} == {}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
