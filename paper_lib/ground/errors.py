@@ -1,5 +1,6 @@
 """The one exception that is meant for the person at the keyboard, and the checks of a setting."""
 
+from functools import cache
 from types import NoneType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -39,12 +40,19 @@ def require_counts(settings: Any, *names: str) -> None:
 def require_choices(settings: Any) -> None:
     """Raise ValueError unless every field of a dataclass whose type is a Literal, or a Literal or None, holds
     one of its values: Python itself would take a misspelt one."""
-    for name, hint in get_type_hints(type(settings)).items():
-        # The values that a Literal type allows, alone or in a union; none for any other type.
+    for name, allowed in _choices(settings.__class__).items():
+        *others, last = map(str, allowed)
+        expected = f"{', '.join(others)} or {last}" if others else last
+        require(name, getattr(settings, name), getattr(settings, name) in allowed, expected)
+
+
+@cache
+def _choices(kind: type) -> dict[str, list[Any]]:
+    """By field, the values that its Literal type allows, alone or in a union."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
         parts = get_args(hint) if get_origin(hint) is Union else (hint,)
         allowed = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
         if allowed:
-            allowed += [None] * (NoneType in parts)
-            *others, last = map(str, allowed)
-            expected = f"{', '.join(others)} or {last}" if others else last
-            require(name, getattr(settings, name), getattr(settings, name) in allowed, expected)
+            found[name] = allowed + [None] * (NoneType in parts)
+    return found

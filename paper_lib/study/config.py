@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from paper_lib import __version__
@@ -99,13 +99,14 @@ def fingerprint(*parts: Any) -> str:
     A field that is None is absent: a setting added later, None where a run does without it, leaves the
     fingerprints of runs that were trained before it as they are.
     """
-    plain = [_present(asdict(p) if is_dataclass(p) and not isinstance(p, type) else p) for p in parts]
-    text = json.dumps([__version__, *plain], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([__version__, *map(_present, parts)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _present(value: Any) -> Any:
-    """The value without what is None in it, at any depth."""
+    """The value as JSON has it, without what is None in it, at any depth."""
+    if is_dataclass(value):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, dict):
         return {name: _present(each) for name, each in value.items() if each is not None}
     return [_present(each) for each in value] if isinstance(value, list | tuple) else value
