@@ -25,7 +25,8 @@ from paper_lib.ground.files import write_text  # noqa: E402
 NOTEBOOK = "07_your_checkpoints"
 # The project's, or the copy that an installed package carries.
 NOTEBOOKS = (Path(__file__).parents[2] / "notebooks", Path(__file__).parent)
-LEFT_OUT = {"notebook", "parameters", "setup"}  # tags of cells for those who have the notebook before them
+LESSON = "notebook"  # the tag of cells for those who have the notebook before them, which no other cell needs
+_UNSHOWN = {"parameters", "setup"}
 # A second line beside the escaping: whatever a name may hold, the page runs no script and loads nothing.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SAVED = re.compile(r"figures/(\w+)\.svg")
@@ -49,7 +50,8 @@ a.anchor-link { display: none; }
 
 
 def write_report(out: str | Path) -> Path:
-    """Execute the notebook on the tables in `out`; returns out/report.html, with the executed copy beside it.
+    """Execute the notebook, without its lessons, on the tables in `out`; returns out/report.html, with the
+    executed copy beside it.
 
     The same tables give the same bytes. Raises CompanionError where a cell fails.
     """
@@ -64,7 +66,7 @@ def write_report(out: str | Path) -> Path:
 
 
 def executed_here(source: Path, **parameters: Any) -> nbformat.NotebookNode:
-    """A notebook, executed in this process: a kernel of its own would take longer to start than all else.
+    """A notebook without LESSON cells, executed in this process: a kernel starts longer than it runs.
 
     Each result is kept as Jupyter shows it, a saved figure with its PNG. Raises CompanionError for a cell
     that fails, by its number.
@@ -74,6 +76,7 @@ def executed_here(source: Path, **parameters: Any) -> nbformat.NotebookNode:
     from matplotlib import pyplot as plt
 
     notebook = jupytext.read(source)
+    notebook.cells = [cell for cell in notebook.cells if LESSON not in cell.metadata.get("tags", [])]
     tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
     given = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
     cell = nbformat.v4.new_code_cell(given, metadata={"tags": ["injected-parameters"]})
@@ -124,7 +127,7 @@ def _encoded(picture: Path) -> str:
 
 def html_report(notebook: nbformat.NotebookNode, figures: Path, title: str) -> str:
     """Prose and results of an executed notebook, without its code; figures are embedded as their PNGs."""
-    cells = [cell for cell in notebook.cells if not LEFT_OUT & set(cell.metadata.get("tags", []))]
+    cells = [cell for cell in notebook.cells if not _UNSHOWN & set(cell.metadata.get("tags", []))]
     body = []
     for cell in cells:
         if cell.cell_type == "markdown":
