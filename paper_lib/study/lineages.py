@@ -92,7 +92,7 @@ SMOLLM2 = (
 
 _SMALL: dict[str, Any] = {
     **{"tasks": (SMALL_SUMS, SMALL_SORTING), "weights": (0.7, 0.3), "max_new_tokens": 12},
-    **{"learning_rate": 5e-3, "snapshot_every": 200},
+    **{"learning_rate": 5e-3, "snapshot_every": 120},
 }
 _NOISY = _SMALL | _NOISE | {"learning_rate": 1e-3}
 _TINY = ModelConfig(hidden_size=32, layers=2, heads=2, kv_heads=1, intermediate_size=64)
@@ -101,7 +101,7 @@ SMOKE = (
         shape=replace(_TINY, hidden_size=64, intermediate_size=128),
         seed=0,
         stages=(
-            pretraining_stage("smoke_student_clean", steps=400, **_SMALL),
+            pretraining_stage("smoke_student_clean", steps=240, **_SMALL),
             pretraining_stage("smoke_student_noisy", steps=60, **_NOISY),
         ),
         kept={"teacher_small": "smoke_student_clean", "base": "smoke_student_noisy"},
@@ -110,7 +110,7 @@ SMOKE = (
         "teacher",
         replace(_TINY, hidden_size=96, heads=3, intermediate_size=192),
         seed=1,
-        stage=pretraining_stage("smoke_teacher_clean", steps=400, **_SMALL),
+        stage=pretraining_stage("smoke_teacher_clean", steps=240, **_SMALL),
     ),
     # What follows only has to be there: it is trained for as little as makes answers that end.
     _one_stage(
