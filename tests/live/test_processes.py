@@ -1,10 +1,8 @@
 """Two processes: under DDP the first one measures, under FSDP a sharded matrix is gathered by both."""
 
-import os
-import socket
-
 import pytest
 import torch
+from ranks import WORLD, on_two_ranks
 from safetensors.torch import load_file
 from tiny import SHAPE
 from torch import nn
@@ -31,33 +29,27 @@ def _walk(model):
     return watch.measure()
 
 
-def _train(rank, world, results):
+def _train(rank, results):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    torch.set_num_threads(1)
-    meeting = (results / "meeting").as_uri()
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+    torch.distributed.init_process_group("gloo")
     plain, sharded = (build_model(SHAPE, character_tokenizer(), seed=0) for _ in range(2))
-    fully_shard(sharded, mesh=init_device_mesh("cpu", (world,)))
+    fully_shard(sharded, mesh=init_device_mesh("cpu", (WORLD,)))
     measured = [_walk(nn.parallel.DistributedDataParallel(plain)), _walk(sharded)]
     try:
         SubspaceProjection(2).attach(sharded, torch.optim.AdamW(sharded.parameters()), steps=10)
     except CompanionError as error:
         measured.append(str(error))
     torch.save(measured, results / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
 def test_two_processes_measure_what_one_does(tmp_path):
-    if not torch.distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
-    torch.multiprocessing.spawn(_train, (2, tmp_path), nprocs=2)
+    on_two_ranks(_train, tmp_path)
     one = _walk(build_model(SHAPE, character_tokenizer(), seed=0))
     expected = {name: pytest.approx(value, rel=1e-3, abs=1e-6) for name, value in one.items()}
-    for rank in range(2):
+    for rank in range(WORLD):
         *measured, refusal = torch.load(tmp_path / f"{rank}.pt")
         assert measured == [expected, expected]
         assert "is sharded over processes" in refusal
@@ -77,28 +69,18 @@ def _fit(folder, batch, **options):
     return trainer, watch, projection
 
 
-def _fit_in_parallel(rank, world, port, results):
-    torch.set_num_threads(1)
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
+def _fit_in_parallel(rank, results):
     trainer, watch, projection = _fit(results / "run", batch=2, ddp_backend="gloo")
     weights = {name: weight.detach() for name, weight in trainer.model.named_parameters()}
     steps = sorted({row["step"] for row in watch.watch.rows})
     torch.save((weights, steps, projection.bases, trainer.state.log_history), results / f"{rank}.pt")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_in_a_trainer_on_two_processes_the_first_measures_and_both_confine_what_one_would(tmp_path):
-    if not torch.distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(_fit_in_parallel, (2, port, tmp_path), nprocs=2)
+    on_two_ranks(_fit_in_parallel, tmp_path)
     (first, steps, bases, log), (second, others, _, _) = (
-        torch.load(tmp_path / f"{rank}.pt") for rank in range(2)
+        torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)
     )
     assert (steps, others) == ([1, 2, 3, 4], [])
     assert all(torch.equal(first[name], second[name]) for name in first)

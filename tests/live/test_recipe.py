@@ -2,11 +2,10 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from ranks import on_two_ranks
 from safetensors.torch import load_file
 from tiny import save_models
 
@@ -42,6 +41,10 @@ def arguments(run, toy, out, *settings):
     return ["recipe", run, *models, *files, "--tokens", "24", *changes]
 
 
+def _recipe(rank, given):
+    assert main(given) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("run", "changes"),
@@ -49,13 +52,8 @@ def arguments(run, toy, out, *settings):
     ids=["sft_ddp", "opd_fsdp_greedy"],
 )
 def test_two_processes_take_the_step_of_one(run, changes, toy, tmp_path):
-    if not torch.distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    two = arguments(
-        run, toy, tmp_path / "two", "per_device_train_batch_size=16", "ddp_backend=gloo", *changes
-    )
-    subprocess.run([*launch, "paper_lib", *two], check=True, capture_output=True, timeout=300)
+    batch = "per_device_train_batch_size=16"
+    on_two_ranks(_recipe, arguments(run, toy, tmp_path / "two", batch, "ddp_backend=gloo", *changes))
     alone = [change for change in changes if "fsdp" not in change]
     assert main(arguments(run, toy, tmp_path / "one", "per_device_train_batch_size=32", *alone)) == 0
     start, first, second = (

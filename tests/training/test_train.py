@@ -1,7 +1,6 @@
 """Training: one update is AdamW on the whole batch's gradient, however it is cut into chunks or processes."""
 
 import math
-import os
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
+from ranks import WORLD, on_two_ranks
 from tiny import (
     MIX,
     OPD,
@@ -383,15 +383,11 @@ def folder_in(directory):
     return RunFolder(directory=directory / "sft", profile="tiny", seed=0, fingerprint="0123456789abcdef")
 
 
-def _train_shared(rank, world, model, results):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-    os.environ |= {"LOCAL_WORLD_SIZE": str(world), "ACCELERATE_USE_CPU": "true"}
-    torch.set_num_threads(1)
-    meeting = (results / "meeting").as_uri()  # a file, since a port found free may be taken by then
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
+def _train_shared(rank, model, results):
+    torch.distributed.init_process_group("gloo")
     train.rewards = short_sums
     accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == world
+    assert accelerator.num_processes == WORLD
     found = {}
     for run in SHARED:
         policy = policy_of()
@@ -402,14 +398,10 @@ def _train_shared(rank, world, model, results):
     train_run(
         SHARED[0], folder_in(results), policy_of(), evaluation=TINY.evaluation, report=lambda line: None
     )
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed package")
 def test_two_processes_take_the_step_of_one(base, tmp_path, monkeypatch):
-    if not torch.distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
     monkeypatch.setattr(train, "rewards", short_sums)
     additions = [["+" in p.prompt for p in step_problems(RLVR, 0, step, 2)] for step in range(2, RLVR.steps)]
     assert [True, False] in additions or [
@@ -417,8 +409,8 @@ def test_two_processes_take_the_step_of_one(base, tmp_path, monkeypatch):
         True,
     ] in additions  # only one process learns from such a step
     start = {name: tensor.clone() for name, tensor in base.state_dict().items()}
-    torch.multiprocessing.spawn(_train_shared, (2, start, tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    on_two_ranks(_train_shared, start, tmp_path)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD))
     for run in SHARED:
         policy = policy_of()
         policy.student.load_state_dict(start)
