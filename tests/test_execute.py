@@ -286,8 +286,13 @@ WAITING = f"""
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks /proc for processes")
-@pytest.mark.parametrize("cells", [(COMPUTES, WAITING), (PARAMETERS, WAITING, WAITING)], ids=["alone", "two"])
-@pytest.mark.parametrize(("with_signal", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("cells", "with_signal", "status"),
+    [
+        pytest.param((COMPUTES, WAITING), signal.SIGKILL, -9, id="killed alone"),
+        pytest.param((PARAMETERS, WAITING, WAITING), signal.SIGINT, 130, id="interrupted side by side"),
+    ],
+)
 def test_a_stopped_runner_leaves_no_kernel(request, folder, cells, with_signal, status):
     runner = start(folder, *cells)
     request.addfinalizer(runner.kill)

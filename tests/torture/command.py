@@ -16,9 +16,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["ACCELERATE_USE_CPU"] = "true"  # bits are compared
 sys.path[:0] = [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parent)]
 
-SIZES = {  # how many of each; the small size leaves out the study, which has to be trained first
+SIZES = {  # how many of each at most; the small size leaves out the study, which has to be trained first
     "small": {
-        "mutants": 60,
+        "mutants": 40,
+        "calls": 25,
         "kills": {"compare": 4},
         "together": (2,),
         "disks": 1,
@@ -28,6 +29,7 @@ SIZES = {  # how many of each; the small size leaves out the study, which has to
     },
     "full": {
         "mutants": 1500,
+        "calls": 1000,
         "kills": {"train": 60, "extract": 30, "compare": 90, "report": 10, "figures": 10},
         "together": (2, 4),
         "disks": 4,
@@ -87,7 +89,7 @@ def campaign(size: str, seed: int, parts: list[str], root: Path) -> int:
         compared, reported = compare_trials(root)
         tried = [compared, *study_trials(root), reported] if size == "full" else [compared]
         if "calls" in parts:
-            run_odd_calls(tried[0], root, told)
+            run_odd_calls(tried[0], root, many["calls"], seed, told)
         if "names" in parts:
             run_names(root, many["names"], seed, told)
         if "flips" in parts:

@@ -237,11 +237,13 @@ def odd_calls(base: str, tuned: str, s: Path) -> Iterator[list[str]]:
     yield ["compare", base, tuned, "--out", ""]
 
 
-def run_odd_calls(trial: Trial, root: Path, told: Told) -> None:
-    """Every odd call, in one process."""
+def run_odd_calls(trial: Trial, root: Path, number: int, seed: int, told: Told) -> None:
+    """The odd calls, or that many of them, in one process."""
     base, tuned = (str(trial.start / name) for name in ("base", "tuned"))
     with Caller() as caller:
-        for index, arguments in enumerate(odd_calls(base, tuned, root / "odd")):
+        calls = list(odd_calls(base, tuned, root / "odd"))
+        random.Random(seed).shuffle(calls)
+        for index, arguments in enumerate(calls[:number]):
             outcome = caller.call(arguments)
             short = " ".join(arguments)[-120:]
             refused = outcome.status in (1, 2) and len(outcome.said) == 1 and not outcome.trouble
