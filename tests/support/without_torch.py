@@ -1,5 +1,5 @@
-"""Run every code cell of a notebook where torch is a name that nothing can be called of; prints as JSON how
-many there are, and the source of each that failed, with the reason."""
+"""Run every code cell of notebooks where torch is a name that nothing can be called of; prints as JSON, by
+notebook, how many cells there are, and the source of each that failed, with the reason."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jupytext
 import matplotlib as mpl
+from matplotlib import pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -60,6 +61,7 @@ def run(path: Path, figures: Path) -> tuple[int, list[tuple[str, str]]]:
             exec(compile(source, path.name, "exec"), names)
         except Exception as error:
             failed.append((cell.source, f"{type(error).__name__}: {error}"))
+    plt.close("all")
     return len(cells), failed
 
 
@@ -67,6 +69,7 @@ if __name__ == "__main__":
     block()
     mpl.use("Agg")
     unrendered()
+    figures, *notebooks = map(Path, sys.argv[1:])
     with contextlib.redirect_stdout(sys.stderr):
-        count, failed = run(Path(sys.argv[1]), Path(sys.argv[2]))
-    json.dump({"cells": count, "failed": failed}, sys.stdout)
+        told = {path.stem: run(path, figures / path.stem) for path in notebooks}
+    json.dump(told, sys.stdout)
