@@ -334,7 +334,7 @@ def test_output_comes_in_the_order_of_the_jobs_though_the_later_ones_end_first()
         second_done.set()
 
     stream = io.StringIO()
-    take_turns([first, second], stream, workers=2)
+    take_turns([(1, first), (1, second)], stream, workers=2)
     assert stream.getvalue().splitlines() == ["first begins", "first ends", "second"]
 
 
@@ -348,9 +348,21 @@ def test_all_run_to_their_end_and_the_first_failure_is_raised():
 
         return job
 
+    jobs = [(1, fails("a")), (1, fails("b")), (1, lambda stream: ran.append("c"))]
     with pytest.raises(ValueError, match="a"):
-        take_turns([fails("a"), fails("b"), lambda stream: ran.append("c")], io.StringIO(), workers=1)
+        take_turns(jobs, io.StringIO(), workers=1)
     assert ran == ["a", "b", "c"]
+
+
+def test_the_largest_job_starts_first_and_is_told_in_its_place():
+    began, stream = [], io.StringIO()
+
+    def job(name):
+        return lambda stream: (began.append(name), print(name, file=stream))
+
+    take_turns([(2, job("a")), (1, job("b")), (3, job("c"))], stream, workers=1)
+    assert began == ["c", "a", "b"]
+    assert stream.getvalue() == "a\nb\nc\n"
 
 
 def test_an_interrupt_stops_those_that_run_and_starts_no_other(monkeypatch):
@@ -368,7 +380,7 @@ def test_an_interrupt_stops_those_that_run_and_starts_no_other(monkeypatch):
 
     monkeypatch.setattr(execute, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        take_turns([job, later.append], io.StringIO(), workers=1, stop=stopped.set)
+        take_turns([(1, job), (1, later.append)], io.StringIO(), workers=1, stop=stopped.set)
     assert stopped.is_set()
     assert later == []
 

@@ -74,16 +74,19 @@ Job = Callable[[TextIO], None]  # writes what it has to say to the stream it is 
 
 
 def take_turns(
-    jobs: Sequence[Job], stream: TextIO, *, workers: int, stop: Callable[[], None] = lambda: None
+    jobs: Sequence[tuple[int, Job]], stream: TextIO, *, workers: int, stop: Callable[[], None] = lambda: None
 ) -> None:
     """Run jobs in threads, `workers` at a time; `stream` gets their output in their order, as they end.
 
-    All run to their end; then the first exception in their order is raised. Ctrl-C starts no further job and
-    calls `stop`, which ends those that run, again and again until none does.
+    jobs: with a size each; the largest start first. All run to their end; then the first exception in their
+    order is raised. Ctrl-C starts no further job and calls `stop`, which ends those that run, again and
+    again until none does.
     """
     outputs = [io.StringIO() for _ in jobs]
     with ThreadPoolExecutor(max_workers=workers) as pool:
-        futures = [pool.submit(job, output) for job, output in zip(jobs, outputs, strict=True)]
+        first = sorted(range(len(jobs)), key=lambda place: -jobs[place][0])
+        started = {place: pool.submit(jobs[place][1], outputs[place]) for place in first}
+        futures = [started[place] for place in range(len(jobs))]
         try:
             for future, output in zip(futures, outputs, strict=True):
                 wait([future])
@@ -135,11 +138,11 @@ def run_notebooks(
     done = Path(data_dir) / "executed" / profile_name
     done.mkdir(parents=True, exist_ok=True)
     copies = [done / f"{source.stem}.ipynb" for source in sources]
-    computing, drawing = list[Job](), list[Job]()
+    computing, drawing = list[tuple[int, Job]](), list[tuple[int, Job]]()
     for number, ((source, notebook, values), copy) in enumerate(zip(plan, copies, strict=True), 1):
         run = partial(_execute, f"[{number}/{len(plan)}] {source}", source, notebook, values, copy)
-        (computing if "force" in values else drawing).append(run)
-    for job in computing if in_order else ():
+        (computing if "force" in values else drawing).append((len(notebook.cells), run))
+    for _, job in computing if in_order else ():
         job(sys.stdout)
     for jobs in [drawing] if in_order else [computing, drawing]:
         if len(jobs) > 1:
