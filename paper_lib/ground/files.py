@@ -99,17 +99,6 @@ def read_json(path: str | Path, remedy: str) -> dict[str, Any]:
     return value
 
 
-def read_json_rows(path: str | Path, remedy: str) -> list[dict[str, Any]]:
-    """A JSON list of objects from a file; CompanionError, with the remedy, for all else and for no file."""
-    try:
-        rows = parsed_json(path, remedy)
-    except FileNotFoundError:
-        raise CompanionError(f"{path} does not exist: {remedy}") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise CompanionError(f"{path} holds no JSON list of objects: {remedy}")
-    return rows
-
-
 def parsed_json(path: str | Path, remedy: str) -> Any:
     """What a JSON file holds; FileNotFoundError where there is none, CompanionError for all else."""
     try:

@@ -1,6 +1,5 @@
 """One run in its folder: started or resumed, evaluated at its snapshots, marked finished last."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,9 +17,9 @@ from filelock import FileLock
 from transformers import PreTrainedModel
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.files import copy_file, read_json_rows, write_json
+from paper_lib.ground.files import copy_file, write_json
 from paper_lib.ground.parallel import Paced, cores, roughly
-from paper_lib.ground.tables import TABLES, table_metadata, write_table
+from paper_lib.ground.tables import TABLES, read_table, table_metadata, write_table
 from paper_lib.study.config import EvaluationConfig
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Split, Task, problems
@@ -50,25 +49,27 @@ class RunFolder:
         self.directory.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(self.directory.with_name(f".{self.directory.name}.lock"))
 
+    def begun(self) -> bool:
+        """Whether a curve of this very configuration is here, finished or to go on from."""
+        try:
+            return table_metadata(self.directory / "curve.parquet")["fingerprint"] == self.fingerprint
+        except CompanionError:
+            return False
+
     def finished(self) -> bool:
         """Whether this very configuration ran to its end here, its files are whole, and its kept states are
         here still."""
         try:
-            table_metadata(self.directory / "curve.parquet")
-            marked = open_trajectory(self.directory).fingerprint
+            marked = open_trajectory(self.directory).fingerprint == self.fingerprint
         except CompanionError:
             return False
-        return marked == self.fingerprint and all(self.state_path(s).is_file() for s in self.kept_states)
+        return marked and self.begun() and all(self.state_path(s).is_file() for s in self.kept_states)
 
     def clear(self) -> None:
-        """Remove the folder, `config.json` first: what is left of it by a crash is no run to go on with."""
-        (self.directory / "config.json").unlink(missing_ok=True)
+        """Remove the folder, its curve first: what is left of it by a crash is no run to go on with."""
+        (self.directory / "curve.parquet").unlink(missing_ok=True)
         if self.directory.exists():
             shutil.rmtree(self.directory)
-
-    def begin(self) -> None:
-        """Say whose folder it is."""
-        write_json(self.directory / "config.json", {"fingerprint": self.fingerprint})
 
     def state_path(self, step: int) -> Path:
         """Weights and the optimizer's memory after `step` optimizer steps."""
@@ -85,11 +86,15 @@ class RunFolder:
 
     def recorded(self) -> list[dict]:
         """The rows of its curve so far; raises CompanionError where the file is missing or damaged."""
-        remedy = f"delete the folder {self.directory}, and the run starts over"
-        return read_json_rows(self.directory / "curve.json", remedy)
+        path = self.directory / "curve.parquet"
+        try:
+            return read_table(path).to_dict("records")
+        except CompanionError as error:
+            again = f"delete the folder {self.directory}, and the run starts over"
+            raise CompanionError(f"{path} is missing or damaged: {again}") from error
 
     def write_curve(self, rows: list[dict]) -> None:
-        """The run's curve as a tidy table, curve.parquet."""
+        """The run's curve so far as a tidy table, which says whose folder it is."""
         write_table(
             pd.DataFrame(rows, columns=list(TABLES["curves"])),
             self.directory / "curve.parquet",
@@ -97,14 +102,6 @@ class RunFolder:
             fingerprint=self.fingerprint,
             seed=self.seed,
         )
-
-
-def fingerprint_in(marker: Path) -> str | None:
-    """The fingerprint that a marker holds; None where there is no marker, or a damaged one."""
-    try:
-        return json.loads(marker.read_text())["fingerprint"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 # --- What another run has already trained: a whole run of another profile, or the parent up to the branch.
@@ -132,9 +129,7 @@ def _share(source: RunFolder, folder: RunFolder) -> None:
             os.link(path, folder.directory / path.name)
         except OSError:
             copy_file(path, folder.directory / path.name)
-    write_json(folder.directory / "curve.json", rows)
     folder.write_curve(rows)
-    folder.begin()
     copy_file(source.directory / "run.json", folder.directory / "run.json")
 
 
@@ -144,7 +139,7 @@ def _branch_off(run: RunConfig, folder: RunFolder, parent: RunFolder, step: int)
         if int(path.stem.removeprefix("step_")) <= step:
             copy_file(path, folder.directory / path.name)
     rows = [row for row in parent.recorded() if row["step"] <= step and ":" not in row["metric"]]
-    write_json(folder.directory / "curve.json", [{**row, "run": run.name} for row in rows])
+    folder.write_curve([{**row, "run": run.name} for row in rows])
     save_checkpoint(load_checkpoint(parent.state_path(step)), folder.state_path(step))
 
 
@@ -202,10 +197,8 @@ def train_run(
 
 def _prepare(run: RunConfig, folder: RunFolder, parent: RunFolder | None) -> None:
     """A folder to go on in: clear of other runs and of an end that does not count, begun by its parent."""
-    ended = (folder.directory / "run.json").exists()
-    if ended or fingerprint_in(folder.directory / "config.json") != folder.fingerprint:
+    if (folder.directory / "run.json").exists() or not folder.begun():
         folder.clear()
-        folder.begin()
     if parent is not None and run.branch is not None and not folder.states():
         _branch_off(run, folder, parent, run.branch[1])
 
@@ -251,13 +244,12 @@ def _train(
             record(step, scores)
             # The state to go on from comes last: it says that snapshot and curve are there.
             save_checkpoint(optimization.policy.student.state_dict(), step_path(folder.directory, step))
-            write_json(folder.directory / "curve.json", rows)
+            folder.write_curve(rows)
             save_checkpoint(optimization.state(), folder.state_path(step))
             folder.drop_states(latest=step)
             progress = f"step {step}/{run.steps}, accuracy {scores['sampled_accuracy']:.3f}"
             report(f"{name} {progress}, {monotonic() - began:.0f} s")
     if main:
-        folder.write_curve(rows)
         marker = {"fingerprint": folder.fingerprint, "config": asdict(run), "finished": True}
         write_json(folder.directory / "run.json", marker | {"steps": run.snapshot_steps()})
         folder.drop_states()

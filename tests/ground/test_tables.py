@@ -16,7 +16,7 @@ from patience import PATIENCE
 
 from paper_lib import __version__
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.files import read_json, read_json_rows, whole_file, write_json
+from paper_lib.ground.files import read_json, whole_file, write_json
 from paper_lib.ground.tables import (
     TABLES,
     read_table,
@@ -219,13 +219,12 @@ def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
     assert all(path.suffix == ".part" for path in tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", ["[", '{"a": 1}', "[1]", "\N{LATIN SMALL LETTER E WITH ACUTE}", None])
-def test_rows_of_json_that_are_not_there_or_damaged_are_one_line(tmp_path, text):
-    path = tmp_path / "curve.json"
-    if text is not None:
-        path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(CompanionError, match=r"curve\.json .*: train again") as caught:
-        read_json_rows(path, "train again")
+@pytest.mark.parametrize("text", ["[", "[1]", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_json_that_is_damaged_or_no_object_is_one_line(tmp_path, text):
+    path = tmp_path / "run.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(CompanionError, match=r"run\.json .*: train again") as caught:
+        read_json(path, "train again")
     assert "\n" not in str(caught.value)
 
 
@@ -236,11 +235,9 @@ def test_a_pipe_in_the_place_of_a_json_file_is_not_waited_for(tmp_path):
 
 
 def test_json_comes_back_as_it_was_written(tmp_path):
-    rows = [{"step": 1, "value": 0.5}]
-    write_json(tmp_path / "rows.json", rows)
-    write_json(tmp_path / "row.json", rows[0])
-    assert read_json_rows(tmp_path / "rows.json", "") == rows
-    assert read_json(tmp_path / "row.json", "") == rows[0]
+    row = {"step": 1, "value": 0.5}
+    write_json(tmp_path / "row.json", row)
+    assert read_json(tmp_path / "row.json", "") == row
     assert read_json(tmp_path / "none.json", "") == {}
 
 

@@ -236,12 +236,11 @@ def test_a_half_done_run_of_another_configuration_is_not_continued(fresh, throug
     assert_same_runs(tmp_path / "sft", through(SFT))
 
 
-@pytest.mark.parametrize("marker", ["run.json", "config.json"])
+@pytest.mark.parametrize("marker", ["run.json", "curve.parquet"])
 def test_a_damaged_marker_means_training_again(fresh, through, tmp_path, marker):
     folder = folder_in(tmp_path)
     shutil.copytree(through(SFT), folder.directory)
-    for name in ("run.json", marker):
-        (folder.directory / name).write_text('{"fingerprint": "01')
+    (folder.directory / marker).write_text('{"fingerprint": "01')
     assert not folder.finished()
     go(SFT, folder, fresh())
     assert folder.finished()
@@ -406,24 +405,24 @@ def test_a_truncated_training_state_is_told_in_one_line(fresh, tmp_path, left):
     assert go(SFT, folder, fresh()).finished()
 
 
-@pytest.mark.parametrize("text", ['[{"step": 2', None])
-def test_a_damaged_curve_is_told_in_one_line(fresh, tmp_path, text):
+@pytest.mark.parametrize("text", ["PAR1", None])
+def test_without_its_curve_a_stopped_run_starts_over(fresh, through, tmp_path, text):
     folder = folder_in(tmp_path)
     with pytest.raises(Stopped):
         go(SFT, folder, fresh(), report=stop_at(2))
-    curve = folder.directory / "curve.json"
+    curve = folder.directory / "curve.parquet"
     curve.unlink() if text is None else curve.write_text(text)
-    with pytest.raises(CompanionError, match=r"curve\.json .*: delete the folder .*starts over") as error:
-        go(SFT, folder, fresh())
-    assert "\n" not in str(error.value)
+    go(SFT, folder, fresh())
+    assert_same_runs(folder.directory, through(SFT))
 
 
 def test_a_branch_tells_of_the_damaged_curve_of_its_parent(parent, fresh, tmp_path):
     run = replace(EARLY, projection=None, name="branch")
     damaged = replace(parent, directory=shutil.copytree(parent.directory, tmp_path / "opd"))
-    (damaged.directory / "curve.json").write_text("[")
-    with pytest.raises(CompanionError, match=r"opd/curve\.json cannot be read .*: delete the folder"):
+    (damaged.directory / "curve.parquet").write_text("PAR1")
+    with pytest.raises(CompanionError, match=r"opd/curve\.parquet is .*damaged: delete the folder") as error:
         go(run, folder_in(tmp_path, run), fresh(), parent=damaged)
+    assert "\n" not in str(error.value)
 
 
 def test_a_truncated_snapshot_is_told_in_one_line(fresh, tmp_path):

@@ -275,11 +275,13 @@ def test_what_another_process_trained_meanwhile_is_not_taken_over(trained, monke
 
 def test_a_damaged_run_of_another_profile_takes_nothing_away(trained, monkeypatch):
     monkeypatch.setitem(profiles.PROFILES, "twin", replace(TINY, name="twin"))
-    (of(trained, "sft") / "curve.json").write_text("[")
+    path = of(trained, "sft") / "curve.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:30] + bytes([255 - whole[30]]) + whole[31:])
     ours = trained / "runs" / "twin" / "sft" / "seed_0" / "step_000000.safetensors"
     ours.parent.mkdir(parents=True)
     ours.touch()
-    with pytest.raises(CompanionError, match=r"tiny/sft/seed_0/curve\.json cannot be read .*: delete"):
+    with pytest.raises(CompanionError, match=r"tiny/sft/seed_0/curve\.parquet is .*damaged: delete"):
         train_study("twin", data_dir=trained, workers=1)
     assert ours.is_file()
 
