@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from paper_lib.compare.forecast import visible_shares
-from paper_lib.geometry.certified import Spectrum, update_spectrum
-from paper_lib.geometry.decompositions import Decomposition, gram
+from paper_lib.geometry.decompositions import Decomposition, Spectrum, gram, update_spectrum
 from paper_lib.geometry.rounding import adam_bound, half_ulp_counts, patch_bytes, rounding_share
 from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
 from paper_lib.geometry.spectra import drift_ratio, energy_rank, frobenius_norm

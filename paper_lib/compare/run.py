@@ -20,8 +20,7 @@ from paper_lib.compare.pairing import Checkpoints, open_checkpoints
 from paper_lib.compare.placing import REFERENCE
 from paper_lib.compare.shards import Source
 from paper_lib.compare.summary import SUMMARY, TABLE_NAMES, read_comparison, summary
-from paper_lib.geometry.certified import Spectrum
-from paper_lib.geometry.decompositions import Decomposition
+from paper_lib.geometry.decompositions import Decomposition, Spectrum
 from paper_lib.geometry.subspaces import path_gram, update_gram
 from paper_lib.ground.errors import CompanionError, one_line
 from paper_lib.ground.files import write_json

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from paper_lib import __version__
 from paper_lib.geometry import sparsity, spectra, subspaces
-from paper_lib.geometry.certified import update_spectrum
+from paper_lib.geometry.decompositions import update_spectrum
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import write_json
 from paper_lib.ground.matrices import MODULES, Matrix, canonical_name, layer_and_module, reading_order

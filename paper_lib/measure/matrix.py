@@ -11,9 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.geometry import nulls, sparsity, spectra, subspaces
-from paper_lib.geometry.certified import Spectrum, certified_shift, update_spectrum, weight_spectrum
-from paper_lib.geometry.decompositions import Decomposition
+from paper_lib.geometry import decompositions, nulls, sparsity, spectra, subspaces
+from paper_lib.geometry.decompositions import Decomposition, Spectrum, update_spectrum, weight_spectrum
 from paper_lib.ground.tables import Row
 from paper_lib.study.config import DiagnosticsConfig
 from paper_lib.study.tasks import seeded_generator
@@ -133,7 +132,7 @@ def measure_matrix(
     weights: W_0, …, W_T of shape (m, n) as stored; steps: their optimizer steps. learning_rates: one per
     optimizer step, for `drift_ratio`, which is left out where None. What has no value is NaN: overlaps where
     no entry is visible, spectral shapes where ΔW = 0, alignments where an update has fewer than K directions.
-    exact: LAPACK's SVD throughout; else `certified` chooses, and rows `*_bound` tell the error of what is not
+    exact: LAPACK's SVD throughout; else the cheapest, and rows `*_bound` tell the error of what is not
     LAPACK's. at_end: more rows from the decompositions of W_0, W_T and ΔW_T. Memory: the weights as they are
     given, and about ten float64 matrices.
     """
@@ -283,7 +282,7 @@ def _rotation(
 ) -> list[Row]:
     """NSS, and the angles of the leading k-dimensional subspaces, with what is known of their errors."""
     k = _angle_k(end.w, config)
-    shift, bound, by_lapack = certified_shift(start, end)
+    shift, bound, by_lapack = decompositions.certified_shift(start, end)
     rows = [Row(step, "spectral_shift", shift)]
     before, after = start.decomposition, end.decomposition
     for side in ("u", "v"):

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from paper_lib.geometry.certified import weight_spectrum
+from paper_lib.geometry.decompositions import weight_spectrum
 from paper_lib.geometry.sparsity import half_ulp
 from paper_lib.geometry.subspaces import path_gram, path_pca, update_gram
 from paper_lib.ground.errors import CompanionError

@@ -9,9 +9,16 @@ import torch
 from scipy.linalg import subspace_angles
 from torch import Tensor
 
-from paper_lib.geometry import certified, decompositions
-from paper_lib.geometry.certified import Spectrum, certified_shift, update_spectrum, weight_spectrum
-from paper_lib.geometry.decompositions import gram, krylov, lapack
+from paper_lib.geometry import decompositions
+from paper_lib.geometry.decompositions import (
+    Spectrum,
+    certified_shift,
+    gram,
+    krylov,
+    lapack,
+    update_spectrum,
+    weight_spectrum,
+)
 from paper_lib.geometry.subspaces import principal_angles
 from paper_lib.measure.matrix import measure_matrix
 from paper_lib.study.config import DiagnosticsConfig
@@ -125,8 +132,8 @@ def test_krylov_gives_up_on_a_cluster_that_k_cuts_through(monkeypatch: pytest.Mo
 
 @pytest.fixture
 def fast_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certified, "SMALL", 8)
-    monkeypatch.setattr(certified, "KRYLOV_FROM", 64)
+    monkeypatch.setattr(decompositions, "SMALL", 8)
+    monkeypatch.setattr(decompositions, "KRYLOV_FROM", 64)
 
 
 def pair(kind: str) -> tuple[Tensor, Tensor]:
