@@ -7,39 +7,10 @@ follow. Under grouped-query attention the query heads of a group share one key a
 and a group moves as a whole.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-
 import torch
 from torch import Generator, Tensor
 
 State = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadChange:
-    """New query head i is old head order[i], whose values are then rotated by R of its group.
-
-    order: (heads,), a permutation that maps groups onto groups. rotations: (kv_heads, d, d), float64,
-    orthogonal, by the new place of the key and value head.
-    """
-
-    order: Tensor
-    rotations: Tensor
-
-    def __post_init__(self) -> None:
-        groups, each = self.order.numel() // len(self.rotations), len(self.rotations)
-        whole = (self.order.view(each, groups) // groups).unique(dim=1).shape[1] == 1
-        if not whole or sorted(self.order.tolist()) != list(range(each * groups)):
-            raise ValueError(
-                f"order {self.order.tolist()} is no permutation that keeps groups of {groups} heads together"
-            )
-
-    @property
-    def kv_order(self) -> Tensor:
-        """New key and value head j is old head kv_order[j]."""
-        groups = self.order.numel() // len(self.rotations)
-        return self.order[::groups] // groups
 
 
 def random_orthogonal(size: int, generator: Generator) -> Tensor:
@@ -51,41 +22,39 @@ def random_orthogonal(size: int, generator: Generator) -> Tensor:
     return q * r.diagonal().sign()
 
 
-def random_change(heads: int, kv_heads: int, head_dim: int, generator: Generator) -> HeadChange:
-    """A uniform order of the groups, a uniform order within each, and a uniform rotation for each."""
+def random_change(heads: int, kv_heads: int, head_dim: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A uniform order of the groups, a uniform order within each, and a uniform rotation for each.
+
+    Returns order (heads,), a permutation that maps groups onto groups: new query head i is old head order[i];
+    and R (kv_heads, d, d), float64, orthogonal, by the new place of the key and value head.
+    """
     group = heads // kv_heads
     places = torch.randperm(kv_heads, generator=generator)
     order = [int(p) * group + torch.randperm(group, generator=generator) for p in places]
     rotations = [random_orthogonal(head_dim, generator) for _ in places]
-    return HeadChange(order=torch.cat(order), rotations=torch.stack(rotations))
+    return torch.cat(order), torch.stack(rotations)
 
 
-def change_heads(state: State, layer: int, change: HeadChange) -> State:
+def change_heads(state: State, layer: int, order: Tensor, rotations: Tensor) -> State:
     """The state dict with the heads of one layer changed, in float64 and back; all else is the same tensors.
 
-    Names are those of Qwen3 and Llama checkpoints: model.layers.{layer}.self_attn.{q,k,v,o}_proj.weight.
-    Raises ValueError where the state has no such layer.
+    order, rotations: as of `random_change`. Names are those of Qwen3 and Llama checkpoints:
+    model.layers.{layer}.self_attn.{q,k,v,o}_proj.weight. Raises ValueError where the state has no such layer.
     """
     names = {m: f"model.layers.{layer}.self_attn.{m}_proj.weight" for m in "qkvo"}
     if missing := [name for name in names.values() if name not in state]:
         raise ValueError(f"layer is {layer}, but the state has no {missing[0]}")
-    heads, kv_heads, size = len(change.order), *change.rotations.shape[:2]
+    heads, kv_heads, size = len(order), *rotations.shape[:2]
+    group = heads // kv_heads
+    kv_order = order[::group] // group  # new key and value head j is old head kv_order[j]
     new = {}
-    for module, number, order in (("q", heads, change.order), ("k", kv_heads, change.kv_order)):
+    for module, number, places in (("q", heads, order), ("k", kv_heads, kv_order)):
         weight = state[names[module]]
-        new[names[module]] = weight.view(number, size, -1)[order].reshape(weight.shape)
+        new[names[module]] = weight.view(number, size, -1)[places].reshape(weight.shape)
     value, output = state[names["v"]], state[names["o"]]
-    rotated = change.rotations @ value.double().view(kv_heads, size, -1)[change.kv_order]
+    rotated = rotations @ value.double().view(kv_heads, size, -1)[kv_order]
     new[names["v"]] = rotated.reshape(value.shape).to(value.dtype)
-    columns = output.double().view(-1, heads, size)[:, change.order]
-    back = change.rotations.repeat_interleave(heads // kv_heads, 0)
-    columns = torch.einsum("nhd,hed->nhe", columns, back)
+    columns = output.double().view(-1, heads, size)[:, order]
+    columns = torch.einsum("nhd,hed->nhe", columns, rotations.repeat_interleave(group, 0))
     new[names["o"]] = columns.reshape(output.shape).to(output.dtype)
     return state | new
-
-
-def change_layers(state: State, layers: Iterable[int], change: Callable[[int], HeadChange]) -> State:
-    """`change_heads` in each of the layers, by the change that belongs to it."""
-    for layer in layers:
-        state = change_heads(state, layer, change(layer))
-    return state

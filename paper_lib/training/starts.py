@@ -32,7 +32,7 @@ from paper_lib.training.models import (
     stored_weights,
     weights_fingerprint,
 )
-from paper_lib.training.rotations import change_layers, random_change
+from paper_lib.training.rotations import change_heads, random_change
 from paper_lib.training.runs import RunFolder
 from paper_lib.training.train import Policy
 
@@ -143,8 +143,10 @@ def rotated_weights(student: PreTrainedModel, layers: tuple[int, ...], seed: int
     if max(layers) >= (number := config.num_hidden_layers):
         raise CompanionError(f"rotated_layers is {layers}, expected layers from 0 to {number - 1}")
     sizes = (config.num_attention_heads, config.num_key_value_heads, config.head_dim)
-    changes = {layer: random_change(*sizes, seeded_generator("rotation", seed, layer)) for layer in layers}
-    return as_stored(change_layers(student.state_dict(), layers, changes.__getitem__))
+    state = student.state_dict()
+    for layer in layers:
+        state = change_heads(state, layer, *random_change(*sizes, seeded_generator("rotation", seed, layer)))
+    return as_stored(state)
 
 
 def constraint_of(study: Study, run: RunConfig, seed: int, student: PreTrainedModel) -> Confinement | None:
