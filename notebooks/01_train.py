@@ -230,7 +230,7 @@ options = {"workers": workers, "force": force, "train": train}
 directories = train_study(profile, data_dir=data_dir, **options)
 
 # %%
-from paper_lib.measure.join import training_curves
+from paper_lib.measure.extract import training_curves
 
 curves, used = training_curves(study)
 snapshots = sum(len(list(folder.glob("step_*.safetensors"))) for folder in directories)

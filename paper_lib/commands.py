@@ -236,7 +236,7 @@ COMMANDS = (
     ),
     Command(
         name="forget",
-        work="paper_lib.measure.join.forget",
+        work="paper_lib.measure.extract.forget",
         summary="Remove measured rows, so that train and extract make them again",
         options=(PROFILE, DATA, RUNS, SEEDS),
         examples="forget --profile smoke --runs opd --seeds 1",

@@ -13,7 +13,7 @@ STAGES = {
     "its profile": ("paper_lib.study.profiles", "REFERENCE"),
     "trained": ("paper_lib.training.study", "train_planned"),
     "measured": ("paper_lib.measure.run_parts", "RunPart"),
-    "kept in a table": ("paper_lib.measure.join", "write_joined"),
+    "kept in a table": ("paper_lib.measure.extract", "write_joined"),
     "drawn": ("paper_lib.figures.panels", "draw_trajectory"),
     "saved": ("paper_lib.figures.save", "save_figure"),
 }

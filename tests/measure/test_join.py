@@ -11,10 +11,8 @@ from filelock import FileLock, Timeout
 from tiny import EARLY, OPD, RLVR, SFT, TINY
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.ground.tables import START, TABLES, read_table, table_metadata, table_parts
-from paper_lib.measure import join
-from paper_lib.measure.extract import extract_study
-from paper_lib.measure.join import forget, training_curves, write_joined
+from paper_lib.ground.tables import START, TABLES, read_table, table_metadata, table_parts, write_table
+from paper_lib.measure.extract import extract_study, forget, training_curves, write_joined
 from paper_lib.measure.probes import policy_drift
 from paper_lib.study import profiles
 from paper_lib.study.config import Profile
@@ -169,14 +167,14 @@ def test_rows_that_were_forgotten_meanwhile_are_not_said_to_be_there(data):
 
 
 def test_tables_are_written_by_one_process_at_a_time(data, monkeypatch):
-    def alone(frame, path, write=join.write_table, **options):
+    def alone(frame, path, write=write_table, **options):
         with pytest.raises(Timeout):
             FileLock(data / "results" / ".tiny.lock").acquire(timeout=0)
         written.append(path.stem)
         write(frame, path, **options)
 
     written: list[str] = []
-    monkeypatch.setattr(join, "write_table", alone)
+    monkeypatch.setattr("paper_lib.measure.extract.write_table", alone)
     forget("tiny", data_dir=data, runs=["rlvr"], seeds=[1])
     manifest = read_manifest(data / "results" / "tiny")
     write_joined(data / "results" / "tiny", manifest.parts, manifest.models)

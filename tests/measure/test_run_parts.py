@@ -10,7 +10,7 @@ from planted import PROFILE, STEPS, extracted_study, table
 
 from paper_lib.geometry.sparsity import half_ulp
 from paper_lib.ground.tables import TABLES
-from paper_lib.measure.join import write_joined
+from paper_lib.measure.extract import write_joined
 from paper_lib.measure.run_parts import followed_entries, journey
 from paper_lib.training.checkpoints import load_checkpoint, step_path
 from paper_lib.training.manifest import FOLLOWED, JOURNEY, read_manifest
