@@ -119,51 +119,37 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         require_choices(self)
-        self._require_numbers()
-        whole = self.steps % self.updates_per_batch == self.snapshot_every % self.updates_per_batch == 0
-        dividing = "a divisor of steps and of snapshot_every"
-        require("updates_per_batch", self.updates_per_batch, whole, dividing)
-        if self.objective in ("rlvr", "mix"):
-            group = self.samples_per_prompt
-            require("samples_per_prompt", group, group >= 2, "a group, 2 or more")
-        if self.token_selection == "all":
-            require("keep_fraction", self.keep_fraction, self.keep_fraction == 1, "1 where all are kept")
-        one_each = len(self.weights) == len(self.tasks) > 0 and min(self.weights) > 0
-        require("weights", self.weights, one_each, f"{len(self.tasks)} above 0, one a task")
-        if self.estimator == "exact":
-            only = "opd, the only one with an exact form"
-            require("objective", self.objective, self.objective == "opd", only)
-        self._require_start()
-        self._require_optional()
-
-    def _require_numbers(self) -> None:
-        """Every number lies in its range."""
         counts = ("steps", "prompts_per_step", "samples_per_prompt", "max_new_tokens", "snapshot_every")
         require_counts(self, *counts, "updates_per_batch")
         for name in ("learning_rate", "epsilon", "max_gradient_norm", "temperature"):
             require(name, getattr(self, name), getattr(self, name) > 0, "a positive number")
         for name in ("demonstration_noise", "warmup_fraction", "final_fraction", "alpha"):
             require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "a value in [0, 1]")
-        require("keep_fraction", self.keep_fraction, 0 < self.keep_fraction <= 1, "a value in (0, 1]")
-        require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
-        require("betas", self.betas, all(0 <= beta < 1 for beta in self.betas), "values in [0, 1)")
-        low, high = self.clip
-        require("clip", self.clip, 0 < low <= 1 and high > 0, "two above 0, the first at most 1")
-
-    def _require_start(self) -> None:
-        """What a run starts from fits what it does."""
-        if self.branch is not None:
-            inside = 0 < self.branch[1] < self.steps and self.branch[1] % self.snapshot_every == 0
-            span = f"a step in (0, {self.steps}) and a multiple of snapshot_every={self.snapshot_every}"
-            require("branch", self.branch, inside, span)
-        if self.projection is not None:
-            continued = "(run, step): a projected run continues another"
-            require("branch", self.branch, self.branch is not None, continued)
-        if (layers := self.rotated_layers) is not None:
-            distinct = len(set(layers)) == len(layers) > 0 <= min(layers)
-            require("rotated_layers", layers, distinct, "distinct layers, counted from 0, at least one")
-        if self.sgd_momentum is not None:
-            require("sgd_momentum", self.sgd_momentum, 0 <= self.sgd_momentum < 1, "a value in [0, 1)")
+        whole = self.steps % self.updates_per_batch == self.snapshot_every % self.updates_per_batch == 0
+        group = 2 if self.objective in ("rlvr", "mix") else 1
+        all_kept, continues = self.keep_fraction == 1, self.projection is None or self.branch is not None
+        one_each = len(self.weights) == len(self.tasks) > 0 and min(self.weights) > 0
+        (low, high), branch, layers = self.clip, self.branch, self.rotated_layers
+        inside = branch is None or (0 < branch[1] < self.steps and branch[1] % self.snapshot_every == 0)
+        span = f"a step in (0, {self.steps}) and a multiple of snapshot_every={self.snapshot_every}"
+        distinct = layers is None or len(set(layers)) == len(layers) > 0 <= min(layers)
+        for name, fits, expected in (
+            ("keep_fraction", 0 < self.keep_fraction <= 1, "a value in (0, 1]"),
+            ("keep_fraction", all_kept or self.token_selection != "all", "1 where all are kept"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("betas", all(0 <= beta < 1 for beta in self.betas), "values in [0, 1)"),
+            ("clip", 0 < low <= 1 and high > 0, "two above 0, the first at most 1"),
+            ("updates_per_batch", whole, "a divisor of steps and of snapshot_every"),
+            ("samples_per_prompt", self.samples_per_prompt >= group, "a group, 2 or more"),
+            ("weights", one_each, f"{len(self.tasks)} above 0, one a task"),
+            ("objective", self.estimator == "sampled" or self.objective == "opd", "opd where it is exact"),
+            ("branch", inside, span),
+            ("branch", continues, "(run, step): a projected run continues another"),
+            ("rotated_layers", distinct, "distinct layers, counted from 0, at least one"),
+            ("sgd_momentum", 0 <= (self.sgd_momentum or 0) < 1, "a value in [0, 1)"),
+        ):
+            require(name, getattr(self, name), fits, expected)
+        self._require_optional()
 
     def _require_optional(self) -> None:
         """Settings that are None in most runs are set only where they mean something."""
