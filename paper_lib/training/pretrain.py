@@ -25,11 +25,6 @@ from paper_lib.training.train import Policy, products
 CARD = EvaluationConfig(final_problems=512)  # of the models that are trained from random weights
 
 
-def missing_models(profile: Profile, data_dir: Path | str) -> list[str]:
-    """Names of the models of the profile that are not on disk."""
-    return [name for lineage in profile.lineages for name in _missing(profile, lineage, data_dir)]
-
-
 def build_models(
     profile_name: str, *, data_dir: Path | str = "data", force: bool = False, workers: int | None = None
 ) -> None:
@@ -38,6 +33,8 @@ def build_models(
     todo = [line for line in profile.lineages if force or _missing(profile, line, data_dir)]
     jobs = [(profile, line, data_dir, force) for line in todo]
     labels = [", ".join(line.kept) for line in todo]
+    if labels:
+        print(f"[models] building {', '.join(labels)}", flush=True)
     each = shared_threads([line.stages[0] for line in todo], workers)
     run_parallel(build_lineage, jobs, labels=labels, what="models", workers=workers, threads_each=each)
 

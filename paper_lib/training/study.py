@@ -10,7 +10,7 @@ from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
 from paper_lib.study.run_config import RunConfig
 from paper_lib.training.manifest import Key, measured_runs, read_manifest, spoken
-from paper_lib.training.pretrain import build_models, missing_models
+from paper_lib.training.pretrain import build_models
 from paper_lib.training.runs import reuse_finished, shared_threads, train_run
 from paper_lib.training.starts import Study, constraint_of, load_policy
 
@@ -77,9 +77,7 @@ def train_study(
     chosen = selected(study.profile, runs, seeds)
     if study.profile.trains(train):
         print(f"[train] {len(chosen)} runs of profile {profile_name}: looking for finished ones", flush=True)
-        if unbuilt := missing_models(study.profile, study.data_dir):
-            print(f"[models] building {', '.join(unbuilt)}", flush=True)
-            build_models(profile_name, data_dir=data_dir, workers=workers)
+        build_models(profile_name, data_dir=data_dir, workers=workers)
         models = study.models()
         _train(study, _demanded(study, chosen, models, force=force), models, workers or cores())
         return [study.directory(*pair) for pair in chosen if study.folder(*pair, models).finished()]
@@ -105,20 +103,16 @@ def _unmeasured(study: Study, chosen: list[Planned], models: dict[str, str]) -> 
 def _demanded(study: Study, chosen: list[Planned], models: dict[str, str], *, force: bool) -> list[Planned]:
     """What has to be trained: of the unmeasured runs, and of what these start from, whatever is neither
     finished nor to be had from another profile, or lacks a state that others branch from."""
-    if force:
-        everything = list(chosen)
-        for run, seed in everything:
-            folder = study.folder(run, seed, models)
-            with folder.lock():
-                folder.clear()
-            everything += [(run, seed) for run in study.parents(run) if (run, seed) not in everything]
-        return everything
-    asked, todo, shared = _unmeasured(study, chosen, models), list[Planned](), list[Key]()
+    asked = list(chosen) if force else _unmeasured(study, chosen, models)
+    todo, shared = list[Planned](), list[Key]()
     for run, seed in asked:
         folder = study.folder(run, seed, models)
         if (run, seed) in todo:
             continue
-        if not folder.finished() and reuse_finished(run, folder, study.data_dir / "runs"):
+        if force:
+            with folder.lock():
+                folder.clear()
+        elif not folder.finished() and reuse_finished(run, folder, study.data_dir / "runs"):
             shared.append((run.name, seed))
         if folder.finished():
             continue
@@ -152,15 +146,8 @@ def _train(study: Study, todo: list[Planned], models: dict[str, str], workers: i
 
 def train_planned(study: Study, run: RunConfig, seed: int, models: dict[str, str]) -> None:
     """One planned run, its parents being finished: load what it starts from and learns from, then train."""
-    policy = load_policy(study, run, seed)
-    parent = None
+    folder, policy = study.folder(run, seed, models), load_policy(study, run, seed)
+    confine, parent = partial(constraint_of, study, run, seed), None
     if run.branch is not None:
         parent = study.folder(study.profile.run(run.branch[0], run.base), seed, models)
-    train_run(
-        run,
-        study.folder(run, seed, models),
-        policy,
-        evaluation=study.profile.evaluation,
-        confine=partial(constraint_of, study, run, seed),
-        parent=parent,
-    )
+    train_run(run, folder, policy, evaluation=study.profile.evaluation, confine=confine, parent=parent)

@@ -22,7 +22,7 @@ from paper_lib.training import pretrain, runs, study
 from paper_lib.training.checkpoints import load_checkpoint, open_trajectory, read_matrix, step_path
 from paper_lib.training.confinement import is_projected, project_right
 from paper_lib.training.models import as_stored, load_model, save_model, weights_fingerprint
-from paper_lib.training.pretrain import build_lineage, build_models, missing_models
+from paper_lib.training.pretrain import build_lineage, build_models
 from paper_lib.training.runs import reuse_finished
 from paper_lib.training.starts import Study, projection_bases
 from paper_lib.training.study import train_planned, train_study
@@ -408,11 +408,15 @@ def pretrained(tmp_path, monkeypatch) -> tuple[Profile, Path]:
     return plan(monkeypatch, lineages=(LINEAGE,)), tmp_path
 
 
+def missing(profile, data):
+    return [name for line in profile.lineages for name in pretrain._missing(profile, line, data)]
+
+
 def test_models_that_are_missing_are_built_once(pretrained):
     profile, data = pretrained
-    assert sorted(missing_models(profile, data)) == ["base", "teacher"]
+    assert sorted(missing(profile, data)) == ["base", "teacher"]
     build_models(profile.name, data_dir=data, workers=1)
-    assert missing_models(profile, data) == []
+    assert missing(profile, data) == []
     made = {name: load_model(data / "models" / name)[0].state_dict() for name in ("base", "teacher")}
     ends = {path.parent.name.split("-")[0]: path for path in data.glob("runs/pretrain/*/run.json")}
     for name, stage in (("base", "noisy"), ("teacher", "clean")):
@@ -431,7 +435,7 @@ def test_a_model_without_its_weights_is_missing(pretrained):
     profile, data = pretrained
     build_models(profile.name, data_dir=data, workers=1)
     (data / "models" / "base" / "model.safetensors").unlink()
-    assert missing_models(profile, data) == ["base"]
+    assert missing(profile, data) == ["base"]
 
 
 def test_models_are_built_by_one_process_at_a_time(pretrained, monkeypatch):
@@ -467,6 +471,6 @@ def test_a_lost_model_is_rebuilt_to_the_same_bits(pretrained):
     build_models(profile.name, data_dir=data, workers=1)
     before = load_file(data / "models" / "base" / "model.safetensors")
     shutil.rmtree(data / "models" / "base")
-    assert missing_models(profile, data) == ["base"]
+    assert missing(profile, data) == ["base"]
     build_models(profile.name, data_dir=data, workers=1)
     assert same(load_file(data / "models" / "base" / "model.safetensors"), before)
