@@ -135,9 +135,7 @@ def _require_orthonormal(name: str, v: Tensor) -> None:
     gram = v.double().mT @ v.double()  # (..., K, K)
     defect = float((gram - torch.eye(columns, dtype=gram.dtype, device=gram.device)).abs().max())
     if defect > ORTHONORMAL_TOLERANCE:
-        raise ValueError(
-            f"{name} {tuple(v.shape)} needs orthonormal columns, got |VᵀV − I| up to {defect:.1e}"
-        )
+        raise ValueError(f"{name} {tuple(v.shape)} needs orthonormal columns, got |VᵀV − I| {defect:.1e}")
 
 
 COMPONENTS = 5

@@ -116,9 +116,8 @@ def completed(
             print(f"[{what} {done}/{len(jobs)}] {labels[index]}: {outcome}, {left()}", flush=True)
             yield index, result
     except TerminatedWorkerError as error:
-        raise CompanionError(
-            f"a worker died, perhaps out of memory: use fewer than {count} workers; what is finished is kept"
-        ) from error
+        died = f"a worker died, perhaps out of memory: use fewer than {count} workers"
+        raise CompanionError(f"{died}; what is finished is kept") from error
     finally:
         over.set()
 

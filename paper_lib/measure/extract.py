@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock
@@ -65,10 +66,8 @@ def _require_planned(run: RunConfig, trajectory: Trajectory, fingerprint: str | 
     folder, again = trajectory.directory, "train it again (notebook 01_train, or `python -m paper_lib train`)"
     planned = json.loads(json.dumps(asdict(run)))
     if other := [name for name, value in planned.items() if trajectory.config.get(name) != value]:
-        raise CompanionError(
-            f"{folder} was trained with {other[0]} = {trajectory.config.get(other[0])}, the profile now has "
-            f"{planned[other[0]]}: {again}"
-        )
+        then, now = trajectory.config.get(other[0]), planned[other[0]]
+        raise CompanionError(f"{folder} was trained with {other[0]} = {then}, the profile has {now}: {again}")
     if fingerprint not in (None, trajectory.fingerprint):
         changed = "from other models or runs, or evaluated otherwise, than the profile now has"
         raise CompanionError(f"{folder} was trained {changed}: {again}")
@@ -83,11 +82,9 @@ def _require_sizes(profile: Profile, trajectory: Trajectory) -> None:
     """Refuse diagnostics that are too large for one of the trajectory's projection matrices."""
     for matrix in projection_matrices(trajectory.path(0)):
         for name in ("K", "principal_rank", "hill_k", "energy_k"):
-            if (size := getattr(profile.diagnostics, name)) > min(matrix.shape):
-                raise CompanionError(
-                    f"profile {profile.name}: {name} = {size} is above the dimension of {matrix.name}, "
-                    f"{' × '.join(map(str, matrix.shape))}: set {name} to at most {min(matrix.shape)}"
-                )
+            if (size := getattr(profile.diagnostics, name)) > (side := min(matrix.shape)):
+                above = f"profile {profile.name}: {name} = {size} is above the shorter side of {matrix.name}"
+                raise CompanionError(f"{above}: set it to at most {side}")
 
 
 # --- The parts of a study, measured where they are not up to date, and joined.
@@ -140,12 +137,9 @@ def _parts(
             gone |= dict.fromkeys(run for run in plan.compared if run not in members)
     if left_out:
         seeds = ",".join(str(seed) for seed in sorted({seed for _, seed in gone}))
-        print(
-            f"[extract] left out: {spoken(left_out)}; needed are the weights of {spoken(list(gone))}, which "
-            f"are measured but not on disk; `python -m paper_lib train --profile {study.profile.name} "
-            f"--seeds {seeds}` trains them again",
-            flush=True,
-        )
+        train = f"`python -m paper_lib train --profile {study.profile.name} --seeds {seeds}`"
+        needed = f"needed are the weights of {spoken(list(gone))}, which are measured but not on disk"
+        print(f"[extract] left out: {spoken(left_out)}; {needed}; {train} trains them again", flush=True)
     return parts
 
 
@@ -153,15 +147,14 @@ def _part(study: Study, key: Key, plan: PlannedPart, members: dict[Key, Trajecto
     """A planned part with the trajectories behind it."""
     name, seed = key
     kind = {JOINT: JointPart, JOURNEY: JourneyPart}.get(name, PairPart if plan.compared else RunPart)
-    return kind(
+    plan_of: dict[str, Any] = {
         **vars(plan),
-        label=spoken([key]),
-        profile=study.profile.name,
-        seed=seed,
-        directory=manifest.part_directory(study.results, key),
-        study=study,
-        members=members,
-    )
+        "label": spoken([key]),
+        "profile": study.profile.name,
+        "seed": seed,
+    }
+    directory = manifest.part_directory(study.results, key)
+    return kind(**plan_of, directory=directory, study=study, members=members)
 
 
 # --- The joined tables: rows of parts that are on disk beside rows that earlier tables hold.
@@ -273,9 +266,7 @@ def training_curves(study: Study) -> tuple[pd.DataFrame, list[Path]]:
             path = study.directory(run, seed) / "curve.parquet"
             curves[path] = read_table(path)
     if not curves:
-        raise CompanionError(
-            f"no run of profile {study.profile.name} is trained or measured: "
-            f"`python -m paper_lib figures --profile {study.profile.name} --train` trains them"
-        )
+        train = f"`python -m paper_lib figures --profile {study.profile.name} --train` trains them"
+        raise CompanionError(f"no run of profile {study.profile.name} is trained or measured: {train}")
     rows = pd.concat(curves.values(), ignore_index=True)
     return rows.sort_values(["run", "seed", "step", "metric"]), list(curves)

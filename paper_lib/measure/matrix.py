@@ -367,12 +367,8 @@ def measure_pair(
         "update_cosine": update_cosine(delta_a, delta_b),
     }
     rows = [Row(step, metric, value.item()) for metric, value in values.items()]
-    return [*rows, Row(step, "subspace_alignment", shared_subspace(delta_a, delta_b, config.K), config.K)]
-
-
-def shared_subspace(delta_a: Tensor, delta_b: Tensor, K: int) -> float:
-    """Sim_K of two updates (m, n) of one matrix; chance is K/n. NaN where one has fewer than K directions."""
-    return alignment(update_span(delta_a, K), update_span(delta_b, K))
+    shared = alignment(update_span(delta_a, config.K), update_span(delta_b, config.K))  # chance is K/n
+    return [*rows, Row(step, "subspace_alignment", shared, config.K)]
 
 
 def path_rows(gram: Tensor, steps: Sequence[int]) -> list[Row]:

@@ -66,9 +66,7 @@ def merge_rows(study: Study, name: str, a: Trajectory, b: Trajectory, seed: int)
     assert profile.merges is not None
     start, other_start = (load_checkpoint(trajectory.path(0)) for trajectory in (a, b))
     if any(not torch.equal(w, other_start[name]) for name, w in start.items()):
-        raise CompanionError(
-            f"{a.directory} and {b.directory} start from different weights: no sum of updates"
-        )
+        raise CompanionError(f"{a.directory} and {b.directory} start from different weights: not one sum")
     ends = [load_checkpoint(trajectory.path(trajectory.steps[-1])) for trajectory in (a, b)]
     one, other = ({name: end[name].double() - w.double() for name, w in start.items()} for end in ends)
     model, tokenizer = snapshot_model(study.models_folder, a, 0)

@@ -87,23 +87,14 @@ def outdated(parts: Sequence[P], *, what: str, force: bool) -> list[P]:
     return todo
 
 
-def measure_parts(
-    parts: Sequence[P], *, what: str, workers: int | None, threads_each: int = 1
-) -> Iterator[tuple[P, CompanionError | None]]:
-    """Measure parts, a process each, and write each as soon as it is measured.
+def measure_parts(parts: Sequence[P], **options: Any) -> Iterator[tuple[P, CompanionError | None]]:
+    """Measure parts, a process each, and write each as soon as it is measured; options: of `completed`.
 
-    Yields every part, in any order, with None when it is written or else with its failure. what, workers,
-    threads_each: as for `completed`. Raises CompanionError where nothing goes on, since a worker died or the
-    disk is full; what was written is kept.
+    Yields every part, in any order, with None when it is written or else with its failure. Raises
+    CompanionError where nothing goes on, since a worker died or the disk is full; what was written is kept.
     """
-    outcomes = completed(
-        *(methodcaller("measure"), [(part,) for part in parts]),
-        labels=[part.label for part in parts],
-        what=what,
-        workers=workers,
-        threads_each=threads_each,
-    )
-    for index, outcome in outcomes:
+    labels, jobs = [part.label for part in parts], [(part,) for part in parts]
+    for index, outcome in completed(methodcaller("measure"), jobs, labels=labels, **options):
         failure = outcome if isinstance(outcome, CompanionError) else None
         if failure is None:
             parts[index].write(outcome)

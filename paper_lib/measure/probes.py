@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -135,17 +136,15 @@ def sequence_kl(p: PreTrainedModel, q: PreTrainedModel, batch: Batch) -> tuple[T
     Returns (P, G) twice, float64: over completions that p sampled, the first is an unbiased estimate of the
     KL between the distributions of whole completions, without the noise of sampled log-ratios.
     """
-    total, count = (torch.zeros(batch.completion_ids.shape[0], dtype=torch.float64) for _ in range(2))
+    total, count = list[Tensor](), list[Tensor]()
     step = max(1, CHUNK // (batch.group_size * batch.completion_ids.shape[1]))
     prompts = torch.arange(len(batch.prompt_ids), device=batch.prompt_ids.device)
     for chosen in prompts.split(step):
         part = batch.select(chosen)
         kl = exact_kl(completion_logits(p, part), completion_logits(q, part))
-        first = int(chosen[0]) * batch.group_size
-        rows = slice(first, first + len(kl))
-        total[rows] = kl.masked_fill(~part.completion_mask, 0.0).sum(1).cpu()
-        count[rows] = part.completion_mask.sum(1).double().cpu()
-    return total.view(-1, batch.group_size), count.view(-1, batch.group_size)
+        total.append(kl.masked_fill(~part.completion_mask, 0.0).sum(1).cpu())
+        count.append(part.completion_mask.sum(1).double().cpu())
+    return torch.cat(total).view(-1, batch.group_size), torch.cat(count).view(-1, batch.group_size)
 
 
 def mean_kl(kl: Tensor, tokens: Tensor) -> tuple[Measured, Measured]:
@@ -184,12 +183,8 @@ def policy_drift(
     """
     found: dict[str, float] = {}
     for name, (p, q) in {"forward": (start, now), "reverse": (now, start)}.items():
-        batch = sample(
-            *(p, tokenizer, prompts),
-            samples=samples,
-            max_new_tokens=max_new_tokens,
-            generator=seeded_generator("drift", seed),
-        )
+        drawn = seeded_generator("drift", seed)
+        batch = sample(p, tokenizer, prompts, samples=samples, max_new_tokens=max_new_tokens, generator=drawn)
         means, errors = mean_kl(*sequence_kl(p, q, batch))
         for unit, suffix in (("token", ""), ("sequence", "_sequence")):
             found[f"{name}_kl{suffix}"] = means[unit]
@@ -218,12 +213,9 @@ def curvature_rows(
     All directions are measured on the same completions, sampled by the model: their ratios are known better
     than each by itself. Step 0, as this is a matter of W_0 alone.
     """
-    batch = sample(
-        *(start, tokenizer, validation_prompts(run, config.curvature_prompts)),
-        samples=config.samples,
-        max_new_tokens=run.max_new_tokens,
-        generator=seeded_generator("curvature", seed),
-    )
+    prompts, drawn = validation_prompts(run, config.curvature_prompts), seeded_generator("curvature", seed)
+    sizes: dict[str, Any] = {"samples": config.samples, "max_new_tokens": run.max_new_tokens}
+    batch = sample(start, tokenizer, prompts, generator=drawn, **sizes)
     found: dict[tuple[str, str], list[float]] = {}
     for owner, name, direction in directions:
         found.setdefault((owner, name), []).append(fisher_curvature(start, batch, direction))

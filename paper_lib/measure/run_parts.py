@@ -118,14 +118,10 @@ class RunPart(StudyPart):
         start, tokenizer = snapshot_model(self.study.models_folder, trajectory, 0)
         now, _ = snapshot_model(self.study.models_folder, trajectory, 0)
         prompts, rows = probes.validation_prompts(run, sizes.drift_prompts), list[Row]()
+        options = {"samples": sizes.samples, "max_new_tokens": run.max_new_tokens, "seed": self.seed}
         for step in steps:
             load_snapshot(now, trajectory, step)
-            drift = probes.policy_drift(
-                *(start, now, tokenizer, prompts),
-                samples=sizes.samples,
-                max_new_tokens=run.max_new_tokens,
-                seed=self.seed,
-            )
+            drift = probes.policy_drift(start, now, tokenizer, prompts, **options)
             rows += [Row(step, metric, value) for metric, value in drift.items()]
         if run.name in self.study.profile.stepped_runs:
             paths = sorted(trajectory.directory.glob("state_*.safetensors"))

@@ -55,9 +55,7 @@ def open_trajectory(directory: str | Path) -> Trajectory:
     except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise CompanionError(f"{marker} is damaged ({error!r}): {afresh}") from error
     if trajectory.steps[:1] != (0,) or len(trajectory.steps) < 2:
-        raise CompanionError(
-            f"{marker} lists the steps {list(trajectory.steps)}, W_0 and a later step are needed: {afresh}"
-        )
+        raise CompanionError(f"{marker} lists {list(trajectory.steps)}, not W_0 and a later step: {afresh}")
     for step in trajectory.steps:
         with opened(trajectory.path(step), afresh):
             pass
@@ -127,9 +125,7 @@ def save_checkpoint(tensors: Mapping[str, Tensor], path: str | Path) -> None:
             save_file(stored, part, metadata={"format": "pt"})
         except SafetensorError as error:
             reason = str(error).splitlines()[0]
-            raise CompanionError(
-                f"{path} could not be written ({reason}): make room, and the same command goes on"
-            ) from error
+            raise CompanionError(f"{path} could not be written ({reason}): make room") from error
 
 
 @contextmanager

@@ -107,10 +107,8 @@ class Manifest:
 
     def holds(self, key: Key, part: PlannedPart) -> bool:
         """Whether every table of the part has its rows, computed from this very fingerprint."""
-        held = self.parts.get(key)
-        return (
-            held is not None and held.fingerprint == part.fingerprint and set(held.tables) == {*part.tables}
-        )
+        held = self.parts.get(key, PlannedPart(fingerprint="", tables=()))
+        return held.fingerprint == part.fingerprint and {*held.tables} == {*part.tables}
 
     def describes(self, parts: Mapping[Key, PlannedPart], models: Mapping[str, str]) -> bool:
         """Whether the tables hold exactly these parts, so that writing them anew would change nothing."""

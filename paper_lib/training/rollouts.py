@@ -1,7 +1,7 @@
 """Batches of completions, sampled and scored; the rewards and the accuracy that they earn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -44,13 +44,10 @@ class Batch:
         left = int(self.prompt_mask.shape[1] - self.prompt_mask[prompts].sum(1).max())
         length = int(self.completion_mask[rows].sum(1).max())
         chosen = {}
-        for name in (f.name for f in fields(self)):
-            value = getattr(self, name)
-            if value is None:
-                continue
+        for name, value in vars(self).items():
             if name.startswith("prompt"):
                 chosen[name] = value[prompts, left:]
-            else:
+            elif value is not None:
                 chosen[name] = value[rows] if value.dim() == 1 else value[rows, :length]
         return replace(self, **chosen)
 

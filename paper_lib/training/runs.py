@@ -95,13 +95,9 @@ class RunFolder:
 
     def write_curve(self, rows: list[dict]) -> None:
         """The run's curve so far as a tidy table, which says whose folder it is."""
-        write_table(
-            pd.DataFrame(rows, columns=list(TABLES["curves"])),
-            self.directory / "curve.parquet",
-            columns=TABLES["curves"],
-            fingerprint=self.fingerprint,
-            seed=self.seed,
-        )
+        path, columns = self.directory / "curve.parquet", TABLES["curves"]
+        frame = pd.DataFrame(rows, columns=list(columns))
+        write_table(frame, path, columns=columns, fingerprint=self.fingerprint, seed=self.seed)
 
 
 # --- What another run has already trained: a whole run of another profile, or the parent up to the branch.
@@ -280,12 +276,8 @@ def score(
 ) -> dict[str, float]:
     """The `accuracy` of a run's student on that many problems, the same in all that is evaluated so."""
     drawn = "evaluation" if evaluation.drawn is None else f"evaluation/{seed}"
+    asked = problems(task, split=split, number=number, seed=drawn)
+    sizes = {"samples": evaluation.samples, "max_new_tokens": run.max_new_tokens}
     with products(run, policy.student.device):
-        return accuracy(
-            policy.student,
-            policy.tokenizer,
-            problems(task, split=split, number=number, seed=drawn),
-            samples=evaluation.samples,
-            max_new_tokens=run.max_new_tokens,
-            seed=f"{seed}/{split}/{task.name}",
-        )
+        stream = f"{seed}/{split}/{task.name}"
+        return accuracy(policy.student, policy.tokenizer, asked, seed=stream, **sizes)

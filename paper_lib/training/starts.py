@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,12 +85,11 @@ class Study:
 
     def fingerprints(self, models: dict[str, str]) -> dict[Key, str]:
         """Of the planned runs, in planned order; not of those with a model behind them that is not known."""
-        known = [(run, seed) for run, seed in self.profile.planned() if self._behind(run) <= models.keys()]
-        return {(run.name, seed): self.folder(run, seed, models).fingerprint for run, seed in known}
-
-    def _behind(self, run: RunConfig) -> set[str]:
-        """The pretrained models that a run and the runs it starts from are made from."""
-        return set(models_of(run)).union(*(self._behind(parent) for parent in self.parents(run)))
+        known = dict[Key, str]()
+        for run, seed in self.profile.planned():
+            with suppress(KeyError):  # a model of the run or of one that it starts from
+                known[run.name, seed] = self.folder(run, seed, models).fingerprint
+        return known
 
     def models(self, recorded: dict[str, str] | None = None) -> dict[str, str]:
         """Fingerprint of every model that a run starts or learns from, by name. Of those not on disk what was
@@ -172,28 +172,25 @@ def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTraine
         return {}
     source = study.profile.run(projection.source or run.branch[0])
     folder, step = study.directory(source, seed), run.branch[1]
-    bases = {}
+    bases, K = {}, projection.K
     for name, weight in student.named_parameters():
         if not is_projected(name):
             continue
-        if min(weight.shape) < projection.K:
-            raise CompanionError(
-                f"run {run.name}: K = {projection.K} exceeds the smaller side of {name} {tuple(weight.shape)}"
-            )
+        if min(shape := tuple(weight.shape)) < K:
+            raise CompanionError(f"run {run.name}: K = {K} exceeds the smaller side of {name} {shape}")
         if projection.basis == "none":
             bases[name] = weight.new_zeros(weight.shape[1], 0)
             continue
         if projection.basis == "random":
             generator = seeded_generator("subspace", seed, name)
-            bases[name] = random_subspace(weight.shape[1], projection.K, generator)
+            bases[name] = random_subspace(weight.shape[1], K, generator)
             continue
         target = read_matrix(step_path(folder, 0), name)
         if projection.basis != "principal":
             target = read_matrix(step_path(folder, step), name) - target
-        directions = projection.K
-        if projection.energy is not None:  # as few of K as hold this share of ‖target‖²
-            directions = min(directions, energy_rank(singular_values(target), projection.energy))
-        bases[name] = top_right_singular_vectors(target, directions)
+        share = projection.energy  # where given, as few of K as hold this share of ‖target‖²
+        fewest = K if share is None else min(K, energy_rank(singular_values(target), share))
+        bases[name] = top_right_singular_vectors(target, fewest)
     return bases
 
 
@@ -229,6 +226,4 @@ def load_snapshot(model: PreTrainedModel, trajectory: Trajectory, step: int) -> 
         model.load_state_dict(load_checkpoint(path))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
-        raise CompanionError(
-            f"{path} does not fit the models here ({reason}): bring back those that the run was trained from"
-        ) from error
+        raise CompanionError(f"{path} does not fit the models here ({reason}): bring back its own") from error

@@ -192,13 +192,8 @@ def _credit(
     credit = objectives.mixed_credit(gap, advantages, alpha, scales=scales)
     if run.token_selection == "all":
         return credit
-    return credit * objectives.retained(
-        gap,
-        chunk.completion_mask,
-        keep_fraction=run.keep_fraction,
-        selection=run.token_selection,
-        noise=chunk.noise,
-    )
+    kept: dict[str, Any] = {"keep_fraction": run.keep_fraction, "selection": run.token_selection}
+    return credit * objectives.retained(gap, chunk.completion_mask, noise=chunk.noise, **kept)
 
 
 def shuffled_credit(policy: Policy, run: RunConfig, batch: Batch, generator: Generator) -> Tensor:
@@ -291,10 +286,9 @@ class Optimization:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.run.max_gradient_norm)
         for what, value in (("loss", float(loss)), ("norm of the gradient", float(norm))):
             if not math.isfinite(value):
-                raise CompanionError(
-                    f"run {self.run.name}: the {what} is {value} at step {step + 1}; earlier snapshots are "
-                    f"kept. Lower learning_rate ({self.run.learning_rate:g}) or check its starting weights"
-                )
+                where = f"run {self.run.name}: the {what} is {value} at step {step + 1}"
+                remedy = f"lower learning_rate ({self.run.learning_rate:g}) or check its start"
+                raise CompanionError(f"{where}; earlier snapshots are kept: {remedy}")
         if self.constraint is not None:
             self.constraint.on_gradient()
         self._step(step)

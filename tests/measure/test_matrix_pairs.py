@@ -9,7 +9,7 @@ from sklearn.metrics import jaccard_score
 
 from paper_lib.geometry.nulls import permuted
 from paper_lib.geometry.sparsity import chance_jaccard, jaccard, showing_probability, visible_mask
-from paper_lib.measure.matrix import measure_pair, shared_subspace, update_cosine
+from paper_lib.measure.matrix import alignment, measure_pair, update_cosine, update_span
 from paper_lib.study.config import DiagnosticsConfig
 
 CONFIG = DiagnosticsConfig(K=2)
@@ -93,9 +93,10 @@ def test_the_two_runs_may_start_from_different_weights() -> None:
 
 
 def test_unrelated_updates_share_a_subspace_at_chance() -> None:
-    found = [shared_subspace(noise(16, 24, i), noise(16, 24, 100 + i), 2) for i in range(60)]
+    spans = [update_span(noise(16, 24, i), 2) for i in range(120)]
+    found = [alignment(*pair) for pair in zip(spans[:60], spans[60:], strict=True)]
     assert_allclose(sum(found) / 60, 2 / 24, atol=0.03)
-    assert math.isnan(shared_subspace(noise(16, 24, 0), torch.zeros(16, 24), 2))
+    assert math.isnan(alignment(spans[0], update_span(torch.zeros(16, 24), 2)))
 
 
 def test_masks_that_do_not_fit_are_refused() -> None:
