@@ -37,7 +37,6 @@ def study_runs(
     first = RunConfig(name="sft", objective="sft", start="base", tasks=(task,), **sft)
     opd = RunConfig(name="opd", objective="opd", tasks=(task,), **policy)
     batch = opd.prompts_per_step * opd.samples_per_prompt
-    branch = opd.steps // 5
     rlvr = replace(opd, name="rlvr", objective="rlvr")
     matched = replace(opd, name="sft_matched", objective="sft", prompts_per_step=batch, samples_per_prompt=1)
     kept = [
@@ -55,22 +54,24 @@ def study_runs(
         *kept,
         replace(opd, name="opd_teacher_rollouts", rollout_policy="teacher"),
         *mixes,
-        replace(opd, name="opd_sibling", stream="sibling", steps=branch),
-        projected(opd, "early", early, at=branch),
-        projected(opd, "early_update", replace(early, constrain="update"), at=branch),
-        projected(opd, "early_both", replace(early, constrain="both"), at=branch),
-        projected(opd, "random", chance, at=branch),
-        projected(opd, "other_seed", replace(early, basis="other_seed", source="opd_sibling"), at=branch),
-        projected(opd, "principal", Projection(basis="principal", K=K), at=branch),
-        projected(first, "early", early, at=first.steps // 5),
-        projected(first, "random", chance, at=first.steps // 5),
+        replace(opd, name="opd_sibling", stream="sibling", steps=round(opd.steps / 5)),
+        projected(opd, "early", early),
+        projected(opd, "early_update", replace(early, constrain="update")),
+        projected(opd, "early_both", replace(early, constrain="both")),
+        projected(opd, "random", chance),
+        projected(opd, "other_seed", replace(early, basis="other_seed", source="opd_sibling")),
+        projected(opd, "principal", Projection(basis="principal", K=K)),
+        projected(first, "early", early),
+        projected(first, "random", chance),
     )
 
 
-def projected(parent: RunConfig, label: str, projection: Projection | None, *, at: int) -> RunConfig:
-    """The run that goes on from the state of `parent` after `at` steps, confined."""
-    name = f"{parent.name}_projected_{label}"
-    return replace(parent, name=name, branch=(parent.name, at), projection=projection)
+def projected(
+    parent: RunConfig, label: str, projection: Projection | None, *, at: float = 0.2, **changes: Any
+) -> RunConfig:
+    """The run that goes on from the state of `parent` after that share of its steps, confined."""
+    name, branch = f"{parent.name}_projected_{label}", (parent.name, round(at * parent.steps))
+    return replace(parent, name=name, branch=branch, projection=projection, **changes)
 
 
 UNIT_ALPHAS = (0.5, 0.25, 0.05)
@@ -156,18 +157,15 @@ def projections(
         assert run.projection is not None
         return replace(run, name=f"{name}_{label}", projection=replace(run.projection, **changes))
 
-    early, steps = "opd_projected_early", runs["opd"].steps
-    matched = {label: runs[f"opd_projected_{label}"].projection for label in ("early", "random")}
+    early, random = (runs[f"opd_projected_{label}"].projection for label in ("early", "random"))
     return (
-        *(varied(early, f"k{K}", K=K) for K in ks),
-        *(
-            replace(runs[early], name=f"{early}_at_{100 * at:.0f}", branch=("opd", round(at * steps)))
-            for at in branches
-        ),
+        *(varied("opd_projected_early", f"k{K}", K=K) for K in ks),
+        *(projected(runs["opd"], f"early_at_{100 * at:.0f}", early, at=at) for at in branches),
         *(varied("opd_projected_random", f"k{K}", K=K) for K in wide_ks[-1:]),
         *(varied("sft_projected_early", f"k{K}", K=K) for K in wide_ks),
         varied("sft_projected_early", "update", constrain="update"),
-        *(projected(runs["sft_matched"], *arm, at=steps // 5) for arm in matched.items()),
+        projected(runs["sft_matched"], "early", early),
+        projected(runs["sft_matched"], "random", random),
     )
 
 
@@ -179,19 +177,14 @@ def frozen_runs(runs: dict[str, RunConfig]) -> tuple[RunConfig, ...]:
     the matrices train on without the others, in all directions, in early ones or in random ones; their K = 0
     is the parent at the branch.
     """
-
-    def varied(parent: str, label: str, **changes: Any) -> RunConfig:
-        run = runs[f"{parent}_projected_early"]
-        return replace(run, name=f"{parent}_projected_{label}", **changes)
-
     gradient = Projection(basis="none", K=0)
     update = replace(gradient, constrain="update")
-    found = [varied(parent, "none", projection=update) for parent in ("opd", "sft", "sft_matched")]
+    found = [projected(runs[parent], "none", update) for parent in ("opd", "sft", "sft_matched")]
     for parent in ("opd", "sft_matched"):
-        found.append(varied(parent, "none_gradient", projection=gradient))
+        found.append(projected(runs[parent], "none_gradient", gradient))
         bases = {label: runs[f"{parent}_projected_{label}"].projection for label in ("early", "random")}
         for label, basis in ({"free": None} | bases).items():
-            found.append(varied(parent, f"{label}_alone", projection=basis, frozen="others"))
+            found.append(projected(runs[parent], f"{label}_alone", basis, frozen="others"))
     return tuple(found)
 
 
@@ -240,8 +233,7 @@ def headroom_runs(*, sft: dict[str, Any], policy: dict[str, Any], K: int) -> tup
     opd = RunConfig(name="opd", objective="opd", **skills, **policy)
     rlvr = replace(opd, name="rlvr", objective="rlvr")
     matched = replace(opd, name="sft_matched", objective="sft", samples_per_prompt=1)
-    fifth = opd.steps // 5
-    sibling = replace(opd, name="opd_sibling", stream="sibling", steps=fifth)
+    sibling = replace(opd, name="opd_sibling", stream="sibling", steps=round(opd.steps / 5))
     early, chance = Projection(basis="early", K=K), Projection(basis="random", K=K)
     arms = [("early", early), *((f"early_k{k}", replace(early, K=k)) for k in KS)]
     arms += [(f"early_e{round(100 * share)}", replace(early, K=64, energy=share)) for share in ENERGIES]
@@ -256,10 +248,10 @@ def headroom_runs(*, sft: dict[str, Any], policy: dict[str, Any], K: int) -> tup
     return (
         *(first, opd, rlvr, matched, replace(opd, name="opd_exact", estimator="exact")),
         *(sibling, *chance_runs(opd, rlvr)),
-        *(projected(opd, name, arm, at=fifth) for name, arm in (*arms, *only_opd)),
-        *(projected(opd, f"early_at_{share}", early, at=opd.steps * share // 100) for share in (10, 40)),
-        *(projected(matched, name, arm, at=fifth) for name, arm in (*arms, ("opd", of_opd))),
-        *(projected(rlvr, name, arm, at=fifth) for name, arm in (("early", early), ("random", chance))),
+        *(projected(opd, *arm) for arm in (*arms, *only_opd)),
+        *(projected(opd, f"early_at_{share}", early, at=share / 100) for share in (10, 40)),
+        *(projected(matched, *arm) for arm in (*arms, ("opd", of_opd))),
+        *(projected(rlvr, *arm) for arm in (("early", early), ("random", chance))),
     )
 
 
@@ -299,11 +291,8 @@ def pretrained_runs(*, sft: dict[str, Any], policy: dict[str, Any], K: int) -> t
     opd = RunConfig(name="opd", objective="opd", **policy)
     batch = opd.prompts_per_step * opd.samples_per_prompt
     matched = replace(opd, name="sft_matched", objective="sft", prompts_per_step=batch, samples_per_prompt=1)
-    arms = {
-        "early": Projection(basis="early", K=K),
-        "none": Projection(basis="none", K=0, constrain="update"),
-    }
+    early, none = Projection(basis="early", K=K), Projection(basis="none", K=0, constrain="update")
     return (
         *(first, opd, replace(opd, name="rlvr", objective="rlvr"), matched),
-        *(projected(run, *arm, at=opd.steps // 5) for run in (opd, matched) for arm in arms.items()),
+        *(projected(run, *arm) for run in (opd, matched) for arm in (("early", early), ("none", none))),
     )
