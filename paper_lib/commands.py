@@ -49,11 +49,7 @@ def counts(text: str) -> list[int]:
 
 def rate(text: str) -> float:
     """A learning rate in (0, 1)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
+    if not 0 < (value := float(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no learning rate in (0, 1)")
     return value
 
@@ -221,7 +217,7 @@ COMMANDS = (
     ),
     Command(
         name="export",
-        work="paper_lib.training.export.export_run",
+        work="paper_lib.training.study.export_run",
         summary="Write a trained student as a Hugging Face model",
         options=(
             *(PROFILE, DATA),

@@ -15,8 +15,8 @@ from paper_lib.compare.pairing import pair_up
 from paper_lib.compare.sources import open_source
 from paper_lib.ground.errors import CompanionError
 from paper_lib.training.checkpoints import load_checkpoint, save_checkpoint, step_path
-from paper_lib.training.export import export_run
 from paper_lib.training.models import as_stored, load_model
+from paper_lib.training.study import export_run
 
 
 @pytest.fixture
