@@ -8,6 +8,7 @@ file, they cannot disagree. What is measured needs no run on disk.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -52,7 +53,12 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
     """The parts that these trajectories (their fingerprints, in planned order) make, in the tables' order:
     each run, then each seed of which at least two runs are compared, then the runs of which the curve is all,
     then each pair, then the weights that are followed, in the first seed of the run that chooses them."""
-    config, parts = profile.diagnostics, {}
+    config, parts = profile.diagnostics, dict[Key, PlannedPart]()
+
+    def plan(key: Key, tables: tuple[str, ...], *made_from: Any, compared: tuple[Key, ...] = ()) -> None:
+        of = fingerprint(profile.name, *made_from)
+        parts[key] = PlannedPart(fingerprint=of, tables=tables, compared=compared)
+
     first_seed = {run.name: seed for run, seed in reversed(profile.planned())}
     for (name, seed), trained in trajectories.items():
         if name in profile.curve_runs:
@@ -61,37 +67,34 @@ def planned_parts(profile: Profile, trajectories: Mapping[Key, str]) -> dict[Key
         masks = ("masks",) if nulls and seed == first_seed[name] else ()
         tables = ("matrices", "trajectories", *nulls, *masks)
         stepped = ("stepped",) if name in profile.stepped_runs else ()
-        made_from = fingerprint(profile.name, profile.run(name), seed, config, trained, tables, *stepped)
-        parts[name, seed] = PlannedPart(fingerprint=made_from, tables=(*tables, "curves"))
+        made_from = (profile.run(name), seed, config, trained, tables, *stepped)
+        plan((name, seed), (*tables, "curves"), *made_from)
     for seed in sorted({seed for _, seed in trajectories}):
         behind = {name: trajectories[name, seed] for name in COMPARED if (name, seed) in trajectories}
         if len(behind) > 1:
-            made_from = fingerprint(profile.name, JOINT, seed, config, behind)
             probes = config.model_probes
             curved = probes is not None and behind.keys() & set(probes.curvature_runs)
             tables = ("trajectories", "nulls", *(("curvature",) if curved else ()))
             compared = tuple((name, seed) for name in behind)
-            parts[JOINT, seed] = PlannedPart(fingerprint=made_from, tables=tables, compared=compared)
+            plan((JOINT, seed), tables, JOINT, seed, config, behind, compared=compared)
     for key, trained in trajectories.items():
         if key[0] in profile.curve_runs:
-            parts[key] = PlannedPart(fingerprint=fingerprint(profile.name, trained), tables=("curves",))
+            plan(key, ("curves",), trained)
     merges = profile.merges or MergeConfig(pairs=())
     pairs = (*config.pairs, *profile.probe_pairs, *merges.pairs, *((run, run) for run in config.seed_runs))
     for one, other in dict.fromkeys(pairs):
         for key in [(one + AND + other, seed) for name, seed in trajectories if name == one]:
             if not trajectories.keys() >= set(compared := compared_runs(key)):
                 continue
-            made = [profile.name, key, config, [trajectories[run] for run in compared]]
-            if (one, other) in merges.pairs:
-                made += [merges.scale, merges.keep, profile.evaluation]
-            made_from = fingerprint(*made)
-            parts[key] = PlannedPart(fingerprint=made_from, tables=("pairs",), compared=compared)
+            merged = (one, other) in merges.pairs
+            settings = (merges.scale, merges.keep, profile.evaluation) if merged else ()
+            behind_both = [trajectories[run] for run in compared]
+            plan(key, ("pairs",), key, config, behind_both, *settings, compared=compared)
     if (chosen := (FOLLOWED_IN, first_seed.get(FOLLOWED_IN, -1))) in trajectories:
-        runs = [run for run in compared_runs((JOURNEY, chosen[1])) if run in trajectories]
+        key = (JOURNEY, chosen[1])
+        runs = tuple(run for run in compared_runs(key) if run in trajectories)
         behind = {name: trajectories[name, seed] for name, seed in runs}
-        made_from = fingerprint(profile.name, JOURNEY, chosen, FOLLOWED, behind)
-        part = PlannedPart(fingerprint=made_from, tables=("journeys",), compared=tuple(runs))
-        parts[JOURNEY, chosen[1]] = part
+        plan(key, ("journeys",), JOURNEY, chosen, FOLLOWED, behind, compared=runs)
     return parts
 
 
