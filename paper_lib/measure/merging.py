@@ -71,10 +71,9 @@ def merge_rows(study: Study, name: str, a: Trajectory, b: Trajectory, seed: int)
     one, other = ({name: end[name].double() - w.double() for name, w in start.items()} for end in ends)
     model, tokenizer = snapshot_model(study.models_folder, a, 0)
     policy, rows = Policy(student=model, tokenizer=tokenizer), []
-    home, number = run.tasks[0], profile.evaluation.final_problems
     for merge, setting, update in merged_updates(one, other, profile.merges):
         model.load_state_dict({key: w.double() + update[key] for key, w in start.items()})
-        scores = score(policy, run, profile.evaluation, seed, "test", home, number)
+        scores = score(policy, run, profile.evaluation, seed, "test", run.tasks[0])
         rows += [Row(a.steps[-1], f"{metric}:{merge}", value, setting) for metric, value in scores.items()]
     return rows
 

@@ -256,25 +256,20 @@ def _evaluate(
 ) -> dict[str, float]:
     """Accuracy on validation problems at every snapshot; on test problems and variants at the last step."""
     home, scores = run.tasks[0], partial(score, policy, run, evaluation, seed)
-    values = scores("validation", home, evaluation.snapshot_problems)
+    values = scores("validation", home)
     if step == run.steps:
-        numbers = dict.fromkeys((home, *evaluation.variants), evaluation.variant_problems)
-        for task, number in (numbers | {home: evaluation.final_problems}).items():
-            tested = scores("test", task, number)
+        for task in dict.fromkeys((home, *evaluation.variants)):
+            tested = scores("test", task)
             values |= {f"{metric}:{task.name}": value for metric, value in tested.items()}
     return values
 
 
 def score(
-    policy: Policy,
-    run: RunConfig,
-    evaluation: EvaluationConfig,
-    seed: int,
-    split: Split,
-    task: Task,
-    number: int,
+    policy: Policy, run: RunConfig, evaluation: EvaluationConfig, seed: int, split: Split, task: Task
 ) -> dict[str, float]:
-    """The `accuracy` of a run's student on that many problems, the same in all that is evaluated so."""
+    """The `accuracy` of a run's student on a task's problems, the same in all that is evaluated so."""
+    tested = evaluation.final_problems if task == run.tasks[0] else evaluation.variant_problems
+    number = evaluation.snapshot_problems if split == "validation" else tested
     drawn = "evaluation" if evaluation.drawn is None else f"evaluation/{seed}"
     asked = problems(task, split=split, number=number, seed=drawn)
     sizes = {"samples": evaluation.samples, "max_new_tokens": run.max_new_tokens}
