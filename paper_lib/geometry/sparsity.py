@@ -56,7 +56,8 @@ def update_sparsity(
     >>> update_sparsity(torch.ones(4, 3), torch.ones(4, 3) + torch.eye(4, 3)).item()
     0.75
     """
-    return 1 - _share(visible_mask(w_0, w_t, eta=eta, precision=precision))
+    changed = visible_mask(w_0, w_t, eta=eta, precision=precision)
+    return 1 - _count(changed).double() / changed.shape[-2:].numel()
 
 
 def untouched_rows(w_0: Tensor, w_t: Tensor) -> Tensor:
@@ -149,10 +150,7 @@ def mask_overlap(mask: Tensor, update: Tensor) -> Tensor:
     >>> mask_overlap(torch.eye(4).bool(), torch.ones(4, 4).bool()).item()
     0.25
     """
-    if mask.shape != update.shape or mask.ndim < 2:
-        raise ValueError(f"masks need one (..., m, n), got {tuple(mask.shape)} and {tuple(update.shape)}")
-    if mask.dtype != torch.bool or update.dtype != torch.bool:
-        raise ValueError(f"masks must be bool, got {mask.dtype} and {update.dtype}, {tuple(mask.shape)}")
+    _require_masks(mask, update)
     return _count(mask & update).double() / _count(update).double()
 
 
@@ -213,10 +211,6 @@ def _largest(row: Tensor, count: int) -> Tensor:
     return marked
 
 
-def _share(mask: Tensor) -> Tensor:
-    return _count(mask).double() / mask.shape[-2:].numel()
-
-
 def _count(mask: Tensor) -> Tensor:
     """Marked entries of each matrix (..., m, n), int64: (...,)."""
     return mask.flatten(-2).count_nonzero(-1) if mask.ndim > 2 else mask.count_nonzero()
@@ -226,6 +220,12 @@ def _require_alpha(w_0: Tensor, alpha: float) -> None:
     require_matrix("w_0", w_0)
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {alpha} for w_0 of shape {tuple(w_0.shape)}")
+
+
+def _require_masks(a: Tensor, b: Tensor) -> None:
+    if a.shape != b.shape or a.ndim < 2 or a.dtype != torch.bool or b.dtype != torch.bool:
+        found = f"{a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}"
+        raise ValueError(f"expected two bool masks of one shape (..., m, n), got {found}")
 
 
 def _require_one_shape(w_0: Tensor, w_t: Tensor) -> None:
@@ -248,9 +248,7 @@ def predicted_mask(w_0: Tensor, w_t: Tensor, *, precision: torch.dtype = torch.b
     return _update(w_0, w_t).abs() > half_ulp(w_0, precision)
 
 
-def prediction_agreement(
-    w_0: Tensor, w_t: Tensor, *, eta: float = 1e-3, precision: torch.dtype = torch.bfloat16
-) -> Tensor:
+def prediction_agreement(w_0: Tensor, w_t: Tensor, *, eta: float = 1e-3) -> Tensor:
     """Share of entries at which `predicted_mask` and `visible_mask` say the same: (...,), float64, in [0, 1].
 
     Read it against 1 − d_p − d_o + 2 d_p d_o, what two unrelated masks of these densities would reach. Raises
@@ -259,8 +257,8 @@ def prediction_agreement(
     >>> prediction_agreement(torch.ones(1, 2), torch.tensor([[1.003, 1.005]])).item()
     1.0
     """
-    observed = visible_mask(w_0, w_t, eta=eta, precision=precision)
-    return (predicted_mask(w_0, w_t, precision=precision) == observed).double().mean((-2, -1))
+    observed = visible_mask(w_0, w_t, eta=eta)
+    return (predicted_mask(w_0, w_t) == observed).double().mean((-2, -1))
 
 
 def showing_probability(w_0: Tensor, w_t: Tensor, *, precision: torch.dtype = torch.bfloat16) -> Tensor:
@@ -314,9 +312,7 @@ def jaccard(a: Tensor, b: Tensor) -> Tensor:
     >>> jaccard(torch.eye(2).bool(), torch.ones(2, 2).bool()).item()
     0.5
     """
-    if a.shape != b.shape or a.ndim < 2 or a.dtype != torch.bool or b.dtype != torch.bool:
-        found = f"{a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}"
-        raise ValueError(f"jaccard takes two bool masks of one shape (..., m, n), got {found}")
+    _require_masks(a, b)
     return (a & b).sum((-2, -1)).double() / (a | b).sum((-2, -1)).double()
 
 

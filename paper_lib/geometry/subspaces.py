@@ -108,8 +108,8 @@ def principal_energy(delta_w: Tensor, u: Tensor, v: Tensor) -> Tensor:
 INTRUDER_COSINE, INTRUDER_TOP = 0.5, 10  # as in peft's reduce_intruder_dimension
 
 
-def intruder_count(u_t: Tensor, u_0: Tensor, w_0: Tensor, *, cosine: float = INTRUDER_COSINE) -> int:
-    """Intruder dimensions: left singular vectors u of W_t whose |cos| with every one of W_0 is below `cosine`
+def intruder_count(u_t: Tensor, u_0: Tensor, w_0: Tensor) -> int:
+    """Intruder dimensions: left singular vectors u of W_t whose |cos| with every one of W_0 is below ½
     (Shuttleworth et al. 2024, arXiv 2410.21228, Algorithm 1).
 
     u_t: (m, k), the leading ones of W_t, of which peft takes 10; u_0: (m, p), the leading ones of W_0 (m, n).
@@ -120,11 +120,11 @@ def intruder_count(u_t: Tensor, u_0: Tensor, w_0: Tensor, *, cosine: float = INT
     0
     """
     cosines = u_0.double().mT @ u_t.double()  # (p, k)
-    strange = cosines.abs().amax(0) < cosine
-    if not bool((strange & (1 - cosines.square().sum(0) >= cosine**2)).any()):
+    strange = cosines.abs().amax(0) < INTRUDER_COSINE
+    if not bool((strange & (1 - cosines.square().sum(0) >= INTRUDER_COSINE**2)).any()):
         return int(strange.sum())
     every = torch.linalg.svd(w_0.double(), full_matrices=False).U  # (m, r)
-    return int(((every.mT @ u_t.double()).abs().amax(0) < cosine).sum())
+    return int(((every.mT @ u_t.double()).abs().amax(0) < INTRUDER_COSINE).sum())
 
 
 def _require_orthonormal(name: str, v: Tensor) -> None:

@@ -258,9 +258,8 @@ def mask_picture(w_0: Tensor, w_t: Tensor, config: DiagnosticsConfig) -> pd.Data
 
 def _visibility(step: int, w_0: Tensor, w_t: Tensor, masks: Masks, config: DiagnosticsConfig) -> list[Row]:
     update = sparsity.visible_mask(w_0, w_t, eta=config.eta)
-    unchanged = sparsity.update_sparsity(w_0, w_t, eta=config.eta).item()
     rows = [
-        Row(step, "update_sparsity", unchanged),
+        Row(step, "update_sparsity", sparsity.update_sparsity(w_0, w_t, eta=config.eta).item()),
         Row(step, "update_density", update.double().mean().item()),
     ]
     for name, alpha, mask in masks:
