@@ -41,9 +41,8 @@ def require_choices(settings: Any) -> None:
     """Raise ValueError unless every field of a dataclass whose type is a Literal, or a Literal or None, holds
     one of its values: Python itself would take a misspelt one."""
     for name, allowed in _choices(settings.__class__).items():
-        *others, last = map(str, allowed)
-        expected = f"{', '.join(others)} or {last}" if others else last
-        require(name, getattr(settings, name), getattr(settings, name) in allowed, expected)
+        value, expected = getattr(settings, name), "one of " + ", ".join(map(str, allowed))
+        require(name, value, value in allowed, expected)
 
 
 @cache

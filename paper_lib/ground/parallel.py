@@ -69,9 +69,8 @@ def run_parallel(
     cluster. Raises CompanionError, when all other jobs are done, if a job raised one; any other exception
     ends the work.
     """
-    results: list[Any] = [None] * len(jobs)
-    for index, result in completed(function, jobs, labels=labels, what=what, **options):
-        results[index] = result
+    by_place = dict(completed(function, jobs, labels=labels, what=what, **options))
+    results = [by_place[place] for place in range(len(jobs))]
     if failures := [str(result) for result in results if isinstance(result, CompanionError)]:
         raise CompanionError("; ".join(failures))
     return results

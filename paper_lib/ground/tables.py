@@ -84,10 +84,8 @@ def write_table(
     empty, and where two rows share all keys. The file appears whole or not at all.
     """
     path = Path(path)
-    missing = [column for column in columns if column not in frame]
-    unknown = [column for column in frame if column not in columns]
-    if missing or unknown:
-        raise ValueError(f"{path.name}: missing columns {missing}, unknown columns {unknown}")
+    if set(frame) != set(columns):
+        raise ValueError(f"{path.name}: the columns are {list(frame)}, expected {list(columns)}")
     for column in (name for name in columns if name not in _MAY_BE_NAN):
         if empty := int(frame[column].isna().sum()):
             raise ValueError(f"{path.name}: column {column!r} has {empty} empty entries")

@@ -59,13 +59,7 @@ def is_projected(name: str) -> bool:
 
 
 def project_right(matrix: Tensor, v_k: Tensor) -> Tensor:
-    """G V_K V_Kᵀ: rows of G (m, n) projected on the span of V_K (n, K) with orthonormal columns (§4.2).
-
-    Returns (m, n). Raises ValueError where G has another number of columns than V_K has rows.
-    """
-    if matrix.shape[-1] != v_k.shape[0]:
-        columns = f"{tuple(matrix.shape)} has {matrix.shape[-1]} columns"
-        raise ValueError(f"matrix {columns}, V_K is {tuple(v_k.shape)}")
+    """G V_K V_Kᵀ: rows of G (m, n) projected on the span of V_K (n, K), orthonormal columns (§4.2)."""
     return (matrix @ v_k) @ v_k.T
 
 
@@ -129,18 +123,11 @@ def random_mask(shape: torch.Size, count: int, generator: Generator) -> Tensor:
 class SubnetworkConstraint(Confinement):
     """Confines named parameters to the entries of their mask: W ← W_before + M ∘ (W − W_before).
 
-    masks: parameter name to M, bool, of its shape. What the optimizer applies outside M, its decay included,
+    limits: parameter name to M, bool, of its shape. What the optimizer applies outside M, its decay included,
     is undone to the bit; inside, the step is the one that free training would take from there, as AdamW and
     SGD treat each entry by itself and the gradient is clipped by its whole norm. Other parameters
     (embeddings, norms) train on, as in projected training.
     """
-
-    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-        super().__init__(model, masks)
-        for name, (parameter, mask) in zip(masks, self._pairs, strict=True):
-            if parameter.shape != mask.shape:
-                shapes = f"{tuple(mask.shape)}, the model {tuple(parameter.shape)}"
-                raise ValueError(f"the mask of {name} has shape {shapes}")
 
     def _confine(self, parameter: Tensor, before: Tensor, limit: Tensor) -> float:
         inside = (parameter - before).square()[limit].sum()

@@ -57,16 +57,14 @@ class Batch:
         leaves little padding to compute."""
         lengths = self.completion_mask.sum(1).view(-1, self.group_size).amax(1)  # (P,)
         order = torch.argsort(lengths, stable=True)
-        parts: list[list[int]] = []
-        current: list[int] = []
+        parts: list[list[int]] = [[]]
         for prompt in order.tolist():
-            longest = int(lengths[prompt])
+            longest, current = int(lengths[prompt]), parts[-1]
             jump = current and longest > spread * int(lengths[current[0]])
             if current and (jump or (len(current) + 1) * self.group_size * longest > tokens):
-                parts.append(current)
-                current = []
-            current.append(prompt)
-        return [self.select(torch.tensor(p, device=order.device)) for p in [*parts, current]]
+                parts.append([])
+            parts[-1].append(prompt)
+        return [self.select(torch.tensor(part, device=order.device)) for part in parts]
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:

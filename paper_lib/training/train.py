@@ -72,18 +72,19 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
     size = len(drawn) // part[1]
     share = slice(part[0] * size, (part[0] + 1) * size)
     mine = drawn[share]
+    prompts = [problem.prompt for problem in mine]
     name = f"{run.name}/{run.stream}/{seed}/{step}"
     device = policy.student.device
     if run.objective == "sft":
         generator = seeded_generator("corrupt", name, 0)
         texts = [corrupt(p.demonstration, run.demonstration_noise, generator) for p in drawn][share]
-        batch = encode_demonstrations(policy.tokenizer, [p.prompt for p in mine], texts)
+        batch = encode_demonstrations(policy.tokenizer, prompts, texts)
         return replace(batch, **{n: v.to(device) for n, v in vars(batch).items() if v is not None})
     actor = policy.teacher if run.rollout_policy == "teacher" else policy.student
     if actor is None:
         raise CompanionError(f"run {run.name}: teacher rollouts need a teacher, and none was given")
     batch = sample(
-        *(actor, policy.tokenizer, [p.prompt for p in mine]),
+        *(actor, policy.tokenizer, prompts),
         samples=run.samples_per_prompt,
         max_new_tokens=run.max_new_tokens,
         generator=seeded_generator("rollout", name),

@@ -106,8 +106,8 @@ def test_masks_keep_booleans(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: f.drop(columns="k"), r"missing columns \['k'\]"),
-        (lambda f: f.assign(extra=1), r"unknown columns \['extra'\]"),
+        (lambda f: f.drop(columns="k"), r"expected \[.*'k', 'value'\]"),
+        (lambda f: f.assign(extra=1), r"are .*'extra'\], expected"),
         (lambda f: f.assign(module=None), "'module' has 40 empty"),
         (lambda f: f.assign(step=0.5), "step"),
         (lambda f: pd.concat([f, f.head(2)]), "2 rows repeat"),

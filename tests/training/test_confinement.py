@@ -87,11 +87,6 @@ def test_the_projection_is_linear_and_keeps_what_lies_inside():
     torch.testing.assert_close(both, 2 * project_right(a, v_k) - project_right(b, v_k))
 
 
-def test_a_subspace_of_another_dimension_is_refused():
-    with pytest.raises(ValueError, match=r"matrix \(24, 16\) has 16 columns, V_K is \(24, 3\)"):
-        project_right(normal(24, 16), normal(24, 3))
-
-
 def test_a_random_subspace_is_orthonormal_seeded_and_uniform():
     v_k = random_subspace(16, 5, seeded_generator(0))
     torch.testing.assert_close(v_k.T @ v_k, torch.eye(5).double(), atol=1e-12, rtol=0)
@@ -287,5 +282,3 @@ def test_a_random_mask_has_its_size_and_every_entry_the_same_chance():
 def test_a_mask_that_fits_no_parameter_is_refused(student):
     with pytest.raises(ValueError, match="no parameter named 'nothing' in the model"):
         SubnetworkConstraint(student, {"nothing": torch.ones(2, 2, dtype=torch.bool)})
-    with pytest.raises(ValueError, match=r"has shape \(2, 2\), the model \(19, 32\)"):
-        SubnetworkConstraint(student, {"lm_head.weight": torch.ones(2, 2, dtype=torch.bool)})

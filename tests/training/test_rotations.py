@@ -93,11 +93,6 @@ def test_groups_stay_together_and_every_order_of_them_occurs():
         assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset((0, 1)), frozenset((2, 3))}
 
 
-def test_a_layer_that_is_not_there_is_refused(grouped):
-    with pytest.raises(ValueError, match=r"layer is 3, but the state has no model\.layers\.3"):
-        change_heads(grouped.state_dict(), 3, *change())
-
-
 def test_a_random_orthogonal_matrix_is_orthogonal_and_uniform():
     """Haar: E tr Q = 0, E (tr Q)² = 1, E Q_ij² = 1/n, either determinant half of the time, and Q and −Q,
     hence R's sign convention, equally likely."""
