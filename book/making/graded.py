@@ -28,6 +28,7 @@ c = get_config()
 c.CourseDirectory.course_id = "geometry"
 c.ClearSolutions.code_stub = {"python": "answer = ..."}
 c.ClearSolutions.enforce_metadata = True
+c.Execute.timeout = 600  # seconds for a cell: in the usual 30, a busy computer may not train what 08 does
 """
 _VERDICT = re.compile(
     r'^verdict = (check\("(\d\d-\d)", .*\))\nassert verdict\.right, verdict\nverdict$', re.MULTILINE

@@ -1,5 +1,7 @@
 """The course for nbgrader: every exercise has a solution to cut out and a test that grades it."""
 
+from unittest.mock import Mock
+
 import jupytext
 import nbformat
 import pytest
@@ -71,6 +73,9 @@ def test_nothing_of_a_solution_stands_outside_the_marks_and_the_parameters_are_t
 def test_a_course_is_laid_out_as_nbgrader_reads_it_and_never_over_another(tmp_path):
     written = write_course(tmp_path / "course", ROOT / "data")
     assert written == [tmp_path / "course" / "source" / s / f"{s}.ipynb" for s in NOTEBOOKS]
-    assert "ClearSolutions" in (tmp_path / "course" / "nbgrader_config.py").read_text()
+    config = Mock()
+    exec((tmp_path / "course" / "nbgrader_config.py").read_text(), {"get_config": lambda: config})
+    assert config.ClearSolutions.code_stub == {"python": "answer = ..."}
+    assert config.Execute.timeout >= 600  # seconds for a cell, as some train
     with pytest.raises(CompanionError, match="not empty"):
         write_course(tmp_path / "course", ROOT / "data")
