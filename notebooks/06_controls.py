@@ -1027,7 +1027,9 @@ verdict
 # <details><summary>Hint</summary>
 #
 # The half width is $t\, s / \sqrt N$, with $t$ the 97.5 % point for $N - 1$ degrees of
-# freedom: `scipy.stats.t.ppf`.
+# freedom: `scipy.stats.t.ppf`. The ends are the rows of
+# `results.ends("stable_rank", modules=chosen)`, one a run and seed: `pivot` them, with
+# a row for each seed, and subtract.
 #
 # </details>
 
