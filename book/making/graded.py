@@ -28,7 +28,9 @@ c = get_config()
 c.CourseDirectory.course_id = "geometry"
 c.ClearSolutions.code_stub = {"python": "answer = ..."}
 c.ClearSolutions.enforce_metadata = True
-c.Execute.timeout = 600  # seconds for a cell: in the usual 30, a busy computer may not train what 08 does
+# In seconds. After the usual 30 for a cell and 4 for its output, a busy computer loses a whole submission.
+c.Execute.timeout = 600
+c.Execute.iopub_timeout = 60
 """
 _VERDICT = re.compile(
     r'^verdict = (check\("(\d\d-\d)", .*\))\nassert verdict\.right, verdict\nverdict$', re.MULTILINE
