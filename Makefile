@@ -15,7 +15,7 @@ STARTUP := build/ipython/profile_default/startup
 LAB := $(VENV)/etc/jupyter/labconfig/default_setting_overrides.json
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab book check-book slides student nbgrader reference pretrain bench torture clean distclean
+.PHONY: help figures test types pytest lab book check-book slides student nbgrader reference pretrain bench torture clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,8 +27,13 @@ figures: $(READY) ## Train and measure what is missing, redraw every figure (ref
 test: $(READY) ## Lint, check types and run the tests (ARGS='-m "not slow"' leaves out what takes seconds)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+	@$(MAKE) --no-print-directory -j 2 types pytest
+
+types: $(READY)
+	$(RUN) -m mypy
+
+pytest: $(READY)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lab: $(READY) $(LAB) ## Open JupyterLab on a start page beside the notebooks
