@@ -549,12 +549,10 @@ by_label(table).round(2)
 density = reported.loc["sft", "density"]
 for share in (0.3, 0.1):
     low, high = overlap_bounds(share, density)
-    print(
-        f"density {density:.1%}, chance {share:.0%}: overlap {low:.1%} to {high:.1%},"
-    )
-    print(
-        f"    so a lift from {low / share:.2f} to {high / share:.2f}, whatever SFT did"
-    )
+    reach = f"overlap {100 * low:.1f} to {100 * high:.1f} %"
+    print(f"density {100 * density:.1f} %, chance {100 * share:.0f} %: {reach},")
+    lifts = f"{low / share:.2f} to {high / share:.2f}"
+    print(f"    so a lift from {lifts}, whatever SFT did")
     assert low / share <= 1 <= high / share
 
 # %% [markdown]
@@ -643,7 +641,7 @@ left.set_title("runs of one seed, and seeds of one run", fontsize=8.5)
 right.set(title="OPD, heads rotated", xlabel="beyond rounding")
 draw_legend(fig)
 caption = (
-    "How much the visible updates of two runs, or of two seeds, meet, beside two nulls."
+    "How much more visible updates of two runs or seeds meet than by rounding alone."
 )
 results.save(fig, "fig_cross_run_masks", inputs=("pairs",), caption=caption)
 

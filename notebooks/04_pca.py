@@ -50,8 +50,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from paper_lib.figures import ANGLE_MEAN, MODULE_GROUPS, at_end, open_results
-from paper_lib.figures import t_interval, use_style
+from paper_lib.figures import ANGLE_MEAN, MODULE_GROUPS, at_end, by_label
+from paper_lib.figures import open_results, t_interval, use_style
+from paper_lib.ledger import label
 
 results = open_results(profile, data_dir=data_dir, figures_dir=figures_dir)
 study, chosen = results.study, MODULE_GROUPS[modules]
@@ -121,8 +122,9 @@ assert len(angles_of) > 0, f"no matrix {module} in layer {shown}; layers are {la
 size = angles_of.query("metric == 'angle_u_max'")["k"].max()
 squares = matrices.query("metric == 'parameters' and module == 'q'")["value"]
 width, asked = squares.max() ** 0.5, study.diagnostics.angle_k  # q is square
-print(f"k = {size:.0f} of {width:.0f} directions, {size / width:.1%} (asked: {asked})")
-print("the paper: k = 512 of 4,096 directions, 12.5%")
+share = 100 * size / width
+print(f"k = {size:.0f} of {width:.0f} directions, {share:.1f} % (asked: {asked})")
+print("the paper: k = 512 of 4,096 directions, 12.5 %")
 print(f"the matrix shown by itself: {module} of layer {shown}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -259,7 +261,8 @@ results.save(fig, "fig2_matched_norm", inputs=("matrices", "nulls"), caption=cap
 # %%
 per_norm["norm / OPD's"] = per_norm["norm"] / per_norm.loc["opd", "norm"]
 heads = {"norm": "relative norm", "angle": "degrees per unit", "shift": "NSS per unit"}
-per_norm.rename(columns=heads).round(4)
+digits = {"relative norm": 4, "degrees per unit": 1, "NSS per unit": 3}
+by_label(per_norm.rename(columns=heads)).round(digits | {"norm / OPD's": 2})
 
 # %% [markdown]
 # How much of an NSS may weight decay alone give? Decoupled decay at rate 0.1 shrinks
@@ -269,8 +272,8 @@ per_norm.rename(columns=heads).round(4)
 # $$s = 1 - \prod_t (1 - 0.1\,\eta_t),$$
 #
 # and a shrink by $s$ has an NSS of $s$, as planted above. The paper prints its rates:
-# SFT has 1e-5 with a tenth of warm-up and a cosine to 1e-6 over 5,375 steps, OPD has
-# 1e-6 over 299 steps.
+# SFT has $10^{-5}$ with a tenth of warm-up and a cosine to $10^{-6}$ over 5,375 steps,
+# OPD has $10^{-6}$ over 299 steps.
 
 # %%
 warm, rest = np.linspace(0, 1e-5, 538), np.linspace(0, np.pi, 5375 - 538)
@@ -281,9 +284,9 @@ assert abs(spectral_shift(sigma, (1 - shrunk["SFT"]) * sigma) - shrunk["SFT"]) <
 print({name: f"{share:.1e}" for name, share in shrunk.items()})
 
 # %% [markdown]
-# If decay acts on all projections, SFT's decay gives more than the 1e-3 that the paper
-# reads from its Figure 2, and OPD's a third of its 1e-4. Our rates and steps are far
-# too small for such a shrink: without decay SFT and OPD keep their sparsity.
+# If decay acts on all projections, SFT's decay gives more than the $10^{-3}$ that the
+# paper reads from its Figure 2, and OPD's a third of its $10^{-4}$. Our rates and steps
+# are far too small for such a shrink: without decay SFT and OPD keep their sparsity.
 
 # %% [markdown]
 # ## Gates I and II
@@ -392,14 +395,15 @@ mu = curvature[curvature["metric"] == "curvature"]
 steep = mu.groupby(["run", "direction"])["value"].mean()
 assert (steep >= 0).all(), "a Fisher matrix has no negative curvature"
 relative = (steep / steep["start", "gaussian"]).rename("times a Gaussian direction's")
-relative.round(2).to_frame().rename_axis(["run", "curvature along"])
+relative = relative.map("{:,.1f}".format)
+relative.to_frame().rename_axis(["run", "curvature along"]).rename(index=label, level=0)
 
 # %%
 moved = trajectories[trajectories["metric"].isin(["forward_kl", "reverse_kl"])]
 kl = at_end(moved).groupby(["run", "metric"])["value"].mean().unstack()
 heads = {"forward_kl": "KL(start, end), nats", "reverse_kl": "KL(end, start), nats"}
 kl = kl.rename(columns=heads).reindex(main_runs).dropna(how="all")
-kl.map("{:.2e}".format)
+by_label(kl.map("{:.2e}".format))
 
 # %% [markdown]
 # ## The path
@@ -444,9 +448,8 @@ together = [run for run in ("sft_matched", "opd", "rlvr") if run in joined]
 assert together, f"no joint path of seed {seed}; in {set(trajectories['seed'])}"
 walks = nulls[nulls["null"].isin(["random_walk", "adam_walk"]) & (nulls["layer"] == -1)]
 share = mine[mine["run"].str.startswith("joint:")].query("k <= 2")["value"].sum()
-print(
-    f"one PCA of {', '.join(together)}: two components hold {share:.0%} of the variance"
-)
+print(f"one PCA of {'; '.join(map(label, together))}:")
+print(f"two components hold {100 * share:.0f} % of the variance")
 
 # %% [markdown]
 # A plane is no measure of angles. The cosines of the whole updates (defined beside
@@ -457,7 +460,8 @@ print(
 # %%
 cosines = results.table("pairs").query("metric == 'update_cosine' and run == 'opd'")
 cosines = cosines[cosines["seed"] == cosines["other_seed"]].groupby("other")["value"]
-cosines.mean().reindex(["rlvr", "sft_matched"]).round(3).rename("with OPD").to_frame()
+cosines = cosines.mean().reindex(["rlvr", "sft_matched"]).round(3)
+by_label(cosines.to_frame("with OPD"))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # **Claim (the picture behind C7).** Training follows a smooth path of few dimensions.
@@ -473,8 +477,10 @@ ours = shares.query("run in @main_runs").groupby(["run", "k"])["value"].mean().u
 assert ours.sum(axis=1).max() <= 1 + 1e-9
 of_walks = walks[(walks["metric"] == "explained_variance_ratio") & (walks["k"] == 1)]
 first = of_walks.groupby(["run", "null"])["value"].mean().unstack()
-held = ours.loc["opd", 1], first.loc["opd", "random_walk"]
-words = "OPD's first component holds {:.0%} of the variance, its random walk's {:.0%}"
+held = 100 * ours.loc["opd", 1], 100 * first.loc["opd", "random_walk"]
+words = (
+    "OPD's first component holds {:.0f} % of the variance, its random walk's {:.0f} %"
+)
 caption = (
     "Paths of the updates of one seed on their principal components, beside a random "
     "walk, and shares of variance over all seeds."
@@ -508,10 +514,10 @@ results.save(fig, "fig_pca_trajectory", inputs=inputs, caption=caption)
 # thin lines.
 
 # %%
-ours = (100 * ours).rename(columns=lambda k: f"component {k:.0f}, %").loc[main_runs]
-heads = {"adam_walk": "component 1 of Adam's walk, %"}
-heads["random_walk"] = "component 1 of its walk, %"
-ours.join(100 * first.rename(columns=heads)).round(1)
+ours = (100 * ours).rename(columns=lambda k: f"component {k:.0f} (%)").loc[main_runs]
+heads = {"adam_walk": "component 1 of Adam's walk (%)"}
+heads["random_walk"] = "component 1 of its walk (%)"
+by_label(ours.join(100 * first.rename(columns=heads))).round(1)
 
 # %% [markdown]
 # The next figure plays the paths of `fig_pca_trajectory` in time, with SFT beside them

@@ -171,7 +171,7 @@ ends = {
 }
 ends = {place: rows.groupby("run")["value"].mean() for place, rows in ends.items()}
 assert all((values > 0).all() for values in ends.values())
-pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:.3g}".format)
+pd.DataFrame(ends).loc[main_runs].rename(index=label).map("{:#.3g}".format)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## When does the update point where it will end?
@@ -218,7 +218,7 @@ starts = {
 }
 of_walks = results.firsts("subspace_alignment", modules=chosen, nulls=True)
 for null, rows in of_walks.groupby("null"):
-    starts[f"its {null.replace('_', ' ')}"] = rows
+    starts[f"its {null.replace('_', ' ').replace('adam', 'Adam')}"] = rows
 first = {name: rows.groupby("run")["value"].mean() for name, rows in starts.items()}
 first = pd.DataFrame(first).loc[main_runs]
 assert first.stack().between(0, 1 + 1e-9).all()
@@ -273,9 +273,8 @@ results.save(fig, "fig5_subspace_emergence", inputs=inputs, caption=caption)
 # while its right line sits at chance has made large early steps, and no more.
 
 # %%
-first.rename(index=label).rename_axis(columns=f"Sim_{K} at the first checkpoint").round(
-    3
-)
+head = f"Sim_{K} at the first checkpoint"
+first.rename(index=label).rename_axis(columns=head).round(3)
 
 # %% [markdown]
 # "The first checkpoint" is not the same share of every run. The paper's first of OPD is
@@ -315,9 +314,10 @@ early.rename(index=label).round(3)
 # %%
 V = spans[0]  # (48, 5), of the planted update
 gradient = noise @ V @ V.mT
-for step, name in ((gradient, "gradient"), (gradient.sign(), "Adam's first step")):
+steps = {"the projected gradient": gradient, "Adam's first step on it": gradient.sign()}
+for name, step in steps.items():
     share = (step @ V).square().sum() / step.square().sum()
-    print(f"share inside V of the projected {name}: {share:.3f}")
+    print(f"share inside V of {name}: {share:.3f}")
 assert share < 0.9
 assert torch.allclose(gradient @ V @ V.mT, gradient)
 
@@ -415,8 +415,8 @@ def draw_family(ax: plt.Axes, parent: str, runs: list[str]) -> None:
 
 
 caption = (
-    "Validation accuracy of training inside a subspace V, and the share of its steps "
-    "that lies in V."
+    "Validation accuracy of training inside a subspace V, with the intervals as bars "
+    "beside the end, and the share of its steps that lies in V."
 )
 
 # %% slideshow={"slide_type": "subslide"}

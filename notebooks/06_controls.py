@@ -703,14 +703,14 @@ reads["cosine with OPD's update"] = {
 }
 
 # %% tags=["hide-input"]
-from paper_lib.figures.seeds import draw_means, spread
+from paper_lib.figures.seeds import draw_bar, draw_means, spread
 
 
 def draw_sizes(ax, run, rows, named, **look):
     style, line = run_style(run), spread(rows)
     look |= {"color": style.color, "marker": style.marker, "unit": 1e6}
     draw_means(ax, rows, style.label + named, path=True, **look)
-    ax.vlines(line["step"] / 1e6, line["low"], line["high"], style.color, linewidth=1)
+    draw_bar(ax, [line["step"] / 1e6] * 2, [line["low"], line["high"]], style.color)
 
 
 # %% tags=["hide-input"]

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from paper_lib.figures.panels import draw_beside, draw_chance, draw_rows, label_once, plain_log
-from paper_lib.figures.seeds import draw_few, draw_means, is_few, spread, spread_values
+from paper_lib.figures.seeds import draw_bar, draw_few, draw_means, is_few, spread, spread_values
 from paper_lib.figures.styles import NULL, ORANGE, PURPLE, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.ground.tables import START
@@ -53,8 +53,7 @@ def draw_kl_and_norm(
         tell(ax, style.label, path, interval=end[["low", "high"]], seeds=end["seeds"])
         ax.plot(path["square"].iloc[-1:], path["value"].iloc[-1:], markersize=6, **style.mark)
         if np.isfinite(end["low"]):
-            ends = [end["low"], end["high"]]
-            ax.plot([path["square"].iloc[-1]] * 2, ends, color=style.color, linewidth=1)
+            draw_bar(ax, [path["square"].iloc[-1]] * 2, end[["low", "high"]], style.color)
         mu = slopes.loc[slopes["run"] == run, "value"].mean()
         if np.isfinite(mu):
             x = np.geomspace(path["square"].min(), path["square"].max(), 20)
@@ -132,7 +131,7 @@ def draw_prediction(
             x, y = each["predicted_density"], each["update_density"]
             point = spread_values(y).iloc[0]  # of the observed density over seeds
             interval = point[["low", "high"]]
-            ax.plot([x.mean()] * 2, interval, color=style.color, linewidth=1)
+            draw_bar(ax, [x.mean()] * 2, interval, style.color)
             tell(ax, style.label, [(x.mean(), y.mean())], interval=interval, seeds=point["seeds"])
             if is_few(point["seeds"]):
                 draw_few(ax, x, y, style.color)

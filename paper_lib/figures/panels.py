@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from paper_lib.figures.seeds import draw_few, draw_means, spread, spread_values, tell_means
+from paper_lib.figures.seeds import draw_bar, draw_few, draw_means, spread, spread_values, tell_means
 from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.summaries import Untested, log_ratio, over_matrices, over_seeds
@@ -45,8 +45,7 @@ def draw_row(ax: Axes, height: float, name: str, values: pd.Series, **look: Any)
     line = spread_values(values)
     point = line.iloc[0]
     if np.isfinite(point["low"]):
-        ends = [point["low"], point["high"]]
-        ax.plot(ends, [height] * 2, color=look["color"], linewidth=1.2)
+        draw_bar(ax, point[["low", "high"]], [height] * 2, look["color"], width=1.2)
     ax.plot(point["mean"], height, markersize=5, **look)
     if point["seeds"] > 1:
         draw_few(ax, values.dropna(), [height + _ABOVE] * int(point["seeds"]), look["color"])
@@ -175,7 +174,7 @@ def draw_points(
             ring: dict[str, Any] = {"facecolors": "none", "s": 10, "linewidths": 0.7, "alpha": 0.6}
             ax.scatter(seeds, np.full(len(seeds), row), edgecolors=style.color, **ring)
         if np.isfinite(point["low"]):
-            ax.plot(scale * point[["low", "high"]], [row, row], color=style.color, linewidth=1.2)
+            draw_bar(ax, scale * point[["low", "high"]], [row, row], style.color, width=1.2)
         ax.plot(scale * point["mean"], row, color=style.color, marker=style.marker, markersize=5)
         tell_means(ax, style.label, line, scale=scale)
         if nulls is not None:

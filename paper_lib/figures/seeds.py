@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
@@ -14,6 +15,7 @@ from paper_lib.summaries import over_seeds
 
 LEVEL = 0.95
 ENOUGH = 3  # seeds that make an interval; two would give one of twelve times their distance
+BAND, BAR = "_band", "_bar"  # labels that no legend shows: what of intervals a figure has
 _DOTTED = 25  # steps at most at which two seeds are dots: more would hide the line
 
 
@@ -33,7 +35,12 @@ def draw_band(ax: Axes, x: pd.Series, line: pd.DataFrame, color: str, *, scale: 
     """Shade from low to high of rows of `spread` where there are any, at x."""
     if line["low"].notna().any():
         band = (scale * line["low"], scale * line["high"])
-        ax.fill_between(x, *band, color=color, alpha=0.15, linewidth=0)
+        ax.fill_between(x, *band, color=color, alpha=0.15, linewidth=0, label=BAND)
+
+
+def draw_bar(ax: Axes, x: Any, y: Any, color: str, *, width: float = 1.0) -> None:
+    """A line from one end of an interval to the other."""
+    ax.plot(x, y, color=color, linewidth=width, label=BAR)
 
 
 def draw_few(ax: Axes, x: Iterable[float], y: Iterable[float], color: str) -> None:
@@ -85,14 +92,27 @@ def say_number(counts: Iterable[int]) -> str:
     return f"n = {most}" if least == most else f"n = {least}–{most}"
 
 
-def say_seeds(counts: Iterable[int]) -> str:
-    """The line of a legend that says over how many seeds its means go, and what bands and bars are."""
+def say_seeds(counts: Iterable[int], shown: str = "bands and bars") -> str:
+    """The line of a legend that says over how many seeds its means go, and what bands and bars are.
+
+    shown: which of the two there are; "" leaves the interval out.
+    """
     least, most = min(found := list(counts)), max(found)
     words = f"{say_number(found)} seed{'s' if most > 1 else ''}"
     if most < ENOUGH:
         return f"{words}, no interval over seeds below {ENOUGH}"
-    interval = f"{words}; bands and bars: Student's {100 * LEVEL:.0f} % interval of the mean"
+    if not shown:
+        return words
+    interval = f"{words}; {shown}: Student's {100 * LEVEL:.0f} % interval of the mean"
     return interval if least >= ENOUGH else f"{interval}, from n = {ENOUGH} on"
+
+
+def _shown(fig: Figure) -> str:
+    """Which of bands and bars a figure has."""
+    labels = {str(each.get_label()) for ax in fig.axes for each in (*ax.lines, *ax.collections)}
+    errors = any(isinstance(each, ErrorbarContainer) for ax in fig.axes for each in ax.containers)
+    there = {"bands": BAND in labels, "bars": BAR in labels or errors}
+    return " and ".join(name for name, found in there.items() if found)
 
 
 def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True, of: str = "") -> Legend:
@@ -110,7 +130,7 @@ def draw_legend(fig: Figure, *, columns: int = 4, seeds: bool = True, of: str = 
     counts = [series.seeds for ax in fig.axes for series in told(ax) if series.seeds]
     few = {label: say_number(ns) for label, ns in of_label.items() if ns and min(ns) < max(counts)}
     labels = [f"{label} ({few[label]})" if label in few and seeds else label for label in entries]
-    title = (f"{of}: " if of else "") + say_seeds(counts) if counts and seeds else None
+    title = (f"{of}: " if of else "") + say_seeds(counts, _shown(fig)) if counts and seeds else None
     columns = min(columns, 3) if few and seeds and len(labels) > 8 else columns
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title_fontsize": 7.5}
     return fig.legend(list(entries.values()), labels, title=title, **place)

@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from paper_lib.figures.panels import draw_chance, draw_points, label_once, leave_blank, null_look, of_run
-from paper_lib.figures.seeds import ENOUGH, draw_few, is_few, spread
+from paper_lib.figures.seeds import ENOUGH, draw_bar, draw_few, is_few, spread
 from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.sparsity import overlap_bounds
@@ -130,9 +130,8 @@ def _draw_end(ax: Axes, frame: pd.DataFrame, run: str, x: str, y: str) -> pd.Ser
     if is_few(up["seeds"]):
         draw_few(ax, ends[x], ends[y], color)
     if up["seeds"] >= ENOUGH:
-        thin: dict[str, Any] = {"color": color, "linewidth": 1}
-        ax.plot(across[["low", "high"]], [up["mean"]] * 2, **thin)
-        ax.plot([across["mean"]] * 2, up[["low", "high"]], **thin)
+        draw_bar(ax, across[["low", "high"]], [up["mean"]] * 2, color)
+        draw_bar(ax, [across["mean"]] * 2, up[["low", "high"]], color)
     return up
 
 

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 
 from paper_lib.figures.panels import draw_beside, label_once
 from paper_lib.figures.results import Results
-from paper_lib.figures.seeds import spread_values, tell_means
+from paper_lib.figures.seeds import draw_bar, spread_values, tell_means
 from paper_lib.figures.styles import NULL, OPD, ORANGE, RLVR, SFT, run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import REGIMES, Metric, metrics_of
@@ -245,7 +245,7 @@ def _draw_position(ax: Axes, height: float, run: str, row: str, positions: pd.Se
     look: dict[str, Any] = {"color": style.color, "marker": marker, "markersize": 6, "clip_on": False}
     ax.plot(x, height, **look)
     ends = line[["low", "high"]].iloc[0].clip(*LIMITS)
-    ax.plot(ends, [height] * 2, color=style.color, linewidth=1.2)
+    draw_bar(ax, ends, [height] * 2, style.color, width=1.2)
     label_once(ax, style.label, **style.mark)
     tell_means(ax, style.label, line, of=row)
     if len(positions) > 1:

@@ -44,9 +44,10 @@ def test_the_legend_says_how_many_seeds_and_which_runs_have_fewer():
     draw_trajectory(ax, table, "stable_rank")
     legend = draw_legend(fig)
     title = legend.get_title().get_text()
-    assert title == "n = 1–3 seeds; bands and bars: Student's 95 % interval of the mean, from n = 3 on"
+    assert title == "n = 1–3 seeds; bands: Student's 95 % interval of the mean, from n = 3 on"
     assert [text.get_text() for text in legend.get_texts()] == ["SFT", "OPD", "RLVR (n = 1)"]
     assert say_seeds([8, 8]) == "n = 8 seeds; bands and bars: Student's 95 % interval of the mean"
+    assert say_seeds([8, 8], "bars") == "n = 8 seeds; bars: Student's 95 % interval of the mean"
     assert say_seeds([1]) == "n = 1 seed, no interval over seeds below 3"
     assert draw_legend(fig, seeds=False).get_title().get_text() == ""
     assert draw_legend(fig, of="shares").get_title().get_text() == f"shares: {title}"

@@ -7,6 +7,7 @@ import pytest
 from worlds import FALSE, world
 
 from paper_lib.figures.save import save_figure
+from paper_lib.figures.seeds import draw_legend
 from paper_lib.figures.styles import OPD
 from paper_lib.geometry.metrics import METRICS
 from paper_lib.ledger.pictures import (
@@ -45,6 +46,7 @@ def test_the_overview_has_a_row_a_measure_and_skips_what_is_missing():
     assert len(ax.get_yticks()) == len(OVERVIEW)
     places = [line.get_xdata()[0] for line in ax.lines if line.get_color() == OPD and len(line.get_xdata())]
     assert places[0] == pytest.approx((0.516 - 0.772) / (0.081 - 0.772), rel=0.01)
+    assert "; bars: " in draw_legend(ax.get_figure()).get_title().get_text()
 
 
 def test_the_overview_and_the_ledger_have_one_number_for_a_rotation():
