@@ -285,7 +285,8 @@ print(f"reward {batch.rewards[row]:.0f}, advantage {advantage[row]:.2f}")
 chances = {"student": log_p[row].exp(), "teacher": teacher_log_p[row].exp()}
 table = {f"probability, {name}": p[:length].tolist() for name, p in chances.items()}
 table |= {"token": tokens, "gap (nats)": gap[row, :length].tolist()}
-pd.DataFrame(table).set_index("token").round(3).T
+table = pd.DataFrame(table).set_index("token").round(3) + 0.0  # −0 becomes 0
+table.map("{:.3f}".format).T
 
 # %% [markdown]
 # **Claim (§3.3).** OPD's credit is dense: it differs from token to token and points at

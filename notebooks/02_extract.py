@@ -316,21 +316,25 @@ results = open_results(profile, data_dir=data_dir)
 tables = {path.stem: results.table(path.stem) for path in paths}
 counts = {name: table.shape for name, table in tables.items()}
 matrices = tables["matrices"]
-pd.DataFrame(counts, index=["rows", "columns"]).T
+pd.DataFrame(counts, index=["rows", "columns"]).T.map("{:,}".format)
 
 # %% [markdown]
 # One row of `matrices` is one value: of one metric, of one matrix, at one snapshot of
 # one run and seed. `k` is the size that the metric was asked for, where the metric has
 # one.
 
+
 # %%
-kinds = matrices.groupby("metric").agg(
-    values=("value", "size"), least=("value", "min"), most=("value", "max")
-)
-kinds["k"] = matrices.groupby("metric")["k"].agg(
-    lambda k: ", ".join(f"{x:g}" for x in sorted(k.dropna().unique())[:8])
-)
-kinds.round(4)
+def asked_for(k):
+    sizes = [f"{size:g}" for size in sorted(k.dropna().unique())]
+    return ", ".join(sizes if len(sizes) < 6 else [*sizes[:2], "…", sizes[-1]])
+
+
+groups = matrices.query("metric != 'parameters'").groupby("metric")
+ends = {"least": ("value", "min"), "most": ("value", "max")}
+kinds = groups.agg(values=("value", "size"), **ends, k=("k", asked_for))
+looks = {"values": "{:,}", "least": "{:.3g}", "most": "{:.3g}"}
+kinds.assign(**{head: kinds[head].map(look.format) for head, look in looks.items()})
 
 # %%
 one = "run == 'opd' and layer == 0 and module == 'q' and metric == 'stable_rank'"
@@ -397,8 +401,8 @@ rows = {law: (len(x.dropna()), x.min()) for law, x in room.items()}
 laws = pd.DataFrame(rows, index=["rows", "least room"]).T.astype({"rows": int})
 laws["agrees?"] = np.where(laws["least room"] > -1e-3, "agrees", "disagrees")
 assert (laws["agrees?"] == "agrees").all(), laws[laws["agrees?"] != "agrees"]
-laws["least room"] = laws["least room"].map("{:.1e}".format)
-laws
+laws["least room"] = (laws["least room"] + 0.0).map("{:.1e}".format)  # −0 becomes 0
+laws.assign(rows=laws["rows"].map("{:,}".format))
 
 # %% [markdown]
 # ## Exercises

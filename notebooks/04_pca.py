@@ -515,8 +515,8 @@ results.save(fig, "fig_pca_trajectory", inputs=inputs, caption=caption)
 
 # %%
 ours = (100 * ours).rename(columns=lambda k: f"component {k:.0f} (%)").loc[main_runs]
-heads = {"adam_walk": "component 1 of Adam's walk (%)"}
-heads["random_walk"] = "component 1 of its walk (%)"
+heads = {"adam_walk": "first of Adam's walk (%)"}
+heads["random_walk"] = "first of its walk (%)"
 by_label(ours.join(100 * first.rename(columns=heads))).round(1)
 
 # %% [markdown]

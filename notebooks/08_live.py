@@ -123,7 +123,8 @@ for ids in torch.randint(8, 18, (2, 4, 12), generator=generator):
 v_k = projection.bases["right.model.layers.0.self_attn.q_proj.weight"]
 outside = 1 - inside(query.detach().double() - start, v_k)
 assert outside < 1e-6
-print(f"of AdamW's step {1 - projection.share_inside:.0%} lay outside the channels")
+lost = 100 * (1 - projection.share_inside)
+print(f"of AdamW's step {lost:.0f} % lay outside the channels")
 print(f"of the step that was taken {max(outside, 0):.0e}")
 
 # %% [markdown]
@@ -211,7 +212,8 @@ watched = pd.concat(read_comparison(each).matrices for each in geometry)
 means = watched.groupby(["run", "step", "metric"])["value"].mean().unstack("metric")
 measured = ["frobenius_norm", "drift_ratio", "update_sparsity", "null_update_sparsity"]
 assert means["update_sparsity"].between(0, 1).all()
-means.xs(steps, level="step")[measured].loc[list(kinds)].map("{:.3g}".format)
+ends = means.xs(steps, level="step")[measured].loc[list(kinds)].map("{:#.3g}".format)
+ends.rename(index=str.upper, columns=lambda metric: metric.replace("_", " "))
 
 # %% [markdown]
 # A drift ratio near 1 is what Adam makes of noise, and the sparsity's null is a
@@ -236,7 +238,7 @@ panels = {
 }
 stays = means["channel_share_of_stretch"].groupby("run").last()
 chance = means["null_alignment"].iloc[-1]
-words = ", ".join(f"{kind.upper()} {stays[kind]:.0%}" for kind in kinds)
+words = ", ".join(f"{kind.upper()} {100 * stays[kind]:.0f} %" for kind in kinds)
 tables = [each / "matrices.parquet" for each in geometry]
 
 # %%
@@ -255,7 +257,8 @@ for ax, (metric, (title, null)) in zip(axes, panels.items(), strict=True):
 for ax in axes[1:]:
     ax.set_ylim(0, 1)
 plain_log(axes[0])
-fig.suptitle(f"Of the last stretch inside: {words} (chance {chance:.0%})", fontsize=9)
+words += f" (chance {100 * chance:.0f} %)"
+fig.suptitle(f"Of the last stretch inside: {words}", fontsize=9)
 draw_legend(fig, seeds=False)
 save_figure(fig, "fig_live_channel", figures, inputs=tables, caption=caption)
 
@@ -305,6 +308,7 @@ late = {name: curve.tail(steps // 4).mean() for name, curve in curves.items()}
 gaps = {kind: late[f"{kind}_projected_early"] - late[kind] for kind in kinds}
 titles = {"sft": "negative log-likelihood", "opd": "reverse KL", "rlvr": "share right"}
 words = ", ".join(f"{kind.upper()} {gap:+.3f}" for kind, gap in gaps.items())
+words = words.replace("-", "−")
 states = [folder / name / "trainer_state.json" for name in curves]
 caption = (
     "Free and confined runs: what SFT and OPD minimise and the share of right answers "
@@ -341,7 +345,7 @@ for metric, words in (("stable_rank", "stable rank"), ("frobenius_norm", "norm")
     table[f"{words}, free"] = ends[metric].loc[list(kinds)].to_numpy()
     table[f"{words}, confined"] = ends[metric].loc[named].to_numpy()
 assert table.iloc[:, 0].between(0, 1).all()
-table.rename(index=str.upper).map("{:.3g}".format)
+table.rename(index=str.upper).map("{:#.3g}".format)
 
 # %% [markdown]
 # ## What we found

@@ -125,7 +125,7 @@ def test_a_table_may_be_a_path():
 def test_a_verdict_reads_well_as_text_and_as_markdown():
     verdict = Verdict(exercise="02-3", right=False, message="too large")
     assert repr(verdict) == "02-3 not yet: too large"
-    assert verdict._repr_markdown_() == "**02-3 ✗ not yet.** too large"
+    assert verdict._repr_markdown_() == "**02-3 ✗ not yet:** too large"
     assert "✓ right" in Verdict(exercise="02-3", right=True, message="yes")._repr_markdown_()
 
 

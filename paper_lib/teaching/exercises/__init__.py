@@ -37,7 +37,7 @@ class Verdict:
 
     def _repr_markdown_(self) -> str:
         mark, state = _STATES[self.right]
-        return f"**{self.exercise} {mark} {state}.** {self.message}"
+        return f"**{self.exercise} {mark} {state}:** {self.message}"
 
 
 def check(exercise: str, answer: Any, *, tables: Mapping[str, Any] | None = None) -> Verdict:
