@@ -39,7 +39,7 @@ def play_tolerance(trajectories: pd.DataFrame, *, runs: Sequence[str], eta: floa
         ]
         compared[name] = panel(f"stored in {PRECISIONS[name][0]}", _AXES, lines, **look)
     order = {
-        key: ", ".join(f"{label(str(run))} {100 * value:.3g} %" for run, value in group.sort_values().items())
+        key: ", ".join(f"{label(str(run))} {100 * value:.1f} %" for run, value in group.sort_values().items())
         for key, group in means[means["run"].isin(runs)].set_index("run").groupby(["stored", "step"])["mean"]
     }
     cells = {}

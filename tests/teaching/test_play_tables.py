@@ -58,7 +58,7 @@ def test_a_tolerance_starts_at_the_papers_with_the_order_of_the_runs(tolerance):
     assert (
         "OPD stored in bf16: 50 % of the weights are unchanged at η = 0.001 (1 seed)" in bundle["text/plain"]
     )
-    assert bundle["text/plain"].endswith("From the least: SFT 10 %, OPD 50 %.")
+    assert bundle["text/plain"].endswith("From the least: SFT 10.0 %, OPD 50.0 %.")
     assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
     assert bundle["image/png"] in bundle["text/html"]
 

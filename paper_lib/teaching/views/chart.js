@@ -18,7 +18,12 @@
     return made;
   };
 
-  const plain = (value) => (value === null ? "" : String(Number(value.toPrecision(3))));
+  const plain = (value) => {
+    if (value === null || value === 0) return value === null ? "" : "0";
+    const size = Math.abs(value);
+    const text = size < 1e-4 ? value.toExponential(1) : size < 999.5 ? value.toPrecision(3) : value.toFixed(0);
+    return text.replaceAll("-", "−");
+  };
 
   // From a value to its place between two ends, on the scale of one letter of the panel's axes.
   const scaled = (about, letter, from, to) => {
@@ -78,9 +83,9 @@
       key.style.setProperty("--run", each.color);
       key.style.borderTopStyle = { "--": "dashed", ":": "dotted", "-.": "dashed", "": "dotted" }[each.dashes] || "solid";
       name.prepend(key);
-      const reach = each.low[last] === null ? "" : `${plain(each.low[last])} to ${plain(each.high[last])}`;
+      const reach = each.low[last] === null ? "" : `${plain(each.low[last])}\u00a0to ${plain(each.high[last])}`;
       const shown = [last ? plain(each.mean[0]) : "", plain(each.mean[last]), reach];
-      row.append(name, ...shown.map((text) => element("td", text)));
+      row.append(name, ...shown.map((text, n) => element("td", text, n === 2 ? { class: "reach" } : {})));
       body.append(row);
     }
     top.append(head);
