@@ -69,7 +69,7 @@ def gallery(page: str, shown: Mapping[str, tuple[str, str]], numbers: Mapping[st
 
     def cards(lines: list[str]) -> str:
         rows = [found for line in lines if (found := _ROW.fullmatch(line))]
-        rows.sort(key=lambda row: numbers[row[2]])
+        rows.sort(key=lambda row: [int(part) for part in numbers[row[2]].split("-")])
         listed.extend(row[2] for row in rows)
         made = [
             _card(title, name, shown[name][0], " · ".join(filter(None, (f"Figure {numbers[name]}", claims))))
