@@ -61,11 +61,9 @@ class Decomposition:
 def lapack(w: Tensor, k: int) -> Decomposition:
     """The float64 SVD. w: (m, n), any floating dtype; k: vectors to keep, 1 ≤ k ≤ min(m, n)."""
     u, sigma, vh = torch.linalg.svd(w.double(), full_matrices=False)
-    bound = rounding_bound(sigma)
+    u, v, bound = u[:, :k], vh[:k].mT, rounding_bound(sigma)
     residual = math.sqrt(k) * float(bound[0])
-    return Decomposition(
-        sigma=sigma, u=u[:, :k], v=vh[:k].mT, sigma_bound=bound, residual=residual, method="lapack"
-    )
+    return Decomposition(sigma=sigma, u=u, v=v, sigma_bound=bound, residual=residual, method="lapack")
 
 
 def rounding_bound(values: Tensor) -> Tensor:
@@ -213,9 +211,8 @@ def krylov(w: Tensor, k: int, *, tolerance: float = 1e-9) -> Decomposition | Non
     tall = w if w.shape[0] >= w.shape[1] else w.mT
     n, width = tall.shape[1], min(BLOCK, tall.shape[1])
     generator = torch.Generator(device=w.device).manual_seed(0)
-    newest = torch.linalg.qr(
-        torch.randn(n, width, generator=generator, dtype=torch.float64, device=w.device)
-    ).Q
+    drawn = torch.randn(n, width, generator=generator, dtype=torch.float64, device=w.device)
+    newest = torch.linalg.qr(drawn).Q
     largest = min(n // width, LARGEST_KRYLOV) * width
     basis, turned = w.new_empty((largest, n)), w.new_empty((largest, n))  # rows: those of Q, of WᵀW Q
     inner = w.new_zeros((largest, largest))  # Qᵀ WᵀW Q

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 import pandas as pd
 from filelock import FileLock
@@ -147,14 +146,15 @@ def _part(study: Study, key: Key, plan: PlannedPart, members: dict[Key, Trajecto
     """A planned part with the trajectories behind it."""
     name, seed = key
     kind = {JOINT: JointPart, JOURNEY: JourneyPart}.get(name, PairPart if plan.compared else RunPart)
-    plan_of: dict[str, Any] = {
+    return kind(
         **vars(plan),
-        "label": spoken([key]),
-        "profile": study.profile.name,
-        "seed": seed,
-    }
-    directory = manifest.part_directory(study.results, key)
-    return kind(**plan_of, directory=directory, study=study, members=members)
+        label=spoken([key]),
+        profile=study.profile.name,
+        seed=seed,
+        directory=manifest.part_directory(study.results, key),
+        study=study,
+        members=members,
+    )
 
 
 # --- The joined tables: rows of parts that are on disk beside rows that earlier tables hold.
@@ -184,7 +184,8 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
         raise CompanionError(f"the tables in {results} no longer hold the rows of {spoken(lost)}: {again}")
     # A journey is of runs that are all in here: it changes no other table.
     frozen = results / "rules.json"  # what judges them, where it was settled before the runs
-    rules = {"rules": json.loads(frozen.read_text("utf-8"))} if frozen.is_file() else {}
+    common = {"rules": json.loads(frozen.read_text("utf-8"))} if frozen.is_file() else {}
+    common["models"] = dict(models)
     combined = fingerprint(*(part.fingerprint for key, part in parts.items() if key[0] != JOURNEY))
     for table, columns in TABLES.items():
         path = results / f"{table}.parquet"
@@ -197,15 +198,10 @@ def _write(results: Path, parts: Mapping[Key, PlannedPart], models: Mapping[str,
                 raise ValueError(f"{file} holds rows of {sorted(strange)}, not of {key} alone")
         if held := mine.keys() & kept.keys():
             frames.append(manifest.rows_of(table, read_table(path), held))
-        fingerprints = [[*key, part.fingerprint] for key, part in mine.items()]
-        write_table(
-            concatenated(table, frames),
-            path,
-            columns=columns,
-            fingerprint=combined,
-            libraries=_libraries([*files.values(), *([path] if held else [])]) or None,
-            parts={"fingerprints": fingerprints, "models": dict(models), **rules},
-        )
+        said = {"fingerprints": [[*key, part.fingerprint] for key, part in mine.items()], **common}
+        libraries = _libraries([*files.values(), *([path] if held else [])]) or None
+        rows = concatenated(table, frames)
+        write_table(rows, path, columns=columns, fingerprint=combined, libraries=libraries, parts=said)
 
 
 def _libraries(files: Iterable[Path]) -> dict[str, str]:

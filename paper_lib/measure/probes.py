@@ -114,7 +114,6 @@ def _inputs(model: PreTrainedModel, batch: Batch) -> dict[str, object]:
 # --- Gate I: how far a policy has moved, as the KL divergence from the start's distributions.
 
 CHUNK = 8192  # completion positions at once
-Measured = dict[str, float]
 
 
 @torch.no_grad()
@@ -135,22 +134,22 @@ def sequence_kl(p: PreTrainedModel, q: PreTrainedModel, batch: Batch) -> tuple[T
     return torch.cat(total).view(-1, batch.group_size), torch.cat(count).view(-1, batch.group_size)
 
 
-def mean_kl(kl: Tensor, tokens: Tensor) -> tuple[Measured, Measured]:
+def mean_kl(kl: Tensor, tokens: Tensor) -> dict[str, float]:
     """Means per token and per sequence, and their standard errors over prompts drawn at random.
 
     kl, tokens: (P, G) of `sequence_kl`. The completions of a prompt count together, and the mean per token,
-    a ratio of two sums, has the error of its linearisation. Returns ({"token", "sequence"}, the same of the
-    errors), which are NaN for a single prompt.
+    a ratio of two sums, has the error of its linearisation. Returns kl, kl_sequence, and each with _se, which
+    is NaN for a single prompt.
     """
     sums, sizes, prompts = kl.sum(1), tokens.sum(1), len(kl)
     rate = sums.sum() / sizes.sum()
-    means = {"token": rate.item(), "sequence": kl.mean().item()}
     scale = math.sqrt(prompts / (prompts - 1)) if prompts > 1 else math.nan
-    errors = {
-        "token": scale * torch.linalg.vector_norm(sums - rate * sizes).item() / sizes.sum().item(),
-        "sequence": scale * torch.linalg.vector_norm(kl.mean(1) - kl.mean()).item() / prompts,
+    return {
+        "kl": rate.item(),
+        "kl_se": scale * torch.linalg.vector_norm(sums - rate * sizes).item() / sizes.sum().item(),
+        "kl_sequence": kl.mean().item(),
+        "kl_sequence_se": scale * torch.linalg.vector_norm(kl.mean(1) - kl.mean()).item() / prompts,
     }
-    return means, errors
 
 
 def policy_drift(
@@ -173,10 +172,8 @@ def policy_drift(
     for name, (p, q) in {"forward": (start, now), "reverse": (now, start)}.items():
         drawn = seeded_generator("drift", seed)
         batch = sample(p, tokenizer, prompts, samples=samples, max_new_tokens=max_new_tokens, generator=drawn)
-        means, errors = mean_kl(*sequence_kl(p, q, batch))
-        for unit, suffix in (("token", ""), ("sequence", "_sequence")):
-            found[f"{name}_kl{suffix}"] = means[unit]
-            found[f"{name}_kl{suffix}_se"] = errors[unit]
+        kl = mean_kl(*sequence_kl(p, q, batch))
+        found |= {f"{name}_{metric}": value for metric, value in kl.items()}
     return found
 
 

@@ -19,19 +19,8 @@ from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.matrices import Matrix
 from paper_lib.ground.parallel import told
 from paper_lib.ground.tables import Row
+from paper_lib.measure import matrix as matrix_rows
 from paper_lib.measure import probes
-from paper_lib.measure.matrix import (
-    mask_picture,
-    measure_end,
-    measure_matrix,
-    measure_nulls,
-    measure_pair,
-    measure_rescaled,
-    path_rows,
-    point_rows,
-    unchanged_counts,
-    unchanged_rows,
-)
 from paper_lib.measure.merging import merge_rows
 from paper_lib.measure.parts import EVERYWHERE, Frames, Part
 from paper_lib.study.config import DiagnosticsConfig, ModelProbes
@@ -87,27 +76,28 @@ class RunPart(StudyPart):
         sums: dict[str, list[Tensor]] = defaultdict(list)  # a term a matrix
         for matrix in told(matrices, self.label):
             weights, keys = snapshots(trajectory, matrix), matrix_keys(matrix)
-            rows = measure_matrix(weights, steps, self.config, rates)
-            rows += measure_end(weights[0], weights[-1], steps[-1], self.config)
+            rows = matrix_rows.measure_matrix(weights, steps, self.config, rates)
+            rows += matrix_rows.measure_end(weights[0], weights[-1], steps[-1], self.config)
             frames["matrices"].append(self.keyed(name, rows, **keys))
             sums["path"].append(update_gram(weights))
-            sums["unchanged"].append(unchanged_counts(weights[0], weights[-1], self.config))
+            sums["unchanged"].append(matrix_rows.unchanged_counts(weights[0], weights[-1], self.config))
             if "nulls" in self.tables:
                 seeds = (name, self.seed, matrix.name)
-                nulls, walks = measure_nulls(weights, steps, self.config, seeds, rates)
+                nulls, walks = matrix_rows.measure_nulls(weights, steps, self.config, seeds, rates)
                 frames["nulls"].append(self.keyed_nulls(name, nulls, **keys))
                 for null, walk in walks.items():
                     sums[null].append(path_gram(walk))
             if "masks" in self.tables and matrix == pictured_matrix(matrices):
-                picture = mask_picture(weights[0], weights[-1], self.config)
+                picture = matrix_rows.mask_picture(weights[0], weights[-1], self.config)
                 frames["masks"].append(self.keyed(name, picture, **keys))
         totals = {of: reduce(torch.add, terms) for of, terms in sums.items()}
-        rows = path_rows(totals["path"], steps)
-        rows += unchanged_rows(totals["unchanged"], steps[-1], self.config)
+        rows = matrix_rows.path_rows(totals["path"], steps)
+        rows += matrix_rows.unchanged_rows(totals["unchanged"], steps[-1], self.config)
         if self.config.model_probes is not None:
             rows += self._probed(self.config.model_probes)
         frames["trajectories"] = [self.keyed(name, rows)]
-        walked = {null: path_rows(gram, steps) for null, gram in totals.items() if null.endswith("_walk")}
+        grams = {null: gram for null, gram in totals.items() if null.endswith("_walk")}
+        walked = {null: matrix_rows.path_rows(gram, steps) for null, gram in grams.items()}
         frames["nulls"].append(self.keyed_nulls(name, walked, **EVERYWHERE))
         return frames
 
@@ -185,7 +175,7 @@ class JointPart(StudyPart):
         w_0, w_t = weights[target][0], weights[target][-1]
         fits = other_delta_w.shape == w_0.shape
         step = self.trajectories[target].steps[-1]
-        rows = measure_rescaled(w_0, w_t, other_delta_w, step, self.config) if fits else []
+        rows = matrix_rows.measure_rescaled(w_0, w_t, other_delta_w, step, self.config) if fits else []
         return self.keyed(target, rows, null=f"rescaled_{source}", **matrix_keys(matrix))
 
     def _curvature(self) -> list[pd.DataFrame]:
@@ -212,10 +202,10 @@ class JointPart(StudyPart):
         points = [(name, step) for name in self.joint_runs for step in self.trajectories[name].steps]
         coordinates, ratios = path_pca(gram)
         last = max(step for _, step in points)
-        shares = point_rows(last, ratios, "explained_variance_ratio")
+        shares = matrix_rows.point_rows(last, ratios, "explained_variance_ratio")
         frames = [self.keyed("joint:" + "+".join(self.joint_runs), shares)]
         for (name, step), point in zip(points, coordinates, strict=True):
-            frames.append(self.keyed(name, point_rows(step, point, "joint_pca_coordinate")))
+            frames.append(self.keyed(name, matrix_rows.point_rows(step, point, "joint_pca_coordinate")))
         return frames
 
 
@@ -229,7 +219,7 @@ class PairPart(StudyPart):
         for matrix in self.matrices():
             w_0, w_t = snapshots(a, matrix, (0, a.steps[-1]))
             w_0_other, w_t_other = snapshots(b, matrix, (0, b.steps[-1]))
-            rows = measure_pair((w_0, w_t), (w_0_other, w_t_other), a.steps[-1], self.config)
+            rows = matrix_rows.measure_pair((w_0, w_t), (w_0_other, w_t_other), a.steps[-1], self.config)
             frames.append(self.keyed(one[0], rows, **keys, **matrix_keys(matrix)))
         merges = self.study.profile.merges
         if merges is not None and (one[0], other[0]) in merges.pairs:

@@ -46,20 +46,16 @@ def open_trajectory(directory: str | Path) -> Trajectory:
     if (run := read_json(marker, afresh)).get("finished") is not True:
         raise CompanionError(f"{marker} does not say that the run has finished: {again}")
     try:
-        trajectory = Trajectory(
-            directory=directory,
-            steps=tuple(sorted(int(step) for step in run["steps"])),
-            config=dict(run["config"]),
-            fingerprint=str(run["fingerprint"]),
-        )
+        steps, config = tuple(sorted(int(step) for step in run["steps"])), dict(run["config"])
+        fingerprint = str(run["fingerprint"])
     except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise CompanionError(f"{marker} is damaged ({error!r}): {afresh}") from error
-    if trajectory.steps[:1] != (0,) or len(trajectory.steps) < 2:
-        raise CompanionError(f"{marker} lists {list(trajectory.steps)}, not W_0 and a later step: {afresh}")
-    for step in trajectory.steps:
-        with opened(trajectory.path(step), afresh):
+    if steps[:1] != (0,) or len(steps) < 2:
+        raise CompanionError(f"{marker} lists {list(steps)}, not W_0 and a later step: {afresh}")
+    for step in steps:
+        with opened(step_path(directory, step), afresh):
             pass
-    return trajectory
+    return Trajectory(directory=directory, steps=steps, config=config, fingerprint=fingerprint)
 
 
 def projection_matrices(path: str | Path) -> list[Matrix]:

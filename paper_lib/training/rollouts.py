@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -99,22 +100,21 @@ def completion_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)  # (P, L)
     cache = DynamicCache(config=model.config)
     if batch.prompt_ids.shape[1] > 1:
-        model.model(
-            input_ids=batch.prompt_ids[:, :-1],
-            attention_mask=batch.prompt_mask[:, :-1],
-            position_ids=positions[:, :-1],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        _run(model.model, batch.prompt_ids[:, :-1], batch.prompt_mask[:, :-1], positions[:, :-1], cache)
         cache.batch_select_indices(prompt)  # from P to D rows
-    logits = model(
-        input_ids=torch.cat([batch.prompt_ids[prompt, -1:], ids[:, :-1]], 1),
-        attention_mask=torch.cat([batch.prompt_mask[prompt], mask[:, :-1]], 1),
-        position_ids=positions[prompt, -1:] + torch.arange(ids.shape[1], device=ids.device),
-        past_key_values=cache,
-        use_cache=True,
-    ).logits  # (D, T, V)
+    given = torch.cat([batch.prompt_ids[prompt, -1:], ids[:, :-1]], 1)  # (D, T)
+    seen = torch.cat([batch.prompt_mask[prompt], mask[:, :-1]], 1)  # (D, L + T - 1)
+    places = positions[prompt, -1:] + torch.arange(ids.shape[1], device=ids.device)  # (D, T)
+    logits = _run(model, given, seen, places, cache).logits  # (D, T, V)
     return logits if row is None else logits[row]
+
+
+def _run(
+    model: Any, ids: Tensor, seen: Tensor, positions: Tensor, cache: DynamicCache, **options: Any
+) -> Any:
+    """A model's output on ids, positions: (n, l), the tokens that the cache lacks; seen: (n, all so far)."""
+    inputs = {"input_ids": ids, "attention_mask": seen, "position_ids": positions}
+    return model(**inputs, past_key_values=cache, use_cache=True, **options)
 
 
 def _distinct(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -169,20 +169,9 @@ def sample(
     log_probs = torch.zeros(count, max_new_tokens, device=device)
     mask = torch.zeros(count, max_new_tokens, dtype=torch.bool, device=device)
     cache = DynamicCache(config=model.config)
-
-    def next_logits(ids: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
-        """ids, positions: (n, l), the tokens that the cache lacks; seen: (n, all so far). Returns (n, V)."""
-        return model(
-            input_ids=ids,
-            attention_mask=seen,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-
     positions = (prompt_mask.cumsum(1) - 1).clamp(min=0)  # (P, L)
-    logits = next_logits(prompt_ids, prompt_mask, positions).repeat_interleave(samples, 0)  # (P * G, V)
+    output = _run(model, prompt_ids, prompt_mask, positions, cache, logits_to_keep=1)
+    logits = output.logits[:, -1].repeat_interleave(samples, 0)  # (P * G, V)
     cache.batch_repeat_interleave(samples)
     seen = prompt_mask.repeat_interleave(samples, 0)  # (P * G, L), a column longer with every token
     position = positions[:, -1].repeat_interleave(samples, 0)  # (P * G,)
@@ -205,7 +194,8 @@ def sample(
             active, seen, position, chosen, running = (each[kept] for each in rows)
         position = position + 1
         seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
-        logits = next_logits(chosen[:, None], seen, position[:, None])
+        output = _run(model, chosen[:, None], seen, position[:, None], cache, logits_to_keep=1)
+        logits = output.logits[:, -1]  # (n, V)
     width = t + 1
     return Batch(
         prompt_ids=prompt_ids,
@@ -253,19 +243,13 @@ def accuracy(
     The error is that of a mean over problems drawn at random, samples of one problem counted together.
     Returns sampled_accuracy, sampled_accuracy_se, greedy_accuracy, each in [0, 1].
     """
-    per_problem: list[float] = []
-    greedy: list[float] = []
-    size = max(1, ROWS_AT_ONCE // samples)
+    per_problem, greedy, size = list[float](), list[float](), max(1, ROWS_AT_ONCE // samples)
     for first in range(0, len(problems), size):
         part = problems[first : first + size]
-        for draws, scores in ((samples, per_problem), (1, greedy)):
-            generator = seeded_generator("evaluation", seed, first) if scores is per_problem else None
-            batch = sample(
-                *(model, tokenizer, [problem.prompt for problem in part]),
-                samples=draws,
-                max_new_tokens=max_new_tokens,
-                generator=generator,
-            )
+        prompts, drawn = [problem.prompt for problem in part], seeded_generator("evaluation", seed, first)
+        for draws, generator, scores in ((samples, drawn, per_problem), (1, None, greedy)):
+            options: dict[str, Any] = {"samples": draws, "generator": generator}
+            batch = sample(model, tokenizer, prompts, max_new_tokens=max_new_tokens, **options)
             scores.extend(rewards(tokenizer, batch, part).view(-1, draws).mean(1).tolist())
     mean, count = sum(per_problem) / len(per_problem), len(per_problem)
     variance = sum((p - mean) ** 2 for p in per_problem) / max(1, count - 1)

@@ -16,15 +16,9 @@ from paper_lib.ground.errors import CompanionError
 from paper_lib.study.config import Profile, fingerprint
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import seeded_generator
+from paper_lib.training import confinement
 from paper_lib.training.checkpoints import Trajectory, load_checkpoint, read_matrix, step_path
-from paper_lib.training.confinement import (
-    Confinement,
-    SubnetworkConstraint,
-    SubspaceConstraint,
-    is_projected,
-    random_mask,
-    random_subspace,
-)
+from paper_lib.training.confinement import Confinement, SubnetworkConstraint, SubspaceConstraint, is_projected
 from paper_lib.training.manifest import Key
 from paper_lib.training.models import (
     as_stored,
@@ -183,7 +177,7 @@ def projection_bases(study: Study, run: RunConfig, seed: int, student: PreTraine
             continue
         if projection.basis == "random":
             generator = seeded_generator("subspace", seed, name)
-            bases[name] = random_subspace(weight.shape[1], K, generator)
+            bases[name] = confinement.random_subspace(weight.shape[1], K, generator)
             continue
         target = read_matrix(step_path(folder, 0), name)
         if projection.basis != "principal":
@@ -205,7 +199,7 @@ def subnetwork_masks(study: Study, run: RunConfig, seed: int) -> dict[str, Tenso
     if run.subnetwork.entries == "found":
         return masks
     return {
-        name: random_mask(mask.shape, int(mask.sum()), seeded_generator("subnetwork", seed, name))
+        name: confinement.random_mask(mask.shape, int(mask.sum()), seeded_generator("subnetwork", seed, name))
         for name, mask in masks.items()
     }
 

@@ -14,16 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from paper_lib.ground.errors import CompanionError
 from paper_lib.study.run_config import RunConfig
 from paper_lib.study.tasks import Problem, corrupt, problems, seeded_generator
-from paper_lib.training import objectives
+from paper_lib.training import objectives, rollouts
 from paper_lib.training.confinement import Confinement
-from paper_lib.training.rollouts import (
-    Batch,
-    completion_logits,
-    encode_demonstrations,
-    rewards,
-    sample,
-    token_log_probs,
-)
+from paper_lib.training.rollouts import Batch, completion_logits, rewards, sample, token_log_probs
 
 # --- What a step trains on: its problems, and their demonstrations or rollouts with what they earn.
 
@@ -78,19 +71,14 @@ def collect(policy: Policy, run: RunConfig, seed: int, step: int, *, part: tuple
     if run.objective == "sft":
         generator = seeded_generator("corrupt", name, 0)
         texts = [corrupt(p.demonstration, run.demonstration_noise, generator) for p in drawn][share]
-        batch = encode_demonstrations(policy.tokenizer, prompts, texts)
+        batch = rollouts.encode_demonstrations(policy.tokenizer, prompts, texts)
         return replace(batch, **{n: v.to(device) for n, v in vars(batch).items() if v is not None})
     actor = policy.teacher if run.rollout_policy == "teacher" else policy.student
     if actor is None:
         raise CompanionError(f"run {run.name}: teacher rollouts need a teacher, and none was given")
-    batch = sample(
-        *(actor, policy.tokenizer, prompts),
-        samples=run.samples_per_prompt,
-        max_new_tokens=run.max_new_tokens,
-        generator=seeded_generator("rollout", name),
-        temperature=run.temperature,
-        part=part,
-    )
+    how: dict[str, Any] = {"samples": run.samples_per_prompt, "max_new_tokens": run.max_new_tokens}
+    how |= {"temperature": run.temperature, "generator": seeded_generator("rollout", name)}
+    batch = sample(actor, policy.tokenizer, prompts, part=part, **how)
     reward = rewards(policy.tokenizer, batch, mine)  # (P * G,)
     if run.chance == "reward":
         reward = drawn_rewards(reward, seeded_generator("reward", name, part[0]))

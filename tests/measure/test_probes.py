@@ -234,13 +234,13 @@ def test_errors_are_those_of_means_over_prompts():
     level = torch.rand(400, 50, 1, generator=generator).double()
     kl = tokens * (level + torch.rand(400, 50, 4, generator=generator))
     found = [mean_kl(*pair) for pair in zip(kl, tokens, strict=True)]
-    for unit in ("token", "sequence"):
-        spread = np.std([means[unit] for means, _ in found], ddof=1)
-        assert_allclose(np.mean([errors[unit] for _, errors in found]), spread, rtol=0.12)
-    assert_allclose(found[0][0]["token"], kl[0].sum() / tokens[0].sum())
+    for metric in ("kl", "kl_sequence"):
+        spread = np.std([each[metric] for each in found], ddof=1)
+        assert_allclose(np.mean([each[f"{metric}_se"] for each in found]), spread, rtol=0.12)
+    assert_allclose(found[0]["kl"], kl[0].sum() / tokens[0].sum())
     sums = kl[0].mean(1)
-    assert_allclose(found[0][1]["sequence"], sums.std() / math.sqrt(50))
-    assert math.isnan(mean_kl(kl[0, :1], tokens[0, :1])[1]["token"])
+    assert_allclose(found[0]["kl_sequence_se"], sums.std() / math.sqrt(50))
+    assert math.isnan(mean_kl(kl[0, :1], tokens[0, :1])["kl_se"])
 
 
 def test_a_policy_has_not_drifted_from_itself_and_both_ways_are_distances(tokenizer, student, moved):
