@@ -38,7 +38,7 @@ UNTESTED = "not decided by this design"
 VERDICTS = (REPRODUCED, ORDER_ONLY, PARTLY, NOT_REPRODUCED, UNTESTED)
 
 _RULES = (weights, trajectory, projection, controls, gates, pnt, sibling, island)  # in the ledger's order
-CLAIMS: tuple[Claim, ...] = tuple(claim for module in _RULES for claim in module.CLAIMS)
+CLAIMS = tuple(each for module in _RULES for each in vars(module).values() if isinstance(each, Claim))
 PAPER, MATCHED = "SFT at its own schedule", "matched"
 _READ = ("ours", "comparisons", "effect size", "null", "beyond the null", "verdict", "why")
 LEDGER_COLUMNS = (
@@ -156,15 +156,10 @@ def ledger(
     for claim in _chosen(only):
         known = (claim.id, claim.statement, claim.where, claim.paper, evidence.scale, claim.holds_when)
         main = [cell for reading in read if reading.claim is claim for cell in _cells(reading)]
-        others = [_short(claim, evidence, name) if name in _also(claim) else "–" for name in ENDS]
+        others = [_short(claim, evidence, name) for name in ENDS]
         matched = claim.matched or "SFT at OPD's start, rate, steps and batch in SFT's place"
         rows.append((*known, *main, matched, *others))
     return pd.DataFrame(rows, columns=list(LEDGER_COLUMNS))
-
-
-def _also(claim: Claim) -> tuple[str, ...]:
-    without = tuple(name for name in claim.also if name != PRETRAINED)
-    return (*without, PRETRAINED) if claim.id in ON_PRETRAINED else without
 
 
 def _chosen(only: Sequence[str] | None) -> list[Claim]:
@@ -183,24 +178,18 @@ def _cast(evidence: Results, name: str) -> tuple[Results, Cast]:
         return evidence, Cast(opd="opd_as_sft", rlvr=None)
     if name == "OPD at a quarter of the batch":
         return evidence, Cast(opd=f"opd_batch_{_settings(evidence, 'batch', ['opd'])[0]}")
-    if name in EQUALLY_SET:
-        return evidence, _equally_set(evidence, name)
+    if name in EQUALLY_SET:  # the smallest batch, or the lower or higher of two rates, that the tables have
+        kind, at = EQUALLY_SET[name]
+        values = _settings(evidence, kind, matched.runs)
+        if kind == "lr" and len(values) < 2:
+            raise Untested("matched SFT, OPD and RLVR are not all in the tables at two other rates")
+        sft, opd, rlvr = (f"{run}_{kind}_{values[at]}" for run in matched.runs)
+        return evidence, Cast(sft=sft, opd=opd, rlvr=rlvr)
     if name == "equal norm":
         return at_equal_norm(evidence, matched.runs), matched
     if name == "equal accuracy":
         return at_equal_accuracy(evidence, matched.runs), matched
     return evidence, matched if name == MATCHED else Cast()
-
-
-def _equally_set(evidence: Results, name: str) -> Cast:
-    """The three runs at the smallest batch, or at the lower or higher of two rates, that the tables have."""
-    kind, at = EQUALLY_SET[name]
-    roles = ("sft_matched", "opd", "rlvr")
-    values = _settings(evidence, kind, roles)
-    if kind == "lr" and len(values) < 2:
-        raise Untested("matched SFT, OPD and RLVR are not all in the tables at two other rates")
-    sft, opd, rlvr = (f"{role}_{kind}_{values[at]}" for role in roles)
-    return Cast(sft=sft, opd=opd, rlvr=rlvr)
 
 
 def _settings(evidence: Results, kind: str, roles: Sequence[str]) -> list[str]:
@@ -223,6 +212,8 @@ def _cells(reading: Reading) -> tuple[str, ...]:
 
 
 def _short(claim: Claim, evidence: Results, name: str) -> str:
+    if not (claim.id in ON_PRETRAINED if name == PRETRAINED else name in claim.also):
+        return "–"
     reading = read_claim(claim, evidence, name)
     return f"{reading.verdict}: {'; '.join(map(str, reading.finding.contrasts)) or reading.why}"
 

@@ -157,6 +157,3 @@ def _no_way_to_go(evidence: Results, cast: Cast) -> str:
 def _other_rollouts(evidence: Results, cast: Cast, gap: pd.Series) -> tuple[str, Contrast]:
     noise = to_opd(evidence, "opd_restream", cast)
     return f"OPD with other rollouts: {say(noise)} from OPD", more(gap, noise, "farther than rollouts lead")
-
-
-CLAIMS = (kept_tokens, teacher_rollouts, advantage_mixes)

@@ -125,6 +125,3 @@ def _half_ulp(evidence: Results, run: str) -> Contrast:
     return contrast_if_there(
         text, lambda: above(evidence.end(run, "prediction_agreement"), 1 - SAME_DENSITY, text, **told)
     )
-
-
-CLAIMS = (anchor_gate, geometry_gate, visibility_gate)

@@ -166,6 +166,3 @@ def _merged(evidence: Results, run: str, other: str, how: str) -> pd.Series:
         return evidence.pair(run, other, f"sampled_accuracy:{how}")
     except Untested:
         raise Untested(f"no update of {label(run)} was added to one of {label(other)}") from None
-
-
-CLAIMS = (changes_fewer, is_smaller, spreads_wider, is_orthogonal, composes)

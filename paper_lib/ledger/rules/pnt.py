@@ -148,6 +148,3 @@ def off_principal(evidence: Results, cast: Cast) -> Finding:
         explained="rounding to bf16 explains it",
         **null_if_there(permuted),
     )
-
-
-CLAIMS = (sparser_than_sft, rotated_heads, masks_across_runs, milder_than_sft, off_principal)

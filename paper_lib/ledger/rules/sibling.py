@@ -189,6 +189,3 @@ def optimizer(evidence: Results, cast: Cast) -> Finding:
         ],
         note=if_there(lambda: greedy(evidence, tuple(runs))),
     )
-
-
-CLAIMS = (small_update, low_rank, masks_of_opd, energy_in_mlp, shared_masks, subnetwork, optimizer)
