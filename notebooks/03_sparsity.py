@@ -404,7 +404,7 @@ title = words.format(**means)
 fig, axes = new_figure(1, 2, height=3.6, title=title)
 for ax, mask in zip(axes, weight_masks, strict=True):
     where = {"alpha": alpha, "runs": main_runs, "modules": chosen}
-    draw_overlap(ax, matrices, nulls, mask, paper=reported[mask], **where)
+    draw_overlap(ax, results, mask, paper=reported[mask], **where)
     ax.set_title(label[mask])
 axes[0].set_xlabel("overlap (its axis spans the marks)")
 axes[1].tick_params(labelleft=False)

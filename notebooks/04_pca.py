@@ -366,9 +366,9 @@ caption = (
 places = [["kl", "curvature"], ["kl", "energy"]]
 look = {"figsize": (7.2, 4.6), "layout": "constrained", "height_ratios": (5, 3)}
 fig, axes = plt.subplot_mosaic(places, **look)
-draw_kl_and_norm(axes["kl"], trajectories, matrices, curvature, runs=main_runs)
+draw_kl_and_norm(axes["kl"], results, runs=main_runs)
 draw_curvature(axes["curvature"], curvature)
-draw_principal_energy(axes["energy"], matrices, runs=main_runs, modules=chosen)
+draw_principal_energy(axes["energy"], results, runs=main_runs, modules=chosen)
 axes["kl"].set_title("Gate I: norm and KL")
 axes["curvature"].set_title("Gate II: curvature and energy")
 fig.suptitle(words.format(*spans), fontsize=9)

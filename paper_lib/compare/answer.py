@@ -63,11 +63,7 @@ def draw_place(
     if nulls is not None:
         theirs = end_values(nulls[nulls["null"] != "random_walk"], axis, sizes=matrices)
         for null, group in theirs.groupby("null") if len(theirs) else ():
-            label, look = panels.null_look(str(null))
-            at = axis.scale * group["value"].mean()
-            ax.plot(at, 2.55, **look)
-            label_once(ax, label, **look)
-            tell(ax, label, at, aside=True)
+            panels.draw_null(ax, axis.scale * group["value"].mean(), 2.55, str(null))
     if axis.alpha is not None:
         draw_chance(ax, axis.scale * axis.alpha, axis="x")
     ax.set_yticks(range(len(_ROWS)), _ROWS)

@@ -3,7 +3,7 @@
 # fmt: off
 # ruff: noqa: F401, I001
 from paper_lib.figures.gates import draw_curvature, draw_kl_and_norm, draw_prediction, draw_principal_energy
-from paper_lib.figures.gates import draw_tolerances, one_step
+from paper_lib.figures.gates import draw_tolerances
 from paper_lib.figures.pairs import draw_cosines, draw_jaccard, draw_rotated, draw_shared
 from paper_lib.figures.panels import by_label, draw_beside, draw_chance, draw_points, draw_ratios
 from paper_lib.figures.panels import draw_trajectory, new_figure, plain_log

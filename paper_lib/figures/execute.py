@@ -183,7 +183,11 @@ def _prepare(
             raise CompanionError(
                 f"{source} has no parameter {name!r}; it has {', '.join(declared)} (--only chooses notebooks)"
             )
-        _check_type(source, name, value, declared[name])
+        # Of the default's type; where that is None, any goes.
+        default, whole = declared[name], type(value) is int
+        if not (default is None or type(value) is type(default) or (isinstance(default, float) and whole)):
+            kind = f"{type(default).__name__} such as {default!r}"
+            raise CompanionError(f"{source}: parameter {name} is {value!r}, expected {kind}")
     values = {name: value for name, value in settings.items() if name in declared and value is not None}
     return notebook, {**values, **extra}
 
@@ -197,14 +201,6 @@ def _declared(notebook: NotebookNode) -> dict[str, Any]:
         for each in statements
         if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name) and each.value is not None
     }
-
-
-def _check_type(source: Path, name: str, value: Any, default: Any) -> None:
-    """Refuse a value of another type than the default's; where that is None, any goes."""
-    fits = type(value) is type(default) or (isinstance(default, float) and type(value) is int)
-    if default is not None and not fits:
-        kind = type(default).__name__
-        raise CompanionError(f"{source}: parameter {name} is {value!r}, expected {kind} such as {default!r}")
 
 
 def _execute(

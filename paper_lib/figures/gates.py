@@ -8,11 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from paper_lib.figures.panels import draw_beside, draw_chance, draw_rows, label_once, plain_log
+from paper_lib.figures.results import Results
 from paper_lib.figures.seeds import draw_bar, draw_few, draw_means, is_few, spread, spread_values
 from paper_lib.figures.styles import NULL, ORANGE, PURPLE, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.ground.tables import START
-from paper_lib.summaries import at_end, over_matrices, squared_norm
+from paper_lib.summaries import at_end, rows_with, squared_norm
 
 OF_START = {
     "principal": "principal",
@@ -28,19 +29,18 @@ PRECISIONS = {  # in the metrics' names: words, colour and marker
 }
 
 
-def draw_kl_and_norm(
-    ax: Axes, trajectories: pd.DataFrame, matrices: pd.DataFrame, curvature: pd.DataFrame, runs: Sequence[str]
-) -> None:
+def draw_kl_and_norm(ax: Axes, results: Results, runs: Sequence[str]) -> None:
     """Gate I: KL(π_0 ‖ π_t) per token against ‖ΔW‖_F² over all matrices, both logarithmic.
 
-    trajectories, matrices, curvature: the tables. runs: in their colours, a dot a snapshot, the mean over the
-    seeds that have both; the larger marker is the end, with the interval of the KL. Dashed is ½ μ ‖ΔW‖_F², μ
-    the curvature along the run's update, where that was measured. Grey dots are the ends of all other runs.
+    runs: in their colours, a dot a snapshot, the mean over the seeds that have both; the larger marker is the
+    end, with the interval of the KL. Dashed is ½ μ ‖ΔW‖_F², μ the curvature along the run's update, where
+    that was measured. Grey dots are the ends of all other runs.
     """
-    kl = trajectories.loc[trajectories["metric"] == "forward_kl", ["run", "seed", "step", "value"]]
-    both = kl.merge(squared_norm(matrices), on=["run", "seed", "step"])
+    keys = ["run", "seed", "step"]
+    kl = rows_with(results.table("trajectories"), metric="forward_kl")[[*keys, "value"]]
+    both = kl.merge(squared_norm(results.table("matrices")), on=keys)
     both = both[(both["value"] > 0) & (both["square"] > 0)]
-    slopes = curvature[(curvature["metric"] == "curvature") & (curvature["direction"] == "update")]
+    slopes = rows_with(results.table("curvature"), metric="curvature", direction="update")
     others = at_end(both[~both["run"].isin(runs)]).groupby("run")[["square", "value"]].mean()
     if len(others):
         grey: dict[str, Any] = {"color": NULL, "marker": ".", "linestyle": "none", "markersize": 4}
@@ -85,19 +85,14 @@ def draw_curvature(ax: Axes, curvature: pd.DataFrame) -> None:
     ax.set_xlabel(r"curvature $\mu$ (nats a token per unit$^2$)")
 
 
-def draw_principal_energy(
-    ax: Axes, matrices: pd.DataFrame, *, runs: Sequence[str], modules: Sequence[str] | None = None
-) -> None:
+def draw_principal_energy(ax: Axes, results: Results, *, runs: Sequence[str], modules: Sequence[str]) -> None:
     """Gate II: the share of ‖ΔW‖_F² in W_0's top-r × top-r singular subspaces over the share r²/(mn) that
-    chance gives, a row a run, logarithmic; the mean over matrices of the one over that of the other.
-
-    matrices: the table, which has both metrics at a run's last step.
-    """
+    chance gives at the end, a row a run, logarithmic; the mean over matrices of the one over the other's."""
     share, chance = (
-        over_matrices(matrices, metric, modules=modules).set_index(["run", "seed", "step"])["value"]
-        for metric in ("principal_energy", "principal_energy_chance")
+        results.ends(f"principal_energy{of}", modules=modules).set_index(["run", "seed"])["value"]
+        for of in ("", "_chance")
     )
-    ratio = (share / chance).droplevel("step")
+    ratio = share / chance
     styles = {run: run_style(run) for run in runs if run in ratio.index.unique("run")}
     draw_rows(ax, [(style.label, ratio[run], style.spot) for run, style in styles.items()])
     draw_chance(ax, 1, axis="x")
@@ -163,19 +158,6 @@ def draw_tolerances(ax: Axes, trajectories: pd.DataFrame, run: str, *, eta: floa
         label_once(ax, words, color=NULL, linestyle=dashes)
     ax.set(xscale="log", xlabel=r"tolerance $\eta$ (left edge: 0)", ylabel="update sparsity")
     ax.set(title=run_style(run).label, ylim=(-0.03, 1.03))
-
-
-def one_step(trajectories: pd.DataFrame) -> pd.DataFrame:
-    """What one step moves in bf16, in % of the weights, from the kept states of each run on: on its gradient,
-    on a gradient of zero, and the share of the first that the second moves too; indexed by run and step."""
-    names = {
-        "step_density": "on its gradient, %",
-        "coasting_density": "on a gradient of zero, %",
-        "coasting_coverage": "of the first, both, %",
-    }
-    rows = trajectories[trajectories["metric"].isin(names)]
-    means = rows.groupby(["run", "step", "metric"])["value"].mean().unstack()
-    return (100 * means).reindex(columns=list(names)).rename(columns=names)
 
 
 def left_edge(rows: pd.DataFrame) -> float:

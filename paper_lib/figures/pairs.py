@@ -51,8 +51,13 @@ def draw_cosines(ax: Axes, pairs: pd.DataFrame, *, modules: Sequence[str]) -> No
 
 
 def _draw_pairs(ax: Axes, values: dict[tuple[str, str], pd.Series]) -> None:
-    shown = sorted(values, key=lambda pair: -values[pair].mean())
-    draw_rows(ax, [(_name(pair), values[pair], _look(pair)) for pair in shown])
+    rows = []
+    for run, other in sorted(values, key=lambda pair: -values[pair].mean()):
+        one, two = (run_style(each).label for each in (run, other))
+        name = f"{one}, next seed" if run == other else f"{one} – {two.removeprefix(f'{one}, ')}"
+        look = run_style(run).spot if run == other else {"color": "black", "marker": "D"}
+        rows.append((name, values[run, other], look))
+    draw_rows(ax, rows)
 
 
 def draw_rotated(ax: Axes, pairs: pd.DataFrame, rotated: Sequence[int]) -> None:
@@ -99,12 +104,3 @@ def draw_shared(ax: Axes, pairs: pd.DataFrame, *, runs: Sequence[str], modules: 
             whose = run_style(pair[0]).label if pair[0] == pair[1] else ""
             tell(ax, words, values.mean(), of=whose, aside=True)
             label_once(ax, words, color="black" if pair[0] != pair[1] else NULL, **look)
-
-
-def _look(pair: tuple[str, str]) -> dict[str, Any]:
-    return run_style(pair[0]).spot if pair[0] == pair[1] else {"color": "black", "marker": "D"}
-
-
-def _name(pair: tuple[str, str]) -> str:
-    one, other = (run_style(run).label for run in pair)
-    return f"{one}, next seed" if pair[0] == pair[1] else f"{one} – {other.removeprefix(f'{one}, ')}"

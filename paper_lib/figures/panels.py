@@ -145,9 +145,9 @@ def draw_trajectory(
                 walk = walk.sort_values("step")
                 thin: dict[str, Any] = {"linestyle": null_dashes(str(kind)), "linewidth": 1}
                 ax.plot(walk["step"] / unit, walk["mean"], color=style.color, **thin)
-                tell(ax, null_look(str(kind))[0], walk["mean"], of=style.label, aside=True)
+                tell(ax, null_label(str(kind)), walk["mean"], of=style.label, aside=True)
     for kind in [] if nulls is None else nulls["null"].unique():
-        label_once(ax, null_look(kind)[0], color=NULL, linestyle=null_dashes(kind))
+        label_once(ax, null_label(kind), color=NULL, linestyle=null_dashes(kind))
     ax.set_xlabel("training progress" if against == "progress" else "step")
 
 
@@ -181,10 +181,8 @@ def draw_points(
             mine = nulls[nulls["run"] == name]
             for kind in sorted(mine["null"].unique(), key=lambda null: [*_NULLS, null].index(null)):
                 value = scale * mine.loc[mine["null"] == kind, "value"].mean()
-                label, look = null_look(str(kind))
-                ax.plot(value, row + _BELOW + _DODGE * [*_NULLS, kind].index(kind), **look)
-                label_once(ax, label, **look)
-                tell(ax, label, value, of=style.label, aside=True)
+                height = row + _BELOW + _DODGE * [*_NULLS, kind].index(kind)
+                draw_null(ax, value, height, kind, of=style.label)
     numbers = [means.loc[means["run"] == name, "seeds"].max() for name in names]
     name_rows(ax, [run_style(name).label for name in names], numbers)
 
@@ -229,11 +227,18 @@ def null_dashes(null: str) -> str:
     return "-." if null == "adam_walk" else ":"
 
 
-def null_look(null: str) -> tuple[str, dict[str, Any]]:
-    """The label of a null, and how one value of it is drawn: in grey, with a marker of its own."""
+def null_label(null: str) -> str:
+    """What the legend calls a null."""
+    return _NULLS.get(null, (null,))[0]
+
+
+def draw_null(ax: Axes, x: float, y: float, null: str, *, of: str = "", plane: bool = False) -> None:
+    """One value of a null, in grey with a marker of its own; told is x, in a plane the point."""
     label, marker = _NULLS.get(null, (null, "|"))
-    look = {"color": NULL, "marker": marker, "markerfacecolor": "none", "markersize": 5}
-    return label, look | {"linestyle": "none"}
+    look: dict[str, Any] = {"color": NULL, "marker": marker, "markerfacecolor": "none", "markersize": 5}
+    ax.plot(x, y, linestyle="none", **look)
+    label_once(ax, label, linestyle="none", **look)
+    tell(ax, label, [(x, y)] if plane else x, of=of, aside=True)
 
 
 def label_once(ax: Axes, label: str, **look: Any) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from paper_lib.figures.panels import label_once, null_dashes, null_look, of_run, plain_log
+from paper_lib.figures.panels import label_once, null_dashes, null_label, of_run, plain_log
 from paper_lib.figures.seeds import draw_means
 from paper_lib.figures.styles import NULL, run_style
 from paper_lib.figures.words import tell
@@ -69,13 +69,13 @@ def draw_paths(
             path = path / (path[:, 0].std(ddof=1) if own else 1)
             if dotted:
                 ax.plot(*path.T, color=style.color, linestyle=null_dashes("random_walk"))
-                tell(ax, null_look("random_walk")[0], path, of=style.label, aside=True)
+                tell(ax, null_label("random_walk"), path, of=style.label, aside=True)
             else:
                 ax.plot(*path.T, label=style.label, **style.line)
                 tell(ax, style.label, path)
             ax.plot(*path[0], "o", color=style.color, markerfacecolor="white", markersize=6)
     if null is not None:
-        label_once(ax, null_look("random_walk")[0], color=NULL, linestyle=":")
+        label_once(ax, null_label("random_walk"), color=NULL, linestyle=":")
     if not own:
         ax.set_aspect("equal", adjustable="datalim")
     unit = " (sd of component 1)" if own else " (weight units)"
@@ -96,15 +96,12 @@ def draw_explained_variance(
     walks = nulls[(nulls["metric"] == "explained_variance_ratio") & nulls["null"].isin(WALKS)]
     for (null, run), rows in walks[walks["run"].isin(runs)].groupby(["null", "run"]):
         share, style = rows.groupby("k")["value"].mean(), run_style(str(run))
-        label, dashes = null_look(str(null))[0], null_dashes(str(null))
+        label, dashes = null_label(str(null)), null_dashes(str(null))
         ax.plot(share.index, share, color=style.color, linestyle=dashes)
         label_once(ax, label, color=NULL, linestyle=dashes)
         tell(ax, label, share, of=style.label, aside=True)
     ax.set(xlabel="component $k$", ylabel="share of variance")
     ax.set_xticks(sorted(shares["k"].unique()))
-
-
-Draw = Callable[[float], None]  # draws a share of training, from 0 to 1
 
 
 def path_in_plane(table: pd.DataFrame, run: str, *, seed: int, metric: str) -> NDArray[np.float64]:
@@ -121,9 +118,9 @@ def path_in_plane(table: pd.DataFrame, run: str, *, seed: int, metric: str) -> N
 
 def animate_paths(
     ax: Axes, table: pd.DataFrame, *, runs: Sequence[str], seed: int, metric: str = "joint_pca_coordinate"
-) -> Draw:
-    """Prepare a plane and return what draws it at a share of training: a line behind each run's place, a dot
-    at every snapshot that it has passed, a ring at the start.
+) -> Callable[[float], None]:
+    """Prepare a plane and return what draws it at a share of training in [0, 1]: a line behind each run's
+    place, a dot at every snapshot that it has passed, a ring at the start.
 
     Between snapshots the place is on the straight line from one to the next: it is drawn, not measured. The
     axes are those of the whole path from the first frame on. Arguments as for `path_in_plane`.

@@ -17,7 +17,7 @@ _MIX_COLORS = ("#A3B82A", "#7FA8E0", "#1A0F52")  # from α = 0.01 to 0.75
 _MIX_MARKERS = "dP*pX<>h"  # from α = 1 to 0.01, one a halving
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Style:
     """How one run looks wherever it is drawn."""
 
@@ -49,49 +49,45 @@ def blend(start: str, end: str, share: float) -> str:
 
 
 _LIGHT_SFT, _LIGHT_OPD = blend(SFT, "white", 0.4), blend(OPD, "white", 0.4)
-_LOOKS = {  # label, colour, dashes and marker of each run, in the order of legends
-    "sft": ("SFT", SFT, "-", "s"),
-    "sft_matched": ("SFT, matched", _LIGHT_SFT, "--", "s"),
-    "opd": ("OPD", OPD, "-", "o"),
-    "rlvr": ("RLVR", RLVR, "-", "^"),
-    "opd_exact": ("OPD, exact reverse KL", SKY, "--", "o"),
-    "opd_small_teacher": ("OPD, smaller teacher", PURPLE, "--", "o"),
-    "opd_second_domain": ("OPD, second domain", ORANGE, "--", "o"),
-    "opd_tokens_top_gap_50": ("top gap, 50 % of tokens", PURPLE, "--", "v"),
-    "opd_tokens_top_gap_25": ("top gap, 25 %", PURPLE, ":", "v"),
-    "opd_tokens_random_50": ("random, 50 % of tokens", SKY, "--", "D"),
-    "opd_tokens_random_25": ("random, 25 %", SKY, ":", "D"),
-    "opd_teacher_rollouts": ("teacher rollouts", ORANGE, "--", "P"),
-    "opd_sibling": ("OPD, other rollouts", SKY, ":", "o"),
-    "opd_projected_early": ("OPD, own early V", OPD, "--", "v"),
-    "opd_projected_early_update": ("OPD, update in early V", SKY, "--", "v"),
-    "opd_projected_early_both": ("OPD, both in early V", SKY, ":", "v"),
-    "opd_projected_other_seed": ("OPD, V of other rollouts", PURPLE, "--", "D"),
-    "opd_projected_principal": (r"OPD, top of $W_0$", ORANGE, "--", "X"),
-    "opd_projected_random": ("OPD, random V", NULL, "--", "h"),
-    "opd_projected_rlvr": ("OPD, V of RLVR", RLVR, "--", "D"),
-    "opd_projected_sft": ("OPD, V of SFT", SFT, "--", "D"),
-    "sft_projected_early": ("SFT, own early V", SFT, "--", "v"),
-    "sft_projected_early_update": ("SFT, update in early V", ORANGE, "--", "v"),
-    "sft_projected_random": ("SFT, random V", NULL, ":", "p"),
-    "sft_matched_projected_early": ("SFT, matched, own early V", _LIGHT_SFT, "--", "^"),
-    "sft_matched_projected_opd": ("SFT, matched, V of OPD", OPD, "--", "^"),
-    "sft_matched_projected_random": ("SFT, matched, random V", NULL, "--", "^"),
-    "rlvr_projected_early": ("RLVR, own early V", RLVR, "--", "v"),
-    "rlvr_projected_random": ("RLVR, random V", NULL, "--", "v"),
-    "opd_as_sft": ("OPD, at SFT's settings", _LIGHT_OPD, "--", "s"),
-    "opd_restream": ("OPD, other rollouts throughout", SKY, "--", "H"),
-    "opd_rotated": ("OPD, heads rotated", PURPLE, "--", "8"),
-    "opd_sgd": ("OPD, SGD", RED, "--", "*"),
-    "opd_subnetwork_found": ("OPD, found subnetwork", ORANGE, "--", "*"),
-    "opd_subnetwork_random": ("OPD, random subnetwork", NULL, "--", "*"),
-    "sft_small": ("SFT, smaller student", _LIGHT_SFT, ":", "P"),
-    "opd_small_student": ("OPD, smaller student", SKY, "--", "P"),
-    "opd_moe_teacher": ("OPD, MoE teacher", PURPLE, "--", "X"),
-}
-RUN_STYLE = {
-    run: Style(label=label, color=color, linestyle=dashes, marker=marker)
-    for run, (label, color, dashes, marker) in _LOOKS.items()
+RUN_STYLE = {  # in the order of legends
+    "sft": Style("SFT", SFT, "-", "s"),
+    "sft_matched": Style("SFT, matched", _LIGHT_SFT, "--", "s"),
+    "opd": Style("OPD", OPD, "-", "o"),
+    "rlvr": Style("RLVR", RLVR, "-", "^"),
+    "opd_exact": Style("OPD, exact reverse KL", SKY, "--", "o"),
+    "opd_small_teacher": Style("OPD, smaller teacher", PURPLE, "--", "o"),
+    "opd_second_domain": Style("OPD, second domain", ORANGE, "--", "o"),
+    "opd_tokens_top_gap_50": Style("top gap, 50 % of tokens", PURPLE, "--", "v"),
+    "opd_tokens_top_gap_25": Style("top gap, 25 %", PURPLE, ":", "v"),
+    "opd_tokens_random_50": Style("random, 50 % of tokens", SKY, "--", "D"),
+    "opd_tokens_random_25": Style("random, 25 %", SKY, ":", "D"),
+    "opd_teacher_rollouts": Style("teacher rollouts", ORANGE, "--", "P"),
+    "opd_sibling": Style("OPD, other rollouts", SKY, ":", "o"),
+    "opd_projected_early": Style("OPD, own early V", OPD, "--", "v"),
+    "opd_projected_early_update": Style("OPD, update in early V", SKY, "--", "v"),
+    "opd_projected_early_both": Style("OPD, both in early V", SKY, ":", "v"),
+    "opd_projected_other_seed": Style("OPD, V of other rollouts", PURPLE, "--", "D"),
+    "opd_projected_principal": Style(r"OPD, top of $W_0$", ORANGE, "--", "X"),
+    "opd_projected_random": Style("OPD, random V", NULL, "--", "h"),
+    "opd_projected_rlvr": Style("OPD, V of RLVR", RLVR, "--", "D"),
+    "opd_projected_sft": Style("OPD, V of SFT", SFT, "--", "D"),
+    "sft_projected_early": Style("SFT, own early V", SFT, "--", "v"),
+    "sft_projected_early_update": Style("SFT, update in early V", ORANGE, "--", "v"),
+    "sft_projected_random": Style("SFT, random V", NULL, ":", "p"),
+    "sft_matched_projected_early": Style("SFT, matched, own early V", _LIGHT_SFT, "--", "^"),
+    "sft_matched_projected_opd": Style("SFT, matched, V of OPD", OPD, "--", "^"),
+    "sft_matched_projected_random": Style("SFT, matched, random V", NULL, "--", "^"),
+    "rlvr_projected_early": Style("RLVR, own early V", RLVR, "--", "v"),
+    "rlvr_projected_random": Style("RLVR, random V", NULL, "--", "v"),
+    "opd_as_sft": Style("OPD, at SFT's settings", _LIGHT_OPD, "--", "s"),
+    "opd_restream": Style("OPD, other rollouts throughout", SKY, "--", "H"),
+    "opd_rotated": Style("OPD, heads rotated", PURPLE, "--", "8"),
+    "opd_sgd": Style("OPD, SGD", RED, "--", "*"),
+    "opd_subnetwork_found": Style("OPD, found subnetwork", ORANGE, "--", "*"),
+    "opd_subnetwork_random": Style("OPD, random subnetwork", NULL, "--", "*"),
+    "sft_small": Style("SFT, smaller student", _LIGHT_SFT, ":", "P"),
+    "opd_small_student": Style("OPD, smaller student", SKY, "--", "P"),
+    "opd_moe_teacher": Style("OPD, MoE teacher", PURPLE, "--", "X"),
 }
 
 

@@ -10,12 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
-from paper_lib.figures.panels import draw_chance, draw_points, label_once, leave_blank, null_look, of_run
+from paper_lib.figures.panels import draw_chance, draw_null, draw_points, label_once, leave_blank, of_run
+from paper_lib.figures.results import Results
 from paper_lib.figures.seeds import ENOUGH, draw_bar, draw_few, is_few, spread
 from paper_lib.figures.styles import NULL, in_order, run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.sparsity import overlap_bounds
-from paper_lib.summaries import at_end, over_matrices, overlap_range
+from paper_lib.summaries import at_end, overlap_range
 
 _REACH = "#EBEBEB"
 
@@ -38,41 +39,28 @@ def draw_paper(
     label_once(ax, "paper, 8B", **(look | {"linestyle": "none"}))
 
 
-def draw_reach(ax: Axes, ranges: pd.DataFrame, *, runs: Sequence[str]) -> None:
-    """A grey bar on each run's line from the lowest to the highest overlap that its density allows.
-
-    ranges: rows of one step a run, from `summaries.overlap_range`.
-    """
-    for row, run in enumerate(runs):
-        low, high = ranges.loc[ranges["run"] == run, ["low", "high"]].mean()
-        ax.barh(row, high - low, left=low, height=0.62, color=_REACH, linewidth=0, zorder=0)
-    label_once(ax, "within reach", color=_REACH, linewidth=6)
-
-
 def draw_overlap(
     ax: Axes,
-    matrices: pd.DataFrame,
-    nulls: pd.DataFrame,
+    results: Results,
     mask: str,
     *,
     alpha: float,
     runs: Sequence[str],
     modules: Sequence[str],
-    paper: Mapping[str, float] | None = None,
+    paper: Mapping[str, float],
 ) -> None:
     """The overlap of one α-mask ("principal", "low_magnitude") with each run's visible update at its end,
     with chance, nulls, the paper's values and what the update's density allows. Other arguments as for
     `draw_points`. The principal mask's overlaps lie close together: its axis spans the marks alone."""
-    ends, null = (
-        at_end(over_matrices(table, f"{mask}_overlap", k=alpha, modules=modules))
-        for table in (matrices, nulls)
-    )
-    draw_reach(ax, at_end(overlap_range(matrices, alpha=alpha, modules=modules)), runs=runs)
+    ends, null = (results.ends(f"{mask}_overlap", k=alpha, modules=modules, nulls=n) for n in (False, True))
+    reach = at_end(overlap_range(results.table("matrices"), alpha=alpha, modules=modules))
+    low, high = reach.groupby("run")[["low", "high"]].mean().reindex(list(runs)).to_numpy().T
+    ax.barh(range(len(runs)), high - low, left=low, height=0.62, color=_REACH, linewidth=0, zorder=0)
+    label_once(ax, "within reach", color=_REACH, linewidth=6)
     draw_chance(ax, alpha, axis="x")
     draw_points(ax, ends, runs=runs, nulls=null)
-    draw_paper(ax, {} if paper is None else paper, runs=runs)
-    limits = _around_marks(ax) if mask == "principal" else (-0.03, 1.03)
-    ax.set(title=f"{mask.replace('_', ' ')}\n" + rf"$\alpha$ = {alpha:g}", xlabel="overlap", xlim=limits)
+    draw_paper(ax, paper, runs=runs)
+    ax.set(xlabel="overlap", xlim=_around_marks(ax) if mask == "principal" else (-0.03, 1.03))
 
 
 def _around_marks(ax: Axes) -> tuple[float, float]:
@@ -117,10 +105,8 @@ def draw_plane(
         tell(ax, style.label, path, interval=up[["low", "high"]], seeds=up["seeds"])
     if nulls is not None:
         for (null, of), points in nulls.groupby(["null", "run"]):
-            (label, look), point = null_look(str(null)), points[[x, y]].mean()
-            ax.plot(*point, **look)
-            label_once(ax, label, **look)
-            tell(ax, label, [point], of=run_style(str(of)).label, aside=True)
+            at = points[[x, y]].mean()
+            draw_null(ax, at[x], at[y], str(null), of=run_style(str(of)).label, plane=True)
 
 
 def _draw_end(ax: Axes, frame: pd.DataFrame, run: str, x: str, y: str) -> pd.Series:

@@ -11,9 +11,10 @@ from paper_lib.figures.gates import (
     draw_prediction,
     draw_principal_energy,
     draw_tolerances,
-    one_step,
 )
+from paper_lib.figures.results import Results
 from paper_lib.figures.styles import OPD
+from paper_lib.study.profiles import get_profile
 
 REACH = 4.302653 / np.sqrt(3)  # Student's half width of three values at a standard deviation of 1
 
@@ -40,7 +41,8 @@ def test_gate_i_has_the_squared_norm_of_all_matrices_and_the_line_of_its_curvatu
     norm = rows("frobenius_norm", {("opd", 0, 5): 1.0, ("opd", 0, 10): 2.0, ("rlvr", 0, 10): 3.0})
     mu = pd.DataFrame({"run": ["opd"], "metric": "curvature", "direction": "update", "value": 0.2})
     matrices = pd.concat([norm, norm.assign(layer=1)])
-    draw_kl_and_norm(ax, kl, matrices, mu, runs=["sft", "opd"])
+    tables = {"trajectories": kl, "matrices": matrices, "curvature": mu}
+    draw_kl_and_norm(ax, Results(study=get_profile("smoke"), tables=tables), runs=["sft", "opd"])
     lines = {line.get_label(): line.get_xydata() for line in ax.lines}
     np.testing.assert_allclose(lines["OPD"], [[2, 0.1], [8, 0.4]])
     np.testing.assert_allclose(lines["other runs, at their end"], [[18, 0.3]])
@@ -63,7 +65,8 @@ def test_energy_is_over_that_of_chance(ax):
     table = pd.concat(
         [rows("principal_energy", end, 4), rows("principal_energy_chance", dict.fromkeys(end, 0.1), 4)]
     )
-    draw_principal_energy(ax, table, runs=["sft", "opd", "rlvr"])
+    results = Results(study=get_profile("smoke"), tables={"matrices": table})
+    draw_principal_energy(ax, results, runs=["sft", "opd", "rlvr"], modules=["q"])
     assert places(ax) == [[2, 0], [0.5, 1]]
 
 
@@ -78,17 +81,3 @@ def test_sparsity_over_tolerance_puts_zero_at_the_left_edge(ax):
     table = [rows("update_sparsity_bfloat16", {("opd", 0, 9): s}, k) for k, s in ((0, 0.5), (3e-3, 0.6))]
     draw_tolerances(ax, pd.concat(table), "opd", eta=1e-3)
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1e-3, 0.5], [3e-3, 0.6]])
-
-
-def test_one_step_is_told_by_run_and_state_and_nothing_where_none_was_taken():
-    shares = {
-        "step_density": (0.001, 0.003),
-        "coasting_density": (0.002, 0.002),
-        "coasting_coverage": (0.9, 0.7),
-    }
-    table = pd.concat(
-        rows(metric, {("opd", seed, 20): value for seed, value in enumerate(values)})
-        for metric, values in shares.items()
-    )
-    assert one_step(table).loc["opd", 20].tolist() == pytest.approx([0.2, 0.2, 80])
-    assert one_step(rows("loss", {("opd", 0, 20): 1.0})).empty

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from paper_lib.figures.results import Results
 from paper_lib.figures.styles import OPD
 from paper_lib.figures.weights import (
     NUMBERS,
@@ -19,13 +20,13 @@ from paper_lib.figures.weights import (
     draw_overlap,
     draw_paper,
     draw_plane,
-    draw_reach,
     draw_reach_curve,
     line_spread,
     mask_of,
 )
 from paper_lib.figures.words import alt_text
 from paper_lib.geometry.sparsity import overlap_bounds
+from paper_lib.study.profiles import get_profile
 
 pytestmark = pytest.mark.usefixtures("fresh_figures")
 
@@ -60,13 +61,6 @@ def test_a_bound_of_the_paper_is_an_arrow_head(ax):
     ]
 
 
-def test_a_bar_reaches_from_the_least_to_the_most_possible_overlap(ax):
-    ranges = pd.DataFrame({"run": ["opd", "opd"], "low": [0.1, 0.3], "high": [0.5, 0.7]})
-    draw_reach(ax, ranges, runs=["opd"])
-    bar = ax.patches[0]
-    assert (bar.get_x(), bar.get_x() + bar.get_width()) == pytest.approx((0.2, 0.6))
-
-
 def test_the_shade_is_what_a_mask_can_overlap(ax):
     draw_reach_curve(ax, alpha=0.3)
     outline = ax.collections[0].get_paths()[0].vertices
@@ -82,11 +76,12 @@ def test_an_overlap_is_drawn_with_chance_its_null_and_its_reach(ax):
     density = rows("update_density", dict.fromkeys(ends, 0.8))
     null = overlap.assign(null="permuted", value=0.42)
     matrices = pd.concat([overlap, density])
-    draw_overlap(ax, matrices, null, "low_magnitude", alpha=0.3, runs=["opd"], modules=["q"])
-    assert ax.get_title() == "low magnitude\n" + r"$\alpha$ = 0.3"
+    results = Results(study=get_profile("smoke"), tables={"matrices": matrices, "nulls": null})
+    draw_overlap(ax, results, "low_magnitude", alpha=0.3, runs=["opd"], modules=["q"], paper={})
     at = [float(line.get_xdata()[0]) for line in ax.lines if len(line.get_xdata())]
     assert {0.3, 0.42, 0.45} <= {round(x, 6) for x in at}
-    assert ax.patches[0].get_width() == pytest.approx(0.3 / 0.8 - 0.1 / 0.8)
+    bar, (low, high) = ax.patches[0], overlap_bounds(0.3, 0.8)
+    assert (bar.get_x(), bar.get_x() + bar.get_width()) == pytest.approx((low, high))
 
 
 def test_the_axis_of_principal_overlaps_holds_every_mark_and_no_more(ax):
@@ -94,9 +89,9 @@ def test_the_axis_of_principal_overlaps_holds_every_mark_and_no_more(ax):
     overlap = rows("principal_overlap", ends, 0.3)
     matrices = pd.concat([overlap, rows("update_density", dict.fromkeys(ends, 0.5))])
     null = overlap.assign(null="permuted", value=0.25)
-    draw_overlap(
-        ax, matrices, null, "principal", alpha=0.3, runs=["opd", "rlvr"], modules=["q"], paper={"opd": 0.2731}
-    )
+    results = Results(study=get_profile("smoke"), tables={"matrices": matrices, "nulls": null})
+    which = {"runs": ["opd", "rlvr"], "modules": ["q"], "paper": {"opd": 0.2731}}
+    draw_overlap(ax, results, "principal", alpha=0.3, **which)
     low, high = ax.get_xlim()
     assert 0.24 < low < 0.25 < 0.3 < high < 0.31
     assert "paper, 8B" in ax.get_legend_handles_labels()[1]
