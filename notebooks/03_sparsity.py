@@ -664,7 +664,7 @@ results.save(fig, "fig_cross_run_masks", inputs=("pairs",), caption=caption)
 # the order of the runs change?
 
 # %%
-from paper_lib.teaching.tolerance import play_tolerance
+from paper_lib.teaching.charts import play_tolerance
 
 play_tolerance(trajectories, runs=main_runs, eta=study.diagnostics.eta)
 

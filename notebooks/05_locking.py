@@ -731,7 +731,7 @@ retained_shares(harder).astype({"seeds": int}).round(2)
 # something to lose; otherwise the profile's own. Only measured runs can be chosen.
 
 # %%
-from paper_lib.teaching.confinement import play_projection
+from paper_lib.teaching.charts import play_projection
 
 there = (results.folder.parent / "headroom").is_dir() and study.committed
 played = results.beside("headroom") if there else results

@@ -574,7 +574,7 @@ results.save(fig, "fig1_overview", inputs=inputs, caption=caption)
 # either with these seeds.
 
 # %%
-from paper_lib.teaching.mixing import play_mixing
+from paper_lib.teaching.charts import play_mixing
 
 play_mixing(same_seeds, curves[curves["seed"].isin(shared)], modules=chosen)
 

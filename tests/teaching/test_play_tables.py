@@ -8,9 +8,7 @@ import pytest
 from test_views import shipped
 
 from paper_lib.study.profiles import get_profile
-from paper_lib.teaching.chart import Cell, line, panel, play_cells
-from paper_lib.teaching.confinement import play_projection
-from paper_lib.teaching.tolerance import play_tolerance
+from paper_lib.teaching.charts import Cell, line, panel, play_cells, play_projection, play_tolerance
 
 
 def choices(play):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from paper_lib.figures.words import alt_text
 from paper_lib.study.tasks import Problem, character_tokenizer
-from paper_lib.teaching.mixing import SHOWN, play_mixing
+from paper_lib.teaching.charts import SHOWN, play_mixing
 from paper_lib.teaching.play import as_script, view
 from paper_lib.teaching.rollout import draw_credit, mixed, play_rollouts, rollout_record, said_at, signed
 from paper_lib.training.objectives import group_advantages, mixed_credit, token_gap

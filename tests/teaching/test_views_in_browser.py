@@ -12,9 +12,8 @@ from playwright import sync_api as playwright
 from test_play_tables import choices, tolerances
 from test_views import rollouts, tables
 
-from paper_lib.teaching.mixing import SHOWN, play_mixing
+from paper_lib.teaching.charts import SHOWN, play_mixing, play_tolerance
 from paper_lib.teaching.rollout import mixed, play_rollouts, rollout_record, said_at, signed
-from paper_lib.teaching.tolerance import play_tolerance
 
 pytestmark = pytest.mark.slow
 CHROMIUM = find_chromium()
