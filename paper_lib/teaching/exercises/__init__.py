@@ -11,13 +11,12 @@ from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.tables import read_table
 from paper_lib.teaching.judging import Exercise, Wrong
 
-from . import checkpoints, controls, diagnostics, live, locking, rotation, sparsity, training
+from . import computing, own, runs, weights
 
-_BY_NOTEBOOK = (training, diagnostics, sparsity, rotation, locking, controls, checkpoints, live)
 EXERCISES = {
     known.name: known
-    for notebook in _BY_NOTEBOOK
-    for known in vars(notebook).values()
+    for notebooks in (computing, weights, runs, own)
+    for known in vars(notebooks).values()
     if isinstance(known, Exercise)
 }
 _STATES = {True: ("✓", "right"), False: ("✗", "not yet"), None: ("…", "not answered yet")}
