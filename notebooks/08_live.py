@@ -51,7 +51,7 @@ import torch
 from huggingface_hub import constants
 
 from paper_lib.figures import use_style
-from paper_lib.live.attached import require_trl
+from paper_lib.live.callbacks import require_trl
 from paper_lib.study.profiles import get_profile
 
 constants.HF_HUB_DISABLE_TELEMETRY = True  # TRL would report the run

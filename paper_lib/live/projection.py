@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from paper_lib.geometry.spectra import energy_rank
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.matrices import canonical_name
-from paper_lib.live.attached import Attached
+from paper_lib.live.callbacks import Attached
 from paper_lib.live.watch import projections, whole
 from paper_lib.training.confinement import SubspaceConstraint
 

@@ -12,8 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen3C
 from transformers.trainer_utils import get_last_checkpoint
 
 from paper_lib.ground.errors import CompanionError
-from paper_lib.live.attached import require_trl
-from paper_lib.live.callbacks import GeometryCallback
+from paper_lib.live.callbacks import GeometryCallback, require_trl
 from paper_lib.study.profiles import PAPER
 from paper_lib.study.run_config import RunConfig
 

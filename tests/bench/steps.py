@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from paper_lib.ground import parallel
 from paper_lib.ground.errors import CompanionError
 from paper_lib.ground.files import write_json
-from paper_lib.live.attached import require_trl
+from paper_lib.live.callbacks import require_trl
 from paper_lib.live.recipe import settings_of
 from paper_lib.study.config import Profile
 from paper_lib.study.profiles import get_profile
