@@ -292,7 +292,7 @@ so few but huge matrices may be quicker with --workers 1 --threads N. Give Dask 
     ),
     Command(
         name="forecast",
-        work="paper_lib.compare.forecast.forecast",
+        work="paper_lib.compare.facts.forecast",
         summary="Say how much of a planned training bf16 can show, from BASE alone",
         options=(
             BASE,

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from paper_lib.compare.adapters import NO_BASE, no_base
+from paper_lib.compare.adapters import no_base
 from paper_lib.compare.shards import DEQUANTISE, QUANTISED, Source
 from paper_lib.compare.sources import labels, open_source, trajectory_sources
 from paper_lib.ground.errors import CompanionError
@@ -141,16 +141,6 @@ class Checkpoints:
     def finetuned(self) -> Source:
         return self.snapshots[-1][1]
 
-    @property
-    def adapter_alone(self) -> bool:
-        """Whether there is no W_0 but zeros."""
-        return self.base.fingerprint == NO_BASE
-
-    @property
-    def width(self) -> int:
-        """The hidden size, as far as the matrices tell."""
-        return model_width([matrix.shape for matrix in self.matrices])
-
     def fingerprint(self, matrix: Matrix) -> str:
         """Of everything that one matrix's numbers depend on."""
         return fingerprint("compare, with ranks", self._settings, matrix)
@@ -280,17 +270,15 @@ def _stated_rates(given: Rates | str) -> Rates:
     return stated
 
 
-def _rates(learning_rates: Rates, steps: Sequence[int]) -> tuple[float, ...] | None:
-    if learning_rates is None:
+def _rates(stated: Rates, steps: Sequence[int]) -> tuple[float, ...] | None:
+    if stated is None:
         return None
-    if not isinstance(learning_rates, Sequence):
-        return (float(learning_rates),) * steps[-1]
-    if len(learning_rates) != steps[-1]:
-        given = f"{len(learning_rates)} learning rates"
-        raise CompanionError(f"there are {given} for {steps[-1]} optimizer steps")
-    if not any(learning_rates[: steps[1]]):
+    rates = tuple(map(float, stated if isinstance(stated, Sequence) else [stated] * steps[-1]))
+    if len(rates) != steps[-1]:
+        raise CompanionError(f"there are {len(rates)} learning rates for {steps[-1]} optimizer steps")
+    if not any(rates[: steps[1]]):
         raise CompanionError(f"every learning rate up to step {steps[1]}, the first snapshot, is 0")
-    return tuple(float(rate) for rate in learning_rates)
+    return rates
 
 
 def _pair(snapshots: Sequence[tuple[int, Source]], other: Source | None) -> tuple[list[Matrix], LeftOut]:

@@ -67,7 +67,10 @@ def placed(value: float, columns: Columns, *, share: bool = False) -> str:
         (left, start), (right, end) = below[-1], above[0]
         way = (x - start) / (end - start)
         if NEAR < way < 1 - NEAR:
-            return _between(left, right)
+            order = [*REGIMES.values()]
+            return "between {} and {}".format(
+                *sorted((left, right), key=lambda n: order.index(n.split(" or ")[0]))
+            )
         return f"near {left if way <= NEAR else right}"
     name, edge = above[0] if above else below[-1]
     if len(groups) == 1:
@@ -142,9 +145,3 @@ def _groups(columns: Mapping[str, Sequence[float]]) -> list[tuple[str, float, fl
         else:
             groups.append(([name], low, high))
     return [(" or ".join(REGIMES[n] for n in REGIMES if n in names), a, b) for names, a, b in groups]
-
-
-def _between(left: str, right: str) -> str:
-    order = list(REGIMES.values())
-    first, second = sorted((left, right), key=lambda name: order.index(name.split(" or ")[0]))
-    return f"between {first} and {second}"

@@ -15,8 +15,9 @@ from joblib import parallel_config
 from torch import Tensor
 
 from paper_lib import __version__
+from paper_lib.compare.adapters import NO_BASE
 from paper_lib.compare.facts import beside_rows, end_rows, untouched, update_rows
-from paper_lib.compare.pairing import Checkpoints, open_checkpoints
+from paper_lib.compare.pairing import Checkpoints, model_width, open_checkpoints
 from paper_lib.compare.placing import REFERENCE
 from paper_lib.compare.shards import Source
 from paper_lib.compare.summary import SUMMARY, TABLE_NAMES, read_comparison, summary
@@ -109,7 +110,7 @@ class MatrixPart(Part):
     def _rows(self, weights: list[Tensor], other: Tensor | None) -> dict[str, list[Row]]:
         """Of the update itself, and beside that of W_0's other fine-tune where there is one."""
         of, last = self.checkpoints, self.checkpoints.steps[-1]
-        if of.adapter_alone:
+        if of.base.fingerprint == NO_BASE:  # there is no W_0 but zeros
             return {OWN: update_rows(last, of.learning_rates, weights[-1], of.config, exact=of.exact)}
         beside: list[Row] = []
 
@@ -250,7 +251,7 @@ def _write_account(
         "other": checkpoints.other.label if checkpoints.other else "",
         "unmoved": _unmoved(checkpoints),
         "steps": list(checkpoints.steps),
-        "width": checkpoints.width,
+        "width": model_width([matrix.shape for matrix in checkpoints.matrices]),
         "sizes": asdict(checkpoints.config) | {"null_runs": None},
         "measured": [asdict(matrix) for matrix in measured],
         "left_out": {kind: names for kind, names in checkpoints.left_out.items() if names},

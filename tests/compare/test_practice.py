@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from paper_lib.__main__ import main
 from paper_lib.compare.answer import answer, beside_table, module_table
-from paper_lib.compare.forecast import visible_shares
+from paper_lib.compare.facts import visible_shares
 from paper_lib.compare.placing import REFERENCE
 from paper_lib.compare.run import compare
 from paper_lib.compare.sources import open_source
