@@ -420,11 +420,12 @@ save_figure(fig, "fig_training_curves", figures, inputs=used, caption=caption)
 # equal. There $A = 0$, and OPD alone has something to say.
 
 # %%
-from paper_lib.teaching.rollout import play_rollouts
+from paper_lib.teaching.rollout import play_rollouts, rollout_record
 from paper_lib.training.train import step_problems
 
 posed = step_problems(from_base, seed, 0, from_base.prompts_per_step)
-play_rollouts(batch, log_p, teacher_log_p, policy.tokenizer, posed, row=row)
+record = rollout_record(batch, log_p, teacher_log_p, policy.tokenizer, posed)
+play_rollouts(record, row=row)
 
 # %% [markdown]
 # ## What we found

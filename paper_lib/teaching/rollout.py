@@ -19,29 +19,19 @@ from paper_lib.training.rollouts import Batch
 _DIGITS = 4  # that numbers are shipped with
 
 
-def play_rollouts(
-    batch: Batch,
-    log_p: Tensor,
-    teacher_log_p: Tensor,
-    tokenizer: PreTrainedTokenizerBase,
-    problems: Sequence[Problem],
-    *,
-    row: int = 0,
-) -> View:
+def play_rollouts(record: Mapping[str, Any], *, row: int = 0) -> View:
     """Choose a problem, one of its completions and the α of the mix; see probabilities, r_t and credits.
 
-    batch: P problems with G completions each, with rewards. log_p, teacher_log_p: (P * G, T), of the sampled
-    tokens. row: the completion that is shown first.
+    record: of `rollout_record`. row: the completion that is shown first.
     """
-    record = rollout_record(batch, log_p, teacher_log_p, tokenizer, problems)
-    prompt, completion = divmod(row, batch.group_size)
-    record["start"] = {"prompt": prompt, "completion": completion, "alpha": 0.5}
+    prompt, completion = divmod(row, len(record["prompts"][0]["completions"]))
+    start = {"prompt": prompt, "completion": completion, "alpha": 0.5}
     chosen = record["prompts"][prompt]["completions"][completion]
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     dense, one = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     draw_credit(dense, one, chosen["tokens"], torch.tensor(chosen["gap"]), torch.tensor(chosen["rlvr"]))
     figure.suptitle(record["prompts"][prompt]["prompt"], fontsize=9)
-    return view("rollout", record, figure, said_at(chosen, 0.5))
+    return view("rollout", {**record, "start": start}, figure, said_at(chosen, 0.5))
 
 
 def rollout_record(
@@ -52,7 +42,11 @@ def rollout_record(
     problems: Sequence[Problem],
 ) -> dict[str, Any]:
     """What is shown, as JSON: prompts, their completions, and of each the tokens with probabilities and
-    credits, to 4 decimals. `opd` is the mix at α = 1, a number a token, `rlvr` that at α = 0, one for all."""
+    credits, to 4 decimals. `opd` is the mix at α = 1, a number a token, `rlvr` that at α = 0, one for all.
+
+    batch: P problems with G completions each, with rewards. log_p, teacher_log_p: (P * G, T), of the sampled
+    tokens.
+    """
     assert batch.rewards is not None
     gap, advantages = (
         v.double().round(decimals=_DIGITS)

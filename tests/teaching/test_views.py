@@ -27,7 +27,7 @@ def shipped(html: str) -> dict:
 
 
 def rollouts(prompts: int = 2, group: int = 4, length: int = 6) -> dict:
-    """Arguments of `play_rollouts`: the first group has rewards of both kinds, every other none."""
+    """Arguments of `rollout_record`: the first group has rewards of both kinds, every other none."""
     generator = torch.Generator().manual_seed(0)
     rows, lengths = prompts * group, torch.arange(prompts * group) % length + 1
     ids = torch.randint(2, len(TOKENIZER), (rows, length), generator=generator)
@@ -101,7 +101,8 @@ def test_sft_has_the_demonstration_with_its_end_mark():
 
 
 def test_any_rollout_and_any_alpha_can_be_shown():
-    play, record = play_rollouts(**rollouts(), row=1), rollout_record(**rollouts())
+    record = rollout_record(**rollouts())
+    play = play_rollouts(record, row=1)
     assert play.words.startswith("Completion 2 of 4 of ?0< is wrong (reward 0).")
     words = said_at(record["prompts"][1]["completions"][1], 1.0)
     assert "Completion 2 of 4 of ?1< is wrong" in words
@@ -109,8 +110,8 @@ def test_any_rollout_and_any_alpha_can_be_shown():
 
 
 def test_the_view_of_a_study_is_small_and_says_what_the_record_does():
-    about = rollouts(prompts=8, group=8, length=14)
-    html, record = play_rollouts(**about).html, rollout_record(**about)
+    record = rollout_record(**rollouts(prompts=8, group=8, length=14))
+    html = play_rollouts(record).html
     assert len(html.encode()) < LIMIT
     assert {name: shipped(html)[name] for name in record} == record
 

@@ -27,7 +27,8 @@ PAGE = (
 @pytest.fixture(scope="module")
 def plays():
     """By the view's name; the page has each twice."""
-    return {"rollout": play_rollouts(**rollouts(), row=1), "chart": play_mixing(*tables(), modules=["q"])}
+    rollout = play_rollouts(rollout_record(**rollouts()), row=1)
+    return {"rollout": rollout, "chart": play_mixing(*tables(), modules=["q"])}
 
 
 @pytest.fixture(scope="module")
