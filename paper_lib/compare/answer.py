@@ -28,7 +28,6 @@ from paper_lib.ground.matrices import MODULES
 # --- What the figures of a comparison draw: a run among SFT, OPD and RLVR, maps by layer, its path.
 
 THIS_RUN: dict[str, Any] = {"color": "black", "marker": "*", "markersize": 9, "linestyle": "none"}
-_ROWS = ("paper", "ours", "this run")
 
 
 def draw_place(
@@ -66,7 +65,7 @@ def draw_place(
             panels.draw_null(ax, axis.scale * group["value"].mean(), 2.55, str(null))
     if axis.alpha is not None:
         draw_chance(ax, axis.scale * axis.alpha, axis="x")
-    ax.set_yticks(range(len(_ROWS)), _ROWS)
+    ax.set_yticks(range(3), ("paper", "ours", "this run"))
     ax.set(ylim=(2.9, -0.6), xlabel=axis.said + (f" ({axis.unit})" if axis.unit else ""))
     ax.grid(visible=False, axis="y")
     if not axis.share:

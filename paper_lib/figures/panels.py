@@ -133,20 +133,19 @@ def draw_trajectory(
     """
     values = over_matrices(table, metric, modules=modules)
     names = in_order(values["run"]) if runs is None else list(runs)
-    nulls = None
+    nulls = pd.DataFrame(columns=["run", "null"])
     if null is not None:
         nulls = over_seeds(over_matrices(null, metric, modules=modules, sizes=table))
     for name in names:
         mine, style = of_run(values, name, metric), run_style(name)
         unit = mine["step"].max() if against == "progress" else 1
         draw_means(ax, mine, style.label, unit=unit, **style.line)
-        if nulls is not None:
-            for kind, walk in nulls[nulls["run"] == name].groupby("null"):
-                walk = walk.sort_values("step")
-                thin: dict[str, Any] = {"linestyle": null_dashes(str(kind)), "linewidth": 1}
-                ax.plot(walk["step"] / unit, walk["mean"], color=style.color, **thin)
-                tell(ax, null_label(str(kind)), walk["mean"], of=style.label, aside=True)
-    for kind in [] if nulls is None else nulls["null"].unique():
+        for kind, walk in nulls[nulls["run"] == name].groupby("null"):
+            walk = walk.sort_values("step")
+            thin: dict[str, Any] = {"linestyle": null_dashes(str(kind)), "linewidth": 1}
+            ax.plot(walk["step"] / unit, walk["mean"], color=style.color, **thin)
+            tell(ax, null_label(str(kind)), walk["mean"], of=style.label, aside=True)
+    for kind in nulls["null"].unique():
         label_once(ax, null_label(kind), color=NULL, linestyle=null_dashes(kind))
     ax.set_xlabel("training progress" if against == "progress" else "step")
 

@@ -105,22 +105,19 @@ def _cleared(reading: Reading) -> list[Contrast]:
 
 def _tell_readings(ax: Axes, readings: list[Reading]) -> None:
     """How many claims have each verdict, and how many contrasts each outcome."""
-    counts = Counter(reading.verdict for reading in readings)
+    judged = Counter(reading.verdict for reading in readings)
     outcomes = Counter(contrast.outcome for reading in readings for contrast in _cleared(reading))
-    for verdict in (verdict for verdict in MARKS if verdict in counts):
-        tell(ax, "claims", counts[verdict], of=verdict)
-    for outcome in (outcome for outcome in _OUTCOMES if outcome in outcomes):
-        tell(ax, "comparisons", outcomes[outcome], of=outcome)
+    for what, order, counts in (("claims", MARKS, judged), ("comparisons", _OUTCOMES, outcomes)):
+        for each in (each for each in order if each in counts):
+            tell(ax, what, counts[each], of=each)
 
 
 def _draw_contrast(ax: Axes, height: float, contrast: Contrast) -> None:
     """The interval, one half width to either side of the mean, and the mean."""
     x, color = float(np.clip(contrast.clearance, -EDGE, EDGE)), _OUTCOMES[contrast.outcome]
     ax.plot([x - 1, x + 1], [height, height], color=color, linewidth=1)
-    look: dict[str, Any] = {"color": color, "marker": "|" if abs(x) == EDGE else "o", "markersize": 3.2}
-    if contrast.idle:
-        look["markerfacecolor"] = "white"
-    ax.plot(x, height, **look)
+    marker, fill = "|" if abs(x) == EDGE else "o", "white" if contrast.idle else color
+    ax.plot(x, height, color=color, marker=marker, markersize=3.2, markerfacecolor=fill)
 
 
 def _why_empty(reading: Reading) -> str:
