@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from paper_lib.compare.sources import open_source
+from paper_lib.geometry import rounding, sparsity, spectra, subspaces
 from paper_lib.geometry.decompositions import Decomposition, Spectrum, gram, update_spectrum
-from paper_lib.geometry.rounding import adam_bound, half_ulp_counts, patch_bytes, rounding_share, shown_share
-from paper_lib.geometry.sparsity import untouched_rows, update_sparsity
-from paper_lib.geometry.spectra import drift_ratio, energy_rank, frobenius_norm
-from paper_lib.geometry.subspaces import INTRUDER_TOP, intruder_count, principal_angles
 from paper_lib.ground.errors import CompanionError, one_line
 from paper_lib.ground.tables import Row
 from paper_lib.measure.matrix import measure_pair, spectrum_rows
@@ -29,17 +26,17 @@ def end_rows(
     step went one way. found: of ΔW.
     """
     w_0, w_t = start.w, end.w
-    delta_w, u_t = w_t.double() - w_0.double(), end.decomposition.u[:, :INTRUDER_TOP]
+    delta_w, u_t = w_t.double() - w_0.double(), end.decomposition.u[:, : subspaces.INTRUDER_TOP]
     rows = _ranks(step, delta_w, found)
-    intruders = intruder_count(u_t, start.decomposition.u, w_0) if delta_w.any() else 0
+    intruders = subspaces.intruder_count(u_t, start.decomposition.u, w_0) if delta_w.any() else 0
     rows.append(Row(step, "intruders", intruders, u_t.shape[1]))
     shown = w_0.bfloat16() != w_t.bfloat16()
     for name, changed, width in (("", delta_w, max(w_0.itemsize, w_t.itemsize)), ("_bf16", shown, 2)):
-        size = patch_bytes(w_0.numel(), int(changed.count_nonzero()), width)
+        size = rounding.patch_bytes(w_0.numel(), int(changed.count_nonzero()), width)
         rows.append(Row(step, f"patch_bytes{name}", size))
-    rows.append(Row(step, "rounding_share", rounding_share(w_0, w_t)))
+    rows.append(Row(step, "rounding_share", rounding.rounding_share(w_0, w_t)))
     if rates is not None:
-        shown_by = visible_shares(*half_ulp_counts(w_0), rates, adam_bound())
+        shown_by = visible_shares(*rounding.half_ulp_counts(w_0), rates, rounding.adam_bound())
         for name, walk in (("stuck", "one step"), ("hidden", "drift")):
             rows.append(Row(step, f"{name}_share", 1 - shown_by[walk]))
     return rows
@@ -53,22 +50,22 @@ def update_rows(
     found = update_spectrum(delta_w, max(config.K, config.hill_k, config.energy_k), exact=exact)
     rows = spectrum_rows(step, delta_w, found, torch.zeros_like(delta_w), config)
     rows += [*_ranks(step, delta_w, found), Row(step, "parameters", delta_w.numel())]
-    ratio = [] if rates is None else [Row(step, "drift_ratio", drift_ratio(delta_w, rates).item())]
+    ratio = [] if rates is None else [Row(step, "drift_ratio", spectra.drift_ratio(delta_w, rates).item())]
     return [*(row for row in rows if row.metric != "relative_norm"), *ratio]
 
 
 def _ranks(step: int, delta_w: Tensor, found: Decomposition) -> list[Row]:
     sigma = found.sigma if len(found.sigma) == min(delta_w.shape) else gram(delta_w, 1).sigma
-    return [Row(step, f"energy_rank_{share}", energy_rank(sigma, share / 100)) for share in (90, 99)]
+    return [Row(step, f"energy_rank_{share}", spectra.energy_rank(sigma, share / 100)) for share in (90, 99)]
 
 
 def untouched(step: int, w_0: Tensor, w_t: Tensor) -> list[Row]:
     """Of an embedding: `untouched_rows`, how many, and `touched_sparsity`, the sparsity of its other rows."""
-    touched = ~untouched_rows(w_0, w_t)
-    sparsity = update_sparsity(w_0[touched], w_t[touched]).item() if touched.any() else math.nan
+    touched = ~sparsity.untouched_rows(w_0, w_t)
+    unchanged = sparsity.update_sparsity(w_0[touched], w_t[touched]).item() if touched.any() else math.nan
     return [
         Row(step, "untouched_rows", int((~touched).sum())),
-        Row(step, "touched_sparsity", sparsity),
+        Row(step, "touched_sparsity", unchanged),
     ]
 
 
@@ -84,11 +81,11 @@ def beside_rows(
     other, K = w_other.double() - w_0.double(), config.K
     theirs = update_spectrum(other, K, exact=exact)
     rows = measure_pair((w_0, w_t), (w_0, w_other), step, config)
-    rows.append(Row(step, "other_norm", frobenius_norm(other).item()))
+    rows.append(Row(step, "other_norm", spectra.frobenius_norm(other).item()))
     for side in "uv":
         spans = [getattr(each, side)[:, :K] for each in (found, theirs)]  # (m, K) or (n, K) both
         whole = bool(found.sigma[K - 1] > 0 and theirs.sigma[K - 1] > 0)
-        angle = principal_angles(*spans).mean().item() if whole else math.nan
+        angle = subspaces.principal_angles(*spans).mean().item() if whole else math.nan
         rows.append(Row(step, f"angle_{side}_mean", angle, K))
     return rows
 
@@ -104,9 +101,9 @@ def visible_shares(half: Tensor, counts: Tensor, rates: Sequence[float], bound: 
     |ΔW| = Σ lr, every step one way. Between the last two lie OPD and RLVR here; SFT lies at noise.
     """
     return {
-        "one step": shown_share(half, counts, bound * max(rates)),
-        "noise": shown_share(half, counts, math.hypot(*rates), normal=True),
-        "drift": shown_share(half, counts, sum(rates)),
+        "one step": rounding.shown_share(half, counts, bound * max(rates)),
+        "noise": rounding.shown_share(half, counts, math.hypot(*rates), normal=True),
+        "drift": rounding.shown_share(half, counts, sum(rates)),
     }
 
 
@@ -117,10 +114,10 @@ def forecast(
     if warmup > steps or not all(0 <= beta < 1 for beta in betas):
         raise CompanionError(f"--warmup {warmup} must be within --steps {steps}, and --betas in [0, 1)")
     rates = scheduled(learning_rate, steps, warmup=warmup, end=None if schedule == "constant" else 0.0)
-    source, bound = open_source(base, hub=hub), adam_bound(betas)
+    source, bound = open_source(base, hub=hub), rounding.adam_bound(betas)
     found: dict[str, dict[float, int]] = defaultdict(lambda: defaultdict(int))
     for matrix in source.matrices():
-        half, counts = half_ulp_counts(source.read(matrix.name))
+        half, counts = rounding.half_ulp_counts(source.read(matrix.name))
         for value, count in zip(half.tolist(), counts.tolist(), strict=True):
             for name in (matrix.module, "all"):
                 found[name][value] += count

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
-from weakref import ReferenceType, ref
+from weakref import WeakSet
 
 import jupytext
 import nbformat
@@ -45,19 +45,18 @@ KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 class ThisInterpreter(AsyncKernelManager):
     """Starts kernels of the running interpreter, whatever kernels are registered on the machine."""
 
-    _all: ClassVar[list[ReferenceType["ThisInterpreter"]]] = []
+    _all: ClassVar["WeakSet[ThisInterpreter]"] = WeakSet()
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._all.append(ref(self))
+        self._all.add(self)
 
     @classmethod
     def kill_all(cls) -> None:
         """End every kernel: they are in sessions of their own, where no Ctrl-C reaches them."""
         logging.getLogger("papermill").setLevel(logging.CRITICAL)  # where each death would be told
-        for known in list(cls._all):
-            manager = known()
-            process = getattr(manager and manager.provisioner, "process", None)
+        for manager in list(cls._all):
+            process = getattr(manager.provisioner, "process", None)
             if process is not None:
                 process.kill()
 

@@ -19,9 +19,6 @@ STATE, ROWS = "geometry.safetensors", "geometry.json"  # in a checkpoint's folde
 logger = logging.getLogger(__name__)
 
 
-# --- Attaching: a model, its inner optimizer, and the checkpoint that a run resumes from.
-
-
 class Attached:
     """What is attached to a trainer's model and inner optimizer, and taken up again by a resumed run.
 
@@ -82,9 +79,6 @@ def require_trl() -> str:
         ) from reason
     warnings.filterwarnings("ignore", ".*gradient_checkpointing` is deprecated", FutureWarning)
     return str(trl.__version__)
-
-
-# --- The watch.
 
 
 class GeometryCallback(Attached):

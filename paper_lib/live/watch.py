@@ -170,7 +170,7 @@ class Watch:
     # --- What is left behind: the tables that a comparison leaves, and what a resumed run takes up.
 
     def save(self, folder: str | Path, *, base: str = "its start") -> Path:
-        """Write what was measured as a comparison leaves it: `read_comparison` and notebook 07 read it."""
+        """Write what was measured as a comparison leaves its tables: `read_comparison` reads it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         table = pd.DataFrame(self.rows).rename(columns={"matrix": "name"})
