@@ -14,7 +14,7 @@ from pandas.io.formats.style import Styler
 
 from paper_lib.compare import placing
 from paper_lib.compare.adapters import NO_BASE
-from paper_lib.compare.placing import NULLS, REGIMES, Columns, axes_of, end_rows, end_values
+from paper_lib.compare.placing import NULLS, REGIMES, Columns, axes_of, end_values, rows_on
 from paper_lib.compare.summary import Tables, ends
 from paper_lib.figures import panels
 from paper_lib.figures.panels import draw_beside, draw_chance, draw_trajectory, label_once
@@ -24,6 +24,7 @@ from paper_lib.figures.styles import run_style
 from paper_lib.figures.words import tell
 from paper_lib.geometry.metrics import METRICS, Metric, metrics_of
 from paper_lib.ground.matrices import MODULES
+from paper_lib.summaries import at_end
 
 # --- What the figures of a comparison draw: a run among SFT, OPD and RLVR, maps by layer, its path.
 
@@ -75,7 +76,7 @@ def draw_place(
 
 def draw_map(ax: Axes, matrices: pd.DataFrame, axis: Metric) -> None:
     """A metric by layer (down) and module (across) at the run's end; several experts are averaged."""
-    rows = end_rows(matrices, axis)
+    rows = at_end(rows_on(matrices, axis))
     rows = rows.assign(module=rows["module"].str.partition(".")[0])
     table = rows.pivot_table(index="layer", columns="module", values="value", dropna=False)
     known = [module for module in MODULES if module in table]

@@ -31,7 +31,7 @@ def end_values(table: pd.DataFrame, axis: Metric, *, sizes: pd.DataFrame | None 
 
     table, sizes: as for `over_matrices`; without rows where the table has no such metric.
     """
-    rows = _rows(table, axis)
+    rows = rows_on(table, axis)
     if rows.empty:
         return rows
     return at_end(over_matrices(rows, axis.name, sizes=table if sizes is None else sizes))
@@ -68,9 +68,8 @@ def placed(value: float, columns: Columns, *, share: bool = False) -> str:
         way = (x - start) / (end - start)
         if NEAR < way < 1 - NEAR:
             order = [*REGIMES.values()]
-            return "between {} and {}".format(
-                *sorted((left, right), key=lambda n: order.index(n.split(" or ")[0]))
-            )
+            first, second = sorted((left, right), key=lambda name: order.index(name.split(" or ")[0]))
+            return f"between {first} and {second}"
         return f"near {left if way <= NEAR else right}"
     name, edge = above[0] if above else below[-1]
     if len(groups) == 1:
@@ -116,12 +115,8 @@ def _alike(value: float, other: float, share: bool) -> bool:
     return abs(log(value / other)) <= LIKE
 
 
-def end_rows(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:
-    """The axis's metric of every matrix at the end of its run."""
-    return at_end(_rows(table, axis))
-
-
-def _rows(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:
+def rows_on(table: pd.DataFrame, axis: Metric) -> pd.DataFrame:
+    """The axis's metric of every matrix."""
     rows = rows_of_metric(table, axis.name)
     return rows if axis.alpha is None else rows[np.isclose(rows["k"], axis.alpha)]
 

@@ -116,8 +116,7 @@ class Source:
 
     def matrices(self) -> list[Matrix]:
         """Its matrices in layer order, then q … down; those outside the layers come first."""
-        matrices = [entry.matrix for entry in self.entries.values()]
-        return sorted(matrices, key=reading_order)
+        return sorted((entry.matrix for entry in self.entries.values()), key=reading_order)
 
     def read(self, name: str) -> Tensor:
         """One matrix by its canonical name, tied ones too, (m, n), dtype as stored; no other tensor's pages
