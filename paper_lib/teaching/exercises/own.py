@@ -136,9 +136,7 @@ def _left(answer: Any) -> str:
         }
 
     cases = {name: (*w, v_k) for name, (*w, _, v_k) in _shapes().items()}
-    judge_function(
-        answer, outcomes, cases, returns="the share of the stretch's energy inside, between 0 and 1"
-    )
+    judge_function(answer, outcomes, cases, returns="the share of the stretch's energy inside, in [0, 1]")
     return "By chance it is K/n, for a walk too: this number tells a channel from a shared beginning."
 
 
