@@ -78,7 +78,7 @@ distclean: clean ## Remove .venv as well
 	rm -rf $(VENV)
 
 # The stamp is written last, so an installation that failed or was stopped is taken up again by the next call.
-# Python compiles what it imports; compiling all of it here would take as long as installing it.
+# pip would compile on one core.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no python3 found: install Python 3.11 or newer" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: $(PYTHON) is Python %d.%d: \
@@ -87,6 +87,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing into $(VENV): a few minutes the first time"
 	@$(RUN) -m pip install --quiet --no-compile -c constraints.txt -e '.[test,book]'
+	@$(RUN) -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
 
 # The book's own copy of the figures: what is committed changes by hand alone. Their kernels keep the values too.
