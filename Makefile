@@ -51,7 +51,7 @@ slides: $(DRAWN) ## Write the notebooks' slides and the lecture to build/slides,
 		--out build/slides
 
 student: $(READY) ## Write the notebooks without solutions to build/student
-	$(RUN) -m paper_lib student $(ARGS)
+	$(RUN) book/making/student.py $(ARGS)
 
 nbgrader: $(READY) ## Write the exercises to build/nbgrader, as assignments that nbgrader grades
 	$(RUN) book/making/graded.py --out build/nbgrader $(ARGS)

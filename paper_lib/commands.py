@@ -327,15 +327,6 @@ recipe sft --student base --data demonstrations.jsonl --out runs/sft -p use_cpu=
         notes="""
 On eight cards: accelerate launch --num_processes 8 -m paper_lib recipe opd --data FILE --out DIR""",
     ),
-    Command(
-        name="student",
-        work="paper_lib.teaching.student.write_student_edition",
-        summary="Write the notebooks without their solutions",
-        options=(option("--out", "default: build/student", DIR, default="build/student"),),
-        examples="student --out build/student",
-        description="Write the notebooks without their solutions, as .py and .ipynb, and a README.md.",
-        done="notebooks in {out}: start with its README.md",
-    ),
 )
 
 

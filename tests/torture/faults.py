@@ -190,7 +190,6 @@ def odd_calls(base: str, tuned: str, s: Path) -> Iterator[list[str]]:
         ["--run", "opd", "--dtype", "x"],
     ):
         yield ["export", "--profile", "smoke", "--out", str(s / "e"), *options]
-    yield ["student", "--out", str(s / "file")]
     for end in (
         s / "nosuch",
         s / "pickle",

@@ -4,10 +4,9 @@ import jupytext
 import nbformat
 import pytest
 from exercise_cells import ROOT, SOURCES, cells, tagged
+from student import main, write_student_edition
 
-from paper_lib.__main__ import main
 from paper_lib.ground.errors import CompanionError
-from paper_lib.teaching.student import write_student_edition
 
 
 def write(out):
@@ -107,9 +106,9 @@ def test_an_empty_folder_will_do_and_missing_notebooks_are_told(tmp_path):
 
 def test_the_command_writes_it_and_tells_errors_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    assert main(["student", "--out", str(tmp_path / "out")]) == 0
+    monkeypatch.setattr("sys.argv", ["student.py", "--out", str(tmp_path / "out")])
+    main()
     assert capsys.readouterr().out == f"notebooks in {tmp_path / 'out'}: start with its README.md\n"
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "mine").touch()
-    assert main(["student", "--out", str(tmp_path / "other")]) == 2
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'other' / 'mine'} is not of")
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(SystemExit, match=r"error: .*mine is not of this student edition"):
+        main()

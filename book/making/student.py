@@ -1,5 +1,10 @@
-"""The student edition: the notebooks without their solutions, to be handed out."""
+"""The student edition: the notebooks without their solutions, to be handed out.
 
+python book/making/student.py [--out DIR]
+"""
+
+import argparse
+import sys
 from pathlib import Path
 
 import jupytext
@@ -59,3 +64,19 @@ def _readme(out: Path, stems: list[str]) -> str:
     rows = "\n".join(f"| `{stem}` | {len(each)} | {sum(each)} |" for stem, each in minutes.items())
     text = Path(__file__).with_name("student.md").read_text(encoding="utf-8")
     return text.format(notebooks=len(stems), exercises=len(EXERCISES), rows=rows, folder=out.as_posix())
+
+
+def main() -> None:
+    """Write the edition from the command line."""
+    parser = argparse.ArgumentParser(description="Write the notebooks without their solutions.")
+    parser.add_argument("--out", type=Path, default=Path("build/student"), metavar="DIR")
+    options = parser.parse_args()
+    try:
+        write_student_edition(options.out)
+    except (OSError, CompanionError) as error:
+        sys.exit(f"error: {error}")
+    print(f"notebooks in {options.out}: start with its README.md")
+
+
+if __name__ == "__main__":
+    main()
