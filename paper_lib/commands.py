@@ -101,7 +101,7 @@ SIZE: Kind = {"type": size, "metavar": "NAME=N", "action": Collect, "default": {
 VALUES: Kind = {"type": parameter, "metavar": "NAME=VALUE", "action": Collect, "default": {}}
 FAIL: Kind = {"nargs": "+", "choices": VERDICTS, "default": [], "metavar": "VERDICT"}
 FLAG: Kind = {"action": "store_true"}
-WHICH: Kind = {"metavar": "NAMES"}
+EITHER: Kind = {"action": argparse.BooleanOptionalAction}
 FINETUNED: Kind = {"type": folder, "metavar": "FINETUNED", "nargs": "?"}
 REWARD: Kind = {"metavar": "NAME", "default": "trl.rewards:accuracy_reward"}
 
@@ -125,7 +125,6 @@ class Command:
     summary: str
     options: tuple[Option | list[Option], ...]
     examples: str
-    description: str = ""
     notes: str = ""
     done: str = ""
 
@@ -156,7 +155,7 @@ def parser_of(prog: str, description: str, commands: Iterable[Command]) -> Parse
         added = group.add_parser(
             command.name,
             help=command.summary,
-            description=command.description or f"{command.summary}.",
+            description=f"{command.summary}.",
             epilog="\n".join([*lines, command.notes]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -190,12 +189,7 @@ COMMANDS = (
             option("--only", "these notebooks, by number or name", NAMES, dest="notebooks", metavar="03,04"),
             SEED,
             option("-p --parameter", "of every notebook chosen; may be repeated", VALUES, dest="parameters"),
-            option(
-                "--train",
-                "train planned runs that are not measured yet, or draw without them (default: train, but for "
-                "a profile whose tables are committed, as those of reference are)",
-                action=argparse.BooleanOptionalAction,
-            ),
+            option("--train", "train what is not measured (default: unless tables are committed)", EITHER),
             *(WORKERS, FORCE),
         ),
         examples="figures --profile smoke --only 03,04",
@@ -247,7 +241,7 @@ COMMANDS = (
     Command(
         name="compare",
         work="paper_lib.commands.compare_and_report",
-        summary="Measure the update between two checkpoints of your own",
+        summary="Measure the update between two checkpoints of your own, and place it among the study's",
         options=(
             BASE,
             option("finetuned", "trained from it; a LoRA adapter is merged into BASE, or alone", FINETUNED),
@@ -260,7 +254,7 @@ COMMANDS = (
                 option("--learning-rate", "constant: adds the drift ratio", RATE, dest="learning_rates"),
                 option("--learning-rates", "the same from a JSON list, one per step", metavar="FILE"),
             ],
-            option("--modules", "all (default), attention, mlp, or q,k,…,lm_head", WHICH, default="all"),
+            option("--modules", "all (default), attention, mlp, or q,k,…,lm_head", NAME, default="all"),
             option("--nulls", "measure random updates of the same size too (thrice the time)", FLAG),
             option("--exact", "complete decompositions, however large the matrices", FLAG),
             option("--size -s", f"of the diagnostics ({', '.join(SIZES)}); may be repeated", SIZE),
@@ -270,7 +264,7 @@ COMMANDS = (
             option("--backend", "default: loky, here", choices=("loky", "dask", "ray"), default="loky"),
             option("--address", "of the Dask scheduler or the Ray head", metavar="ADDR"),
             option("--no-report", "tables only", action="store_false", dest="report"),
-            option("--force", "measure again what is there", FLAG),
+            FORCE,
         ),
         examples="""\
 compare base tuned --nulls --out compared/tuned
@@ -279,8 +273,6 @@ compare base adapter --modules q,k,v,o -s K=8 --out compared/adapter
 compare adapter --out compared/alone
 compare base sft --with rlvr --nulls --fail-if identical not-more-than-size --out compared/two
 compare base tuned --out compared/tuned --backend dask --address tcp://head:8786""",
-        description="Measure the update between two checkpoints of your own, and say where it lies between "
-        "SFT, OPD and RLVR.",
         notes="""
 exit status: 0 all was measured; 1 some matrices were not, which are named; 2 nothing was, and why; 3 all was,
 and a verdict of --fail-if holds; 130 stopped by Ctrl-C. Verdicts: identical, no matrix changed;

@@ -63,10 +63,7 @@ def untouched(step: int, w_0: Tensor, w_t: Tensor) -> list[Row]:
     """Of an embedding: `untouched_rows`, how many, and `touched_sparsity`, the sparsity of its other rows."""
     touched = ~sparsity.untouched_rows(w_0, w_t)
     unchanged = sparsity.update_sparsity(w_0[touched], w_t[touched]).item() if touched.any() else math.nan
-    return [
-        Row(step, "untouched_rows", int((~touched).sum())),
-        Row(step, "touched_sparsity", unchanged),
-    ]
+    return [Row(step, "untouched_rows", int((~touched).sum())), Row(step, "touched_sparsity", unchanged)]
 
 
 def beside_rows(

