@@ -551,7 +551,7 @@ assert verdict.right, verdict
 verdict
 
 # %% [markdown]
-# ### Exercise 01-3 — Why −r_t is the right credit (25 minutes)
+# ### Exercise 01-3 — Why the negative gap is the right credit (25 minutes)
 #
 # OPD samples a token $v$ from the student's $p$ and gives it the credit
 # $-r_v = \log q_v - \log p_v$, where $q$ is the teacher's distribution. Write the

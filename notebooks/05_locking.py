@@ -760,7 +760,7 @@ claims_in_short(rows)
 from paper_lib.teaching.exercises import check
 
 # %% [markdown]
-# ### Exercise 05-1 — Sim_K by hand (15 minutes)
+# ### Exercise 05-1 — Subspace alignment by hand (15 minutes)
 #
 # Write $\mathrm{Sim}_K = \lVert V_K(t)^\top V_K(\mathrm{end})\rVert_F^2 / K$ of two
 # updates, from their singular value decompositions.

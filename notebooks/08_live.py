@@ -374,9 +374,9 @@ from paper_lib.teaching.exercises import check
 # ### Exercise 08-1 — What does watching cost? (5 minutes)
 #
 # You train Qwen3-8B in bf16 and watch the query matrix of all its 36 layers, each of
-# $4096 \times 4096$. The callback keeps $W_0$ and the weights at the last measurement
-# of every watched matrix as they are stored, and takes one matrix at a time into
-# float64, as $W_t$ and as $W_0$. How many GB ($10^9$ bytes) of memory is that?
+# $4{,}096 \times 4{,}096$. The callback keeps $W_0$ and the weights at the last
+# measurement of every watched matrix as they are stored, and takes one matrix at a time
+# into float64, as $W_t$ and as $W_0$. How many GB ($10^9$ bytes) of memory is that?
 #
 # <details><summary>Hint</summary>
 #

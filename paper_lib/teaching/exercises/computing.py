@@ -65,7 +65,7 @@ def _over(values: Tensor, scale: Tensor) -> Tensor:
     return values / scale if scale > 0 else torch.zeros_like(values)
 
 
-@exercise("01-3", "Why −r_t is the right credit", minutes=25)
+@exercise("01-3", "Why the negative gap is the right credit", minutes=25)
 def _gradient(answer: Any) -> str:
     generator = torch.Generator().manual_seed(7)
     pairs = [torch.randn(2, size, generator=generator, dtype=torch.float64) for size in (4, 9)]

@@ -20,7 +20,7 @@ COMPARED = ("sft", "sft_matched", "opd", "rlvr")
 FALLS = (0.5, 0.8, 0.9, 0.95)  # how fast the planted spectra fall
 
 
-@exercise("05-1", "Sim_K by hand", minutes=15)
+@exercise("05-1", "Subspace alignment by hand", minutes=15)
 def _alignment(answer: Any) -> str:
     def outcomes(early: Tensor, end: Tensor, K: int) -> Outcomes:
         a, b = (top_right_singular_vectors(delta_w, K) for delta_w in (early, end))
