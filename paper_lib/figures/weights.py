@@ -219,7 +219,9 @@ def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
     ax.plot(progress, values, **look)
     tell(ax, f"{style.label} in half gaps", values)
     label_once(ax, f"{style.label}, float32", **look)
-    ax.set_title(_first_shown(progress.to_numpy(), stored.to_numpy()), fontsize=7.5, weight="normal")
+    moved, back = np.flatnonzero(stored != stored.iloc[0]), bool(stored.iloc[-1] == stored.iloc[0])
+    shows = [f"shows at {100 * share:.0f} %{' and back' * back}" for share in progress.to_numpy()[moved[:1]]]
+    ax.set_title("".join(shows) or "never shows", fontsize=7.5, weight="normal")
     ax.set(xticks=(0, 0.5, 1), xlim=(-0.03, 1.03), ylim=reach)
     ax.grid(visible=False)
 
@@ -231,11 +233,3 @@ def cell(stored: float) -> tuple[float, float]:
         raise ValueError(f"{stored!r} is not a bf16 number between the least and the largest")
     below, above = NUMBERS[place - 1], NUMBERS[place + 1]
     return float(below + stored) / 2, float(above + stored) / 2
-
-
-def _first_shown(progress: np.ndarray, stored: np.ndarray) -> str:
-    moved = np.flatnonzero(stored != stored[0])
-    if len(moved) == 0:
-        return "never shows"
-    back = " and back" if stored[-1] == stored[0] else ""
-    return f"shows at {100 * progress[moved[0]]:.0f} %{back}"
