@@ -132,8 +132,7 @@ def mask_of(masks: pd.DataFrame, run: str, of: str) -> NDArray[np.bool_]:
 
     masks: the table. of: "update", "principal" or "low_magnitude". Raises ValueError for a run without one.
     """
-    rows = of_run(masks, run, "masks")
-    return rows.pivot(index="row", columns="column", values=of).to_numpy(dtype=bool)
+    return of_run(masks, run, "masks").pivot(index="row", columns="column", values=of).to_numpy(dtype=bool)
 
 
 def block_density(mask: NDArray[np.bool_], blocks: int = _BLOCKS) -> NDArray[np.float64]:

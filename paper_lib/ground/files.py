@@ -28,6 +28,9 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         _flush_to_disk(part)
         os.replace(part, path)
         _flush_to_disk(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write to a full disk names none
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -91,8 +91,7 @@ def credit_weighted_loss(
     log_p, credit, mask: (rows, T). tokens: the denominator, where this is part of a larger batch. Returns a
     scalar; with credit 1 it is the cross-entropy of `transformers`.
     """
-    total = mask.sum() if tokens is None else tokens
-    return -(credit * log_p).masked_fill(~mask, 0.0).sum() / total
+    return -(credit * log_p).masked_fill(~mask, 0.0).sum() / (mask.sum() if tokens is None else tokens)
 
 
 def clipped_loss(

@@ -200,6 +200,13 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_litter(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
+def test_a_write_that_fails_names_its_file(tmp_path):
+    with pytest.raises(OSError, match="No space") as full, whole_file(tmp_path / "run.json"):
+        raise OSError(28, "No space left on device")  # as a write to an open file says it
+    assert full.value.filename == str(tmp_path / "run.json")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_a_killed_writer_leaves_no_file_under_the_final_name(tmp_path):
     script = (
