@@ -44,7 +44,7 @@ book: $(BOOK) ## Build the book in build/book, from the committed tables
 
 check-book: $(BOOK) ## Open every page of the book in a browser, without a network
 	@bash .ci/browser
-	$(RUN) -m pytest -m site -n 2 --dist loadgroup tests/book/test_book_site.py $(ARGS)
+	$(RUN) -m pytest -m site -n 2 --dist loadfile tests/book/test_book_site.py tests/book/test_book_pages.py $(ARGS)
 
 slides: $(DRAWN) ## Write the notebooks' slides and the lecture to build/slides, from the committed tables
 	$(RUN) book/making/slides.py --executed data/executed/reference --figures build/book-figures/reference \
