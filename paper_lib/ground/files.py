@@ -29,7 +29,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         os.replace(part, path)
         _flush_to_disk(path.parent)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a write to a full disk names none
+        if error.errno and not error.filename:
+            error.filename = str(path)  # a write to a full disk names none
         raise
     finally:
         part.unlink(missing_ok=True)
