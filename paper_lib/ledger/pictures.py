@@ -97,11 +97,9 @@ def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
         why = reading.why if len(reading.why) <= 48 else reading.why[:46].rsplit(" ", 1)[0] + " …"
         why = why if reading.finding is NOTHING else "fewer than 3 seeds"
         ax.text(0, row, why, ha="center", va="center", **look)
-    for place, each in enumerate(
-        shown
-    ):  # the interval, one half width to either side of the mean, and the mean
+    for place, each in enumerate(shown):
         height, color = row + _SPREAD * ((place + 0.5) / len(shown) - 0.5), _OUTCOMES[each.outcome]
-        x = float(np.clip(each.clearance, -EDGE, EDGE))
+        x = float(np.clip(each.clearance, -EDGE, EDGE))  # the mean; the interval is one to either side
         ax.plot([x - 1, x + 1], [height, height], color=color, linewidth=1)
         marker, fill = "|" if abs(x) == EDGE else "o", "white" if each.idle else color
         ax.plot(x, height, color=color, marker=marker, markersize=3.2, markerfacecolor=fill)

@@ -259,8 +259,9 @@ def play_projection(profile: Profile, curves: pd.DataFrame) -> View:
     settings = {run: profile.run(run).projection for run in runs["run"]}
     runs = runs[[getattr(settings[run], "energy", None) is None for run in runs["run"]]]
     pairs = runs[["run", "basis"]].to_numpy()
-    named = {run: label(getattr(settings[run], "source", None) or "") for run in settings}
-    sources = [_WORDS.get(basis, f"V of {named[run].replace('OPD, other', 'other')}") for run, basis in pairs]
+    givers = {run: getattr(settings[run], "source", None) or run for run in settings}  # whose V it is
+    names = {run: label(giver).replace("OPD, other", "other") for run, giver in givers.items()}
+    sources = [_WORDS.get(basis, f"V of {names[run]}") for run, basis in pairs]
     order = {source: _APART * n for n, source in enumerate(dict.fromkeys(sources))}
     runs = runs.assign(V=sources, x=[K + order[V] for K, V in zip(runs["K"], sources, strict=True)])
     rows, inside = (curves[curves["metric"] == name] for name in ("sampled_accuracy", "share_inside"))
