@@ -155,7 +155,7 @@ for ax, axis in zip(axes.flat, drawn, strict=True):
     draw_place(ax, axis, compared.matrices, compared.nulls, reference, paper=paper)
     found = told["metrics"][axis.name]
     words = [axis.show(found["value"]), found["paper"] or found["ours"]]
-    ax.set_title(f"{axis.said}: {', '.join(filter(None, words))}", fontsize=8)
+    ax.set_title(f"this run: {', '.join(filter(None, words))}", fontsize=8)
 draw_legend(fig, columns=2)
 save_figure(fig, "fig_where_it_lies", figures, inputs=inputs, caption=caption)
 
