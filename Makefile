@@ -37,7 +37,7 @@ pytest: $(READY)
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal $(ARGS)
 
 lab: $(READY) $(LAB) ## Open JupyterLab on a start page beside the notebooks
-	$(RUN) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)" \
+	PYTHONWARNINGS='ignore:IProgress not found' $(RUN) -m jupyterlab --ServerApp.root_dir=notebooks --MappingKernelManager.root_dir="$(CURDIR)" \
 		--LabApp.default_url=/lab/tree/start.md $(ARGS)
 
 book: $(BOOK) ## Build the book in build/book, from the committed tables

@@ -64,7 +64,8 @@ class ThisInterpreter(AsyncKernelManager):
     def kernel_spec(self) -> KernelSpec:
         # The kernel's own log (loopback is not encrypted, its parent is gone) is no news to a reader.
         launcher = ("-m", "ipykernel_launcher", "--log-level=CRITICAL", "-f", "{connection_file}")
-        return KernelSpec(argv=[sys.executable, *launcher], **KERNEL)
+        env = {"PYTHONWARNINGS": "ignore:IProgress not found"}  # tqdm's plain bars will do
+        return KernelSpec(argv=[sys.executable, *launcher], env=env, **KERNEL)
 
 
 # --- Jobs side by side whose output reads as if they ran in order.

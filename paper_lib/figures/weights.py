@@ -218,9 +218,11 @@ def draw_journey(ax: Axes, journeys: pd.DataFrame, run: str, k: float) -> None:
     ax.plot(progress, values, **look)
     tell(ax, f"{style.label} in half gaps", values)
     label_once(ax, f"{style.label}, float32", **look)
-    moved, back = np.flatnonzero(stored != stored.iloc[0]), bool(stored.iloc[-1] == stored.iloc[0])
-    shows = [f"shows at {100 * share:.0f} %{' and back' * back}" for share in progress.to_numpy()[moved[:1]]]
-    ax.set_title("".join(shows) or "never shows", fontsize=7.5, weight="normal")
+    moved, title = np.flatnonzero(stored != stored.iloc[0]), "never shows"
+    if len(moved):
+        back = " and back" if stored.iloc[-1] == stored.iloc[0] else ""
+        title = f"shows at {100 * progress.to_numpy()[moved[0]]:.0f} %{back}"
+    ax.set_title(title, fontsize=7.5, weight="normal")
     ax.set(xticks=(0, 0.5, 1), xlim=(-0.03, 1.03), ylim=reach)
     ax.grid(visible=False)
 

@@ -52,15 +52,13 @@ def at_equal_norm(results: Results, runs: Sequence[str]) -> CutResults:
 
     Raises Untested where a run is past it at its first snapshot.
     """
-    paths = {run: results.path(run, "frobenius_norm").map(np.log) for run in runs}
-    return _cut(results, paths, "norm")
+    return _cut(results, {run: results.path(run, "frobenius_norm").map(np.log) for run in runs}, "norm")
 
 
 def at_equal_accuracy(results: Results, runs: Sequence[str]) -> CutResults:
     """Every run cut where the validation accuracy, made monotone by its running maximum, reaches the smallest
     of their best. Raises Untested where a run is past it at its first snapshot, as OPD is where SFT ends."""
-    paths = {run: results.learning(run).cummax() for run in runs}
-    return _cut(results, paths, "accuracy")
+    return _cut(results, {run: results.learning(run).cummax() for run in runs}, "accuracy")
 
 
 def crossing(path: pd.DataFrame, target: pd.Series) -> pd.Series:

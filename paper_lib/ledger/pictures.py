@@ -94,8 +94,9 @@ def _draw_reading(ax: Axes, row: int, reading: Reading) -> None:
     if not shown:
         look: dict[str, Any] = {"fontsize": 5.8, "color": NULL, "style": "italic"}
         look["bbox"] = {"facecolor": "white", "linewidth": 0, "pad": 1.0}
-        why = reading.why if len(reading.why) <= 48 else reading.why[:46].rsplit(" ", 1)[0] + " …"
-        why = why if reading.finding is NOTHING else "fewer than 3 seeds"
+        why = "fewer than 3 seeds"
+        if reading.finding is NOTHING:
+            why = reading.why if len(reading.why) <= 48 else reading.why[:46].rsplit(" ", 1)[0] + " …"
         ax.text(0, row, why, ha="center", va="center", **look)
     for place, each in enumerate(shown):
         height, color = row + _SPREAD * ((place + 0.5) / len(shown) - 0.5), _OUTCOMES[each.outcome]

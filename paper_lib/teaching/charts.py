@@ -259,9 +259,7 @@ def play_projection(profile: Profile, curves: pd.DataFrame) -> View:
     settings = {run: profile.run(run).projection for run in runs["run"]}
     runs = runs[[getattr(settings[run], "energy", None) is None for run in runs["run"]]]
     pairs = runs[["run", "basis"]].to_numpy()
-    givers = {run: getattr(settings[run], "source", None) or run for run in settings}  # whose V it is
-    names = {run: label(giver).replace("OPD, other", "other") for run, giver in givers.items()}
-    sources = [_WORDS.get(basis, f"V of {names[run]}") for run, basis in pairs]
+    sources = [_WORDS.get(basis) or _source(settings[run]) for run, basis in pairs]
     order = {source: _APART * n for n, source in enumerate(dict.fromkeys(sources))}
     runs = runs.assign(V=sources, x=[K + order[V] for K, V in zip(runs["K"], sources, strict=True)])
     rows, inside = (curves[curves["metric"] == name] for name in ("sampled_accuracy", "share_inside"))
@@ -285,6 +283,10 @@ def play_projection(profile: Profile, curves: pd.DataFrame) -> View:
         marks = ((1, about["x"], lost[run].mean()),)
         cells[key] = Cell(panels=(along, over_K[parent]), said=(said,), marks=marks)
     return play_cells({name: (words, "list") for name, words in _LABELS.items()}, cells)
+
+
+def _source(projection: Any) -> str:
+    return f"V of {label(projection.source).replace('OPD, other', 'other')}"
 
 
 def _along(run: str, path: pd.DataFrame, since: float, chosen: bool) -> dict[str, Any]:

@@ -109,6 +109,9 @@ def test_the_command_writes_it_and_tells_errors_in_one_line(tmp_path, monkeypatc
     monkeypatch.setattr("sys.argv", ["student.py", "--out", str(tmp_path / "out")])
     main()
     assert capsys.readouterr().out == f"notebooks in {tmp_path / 'out'}: start with its README.md\n"
-    (tmp_path / "out" / "mine").touch()
-    with pytest.raises(SystemExit, match=r"error: .*mine is not of this student edition"):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").touch()
+    monkeypatch.setattr("sys.argv", ["student.py", "--out", str(tmp_path / "other")])
+    with pytest.raises(SystemExit) as refused:
         main()
+    assert str(refused.value).startswith(f"error: {tmp_path / 'other' / 'mine'} is not of")
